@@ -1,0 +1,35 @@
+# `make app` starts the application, `make test` runs every check; each first sets up what it needs.
+
+# Relative, so that the project works in a path with spaces.
+VENV_PYTHON := .venv/bin/python
+PYTHON ?= python3
+export PYTHON
+
+.PHONY: help app test setup lint clean
+.NOTPARALLEL:
+
+help:
+	@echo "make app     set up and start the application at http://127.0.0.1:7860"
+	@echo "make test    set up, then lint, type check and run all tests"
+	@echo "make setup   only set up (.venv and Debian's packages)"
+	@echo "make lint    set up, then lint and type check"
+	@echo "make clean   remove .venv and caches"
+
+setup:
+	@bash tools/setup.sh app
+
+app: setup
+	$(VENV_PYTHON) app.py
+
+lint:
+	@bash tools/setup.sh test
+	$(VENV_PYTHON) -m ruff check .
+	$(VENV_PYTHON) -m mypy
+
+# pytest comes last, so that its closing line is the last one.
+test: lint
+	$(VENV_PYTHON) -m pytest $(PYTEST_ARGS)
+
+clean:
+	rm -rf .venv .setup.lock .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

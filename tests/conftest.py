@@ -1,0 +1,52 @@
+"""Shared set-up of the tests: array shapes are checked, and torch leaves the machine usable.
+
+Shape annotations (`Float[Tensor, "b v 3 h w"]`) cost nothing in normal use. Here, and only here, every
+function of `nvs_app` and `data_tools` is checked against its annotations at each call.
+
+    make test                              everything, after setting up
+    .venv/bin/python -m pytest tests/geometry   one folder
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+# Before gradio or a hub library is imported by any test: tests speak to nobody.
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+REPO = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPO))
+
+from jaxtyping import install_import_hook  # noqa: E402
+
+install_import_hook(["nvs_app", "data_tools"], "beartype.beartype")
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+# One thread a worker under pytest-xdist (it sets the variable), else at most two.
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else min(2, os.cpu_count() or 1))
+
+
+@pytest.fixture(scope="session")
+def repo() -> Path:
+    """The folder that holds README.md."""
+    return REPO
+
+
+@pytest.fixture(scope="session")
+def sample_data() -> Path:
+    """A folder with sample scenes (`data/`, `golden/`, `assets/`); the test skips without it."""
+    folder = Path(os.environ.get("NVS_SAMPLE_DATA") or REPO.parent / "shared")
+    if not (folder / "data").is_dir():
+        pytest.skip("no sample data: set NVS_SAMPLE_DATA to a folder that holds data/ and golden/")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Every test draws the same random numbers, whatever ran before it."""
+    torch.manual_seed(0)
