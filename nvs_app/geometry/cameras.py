@@ -1,0 +1,226 @@
+"""Pinhole cameras, and the one function that crops and resizes pixels and cameras together.
+
+Conventions: OpenCV axes (+x right, +y down, +z forward), ``c2w`` 4x4, intrinsics ``fxfycxcy`` in pixels, the
+first pixel's centre at (0.5, 0.5), sizes as ``image_hw`` = (height, width).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from nvs_app.errors import NVSError
+
+
+@dataclass(frozen=True)
+class Cameras:
+    """A batch of pinhole cameras that share one image size.
+
+    Attributes:
+        c2w: camera-to-world, rotation part orthonormal, last row (0, 0, 0, 1); world units.
+        fxfycxcy: focal lengths and principal point in pixels of an image of ``image_hw``.
+        image_hw: (height, width) in pixels.
+    """
+
+    c2w: Float[Tensor, "*b 4 4"]
+    fxfycxcy: Float[Tensor, "*b 4"]
+    image_hw: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        if self.c2w.shape[-2:] != (4, 4) or self.fxfycxcy.shape != (*self.c2w.shape[:-2], 4):
+            raise ValueError(
+                f"Cameras: c2w {tuple(self.c2w.shape)} and fxfycxcy {tuple(self.fxfycxcy.shape)},"
+                " expected [*b, 4, 4] and [*b, 4]"
+            )
+        if len(self.image_hw) != 2 or min(self.image_hw) < 1:
+            raise ValueError(f"Cameras: image_hw {self.image_hw}, expected (height, width), both at least 1")
+
+    @property
+    def shape(self) -> torch.Size:
+        """The batch shape ``*b``."""
+        return self.c2w.shape[:-2]
+
+    @property
+    def device(self) -> torch.device:
+        return self.c2w.device
+
+    @property
+    def w2c(self) -> Float[Tensor, "*b 4 4"]:
+        """World-to-camera: the exact inverse of a rigid ``c2w`` (transpose, not a general inverse)."""
+        rotation = self.c2w[..., :3, :3].transpose(-1, -2)
+        translation = -(rotation * self.c2w[..., None, :3, 3]).sum(-1)
+        return rigid(rotation, translation)
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("a single camera (empty batch shape) has no length")
+        return self.shape[0]
+
+    def __getitem__(self, index) -> Cameras:
+        """Index the batch dimensions: an int, a slice, an ellipsis, a mask, a list or a tensor of indices."""
+        if isinstance(index, (list, range)):
+            index = torch.as_tensor(list(index), dtype=torch.long, device=self.device)
+        parts = index if isinstance(index, tuple) else (index,)
+        if any(part is Ellipsis for part in parts):  # the camera's own dimensions are not to be indexed
+            parts_c2w, parts_k = (*parts, slice(None), slice(None)), (*parts, slice(None))
+        else:
+            parts_c2w = parts_k = parts
+        return replace(self, c2w=self.c2w[parts_c2w], fxfycxcy=self.fxfycxcy[parts_k])
+
+    def to(self, *args, **kwargs) -> Cameras:
+        """Move or cast as ``Tensor.to`` does."""
+        return replace(self, c2w=self.c2w.to(*args, **kwargs), fxfycxcy=self.fxfycxcy.to(*args, **kwargs))
+
+    def flatten(self) -> Cameras:
+        """The same cameras with one batch dimension."""
+        return replace(self, c2w=self.c2w.reshape(-1, 4, 4), fxfycxcy=self.fxfycxcy.reshape(-1, 4))
+
+    def scaled_to(self, image_hw: tuple[int, int]) -> Cameras:
+        """The cameras of the same pictures resized (not cropped) to ``image_hw`` = (height, width)."""
+        factor_y, factor_x = image_hw[0] / self.image_hw[0], image_hw[1] / self.image_hw[1]
+        return Cameras(self.c2w, _scale_shift(self.fxfycxcy, factor_x, factor_y, 0.0, 0.0), tuple(image_hw))
+
+    @staticmethod
+    def cat(cameras: Sequence[Cameras], dim: int = 0) -> Cameras:
+        """Concatenate along an existing batch dimension; all must share one ``image_hw``."""
+        return _join(torch.cat, cameras, dim)
+
+    @staticmethod
+    def stack(cameras: Sequence[Cameras], dim: int = 0) -> Cameras:
+        """Stack along a new batch dimension; all must share one ``image_hw``."""
+        return _join(torch.stack, cameras, dim)
+
+
+def _join(join, cameras: Sequence[Cameras], dim: int) -> Cameras:
+    cameras = list(cameras)
+    sizes = {camera.image_hw for camera in cameras}
+    if len(sizes) != 1:
+        raise ValueError(f"Cameras: cannot join {len(cameras)} batches with image sizes {sorted(sizes)}")
+    # A negative dim counts the batch dimensions only.
+    if dim < 0:
+        dim += len(cameras[0].shape) + (join is torch.stack)
+    return Cameras(
+        join([camera.c2w for camera in cameras], dim=dim),
+        join([camera.fxfycxcy for camera in cameras], dim=dim),
+        sizes.pop(),
+    )
+
+
+def _scale_shift(fxfycxcy: Tensor, factor_x: float, factor_y: float, left: float, top: float) -> Tensor:
+    """Intrinsics after scaling the picture, then cutting ``left`` and ``top`` pixels off.
+
+    With pixel centres at half-integers a resize maps x to factor * x without any offset.
+    """
+    factor = fxfycxcy.new_tensor([factor_x, factor_y, factor_x, factor_y])
+    return fxfycxcy * factor - fxfycxcy.new_tensor([0.0, 0.0, left, top])
+
+
+def rigid(rotation: Float[Tensor, "*b 3 3"], translation: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 4 4"]:
+    """Build [R t; 0 1]."""
+    top = torch.cat([rotation, translation[..., None]], dim=-1)
+    bottom = torch.zeros_like(top[..., :1, :])
+    bottom[..., 3] = 1.0
+    return torch.cat([top, bottom], dim=-2)
+
+
+def opengl_to_opencv(c2w: Float[Tensor, "*b 4 4"]) -> Float[Tensor, "*b 4 4"]:
+    """Turn camera axes from OpenGL/Blender/nerfstudio (+y up, -z forward) to OpenCV; the world stays."""
+    return c2w * c2w.new_tensor([1.0, -1.0, -1.0, 1.0])
+
+
+def opencv_to_opengl(c2w: Float[Tensor, "*b 4 4"]) -> Float[Tensor, "*b 4 4"]:
+    """The inverse of :func:`opengl_to_opencv` (the same flip of two columns)."""
+    return opengl_to_opencv(c2w)
+
+
+def look_at(
+    eye: Float[Tensor, "*b 3"], target: Float[Tensor, "*b 3"], up: Float[Tensor, "*b 3"]
+) -> Float[Tensor, "*b 4 4"]:
+    """c2w (OpenCV axes) of cameras at ``eye`` that look at ``target`` with ``up`` pointing up in the picture.
+
+    All in world units; ``up`` need not be a unit vector. Where ``up`` is parallel to the line of sight, another
+    axis takes its place; where ``eye`` equals ``target`` the camera looks along a direction orthogonal to up.
+    """
+    eye, target, up = torch.broadcast_tensors(eye, target, up)
+    up = _unit(up, up.new_tensor([0.0, 0.0, 1.0]))
+    forward = _unit(target - eye, orthogonal_unit(up))
+    right = torch.linalg.cross(forward, up)
+    tiny = right.square().sum(-1, keepdim=True) < 1e-12
+    right = _unit(torch.where(tiny, torch.linalg.cross(forward, orthogonal_unit(forward)), right), up)
+    down = torch.linalg.cross(forward, right)
+    return rigid(torch.stack([right, down, forward], dim=-1), eye)
+
+
+def orthogonal_unit(direction: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 3"]:
+    """Some unit vector orthogonal to a unit vector (not continuous in it: no such choice can be)."""
+    axis = F.one_hot(direction.abs().argmin(-1), 3).to(direction.dtype)
+    side = axis - (axis * direction).sum(-1, keepdim=True) * direction
+    return side / side.norm(dim=-1, keepdim=True)
+
+
+def _unit(vector: Tensor, fallback: Tensor) -> Tensor:
+    length = vector.norm(dim=-1, keepdim=True)
+    return torch.where(length > 1e-12, vector / length.clamp_min(1e-12), fallback)
+
+
+def crop_resize(
+    image: Float[Tensor, "*s c h w"] | UInt8[Tensor, "*s c h w"], camera: Cameras, image_hw: tuple[int, int]
+) -> tuple[Float[Tensor, "*s c p q"] | UInt8[Tensor, "*s c p q"], Cameras]:
+    """Bring pictures and their cameras to ``image_hw`` together: the largest centred crop, resized.
+
+    The picture keeps its aspect but for the rounding of the crop to whole pixels, and the returned intrinsics
+    say exactly what was done to each axis, for off-centre principal points too. Shrinking averages over the
+    area of a pixel (a box for whole factors, an antialiased bilinear filter otherwise); enlarging is bilinear.
+
+    Args:
+        image: [..., 3 or 4, H, W], float in [0, 1] or uint8. RGBA is filtered channel by channel: composite it
+            on a background first.
+        camera: its ``image_hw`` must equal (H, W); its batch shape is not compared with the picture's.
+        image_hw: (height, width) wanted.
+
+    Raises:
+        ValueError: the picture's size is not the camera's. NVSError: a wanted size below one pixel.
+    """
+    height, width = image.shape[-2:]
+    out_h, out_w = (int(size) for size in image_hw)
+    if (height, width) != tuple(camera.image_hw):
+        raise ValueError(f"crop_resize: the image is {height}x{width}, its camera {camera.image_hw}")
+    if out_h < 1 or out_w < 1:
+        raise NVSError(f"image size {out_h}x{out_w}: both height and width must be at least 1 pixel")
+    if (height, width) == (out_h, out_w):
+        return image, camera
+    factor = max(out_h / height, out_w / width)
+    # Rounding is done where pixels are many: in the source when shrinking, in the result when enlarging.
+    if factor <= 1:
+        crop_h, crop_w = min(height, round(out_h / factor)), min(width, round(out_w / factor))
+        top, left = (height - crop_h) // 2, (width - crop_w) // 2
+        fxfycxcy = _scale_shift(camera.fxfycxcy, 1.0, 1.0, left, top)
+        fxfycxcy = _scale_shift(fxfycxcy, out_w / crop_w, out_h / crop_h, 0.0, 0.0)
+        result = _resize(image[..., top : top + crop_h, left : left + crop_w], (out_h, out_w))
+    else:
+        full_h, full_w = max(out_h, round(height * factor)), max(out_w, round(width * factor))
+        top, left = (full_h - out_h) // 2, (full_w - out_w) // 2
+        fxfycxcy = _scale_shift(camera.fxfycxcy, full_w / width, full_h / height, left, top)
+        result = _resize(image, (full_h, full_w))[..., top : top + out_h, left : left + out_w]
+    return result, Cameras(camera.c2w, fxfycxcy, (out_h, out_w))
+
+
+def _resize(image: Tensor, image_hw: tuple[int, int]) -> Tensor:
+    height, width = image.shape[-2:]
+    if (height, width) == image_hw:
+        return image
+    flat = image.reshape(-1, *image.shape[-3:])
+    if image.dtype == torch.uint8:
+        flat = flat.float()
+    if height % image_hw[0] == 0 and width % image_hw[1] == 0:
+        flat = F.interpolate(flat, size=image_hw, mode="area")
+    else:
+        flat = F.interpolate(flat, size=image_hw, mode="bilinear", align_corners=False, antialias=True)
+    if image.dtype == torch.uint8:
+        flat = flat.round().clamp(0, 255).to(torch.uint8)
+    return flat.reshape(*image.shape[:-2], *image_hw)

@@ -1,0 +1,40 @@
+"""Rays of pixel centres, and the nine ray features that the network reads."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from nvs_app.geometry.cameras import Cameras
+
+
+def pixel_rays(cameras: Cameras) -> tuple[Float[Tensor, "*b 3 h w"], Float[Tensor, "*b 3 h w"]]:
+    """Rays through the pixel centres.
+
+    Args:
+        cameras: batch ``*b``; pixel (column i, row j) has its centre at (i + 0.5, j + 0.5).
+
+    Returns:
+        origins: camera positions in world units, the same for all pixels of a view (an expanded view: do not
+            write into it).
+        directions: unit vectors in the world frame, pointing into the scene.
+    """
+    height, width = cameras.image_hw
+    c2w, fxfycxcy = cameras.c2w, cameras.fxfycxcy
+    columns = torch.arange(width, dtype=c2w.dtype, device=c2w.device) + 0.5
+    rows = torch.arange(height, dtype=c2w.dtype, device=c2w.device) + 0.5
+    fx, fy, cx, cy = fxfycxcy[..., None, None, None].unbind(-4)  # each [*b, 1, 1, 1]
+    x = (columns - cx) / fx  # [*b, 1, 1, w]
+    y = (rows[:, None] - cy) / fy  # [*b, 1, h, 1]
+    right, down, forward = (c2w[..., :3, axis, None, None] for axis in range(3))  # each [*b, 3, 1, 1]
+    directions = right * x + down * y + forward
+    directions = directions * directions.square().sum(-3, keepdim=True).rsqrt()
+    origins = c2w[..., :3, 3, None, None].expand_as(directions)
+    return origins, directions
+
+
+def ray_features(cameras: Cameras) -> Float[Tensor, "*b 9 h w"]:
+    """Nine channels per pixel in this order: origin o, unit direction d, moment o x d (world frame)."""
+    origins, directions = pixel_rays(cameras)
+    return torch.cat([origins, directions, torch.linalg.cross(origins, directions, dim=-3)], dim=-3)

@@ -1,0 +1,164 @@
+"""Camera paths on disk: the JSON file that nerfstudio's viewer exports and `ns-render camera-path` reads.
+
+    path = read_camera_path(Path("camera_path.json"))
+    renderer.render(state, path.cameras)
+    write_camera_path(Path("orbit.json"), CameraPath(orbit(cameras, 60), fps=30))
+
+The file stores poses with OpenGL axes (+y up, -z forward), 16 numbers row by row, and the vertical field of view
+in degrees; pixels are square and the principal point is the middle of the frame. Here poses are in OpenCV axes.
+The world frame is the scene's own, that of its transforms.json. A path drawn in nerfstudio's viewer lives in the
+frame that its dataparser made: export it with `--orientation-method none --center-method none
+--auto-scale-poses False`, and both are one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nvs_app.errors import NVSError
+from nvs_app.geometry.cameras import Cameras, opencv_to_opengl, opengl_to_opencv
+
+# What this module fills in itself; everything else in a file is kept in `extra`.
+_OWN_KEYS = ("camera_path", "render_height", "render_width", "fps", "seconds", "keyframes", "camera_type")
+
+
+@dataclass(frozen=True)
+class CameraPath:
+    """A path of cameras and what the file says about showing it.
+
+    Attributes:
+        cameras: [n] in the scene's own frame, OpenCV axes, centred principal point and square pixels.
+        fps: pictures a second.
+        keyframes: the editor's own entries, kept as they are.
+        extra: other top-level entries of the file (crop, smoothness, …), kept as they are.
+    """
+
+    cameras: Cameras
+    fps: float = 24.0
+    keyframes: list[Any] = field(default_factory=list)
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def seconds(self) -> float:
+        """Length of the film."""
+        return len(self.cameras) / self.fps
+
+
+def read_camera_path(path: Path | str) -> CameraPath:
+    """Reads a nerfstudio camera path. Raises NVSError naming the file, the entry, and what was expected there."""
+    path = Path(path)
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise NVSError(f"{path}: cannot be read ({error.strerror or error}), expected a camera path JSON") from error
+    except ValueError as error:
+        raise NVSError(f"{path}: not JSON ({error}), expected a nerfstudio camera path") from error
+    entries = data.get("camera_path") if isinstance(data, dict) else None
+    if not isinstance(entries, list) or not entries:
+        raise NVSError(f'{path}: no "camera_path" list with a camera or more, expected a nerfstudio camera path')
+    if str(data.get("camera_type", "perspective")).lower() not in ("perspective", "simple_pinhole", "pinhole"):
+        raise NVSError(f"{path}: camera_type is {data['camera_type']!r}, only perspective paths can be rendered")
+    height = _number(data, "render_height", path, "", minimum=1)
+    width = _number(data, "render_width", path, "", minimum=1)
+
+    c2w, focals = [], []
+    for index, entry in enumerate(entries):
+        where = f"camera {index}: "
+        if not isinstance(entry, dict):
+            raise NVSError(f"{path}: {where}{type(entry).__name__}, expected an object with camera_to_world and fov")
+        c2w.append(_pose(entry.get("camera_to_world"), path, where))
+        fov = _number(entry, "fov", path, where, minimum=0.01, maximum=179.0)
+        focals.append(0.5 * height / math.tan(math.radians(fov) / 2))
+    fps = float(data["fps"]) if isinstance(data.get("fps"), (int, float)) and data["fps"] > 0 else 24.0
+    intrinsics = [[focal, focal, width / 2, height / 2] for focal in focals]
+    cameras = Cameras(
+        opengl_to_opencv(torch.stack(c2w)),
+        torch.tensor(intrinsics, dtype=torch.float32),
+        (round(height), round(width)),
+    )
+    keyframes = data.get("keyframes")
+    return CameraPath(
+        cameras,
+        fps,
+        keyframes if isinstance(keyframes, list) else [],
+        {key: value for key, value in data.items() if key not in _OWN_KEYS},
+    )
+
+
+def write_camera_path(path: Path | str, camera_path: CameraPath) -> Path:
+    """Writes a file that nerfstudio reads; to a temporary name first.
+
+    The format knows one focal length and no principal point: the vertical field of view is kept, a principal point
+    away from the middle is not.
+    """
+    path = Path(path)
+    height, width = camera_path.cameras.image_hw
+    poses = opencv_to_opengl(camera_path.cameras.c2w.detach().cpu().double())
+    entries = [
+        {
+            "camera_to_world": pose.flatten().tolist(),
+            "fov": math.degrees(2 * math.atan(0.5 * height / fy)),
+            "aspect": width / height,
+        }
+        for pose, fy in zip(poses, camera_path.cameras.fxfycxcy[:, 1].tolist())
+    ]
+    data = {
+        **camera_path.extra,
+        "camera_type": "perspective",
+        "render_height": height,
+        "render_width": width,
+        "fps": camera_path.fps,
+        "seconds": camera_path.seconds,
+        "keyframes": camera_path.keyframes,
+        "camera_path": entries,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(data, indent=1), encoding="utf-8")
+    os.replace(temporary, path)
+    return path
+
+
+def _pose(values: Any, path: Path, where: str) -> torch.Tensor:
+    """camera_to_world as a 4x4 matrix: 16 numbers in a row (or 12, or nested rows), row by row."""
+    if isinstance(values, list) and values and isinstance(values[0], list):
+        values = [number for row in values for number in row]
+    if not isinstance(values, list) or len(values) not in (12, 16):
+        count = len(values) if isinstance(values, list) else "no"
+        raise NVSError(f"{path}: {where}camera_to_world has {count} numbers, expected 16 (4x4, row by row)")
+    try:
+        matrix = torch.tensor([float(number) for number in values], dtype=torch.float32)
+    except (TypeError, ValueError) as error:
+        raise NVSError(f"{path}: {where}camera_to_world holds something that is no number ({error})") from error
+    if not bool(torch.isfinite(matrix).all()):
+        raise NVSError(f"{path}: {where}camera_to_world holds NaN or infinity")
+    if len(values) == 12:
+        matrix = torch.cat((matrix, torch.tensor([0.0, 0.0, 0.0, 1.0])))
+    matrix = matrix.view(4, 4)
+    rotation = matrix[:3, :3]
+    if not torch.allclose(rotation @ rotation.T, torch.eye(3), atol=1e-2) or torch.det(rotation) < 0:
+        raise NVSError(f"{path}: {where}camera_to_world does not hold a rotation (row by row, OpenGL axes)")
+    return matrix
+
+
+def _number(
+    entry: dict[str, Any], key: str, path: Path, where: str, minimum: float, maximum: float = 1e5
+) -> float:
+    value = entry.get(key)
+    if isinstance(value, str):  # the legacy viewer writes numbers as text
+        try:
+            value = float(value)
+        except ValueError:
+            value = None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not minimum <= value <= maximum:
+        raise NVSError(
+            f"{path}: {where}{key} is {entry.get(key)!r}, expected a number from {minimum:g} to {maximum:g}"
+        )
+    return float(value)
