@@ -28,7 +28,7 @@ lint:
 
 # pytest comes last, so that its closing line is the last one.
 test: lint
-	$(VENV_PYTHON) -m pytest $(PYTEST_ARGS)
+	$(VENV_PYTHON) -m pytest -q $(PYTEST_ARGS)
 
 clean:
 	rm -rf .venv .setup.lock .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,218 @@
+"""The house keeps its shape: imports run one way, the core stays light, files stay small.
+
+The order is errors -> geometry -> scenes -> data_tools and geometry -> model -> engine, with the command
+line and the web page on top.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parent.parent
+OURS = ("nvs_app", "data_tools")
+
+# What a part may import of ours. The longest prefix that fits a module says which part it belongs to.
+CORE = ("nvs_app.geometry", "nvs_app.scenes", "nvs_app.model", "nvs_app.engine")
+SCENE_SOURCES = ("data_tools.procedural", "data_tools.readers")
+MAY_IMPORT: dict[str, tuple[str, ...]] = {
+    "nvs_app.errors": (),
+    "nvs_app.geometry": ("nvs_app.errors",),
+    "nvs_app.scenes": ("nvs_app.errors", "nvs_app.geometry"),
+    "nvs_app.model": ("nvs_app.errors", "nvs_app.geometry"),
+    "nvs_app.engine": ("nvs_app.errors", *CORE, *SCENE_SOURCES),
+    "data_tools": ("nvs_app.errors", "nvs_app.geometry", "nvs_app.scenes"),
+    # The faces stand on top of everything.
+    "nvs_app.cli": OURS,
+    "nvs_app.__main__": OURS,
+    "nvs_app.web": OURS,
+    "nvs_app": (),
+}
+
+# Not on every machine that trains; the library imports them, if at all, inside the function that needs them.
+OPTIONAL = ["nerfstudio", "gradio", "tyro", "imageio_ffmpeg", "pycolmap", "trimesh", "plotly", "tensorboard"]
+
+
+def module_name(path: Path) -> str:
+    """`nvs_app/model/lact.py` -> `nvs_app.model.lact`."""
+    parts = path.relative_to(REPO).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def source_files() -> dict[str, Path]:
+    """Every module of ours and its file."""
+    return {module_name(p): p for package in OURS for p in sorted((REPO / package).rglob("*.py"))}
+
+
+def inside(module: str, prefix: str) -> bool:
+    return module == prefix or module.startswith(prefix + ".")
+
+
+def part_of(module: str) -> str:
+    """The entry of MAY_IMPORT that rules `module`; the files `nvs_app/cli_*.py` belong to `nvs_app.cli`."""
+    if module.startswith("nvs_app.cli_"):
+        return "nvs_app.cli"
+    return max((prefix for prefix in MAY_IMPORT if inside(module, prefix)), key=len)
+
+
+def imports_of(source: str, module: str, is_package: bool) -> set[str]:
+    """Full names of the modules of ours imported anywhere in `source`, inside functions too.
+
+    `from a.b import c` counts as `a.b.c` where that is a module of ours, else as `a.b`.
+    """
+    modules = source_files()
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                package = module.split(".") if is_package else module.split(".")[:-1]
+                base = ".".join(package[: len(package) - node.level + 1] + ([base] if base else []))
+            names = {f"{base}.{alias.name}" for alias in node.names}
+            found.update(name if name in modules else base for name in names)
+    return {name for name in found if name.split(".")[0] in OURS}
+
+
+def wrong_imports(source: str, module: str, is_package: bool = False) -> list[str]:
+    """What `module` imports of ours and may not."""
+    part = part_of(module)
+    allowed = (*MAY_IMPORT[part], part)
+    return sorted(
+        name for name in imports_of(source, module, is_package) if not any(inside(name, a) for a in allowed)
+    )
+
+
+def test_imports_run_one_way() -> None:
+    wrong = {
+        module: names
+        for module, path in source_files().items()
+        if (names := wrong_imports(path.read_text("utf-8"), module, path.name == "__init__.py"))
+    }
+    assert not wrong, f"imports against the order: {wrong}"
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("nvs_app.geometry.x", "import nvs_app.scenes.scene"),
+        ("nvs_app.geometry.x", "from ..model import lact"),
+        ("nvs_app.model.x", "def f():\n    from nvs_app.scenes.posed import PosedImages"),
+        ("data_tools.x", "from nvs_app.engine import renderer"),
+        ("nvs_app.engine.x", "from nvs_app import cli"),
+    ],
+)
+def test_the_check_sees_a_wrong_import(module: str, source: str) -> None:
+    assert wrong_imports(source, module)
+
+
+def run_python(code: str) -> str:
+    """Standard output of `code` in a new interpreter, without the shape checks of conftest.py."""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_core_needs_no_optional_package() -> None:
+    core = [
+        module
+        for module in source_files()
+        if any(inside(module, part) for part in (*CORE, "data_tools.procedural"))
+        or module == "nvs_app.cli_train"
+    ]
+    assert core
+    run_python(
+        "import importlib, sys\n"
+        f"for name in {OPTIONAL!r}: sys.modules[name] = None\n"
+        f"for name in {core!r}: importlib.import_module(name)"
+    )
+
+
+def test_import_does_no_work() -> None:
+    """Importing a module starts no device, no thread pool of its own, no sub-process, and writes nothing."""
+    modules = [m for m in source_files() if not m.endswith("__main__")]
+    out = run_python(
+        "import sys, threading, json\n"
+        "events = []\n"
+        "def hook(event, args):\n"
+        "    if event in ('subprocess.Popen', 'socket.connect', 'os.mkdir'): events.append(event)\n"
+        "    if event == 'open' and isinstance(args[1], str) and set(args[1]) & set('wax+'):\n"
+        "        if '__pycache__' not in str(args[0]): events.append(f'open {args[0]}')\n"
+        "import torch, cv2, numpy, PIL.Image, huggingface_hub\n"  # what others do is not ours to answer for
+        f"for name in {OPTIONAL!r}: sys.modules[name] = None\n"
+        "sys.addaudithook(hook)\n"
+        "import importlib\n"
+        f"modules = {modules!r}\n"
+        "for name in modules:\n"
+        "    try: importlib.import_module(name)\n"
+        "    except ModuleNotFoundError as error:\n"
+        f"        if error.name.split('.')[0] not in {OPTIONAL!r}: raise\n"
+        "print(json.dumps({'events': events, 'cuda': torch.cuda.is_initialized(),\n"
+        "                  'threads': [t.name for t in threading.enumerate()]}))"
+    )
+    seen = json.loads(out.strip().splitlines()[-1])
+    assert seen == {"events": [], "cuda": False, "threads": ["MainThread"]}
+
+
+@pytest.mark.parametrize("package", OURS)
+def test_files_stay_small(package: str) -> None:
+    files = [p for p in (REPO / package).rglob("*") if p.suffix in {".py", ".js", ".css", ".html"}]
+    long = {str(p.relative_to(REPO)): n for p in files if (n := len(p.read_text("utf-8").splitlines())) > 400}
+    assert not long, f"over 400 lines, so two ideas: {long}"
+
+
+def tracked_files() -> list[Path]:
+    """The files that git tracks; skips where this is no clone (an unpacked archive)."""
+    try:
+        listed = subprocess.run(
+            ["git", "ls-files", "-z"], cwd=REPO, capture_output=True, text=True, timeout=60, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not a git clone")
+    return [p for name in listed.stdout.split("\0") if name and (p := REPO / name).is_file()]
+
+
+def test_tracked_tree_is_small() -> None:
+    sizes = {p.relative_to(REPO): p.stat().st_size for p in tracked_files()}
+    mib = 2.0**20
+    checkpoints = sum(n for p, n in sizes.items() if p.parts[0] == "checkpoints")
+    assert checkpoints < 32 * mib
+    assert sum(sizes.values()) - checkpoints < 24 * mib
+    big = {str(p): n for p, n in sizes.items() if n >= 16 * mib}
+    assert not big, f"16 MiB or more in one file: {big}"
+
+
+def test_readme_tree_exists() -> None:
+    """Every path of the README's tree (the block that starts with app.py) is there."""
+    text = (REPO / "README.md").read_text("utf-8")
+    block = re.search(r"```[a-z]*\n(app\.py .*?)```", text, re.S)
+    assert block, "README.md shows no tree"
+    stack: list[tuple[int, Path]] = []
+    for line in block[1].splitlines():
+        entry = re.match(r"( *)(\S+)", line)
+        if not entry or entry[2].startswith("…"):
+            continue
+        depth = len(entry[1])
+        while stack and stack[-1][0] >= depth:
+            stack.pop()
+        path = (stack[-1][1] if stack else REPO) / entry[2]
+        assert path.exists(), f"README.md names {path.relative_to(REPO)}, which is not there"
+        if entry[2].endswith("/"):
+            stack.append((depth, path))
+
+
+def test_every_checkpoint_has_its_row() -> None:
+    """checkpoints/README.md tells where each checkpoint comes from."""
+    text = (REPO / "checkpoints" / "README.md").read_text("utf-8")
+    names = [p.parent.name for p in (REPO / "checkpoints").glob("*/config.json")]
+    missing = [name for name in names if f"`{name}`" not in text]
+    assert not missing, f"no row in checkpoints/README.md: {missing}"
