@@ -22,17 +22,6 @@ if command -v flock >/dev/null; then
     flock 9
 fi
 
-# ---- Python itself -------------------------------------------------------------------------------------
-
-if ! command -v "$python" >/dev/null; then
-    fail "'$python' not found: install Python 3.11 or newer (Debian: apt-get install python3 python3-venv)," \
-        "or name one: make PYTHON=/path/to/python3.11 $purpose"
-fi
-if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
-    fail "'$python' is Python $("$python" -c 'import platform; print(platform.python_version())'), 3.11 or" \
-        "newer is needed: make PYTHON=/path/to/python3.11 $purpose"
-fi
-
 # ---- what the system must give --------------------------------------------------------------------------
 
 # ldconfig lives in /sbin, which is not on every user's PATH. Read whole: with pipefail, a `grep -q` that
@@ -48,11 +37,15 @@ useful=() # a part of the project does without these
     has_library libusb-1.0.so.0 || useful+=(libusb-1.0-0)        # nerfstudio's open3d
     has_library libEGL.so.1 || useful+=(libegl1)                 # rendering meshes without a screen
 }
-"$python" -c 'import ensurepip, venv' 2>/dev/null || needed+=(python3-venv)
 # Two of nerfstudio's packages come as source only.
 command -v gcc >/dev/null && command -v g++ >/dev/null || needed+=(gcc g++)
-"$python" -c 'import os, sys, sysconfig as s
+if command -v "$python" >/dev/null; then
+    "$python" -c 'import ensurepip, venv' 2>/dev/null || needed+=(python3-venv)
+    "$python" -c 'import os, sys, sysconfig as s
 sys.exit(not os.path.exists(os.path.join(s.get_path("include"), "Python.h")))' || needed+=(python3-dev)
+elif [[ "$python" == python3 ]]; then
+    needed+=(python3 python3-venv python3-dev)
+fi
 if [[ "$purpose" == test ]]; then
     command -v chromium >/dev/null || command -v chromium-browser >/dev/null ||
         command -v google-chrome >/dev/null || useful+=(chromium)
@@ -82,6 +75,17 @@ if ((${#missing[@]})); then
         fi
         echo "setup: missing from the system, and wanted by a part of the project: ${useful[*]} ($how)" >&2
     fi
+fi
+
+# ---- Python itself -------------------------------------------------------------------------------------
+
+if ! command -v "$python" >/dev/null; then
+    fail "'$python' not found: install Python 3.11 or newer (Debian: apt-get install python3 python3-venv)," \
+        "or name one: make PYTHON=/path/to/python3.11 $purpose"
+fi
+if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+    fail "'$python' is Python $("$python" -c 'import platform; print(platform.python_version())'), 3.11 or" \
+        "newer is needed: make PYTHON=/path/to/python3.11 $purpose"
 fi
 
 # ---- .venv ----------------------------------------------------------------------------------------------
