@@ -1,0 +1,1 @@
+"""The LaCT network: configuration, layers, scene state, checkpoints."""

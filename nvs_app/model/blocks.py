@@ -1,0 +1,109 @@
+"""A LaCT block: attention inside each view, fast weights over all views, MLP; each residual, after a LayerNorm.
+
+Tokens are [b, v, n, c] (scenes, views, tokens of a view, channels) inside a block.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from nvs_app.model.config import LaCTConfig
+from nvs_app.model.fast_weights import FastWeightLayer, Turns
+from nvs_app.model.rotary import rotate
+from nvs_app.model.state import FastWeights
+
+
+class RayTurns(NamedTuple):
+    """Rotary turns of the tokens of some views; None where the configuration has none.
+
+    attention: [b * v, 1, n, attention_head_dim / 2]; fast: [b, 1, v * n, fast_head_dim / 2];
+    hidden: [b, 1, v * n, fast_hidden / 2].
+    """
+
+    attention: Turns = None
+    fast: Turns = None
+    hidden: Turns = None
+
+
+class ViewAttention(nn.Module):
+    """Multi-head attention among the tokens of one view, with RMS-norm on q and k."""
+
+    def __init__(self, config: LaCTConfig) -> None:
+        super().__init__()
+        self.head_dim = config.attention_head_dim
+        self.to_qkv = nn.Linear(config.dim, 3 * config.dim, bias=False)
+        self.to_out = nn.Linear(config.dim, config.dim, bias=False)
+        self.q_norm = nn.RMSNorm(self.head_dim)
+        self.k_norm = nn.RMSNorm(self.head_dim)
+
+    def forward(self, x: Float[Tensor, "bv n c"], turns: Turns = None) -> Float[Tensor, "bv n c"]:
+        q, k, v = self.to_qkv(x).unflatten(-1, (3, -1, self.head_dim)).permute(2, 0, 3, 1, 4).unbind(0)
+        q, k = self.q_norm(q), self.k_norm(k)
+        if turns is not None:
+            q, k = rotate(q, *turns), rotate(k, *turns)
+        out = F.scaled_dot_product_attention(q.to(v.dtype), k.to(v.dtype), v)
+        return self.to_out(out.transpose(1, 2).flatten(2))
+
+
+class MLP(nn.Module):
+    """Two linear layers with a GELU between."""
+
+    def __init__(self, config: LaCTConfig) -> None:
+        super().__init__()
+        self.up = nn.Linear(config.dim, config.mlp_multiplier * config.dim, bias=False)
+        self.down = nn.Linear(config.mlp_multiplier * config.dim, config.dim, bias=False)
+
+    def forward(self, x: Float[Tensor, "*b c"]) -> Float[Tensor, "*b c"]:
+        return self.down(F.gelu(self.up(x)))
+
+
+class Block(nn.Module):
+    """One block; `forward` for training, `attend`, `gradient` and `read` for writing and reading apart."""
+
+    def __init__(self, config: LaCTConfig) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(config.dim, bias=False)
+        self.attention = ViewAttention(config)
+        self.fast_norm = nn.LayerNorm(config.dim, bias=False)
+        self.fast = FastWeightLayer(config)
+        self.mlp_norm = nn.LayerNorm(config.dim, bias=False)
+        self.mlp = MLP(config)
+
+    def attend(self, x: Float[Tensor, "b v n c"], turns: RayTurns) -> Float[Tensor, "b v n c"]:
+        """Attention inside each view."""
+        update = self.attention(self.attention_norm(x).flatten(0, 1), turns.attention)
+        return x + update.view(x.shape)
+
+    def gradient(self, x: Float[Tensor, "b v n c"], turns: RayTurns) -> FastWeights:
+        """Fast-weight step direction of context tokens (after `attend`); adds up over groups of views."""
+        return self.fast.gradient(self.fast_norm(x).flatten(1, 2), turns.fast, turns.hidden)
+
+    def read(
+        self, x: Float[Tensor, "b v n c"], weights: FastWeights, turns: RayTurns
+    ) -> Float[Tensor, "b v n c"]:
+        """Read the fast weights and apply the MLP (after `attend`)."""
+        found = self.fast.read(self.fast_norm(x).flatten(1, 2), weights, turns.fast, turns.hidden)
+        x = x + found.view(x.shape)
+        return x + self.mlp(self.mlp_norm(x))
+
+    def forward(
+        self, x: Float[Tensor, "b v n c"], weight: Float[Tensor, "vn 1"], turns: RayTurns
+    ) -> Float[Tensor, "b v n c"]:
+        """Attend, write with the tokens of weight 1, read with all, MLP."""
+        x = self.attend(x, turns)
+        x = x + self.fast(self.fast_norm(x).flatten(1, 2), weight, turns.fast, turns.hidden).view(x.shape)
+        return x + self.mlp(self.mlp_norm(x))
+
+
+def scaled_init(module: nn.Module, num_residuals: int) -> None:
+    """Normal(0, 0.02) for linear layers, divided by sqrt(residual branches) where they write to the residual."""
+    for name, child in module.named_modules():
+        if isinstance(child, nn.Linear):
+            std = 0.02 / num_residuals**0.5 if name.endswith(("to_out", "down")) else 0.02
+            nn.init.normal_(child.weight, std=std)
+            if child.bias is not None:
+                nn.init.zeros_(child.bias)

@@ -1,0 +1,113 @@
+"""Configuration of a LaCT network: what it is made of, and the published configurations by name.
+
+>>> from nvs_app.model.config import LaCTConfig, PRESETS
+>>> LaCTConfig(dim=384, blocks=10).num_fast_heads
+1
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from nvs_app.errors import NVSError
+
+ROTARY_PARTS = ("fast", "attention", "value")
+
+
+@dataclass(frozen=True)
+class LaCTConfig:
+    """Sizes of a LaCT network ("Test-Time Training Done Right", arXiv 2505.23884, section 3).
+
+    The defaults of every switch are those of the published network; `rotary` is this project's addition.
+    Raises `NVSError` for sizes that do not fit together.
+    """
+
+    dim: int = 768
+    """Channels of a token."""
+    blocks: int = 24
+    """Number of blocks (attention inside each view, fast weights over all views, MLP)."""
+    patch: int = 8
+    """Side of a square patch in pixels; a patch is one token."""
+    attention_head_dim: int = 64
+    """Channels of one attention head."""
+    fast_head_dim: int = 0
+    """Channels of one fast-weight head; 0 means one head over all channels."""
+    fast_multiplier: int = 2
+    """Hidden width of the fast network over its head width."""
+    mlp_multiplier: int = 4
+    """Hidden width of the MLP over `dim`."""
+    base_lr: float = 0.01
+    """Learning rate of the fast weights that the learning-rate head starts from."""
+    muon_steps: int = 5
+    """Newton-Schulz steps that orthogonalise the update."""
+    rotary: str = ""
+    """Where ray-coordinate rotary phases act: "" (nowhere, as published) or a '+'-joined choice of
+    "fast" (q, k and hidden units of the fast network), "attention" (q and k inside a view) and
+    "value" (v turned at the context ray, the reading turned back at the query ray)."""
+    rotary_min_frequency: float = 0.5
+    """Lowest angular frequency of the rotary phases, in radians per unit of the normalised frame."""
+    rotary_max_frequency: float = 64.0
+    """Highest angular frequency; a patch of a 256-pixel picture with a 50 degree field of view spans 0.027 rad."""
+
+    def __post_init__(self) -> None:
+        if self.fast_head_dim == 0:
+            object.__setattr__(self, "fast_head_dim", self.dim)
+        for name in ("dim", "blocks", "patch", "attention_head_dim", "fast_multiplier", "mlp_multiplier"):
+            if int(getattr(self, name)) < 1:
+                raise NVSError(f"LaCTConfig: {name} is {getattr(self, name)}, expected a positive integer")
+        for name in ("attention_head_dim", "fast_head_dim"):
+            if self.dim % getattr(self, name):
+                raise NVSError(
+                    f"LaCTConfig: {name} is {getattr(self, name)}, expected a divisor of dim ({self.dim})"
+                )
+        unknown = set(self.rotary_parts) - set(ROTARY_PARTS)
+        if unknown:
+            raise NVSError(
+                f"LaCTConfig: rotary names {sorted(unknown)}, expected a '+'-joined choice of {ROTARY_PARTS}"
+            )
+        if self.rotary and (self.fast_head_dim % 2 or self.attention_head_dim % 2):
+            raise NVSError("LaCTConfig: rotary phases turn pairs of channels, head widths must be even")
+        if not 0 < self.rotary_min_frequency <= self.rotary_max_frequency:
+            raise NVSError("LaCTConfig: expected 0 < rotary_min_frequency <= rotary_max_frequency")
+
+    @property
+    def rotary_parts(self) -> tuple[str, ...]:
+        """The parts of the layer that the rotary phases act on."""
+        return tuple(part for part in self.rotary.split("+") if part)
+
+    @property
+    def num_fast_heads(self) -> int:
+        """Number of fast-weight heads."""
+        return self.dim // self.fast_head_dim
+
+    @property
+    def fast_hidden(self) -> int:
+        """Hidden width of one head's fast network."""
+        return self.fast_head_dim * self.fast_multiplier
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values, for `config.json`."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> LaCTConfig:
+        """The reverse of `to_dict`; raises `NVSError` for unknown names."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        unknown = set(values) - known
+        if unknown:
+            raise NVSError(f"LaCTConfig: unknown options {sorted(unknown)}, expected some of {sorted(known)}")
+        return cls(**values)
+
+
+PRESETS: dict[str, LaCTConfig] = {
+    # The published configurations (hub name airsplay/lact_nvs): width 768, patch 8, one fast head.
+    "lact_l24_d768_ttt2x": LaCTConfig(dim=768, blocks=24, fast_multiplier=2),
+    "lact_l24_d768_ttt4x": LaCTConfig(dim=768, blocks=24, fast_multiplier=4),
+    "lact_l14_d768_ttt2x": LaCTConfig(dim=768, blocks=14, fast_multiplier=2),
+    "lact_l14_d768_ttt4x": LaCTConfig(dim=768, blocks=14, fast_multiplier=4),
+    # This project's own.
+    "small": LaCTConfig(dim=384, blocks=10, rotary="fast+attention"),
+    "tiny": LaCTConfig(dim=64, blocks=2, attention_head_dim=32, rotary="fast+attention"),
+}

@@ -1,0 +1,234 @@
+"""The fast-weight layer: a small network whose weights are written by the context and read by every token.
+
+Source: "Test-Time Training Done Right", arXiv 2505.23884, section 3 and algorithm 1. The fast network is
+f(x) = (silu(x w0) * (x w2)) w1. Writing takes one gradient step on -<f(k), v>, summed over all context tokens as
+one chunk and weighted by per-token learning rates, orthogonalises each matrix of the step by Newton-Schulz
+(Muon), adds it, and gives every column its old norm back. Reading is f(q).
+
+The gradient is written out by hand (three products a matrix) because autograd inside autograd would cost more;
+`fast_weight_gradient_reference` is the plain version that the tests compare with.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from nvs_app.model.config import LaCTConfig
+from nvs_app.model.rotary import rotate
+from nvs_app.model.state import FastWeights
+
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+
+Turns = tuple[Tensor, Tensor] | None
+"""Cosine and sine of rotary phases, [b, 1, n, pairs] each, or None for none."""
+
+
+def newton_schulz_reference(gradient: Float[Tensor, "*b m n"], steps: int) -> Float[Tensor, "*b m n"]:
+    """Orthogonalise as published, operation by operation in bfloat16 (slow on most CPUs)."""
+    a, b, c = NEWTON_SCHULZ
+    x = gradient.bfloat16()
+    transposed = gradient.size(-2) > gradient.size(-1)
+    if transposed:
+        x = x.transpose(-2, -1)
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    for _ in range(steps):
+        gram = x @ x.transpose(-2, -1)
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return (x.transpose(-2, -1) if transposed else x).to(gradient.dtype)
+
+
+def newton_schulz(gradient: Float[Tensor, "*b m n"], steps: int) -> Float[Tensor, "*b m n"]:
+    """Replace the singular values of each matrix by values near one (quintic Newton-Schulz).
+
+    On CUDA the products run in bfloat16; elsewhere in float32 on operands rounded to bfloat16 where the published
+    version rounds, because CPUs without bfloat16 units are ten times slower on that type.
+
+    Args:
+        gradient: [..., m, n], any scale.
+        steps: number of iterations; 5 as published.
+    Returns:
+        Same shape and type.
+    """
+    a, b, c = NEWTON_SCHULZ
+    transposed = gradient.size(-2) > gradient.size(-1)
+    x = gradient.transpose(-2, -1) if transposed else gradient
+    if gradient.is_cuda:
+        shape = x.shape
+        x = x.flatten(0, -3).float()
+        x = (x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)).bfloat16()
+        for _ in range(steps):
+            gram = x @ x.transpose(-2, -1)
+            x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+        x = x.view(shape)
+    else:
+
+        def rounded(value: Tensor) -> Tensor:
+            return value.bfloat16().float()
+
+        x = rounded(x)
+        x = rounded(x / rounded(x.norm(dim=(-2, -1), keepdim=True) + 1e-7))
+        for _ in range(steps):
+            gram = rounded(x @ x.transpose(-2, -1))
+            polynomial = rounded(rounded(b * gram) + rounded(rounded(c * gram) @ gram))
+            x = rounded(rounded(a * x) + rounded(polynomial @ x))
+    return (x.transpose(-2, -1) if transposed else x).to(gradient.dtype)
+
+
+def apply_fast_weights(
+    weights: FastWeights, x: Float[Tensor, "b h n d"], turns: Turns = None
+) -> Float[Tensor, "b h n d"]:
+    """f(x), with the hidden units turned by the ray phases when `turns` is given."""
+    hidden = F.silu(x @ weights.w0.to(x.dtype)) * (x @ weights.w2.to(x.dtype))
+    if turns is not None:
+        hidden = rotate(hidden, *turns)
+    return hidden @ weights.w1.to(x.dtype)
+
+
+def fast_weight_gradient(
+    weights: FastWeights,
+    k: Float[Tensor, "b h n d"],
+    v: Float[Tensor, "b h n d"],
+    lr: Float[Tensor, "3 b h n 1"],
+    turns: Turns = None,
+) -> FastWeights:
+    """Minus the gradient of -sum_n <f(k_n), v_n> by w0, w1, w2, each token weighted by its learning rate.
+
+    A sum over tokens: gradients of several chunks of tokens add up.
+
+    Args:
+        weights: fast weights before the step, [b, h, ...].
+        k, v: keys (unit length) and values of the tokens.
+        lr: learning rates of w0, w1, w2 (in this order); 0 keeps a token out.
+        turns: rotary turns of the hidden units.
+    Returns:
+        Ascent directions, shaped like `weights`.
+    """
+    w0, w1, w2 = (w.to(k.dtype) for w in weights)
+    lr = lr.to(k.dtype)
+    gate_in = k @ w0
+    linear = k @ w2
+    sigmoid = torch.sigmoid(gate_in)
+    gate = gate_in * sigmoid
+    hidden = gate * linear
+    if turns is not None:
+        hidden = rotate(hidden, *turns)
+    d_hidden = v @ w1.transpose(-2, -1)
+    if turns is not None:
+        d_hidden = rotate(d_hidden, *turns, inverse=True)
+    d_linear = d_hidden * gate
+    d_gate_in = d_hidden * linear * sigmoid * (1 + gate_in * (1 - sigmoid))
+    return FastWeights(
+        w0=(k * lr[0]).transpose(-2, -1) @ d_gate_in,
+        w1=(hidden * lr[1]).transpose(-2, -1) @ v,
+        w2=(k * lr[2]).transpose(-2, -1) @ d_linear,
+    )
+
+
+def fast_weight_gradient_reference(
+    weights: FastWeights, k: Tensor, v: Tensor, lr: Tensor, turns: Turns = None
+) -> FastWeights:
+    """The same by autograd: one backward pass a matrix, because each has learning rates of its own."""
+    with torch.enable_grad():
+        leaves = FastWeights(*(w.detach().clone().requires_grad_() for w in weights))
+        agreement = (apply_fast_weights(leaves, k.detach(), turns) * v.detach()).sum(-1, keepdim=True)
+        gradients = [
+            torch.autograd.grad((agreement * lr[i]).sum(), leaf, retain_graph=True)[0]
+            for i, leaf in enumerate(leaves)
+        ]
+    return FastWeights(*gradients)
+
+
+def step_fast_weights(weights: FastWeights, gradient: FastWeights, muon_steps: int) -> FastWeights:
+    """Add the orthogonalised step and rescale every column to the norm that it had."""
+
+    def step(weight: Tensor, direction: Tensor) -> Tensor:
+        moved = weight + newton_schulz(direction, muon_steps).to(weight.dtype)
+        norm = weight.detach().norm(dim=-2, keepdim=True)
+        return moved / (moved.norm(dim=-2, keepdim=True) + 1e-5) * norm
+
+    return FastWeights(*(step(w, g) for w, g in zip(weights, gradient, strict=True)))
+
+
+class FastWeightLayer(nn.Module):
+    """Projections around the fast network: q, k, v, learning rates, output norm and projection."""
+
+    def __init__(self, config: LaCTConfig) -> None:
+        super().__init__()
+        self.heads, self.muon_steps = config.num_fast_heads, config.muon_steps
+        self.turn_value = "value" in config.rotary_parts
+        width, hidden = config.fast_head_dim, config.fast_hidden
+        gain = math.sqrt(2)
+        self.w0 = nn.Parameter(torch.randn(self.heads, width, hidden) * gain / math.sqrt(width))
+        self.w1 = nn.Parameter(torch.randn(self.heads, hidden, width) * gain / math.sqrt(hidden))
+        self.w2 = nn.Parameter(torch.randn(self.heads, width, hidden) * gain / math.sqrt(width))
+        self.to_qkv = nn.Linear(config.dim, 3 * config.dim, bias=False)
+        self.to_lr = nn.Linear(config.dim, 3 * self.heads)
+        self.out_norm = nn.RMSNorm(width, eps=1e-5)
+        self.to_out = nn.Linear(config.dim, config.dim, bias=False)
+        self.base_lr_inverse = config.base_lr + math.log(-math.expm1(-config.base_lr))
+
+    def initial(self, batch: int) -> FastWeights:
+        """The learned starting weights, for a batch of scenes."""
+        return FastWeights(*(w[None].expand(batch, -1, -1, -1) for w in (self.w0, self.w1, self.w2)))
+
+    def queries_keys_values(
+        self, x: Float[Tensor, "b n c"], turns: Turns
+    ) -> tuple[Float[Tensor, "b h n d"], Float[Tensor, "b h n d"], Float[Tensor, "b h n d"]]:
+        """q and k of unit length (turned by the ray phases), v."""
+        qkv = F.silu(self.to_qkv(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k, v = qkv.unbind(0)
+        q = q / (q.norm(dim=-1, keepdim=True) + 1e-5)
+        k = k / (k.norm(dim=-1, keepdim=True) + 1e-5)
+        if turns is not None:
+            q, k = rotate(q, *turns), rotate(k, *turns)
+            if self.turn_value:
+                v = rotate(v, *turns)
+        return q.to(v.dtype), k.to(v.dtype), v
+
+    def learning_rates(self, x: Float[Tensor, "b n c"]) -> Float[Tensor, "3 b h n 1"]:
+        """softplus(linear + softplus^-1(base)), in float32 also under autocast."""
+        with torch.autocast(device_type=x.device.type, enabled=False):
+            lr = F.softplus(self.to_lr(x.float()) + self.base_lr_inverse)
+        return lr.unflatten(-1, (3, self.heads)).permute(2, 0, 3, 1)[..., None]
+
+    def gradient(
+        self, x: Float[Tensor, "b n c"], turns: Turns, hidden_turns: Turns, weight: Tensor | None = None
+    ) -> FastWeights:
+        """The step direction that the tokens x ask for; `weight` [n, 1] scales their learning rates."""
+        _, k, v = self.queries_keys_values(x, turns)
+        lr = self.learning_rates(x)
+        if weight is not None:
+            lr = lr * weight
+        return fast_weight_gradient(self.initial(x.shape[0]), k, v, lr, hidden_turns)
+
+    def step(self, gradient: FastWeights) -> FastWeights:
+        """Starting weights plus the step."""
+        return step_fast_weights(self.initial(gradient.w0.shape[0]), gradient, self.muon_steps)
+
+    def read(
+        self, x: Float[Tensor, "b n c"], weights: FastWeights, turns: Turns, hidden_turns: Turns
+    ) -> Float[Tensor, "b n c"]:
+        """What the tokens x find in the fast weights."""
+        q, _, _ = self.queries_keys_values(x, turns)
+        return self._output(q, weights, turns, hidden_turns)
+
+    def _output(self, q: Tensor, weights: FastWeights, turns: Turns, hidden_turns: Turns) -> Tensor:
+        found = apply_fast_weights(weights, q, hidden_turns)
+        if turns is not None and self.turn_value:
+            found = rotate(found, *turns, inverse=True)
+        found = self.out_norm(found.float()).to(q.dtype)
+        return self.to_out(found.transpose(1, 2).flatten(2))
+
+    def forward(
+        self, x: Float[Tensor, "b n c"], weight: Float[Tensor, "n 1"], turns: Turns, hidden_turns: Turns
+    ) -> Float[Tensor, "b n c"]:
+        """Write with the tokens whose weight is 1, read with all of them (training; one shape for every count)."""
+        q, k, v = self.queries_keys_values(x, turns)
+        lr = self.learning_rates(x) * weight
+        weights = self.step(fast_weight_gradient(self.initial(x.shape[0]), k, v, lr, hidden_turns))
+        return self._output(q, weights, turns, hidden_turns)

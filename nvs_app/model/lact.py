@@ -1,0 +1,197 @@
+"""LaCT: posed pictures are written once into fast weights; any camera is rendered from those weights.
+
+    model = LaCT(LaCTConfig(dim=384, blocks=10))
+    state = model.encode(images, context_cameras)       # [b, v, 3, h, w] and [b, v] cameras
+    pictures = model.decode(state, target_cameras)      # [b, t, 3, h, w]
+
+`forward` composes the two in one pass for training. Cameras given here are already in the normalised frame
+(`nvs_app.geometry.normalize`); `nvs_app.engine.renderer.Renderer` does that for a scene.
+Source: arXiv 2505.23884, section 5 (novel view synthesis).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from nvs_app.errors import NVSError
+from nvs_app.geometry.cameras import Cameras
+from nvs_app.geometry.rays import ray_features
+from nvs_app.model.blocks import Block, RayTurns, scaled_init
+from nvs_app.model.config import LaCTConfig
+from nvs_app.model.rotary import phases, ray_coordinates
+from nvs_app.model.state import FastWeights, SceneState
+
+RAY_CHANNELS = 9
+INPUT_CHANNELS = RAY_CHANNELS + 3
+
+
+def patchify(x: Float[Tensor, "b v c h w"], patch: int) -> Float[Tensor, "b v n f"]:
+    """Cut pictures into patches, row by row; features of a patch run over (row, column, channel)."""
+    b, v, c, h, w = x.shape
+    x = x.view(b, v, c, h // patch, patch, w // patch, patch).permute(0, 1, 3, 5, 4, 6, 2)
+    return x.reshape(b, v, (h // patch) * (w // patch), patch * patch * c)
+
+
+def unpatchify(
+    x: Float[Tensor, "b v n f"], patch: int, image_hw: tuple[int, int]
+) -> Float[Tensor, "b v c h w"]:
+    """The reverse of `patchify`."""
+    b, v = x.shape[:2]
+    rows, columns = image_hw[0] // patch, image_hw[1] // patch
+    x = x.view(b, v, rows, columns, patch, patch, -1).permute(0, 1, 6, 2, 4, 3, 5)
+    return x.reshape(b, v, -1, *image_hw)
+
+
+class LaCT(nn.Module):
+    """The network. `card` describes a loaded checkpoint (name, hash, normalization, …); empty for a new one."""
+
+    def __init__(self, config: LaCTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.card: dict[str, Any] = {}
+        self.activation_checkpointing = False
+        self.patch_embed = nn.Linear(INPUT_CHANNELS * config.patch**2, config.dim, bias=False)
+        self.input_norm = nn.LayerNorm(config.dim, bias=False)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
+        self.output_norm = nn.LayerNorm(config.dim, bias=False)
+        self.output_linear = nn.Linear(config.dim, 3 * config.patch**2, bias=False)
+        scaled_init(self, num_residuals=3 * config.blocks)
+
+    def compile_blocks(self) -> None:
+        """Compile the block once; all blocks share the code, so one compilation serves them all."""
+        for block in self.blocks:
+            block.compile()
+
+    def embed(self, images: Float[Tensor, "b v 3 h w"] | None, cameras: Cameras) -> Float[Tensor, "b v n c"]:
+        """Tokens of posed pictures, or of cameras alone (`images` None: zeros in place of colours)."""
+        height, width = cameras.image_hw
+        if height % self.config.patch or width % self.config.patch:
+            raise NVSError(
+                f"picture size {height}x{width}: expected multiples of the patch, {self.config.patch} pixels"
+            )
+        with torch.autocast(device_type=cameras.c2w.device.type, enabled=False):
+            rays = ray_features(cameras)
+            colours = torch.zeros_like(rays[:, :, :3]) if images is None else images.to(rays.dtype) * 2 - 1
+            features = patchify(torch.cat([rays, colours], dim=2), self.config.patch)
+        return self.input_norm(self.patch_embed(features).float())
+
+    def turns(self, cameras: Cameras) -> RayTurns:
+        """Rotary turns of all tokens of the cameras [b, v]."""
+        config = self.config
+        if not config.rotary_parts:
+            return RayTurns()
+        with torch.autocast(device_type=cameras.c2w.device.type, enabled=False):
+            coordinates = ray_coordinates(cameras, config.patch)
+
+            def turn(coordinates: Tensor, width: int) -> tuple[Tensor, Tensor]:
+                angle = phases(
+                    coordinates, width // 2, config.rotary_min_frequency, config.rotary_max_frequency
+                )
+                # bfloat16 halves the traffic of a pass that autocast computes in bfloat16 anyway.
+                dtype = torch.bfloat16 if torch.is_autocast_enabled(angle.device.type) else torch.float32
+                return angle.cos().to(dtype)[:, None], angle.sin().to(dtype)[:, None]
+
+            flat = coordinates.flatten(1, 2)
+            fast = "fast" in config.rotary_parts
+            return RayTurns(
+                attention=turn(coordinates.flatten(0, 1), config.attention_head_dim)
+                if "attention" in config.rotary_parts
+                else None,
+                fast=turn(flat, config.fast_head_dim) if fast else None,
+                hidden=turn(flat, config.fast_hidden) if fast else None,
+            )
+
+    def _decode_tokens(self, x: Float[Tensor, "b v n c"], image_hw: tuple[int, int]) -> Tensor:
+        colours = self.output_linear(self.output_norm(x)).float().sigmoid()
+        return unpatchify(colours, self.config.patch, image_hw)
+
+    def encode(
+        self, images: Float[Tensor, "b v 3 h w"], cameras: Cameras, views_per_chunk: int | None = None
+    ) -> SceneState:
+        """Write posed pictures into fast weights.
+
+        Args:
+            images: [b, v, 3, h, w] in [0, 1], h and w multiples of the patch.
+            cameras: [b, v], normalised frame.
+            views_per_chunk: bounds memory: views are pushed through a block in groups; the result is the same
+                up to rounding because the update is a sum over tokens.
+        Returns:
+            SceneState with `transform` None; decode takes cameras of the same frame.
+        """
+        views = images.shape[1]
+        chunk = views_per_chunk or views
+        groups = [slice(i, min(i + chunk, views)) for i in range(0, views, chunk)]
+        tokens = [self.embed(images[:, group], cameras[:, group]) for group in groups]
+        turns = [self.turns(cameras[:, group]) for group in groups]
+        layers = []
+        for block in self._blocks():
+            total: FastWeights | None = None
+            for i in range(len(groups)):
+                tokens[i] = block.attend(tokens[i], turns[i])
+                part = block.gradient(tokens[i], turns[i])
+                total = (
+                    part if total is None else FastWeights(*(a + b for a, b in zip(total, part, strict=True)))
+                )
+            assert total is not None
+            weights = FastWeights(*(w.float() for w in block.fast.step(total)))
+            layers.append(weights)
+            if len(layers) < len(self.blocks):  # the last block's tokens are read by nobody
+                tokens = [block.read(x, weights, turn) for x, turn in zip(tokens, turns, strict=True)]
+        return SceneState(layers)
+
+    def decode(self, state: SceneState, cameras: Cameras) -> Float[Tensor, "b v 3 h w"]:
+        """Render cameras [b, v] of the normalised frame from fast weights; values in [0, 1], float32."""
+        if len(state.fast_weights) != len(self.blocks):
+            raise NVSError(
+                f"scene state has {len(state.fast_weights)} layers, the checkpoint {len(self.blocks)}: "
+                "encode the scene with this checkpoint"
+            )
+        x, turns = self.embed(None, cameras), self.turns(cameras)
+        for block, weights in zip(self._blocks(), state.fast_weights, strict=True):
+            x = block.read(block.attend(x, turns), weights, turns)
+        return self._decode_tokens(x, cameras.image_hw)
+
+    def forward(
+        self, images: Float[Tensor, "b v 3 h w"], context: Cameras, target: Cameras
+    ) -> Float[Tensor, "b t 3 h w"]:
+        """encode + decode in one pass, for training: pictures of the target cameras [b, t].
+
+        The shapes inside the blocks depend on v + t only (target tokens write with weight 0), so that compiled
+        blocks serve every number of context views.
+        """
+        cameras = Cameras.cat([context, target], dim=1)
+        v, t = images.shape[1], target.shape[1]
+        x = torch.cat([self.embed(images, context), self.embed(None, target)], dim=1)
+        turns = self.turns(cameras)
+        tokens_per_view = x.shape[2]
+        weight = torch.zeros((v + t) * tokens_per_view, 1, device=x.device)
+        weight[: v * tokens_per_view] = 1
+        for block in self.blocks:
+            if self.activation_checkpointing and torch.is_grad_enabled():
+                x = checkpoint(block, x, weight, turns, use_reentrant=False)
+            else:
+                x = block(x, weight, turns)
+        return self._decode_tokens(x[:, v:], target.image_hw)
+
+    def _blocks(self) -> Iterator[Block]:
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            yield block
+
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[LaCT]:
+        """Evaluation mode without gradients, then back as it was."""
+        training = self.training
+        self.eval()
+        try:
+            with torch.inference_mode():
+                yield self
+        finally:
+            self.train(training)

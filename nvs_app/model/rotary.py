@@ -1,0 +1,72 @@
+"""Rotary phases from ray coordinates: where a token looks, as turns of its channel pairs.
+
+A token's ray (through its patch centre, in the normalised frame) has six coordinates, its unit direction d and
+its moment m = o x d (Pluecker). Each coordinate times each of a geometric series of frequencies is a phase; a
+phase turns one pair of channels. Two tokens turned so have inner products that depend on the *difference* of
+their ray coordinates only (Su et al., arXiv 2104.09864, for one dimension), so writing with a context ray and
+reading with a target ray compares rays at many scales. Turning is orthogonal: norms, and so the L2
+normalisation and the Muon step of the fast weights, keep their meaning.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from nvs_app.geometry.cameras import Cameras
+from nvs_app.geometry.rays import pixel_rays
+
+NUM_COORDINATES = 6
+
+
+def ray_coordinates(cameras: Cameras, patch: int) -> Float[Tensor, "b v n 6"]:
+    """Direction and moment of the ray through every patch centre.
+
+    Args:
+        cameras: [b, v], in the normalised frame; image_hw a multiple of `patch`.
+        patch: side of a patch in pixels.
+    Returns:
+        [b, v, n, 6]: d (unit) and o x d; n = (h / patch) * (w / patch), row by row.
+    """
+    height, width = cameras.image_hw
+    # A picture of one pixel a patch has its pixel centres at the patch centres.
+    centres = cameras.scaled_to((height // patch, width // patch))
+    origins, directions = pixel_rays(centres)
+    moments = torch.cross(origins, directions, dim=2)
+    return torch.cat([directions, moments], dim=2).flatten(3).transpose(2, 3)
+
+
+def phases(
+    coordinates: Float[Tensor, "*b 6"], pairs: int, min_frequency: float, max_frequency: float
+) -> Float[Tensor, "*b pairs"]:
+    """Phases in radians of `pairs` channel pairs: coordinate times frequency, frequencies in a geometric series.
+
+    Pairs beyond the largest multiple of six are left unturned (phase 0).
+    """
+    count = pairs // NUM_COORDINATES
+    exponents = torch.linspace(0, 1, max(count, 1), device=coordinates.device, dtype=torch.float32)[:count]
+    frequencies = min_frequency * torch.exp(exponents * math.log(max_frequency / min_frequency))
+    turned = (coordinates[..., None] * frequencies).flatten(-2)
+    return torch.nn.functional.pad(turned, (0, pairs - count * NUM_COORDINATES))
+
+
+def rotate(
+    x: Float[Tensor, "*b d"],
+    cos: Float[Tensor, "*c pairs"],
+    sin: Float[Tensor, "*c pairs"],
+    inverse: bool = False,
+) -> Float[Tensor, "*b d"]:
+    """Turn channel i together with channel i + d/2 by the phase whose cosine and sine are given.
+
+    Args:
+        x: [..., d], d = 2 * pairs.
+        cos, sin: [..., pairs], broadcast against x.
+        inverse: turn back.
+    """
+    first, second = x.chunk(2, dim=-1)
+    if inverse:
+        sin = -sin
+    return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)

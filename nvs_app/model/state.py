@@ -1,0 +1,105 @@
+"""What a scene becomes once it is written: the fast weights of every block, and the frame they live in.
+
+state = renderer.encode(posed)      # some views -> SceneState
+state.save(Path("chair.safetensors"))
+state = SceneState.load(Path("chair.safetensors"))
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from nvs_app.errors import NVSError
+from nvs_app.geometry.normalize import SimilarityTransform
+
+FORMAT = "nvs_app scene state 1"
+
+
+class FastWeights(NamedTuple):
+    """Fast weights of one block: f(x) = (silu(x w0) * (x w2)) w1.
+
+    w0, w2: [b, heads, head_dim, hidden]; w1: [b, heads, hidden, head_dim]; float32.
+    """
+
+    w0: Tensor
+    w1: Tensor
+    w2: Tensor
+
+
+@dataclass(frozen=True)
+class SceneState:
+    """Fast weights after the context views, one set a block.
+
+    Attributes:
+        fast_weights: one `FastWeights` a block.
+        transform: world frame -> normalised frame, batch shape [b]; None when the caller normalised by himself.
+        meta: strings that travel with the state (model hash, names of the context pictures, …).
+    """
+
+    fast_weights: list[FastWeights]
+    transform: SimilarityTransform | None = None
+    meta: dict[str, str] = field(default_factory=dict)
+
+    def to(self, device: torch.device | str) -> SceneState:
+        """A copy on `device`."""
+        weights = [FastWeights(*(w.to(device) for w in layer)) for layer in self.fast_weights]
+        transform = None if self.transform is None else self.transform.to(device)
+        return replace(self, fast_weights=weights, transform=transform)
+
+    def save(self, path: Path | str) -> Path:
+        """Write to a `.safetensors` file, to a temporary name first."""
+        path = Path(path)
+        tensors = {
+            f"fast_weights.{i}.{name}": getattr(layer, name).float().cpu().contiguous()
+            for i, layer in enumerate(self.fast_weights)
+            for name in FastWeights._fields
+        }
+        if self.transform is not None:
+            for name in ("scale", "rotation", "translation"):
+                tensors[f"transform.{name}"] = getattr(self.transform, name).float().cpu().contiguous()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        save_file(tensors, temporary, metadata={"format": FORMAT, "meta": json.dumps(self.meta)})
+        os.replace(temporary, path)
+        return path
+
+    @classmethod
+    def load(cls, path: Path | str, device: torch.device | str = "cpu") -> SceneState:
+        """Read what `save` wrote. Raises `NVSError` for a file of another kind."""
+        path = Path(path)
+        if not path.is_file():
+            raise NVSError(f"{path}: no such scene state, expected a .safetensors file written by --state")
+        try:
+            with safe_open(path, framework="pt", device=str(device)) as file:
+                metadata = file.metadata() or {}
+                names = list(file.keys())
+                tensors = {name: file.get_tensor(name) for name in names}
+            if metadata.get("format") != FORMAT:
+                raise NVSError(
+                    f"{path}: not a scene state (format {metadata.get('format')!r}), expected {FORMAT!r}"
+                )
+            count = 1 + max(int(name.split(".")[1]) for name in names if name.startswith("fast_weights."))
+            layers = [
+                FastWeights(*(tensors[f"fast_weights.{i}.{name}"] for name in FastWeights._fields))
+                for i in range(count)
+            ]
+            transform = None
+            if "transform.scale" in tensors:
+                transform = SimilarityTransform(
+                    scale=tensors["transform.scale"],
+                    rotation=tensors["transform.rotation"],
+                    translation=tensors["transform.translation"],
+                )
+            meta = json.loads(metadata.get("meta", "{}"))
+        except (SafetensorError, KeyError, ValueError, IndexError) as error:
+            raise NVSError(f"{path}: not a readable scene state ({error}); encode the scene again") from error
+        return cls(layers, transform, meta)

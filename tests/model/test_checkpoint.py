@@ -1,0 +1,113 @@
+"""Checkpoint folders: shards, types, hashes, refusals; and the released format."""
+
+import json
+
+import pytest
+import torch
+
+from nvs_app.errors import NVSError
+from nvs_app.model import checkpoint
+from nvs_app.model.config import LaCTConfig
+from nvs_app.model.lact import LaCT
+from nvs_app.model.pretrained import convert_released, our_name, read_released, released_name
+
+CONFIG = LaCTConfig(dim=32, blocks=2, attention_head_dim=16)
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return LaCT(CONFIG)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 0), ("bfloat16", 2**-8), ("int8", 1 / 250)])
+def test_round_trip(model, tmp_path, dtype, tolerance):
+    folder = checkpoint.save_checkpoint(
+        tmp_path / "one", model.state_dict(), CONFIG, {"data": "none"}, dtype, max_shard_bytes=20_000
+    )
+    assert len(list(folder.glob("*.safetensors"))) > 1
+    assert all(path.stat().st_size < 30_000 for path in folder.glob("*.safetensors"))
+    loaded = checkpoint.load_checkpoint(folder)
+    assert loaded.config == CONFIG and loaded.card["name"] == "one" and len(loaded.card["hash"]) == 64
+    for name, value in model.state_dict().items():
+        other = loaded.state_dict()[name]
+        limit = tolerance * value.abs().amax(dim=-1, keepdim=True)
+        assert ((value - other).abs() <= limit + 1e-9).all(), name
+
+
+def test_replaced_only_when_whole_and_found_by_name(model, tmp_path, monkeypatch):
+    monkeypatch.setenv("NVS_CHECKPOINTS", str(tmp_path))
+    for _ in range(2):
+        checkpoint.save_checkpoint(tmp_path / "a", model.state_dict(), CONFIG, {})
+    assert checkpoint.list_checkpoints() == ["a"]
+    assert checkpoint.load_checkpoint("a").card["normalization"] == "auto"
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+    with pytest.raises(NVSError, match=r"not found.*\['a'\]"):
+        checkpoint.load_checkpoint("b")
+
+
+def test_parameter_names_are_stable(model):
+    names = {name.replace("blocks.1.", "blocks.0.") for name in model.state_dict()}
+    assert {
+        "patch_embed.weight",
+        "blocks.0.fast.w0",
+        "blocks.0.fast.to_lr.bias",
+        "output_linear.weight",
+    } <= names
+    assert all(our_name(released_name(name)) == name for name in model.state_dict())
+
+
+def test_damaged_checkpoints_are_refused_in_one_line(model, tmp_path):
+    folder = checkpoint.save_checkpoint(tmp_path / "a", model.state_dict(), CONFIG, {})
+    description = json.loads((folder / "config.json").read_text())
+    shard = folder / description["shards"][0]
+    content = shard.read_bytes()
+    shard.write_bytes(content[:1000])
+    with pytest.raises(NVSError, match="unreadable shard"):
+        checkpoint.load_checkpoint(folder)
+    shard.write_bytes(content)
+    for change, message in (
+        ({"format": "x"}, "format"),
+        ({"shards": ["../a/model.safetensors"]}, "leaves the folder"),
+        ({"model": {**description["model"], "blocks": 3}}, "do not fit"),
+    ):
+        (folder / "config.json").write_text(json.dumps({**description, **change}))
+        with pytest.raises(NVSError, match=message):
+            checkpoint.load_checkpoint(folder)
+    (folder / "config.json").write_text("{")
+    with pytest.raises(NVSError, match="not a checkpoint description"):
+        checkpoint.load_checkpoint(folder)
+    with pytest.raises(NVSError, match="do not fit the configuration"):
+        checkpoint.save_checkpoint(tmp_path / "b", {"x": torch.zeros(1)}, CONFIG, {})
+
+
+def write_released(model: LaCT, path) -> None:
+    torch.save({"model": {released_name(name): value for name, value in model.state_dict().items()}}, path)
+
+
+def test_released_file_converts(model, tmp_path):
+    write_released(model, tmp_path / "some.pt")
+    loaded = checkpoint.load_checkpoint(convert_released(tmp_path / "some.pt", tmp_path / "some"))
+    assert loaded.config == CONFIG
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, loaded.state_dict()[name])
+
+
+def test_released_files_cannot_run_code(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "ran"), "w"))
+
+    torch.save({"model": Evil()}, tmp_path / "evil.pt")
+    with pytest.raises(NVSError, match="not a file of plain tensors"):
+        read_released(tmp_path / "evil.pt")
+    assert not (tmp_path / "ran").exists()
+    torch.save({"weights": {}}, tmp_path / "other.pt")
+    with pytest.raises(NVSError, match='no "model"'):
+        read_released(tmp_path / "other.pt")
+    torch.save({"model": {"head.weight": torch.zeros(1)}}, tmp_path / "names.pt")
+    with pytest.raises(NVSError, match="unknown parameters"):
+        read_released(tmp_path / "names.pt")
+    (tmp_path / "text.pt").write_text("hello")
+    with pytest.raises(NVSError, match="not a file of plain tensors"):
+        read_released(tmp_path / "text.pt")

@@ -1,0 +1,119 @@
+"""The fast-weight layer against plain references, values and gradients."""
+
+import pytest
+import torch
+
+from nvs_app.model import fast_weights as fw
+from nvs_app.model.config import LaCTConfig
+from nvs_app.model.rotary import phases, rotate
+from nvs_app.model.state import FastWeights
+
+
+def random_layer(seed: int = 0, turned: bool = False):
+    generator = torch.Generator().manual_seed(seed)
+
+    def randn(*shape):
+        return torch.randn(*shape, generator=generator)
+
+    weights = FastWeights(randn(2, 3, 8, 16), randn(2, 3, 16, 8), randn(2, 3, 8, 16))
+    k, v, lr = randn(2, 3, 11, 8), randn(2, 3, 11, 8), torch.rand(3, 2, 3, 11, 1, generator=generator)
+    turns = None
+    if turned:
+        angle = phases(randn(2, 1, 11, 6), 8, 0.5, 8.0)
+        turns = (angle.cos(), angle.sin())
+    return weights, k, v, lr, turns
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_gradient_is_that_of_autograd(turned):
+    weights, k, v, lr, turns = random_layer(turned=turned)
+    ours = fw.fast_weight_gradient(weights, k, v, lr, turns)
+    reference = fw.fast_weight_gradient_reference(weights, k, v, lr, turns)
+    for a, b in zip(ours, reference, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_outer_gradient_through_the_written_out_gradient(turned):
+    weights, k, v, lr, turns = random_layer(turned=turned)
+    weights = FastWeights(*(w[:1, :1].double() for w in weights))
+    k, v, lr = k[:1, :1, :3].double(), v[:1, :1, :3].double(), lr[:, :1, :1, :3].double()
+    turns = None if turns is None else tuple(t[:1, :, :3].double() for t in turns)
+    k.requires_grad_()
+    v.requires_grad_()
+    assert torch.autograd.gradcheck(lambda k, v: fw.fast_weight_gradient(weights, k, v, lr, turns).w0, (k, v))
+
+
+def test_gradient_of_chunks_adds_up():
+    weights, k, v, lr, _ = random_layer()
+    whole = fw.fast_weight_gradient(weights, k, v, lr)
+    parts = [
+        fw.fast_weight_gradient(weights, k[:, :, s], v[:, :, s], lr[:, :, :, s])
+        for s in (slice(0, 4), slice(4, 11))
+    ]
+    for a, b, c in zip(whole, *parts, strict=True):
+        torch.testing.assert_close(a, b + c, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(3, 24, 40), (2, 2, 40, 24)])
+def test_newton_schulz_matches_the_published_operations(shape):
+    gradient = torch.randn(*shape, generator=torch.Generator().manual_seed(1))
+    ours, reference = fw.newton_schulz(gradient, 5), fw.newton_schulz_reference(gradient, 5)
+    assert ours.shape == gradient.shape
+    assert (ours - reference).norm() / reference.norm() < 1e-2
+    values = torch.linalg.svdvals(ours)
+    assert 0.3 < values.min() and values.max() < 1.4
+
+
+def test_newton_schulz_ignores_the_scale_of_the_gradient():
+    gradient = torch.randn(1, 16, 24, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(
+        fw.newton_schulz(gradient, 5), fw.newton_schulz(1024 * gradient, 5), rtol=0, atol=1e-2
+    )
+
+
+def test_step_keeps_column_norms():
+    weights, k, v, lr, _ = random_layer()
+    moved = fw.step_fast_weights(weights, fw.fast_weight_gradient(weights, k, v, lr), 5)
+    for before, after in zip(weights, moved, strict=True):
+        torch.testing.assert_close(before.norm(dim=-2), after.norm(dim=-2), rtol=1e-3, atol=1e-3)
+        assert (before - after).abs().max() > 1e-2
+
+
+def test_step_raises_the_agreement_of_keys_and_values():
+    weights, k, v, lr, _ = random_layer()
+    k = k / k.norm(dim=-1, keepdim=True)
+
+    def agreement(w):
+        return (fw.apply_fast_weights(w, k) * v).sum()
+
+    assert agreement(
+        fw.step_fast_weights(weights, fw.fast_weight_gradient(weights, k, v, lr), 5)
+    ) > agreement(weights)
+
+
+def test_rotation_is_orthogonal_and_relative():
+    generator = torch.Generator().manual_seed(0)
+    q, k = torch.randn(12, generator=generator), torch.randn(12, generator=generator)
+    a, b, shift = (torch.randn(6, generator=generator) for _ in range(3))
+
+    def turned(x, coordinates):
+        angle = phases(coordinates, 6, 1.0, 1.0)
+        return rotate(x, angle.cos(), angle.sin())
+
+    torch.testing.assert_close(turned(q, a).norm(), q.norm())
+    torch.testing.assert_close(turned(q, a) @ turned(k, b), turned(q, a + shift) @ turned(k, b + shift))
+    angle = phases(a, 6, 1.0, 1.0)
+    torch.testing.assert_close(rotate(turned(q, a), angle.cos(), angle.sin(), inverse=True), q)
+
+
+def test_weight_zero_keeps_tokens_from_writing():
+    torch.manual_seed(0)
+    layer = fw.FastWeightLayer(LaCTConfig(dim=32, blocks=1, attention_head_dim=16, fast_head_dim=16))
+    x = torch.randn(2, 10, 32)
+    weight = torch.zeros(10, 1)
+    weight[:6] = 1
+    masked = layer.gradient(x, None, None, weight)
+    sliced = layer.gradient(x[:, :6], None, None)
+    for a, b in zip(masked, sliced, strict=True):
+        torch.testing.assert_close(a, b)

@@ -1,0 +1,169 @@
+"""The network as a whole: encode, decode, forward, chunks, states, sizes."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from nvs_app.errors import NVSError
+from nvs_app.geometry.cameras import Cameras, look_at
+from nvs_app.model.config import PRESETS, LaCTConfig
+from nvs_app.model.flops import lact_flops
+from nvs_app.model.lact import LaCT, patchify, unpatchify
+from nvs_app.model.state import SceneState
+
+CONFIGS = {
+    "published": LaCTConfig(dim=32, blocks=2, attention_head_dim=16),
+    "heads": LaCTConfig(dim=32, blocks=2, attention_head_dim=16, fast_head_dim=16, fast_multiplier=4),
+    "rotary": LaCTConfig(dim=32, blocks=2, attention_head_dim=16, rotary="fast+attention+value"),
+}
+
+
+def circle(n: int, image_hw=(16, 24)) -> Cameras:
+    angle = torch.arange(n) * (6.28 / n)
+    eye = torch.stack([angle.cos(), angle.sin(), torch.full_like(angle, 0.4)], -1)
+    c2w = look_at(eye, torch.zeros(n, 3), torch.tensor([0.0, 0.0, 1.0]).expand(n, 3))
+    return Cameras(c2w[None], torch.tensor([20.0, 20.0, 12.0, 8.0]).expand(1, n, 4), image_hw)
+
+
+@pytest.fixture(params=CONFIGS, scope="module")
+def model(request):
+    torch.manual_seed(0)
+    model = LaCT(CONFIGS[request.param])
+    with torch.no_grad():  # larger than at the start of training, so that every part matters
+        for parameter in model.parameters():
+            if parameter.dim() == 2:
+                parameter.mul_(5)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    return torch.rand(1, 5, 3, 16, 24, generator=torch.Generator().manual_seed(0))
+
+
+def test_patches_come_back():
+    x = torch.rand(2, 3, 5, 16, 24)
+    patches = patchify(x, 8)
+    assert patches.shape == (2, 3, 6, 8 * 8 * 5)
+    torch.testing.assert_close(unpatchify(patches, 8, (16, 24)), x)
+    # row 1, column 2 of the patches; row 3, column 4 inside; channel 2
+    assert patches[1, 2, 5, (3 * 8 + 4) * 5 + 2] == x[1, 2, 2, 8 + 3, 16 + 4]
+
+
+def test_forward_is_encode_then_decode(model, pictures):
+    cameras = circle(8)
+    with torch.no_grad():
+        state = model.encode(pictures, cameras[:, :5])
+        apart = model.decode(state, cameras[:, 5:])
+        at_once = model(pictures, cameras[:, :5], cameras[:, 5:])
+    assert apart.shape == (1, 3, 3, 16, 24)
+    assert apart.std() > 0.01
+    torch.testing.assert_close(apart, at_once, rtol=0, atol=1e-3)
+
+
+def test_chunks_and_order_of_views_change_nothing(model, pictures):
+    cameras = circle(8)
+    order = [3, 0, 4, 2, 1]
+    with torch.no_grad():
+        whole = model.decode(model.encode(pictures, cameras[:, :5]), cameras[:, 5:])
+        chunked = model.decode(model.encode(pictures, cameras[:, :5], views_per_chunk=2), cameras[:, 5:])
+        permuted = model.decode(model.encode(pictures[:, order], cameras[:, order]), cameras[:, 5:])
+    torch.testing.assert_close(whole, chunked, rtol=0, atol=1e-3)
+    torch.testing.assert_close(whole, permuted, rtol=0, atol=1e-3)
+
+
+def test_pictures_and_cameras_matter(model, pictures):
+    cameras = circle(8)
+    with torch.no_grad():
+        state = model.encode(pictures, cameras[:, :5])
+        other = model.encode(1 - pictures, cameras[:, :5])
+        a, b = model.decode(state, cameras[:, 5:]), model.decode(other, cameras[:, 5:])
+        moved = model.decode(state, cameras[:, 4:7])
+    assert (a - b).abs().max() > 1e-3
+    assert (a - moved).abs().max() > 1e-3
+
+
+def test_every_parameter_gets_a_gradient(model, pictures):
+    cameras = circle(8)
+    model.zero_grad()
+    model(pictures, cameras[:, :5], cameras[:, 5:]).square().mean().backward()
+    missing = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    # The three learning rates are scaled away where a single token would write; with many, all matter.
+    assert not missing
+    model.zero_grad()
+
+
+def test_activation_checkpointing_gives_the_same_gradient(pictures):
+    torch.manual_seed(0)
+    model, cameras, gradients = LaCT(CONFIGS["rotary"]), circle(8), []
+    for flag in (False, True):
+        model.activation_checkpointing = flag
+        model.zero_grad()
+        model(pictures, cameras[:, :5], cameras[:, 5:]).square().mean().backward()
+        gradients.append(model.blocks[0].mlp.up.weight.grad.clone())
+    torch.testing.assert_close(*gradients)
+
+
+def test_one_compilation_serves_every_block(pictures):
+    from torch._dynamo.testing import CompileCounter
+
+    torch.manual_seed(0)
+    torch._dynamo.reset()
+    config = dataclasses.replace(CONFIGS["rotary"], blocks=4)
+    model, cameras, counter = LaCT(config), circle(8), CompileCounter()
+    plain = model(pictures, cameras[:, :5], cameras[:, 5:])
+    for block in model.blocks:
+        block.compile(backend=counter)
+    compiled = model(pictures, cameras[:, :5], cameras[:, 5:])
+    model(pictures[:, :3], cameras[:, :3], cameras[:, 3:])  # another split of as many views
+    assert counter.frame_count == 1
+    torch.testing.assert_close(plain, compiled)
+    torch._dynamo.reset()
+
+
+def test_state_saves_and_loads(model, pictures, tmp_path):
+    cameras = circle(8)
+    with torch.no_grad():
+        state = model.encode(pictures, cameras[:, :5])
+    state.meta["note"] = "five views"
+    loaded = SceneState.load(state.save(tmp_path / "scene.safetensors"))
+    assert loaded.meta == state.meta and loaded.transform is None
+    for a, b in zip(state.fast_weights, loaded.fast_weights, strict=True):
+        for x, y in zip(a, b, strict=True):
+            assert torch.equal(x, y)
+    (tmp_path / "bad.safetensors").write_bytes(b"12345678" + bytes(50))
+    with pytest.raises(NVSError, match="not a readable scene state"):
+        SceneState.load(tmp_path / "bad.safetensors")
+    with pytest.raises(NVSError, match="no such scene state"):
+        SceneState.load(tmp_path / "none.safetensors")
+
+
+def test_sizes_that_do_not_fit_are_refused(model, pictures):
+    with pytest.raises(NVSError, match="multiples of the patch"):
+        model.decode(model.encode(pictures, circle(5)), circle(2, (16, 20)))
+    with pytest.raises(NVSError, match="layers"):
+        model.decode(SceneState([]), circle(2))
+    with pytest.raises(NVSError, match="divisor of dim"):
+        LaCTConfig(dim=100)
+    with pytest.raises(NVSError, match="rotary names"):
+        LaCTConfig(rotary="fast+slow")
+    with pytest.raises(NVSError, match="unknown options"):
+        LaCTConfig.from_dict({"depth": 3})
+
+
+def test_flops_agree_with_torchs_counter(pictures):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    config = LaCTConfig(dim=64, blocks=2, attention_head_dim=32)
+    model, cameras = LaCT(config), circle(8)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model.decode(model.encode(pictures, cameras[:, :5]), cameras[:, 5:])
+    ours = lact_flops(config, 5 * 6, 3 * 6, 6)
+    assert 0.7 < counter.get_total_flops() / ours < 1.1  # encode spares the last block's reading
+
+
+def test_presets_have_the_published_sizes():
+    with torch.device("meta"):
+        count = sum(p.numel() for p in LaCT(PRESETS["lact_l24_d768_ttt2x"]).parameters())
+    assert 300e6 < count < 330e6
