@@ -90,3 +90,26 @@ def test_setup_refuses_an_old_python(repo: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert "3.9.2" in done.stderr and "3.11" in done.stderr
+
+
+def test_setup_names_what_the_system_lacks(repo: Path, tmp_path: Path) -> None:
+    """Without root, a missing library is asked for by name and nothing is made."""
+    for name, script in {"ldconfig": "echo libc.so.6", "id": "echo 1000", "sudo": "exit 1"}.items():
+        tool = tmp_path / "bin" / name
+        tool.parent.mkdir(exist_ok=True)
+        tool.write_text(f"#!/bin/sh\n{script}\n")
+        tool.chmod(0o755)
+    (tmp_path / "tools").mkdir()
+    shutil.copy(repo / "tools" / "setup.sh", tmp_path / "tools")
+    done = subprocess.run(
+        ["bash", "tools/setup.sh", "test"],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "apt-get install" in done.stderr and "libgl1 libglib2.0-0" in done.stderr
+    assert not (tmp_path / ".venv").exists()
