@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -83,7 +84,8 @@ class Cameras:
     def scaled_to(self, image_hw: tuple[int, int]) -> Cameras:
         """The cameras of the same pictures resized (not cropped) to ``image_hw`` = (height, width)."""
         factor_y, factor_x = image_hw[0] / self.image_hw[0], image_hw[1] / self.image_hw[1]
-        return Cameras(self.c2w, _scale_shift(self.fxfycxcy, factor_x, factor_y, 0.0, 0.0), tuple(image_hw))
+        fxfycxcy = _scale_shift(self.fxfycxcy, factor_x, factor_y, 0, 0)
+        return Cameras(self.c2w, fxfycxcy, (image_hw[0], image_hw[1]))
 
     @staticmethod
     def cat(cameras: Sequence[Cameras], dim: int = 0) -> Cameras:
@@ -111,7 +113,7 @@ def _join(join, cameras: Sequence[Cameras], dim: int) -> Cameras:
     )
 
 
-def _scale_shift(fxfycxcy: Tensor, factor_x: float, factor_y: float, left: float, top: float) -> Tensor:
+def _scale_shift(fxfycxcy: Tensor, factor_x: float, factor_y: float, left: int, top: int) -> Tensor:
     """Intrinsics after scaling the picture, then cutting ``left`` and ``top`` pixels off.
 
     With pixel centres at half-integers a resize maps x to factor * x without any offset.
@@ -194,20 +196,44 @@ def crop_resize(
         raise NVSError(f"image size {out_h}x{out_w}: both height and width must be at least 1 pixel")
     if (height, width) == (out_h, out_w):
         return image, camera
+    plan = _plan_crop((height, width), (out_h, out_w))
+    top, left, crop_h, crop_w = plan.source
+    result = _resize(image[..., top : top + crop_h, left : left + crop_w], plan.resized)
+    top, left = plan.result
+    return result[..., top : top + out_h, left : left + out_w], crop_resize_cameras(camera, (out_h, out_w))
+
+
+def crop_resize_cameras(camera: Cameras, image_hw: tuple[int, int]) -> Cameras:
+    """The cameras that :func:`crop_resize` returns, without any pixels."""
+    if tuple(camera.image_hw) == tuple(image_hw):
+        return camera
+    plan = _plan_crop(camera.image_hw, image_hw)
+    top, left, crop_h, crop_w = plan.source
+    fxfycxcy = _scale_shift(camera.fxfycxcy, 1.0, 1.0, left, top)
+    factor_x, factor_y = plan.resized[1] / crop_w, plan.resized[0] / crop_h
+    fxfycxcy = _scale_shift(fxfycxcy, factor_x, factor_y, plan.result[1], plan.result[0])
+    return Cameras(camera.c2w, fxfycxcy, (int(image_hw[0]), int(image_hw[1])))
+
+
+class _CropPlan(NamedTuple):
+    """Cut a box out of the source, resize it, cut again; one of the two cuts does nothing."""
+
+    source: tuple[int, int, int, int]  # top, left, height, width
+    resized: tuple[int, int]  # height, width
+    result: tuple[int, int]  # top, left
+
+
+def _plan_crop(image_hw: tuple[int, int], out_hw: tuple[int, int]) -> _CropPlan:
+    """Whole-pixel steps of a centred crop; rounding is done where pixels are many."""
+    (height, width), (out_h, out_w) = image_hw, out_hw
     factor = max(out_h / height, out_w / width)
-    # Rounding is done where pixels are many: in the source when shrinking, in the result when enlarging.
-    if factor <= 1:
+    if factor <= 1:  # shrinking: cut the source, then resize exactly to the result
         crop_h, crop_w = min(height, round(out_h / factor)), min(width, round(out_w / factor))
-        top, left = (height - crop_h) // 2, (width - crop_w) // 2
-        fxfycxcy = _scale_shift(camera.fxfycxcy, 1.0, 1.0, left, top)
-        fxfycxcy = _scale_shift(fxfycxcy, out_w / crop_w, out_h / crop_h, 0.0, 0.0)
-        result = _resize(image[..., top : top + crop_h, left : left + crop_w], (out_h, out_w))
-    else:
-        full_h, full_w = max(out_h, round(height * factor)), max(out_w, round(width * factor))
-        top, left = (full_h - out_h) // 2, (full_w - out_w) // 2
-        fxfycxcy = _scale_shift(camera.fxfycxcy, full_w / width, full_h / height, left, top)
-        result = _resize(image, (full_h, full_w))[..., top : top + out_h, left : left + out_w]
-    return result, Cameras(camera.c2w, fxfycxcy, (out_h, out_w))
+        source = ((height - crop_h) // 2, (width - crop_w) // 2, crop_h, crop_w)
+        return _CropPlan(source, (out_h, out_w), (0, 0))
+    full_h, full_w = max(out_h, round(height * factor)), max(out_w, round(width * factor))
+    cut = ((full_h - out_h) // 2, (full_w - out_w) // 2)
+    return _CropPlan((0, 0, height, width), (full_h, full_w), cut)
 
 
 def _resize(image: Tensor, image_hw: tuple[int, int]) -> Tensor:

@@ -1,0 +1,1 @@
+"""Everything that turns files, photos, videos and synthetic worlds into scenes."""

@@ -1,0 +1,212 @@
+"""Checked fields of camera files: every malformed value becomes one line that says where, what and what instead.
+
+    scene/transforms.json: frame 12 (images/012.png): transform_matrix is 3x4, expected 4x4
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+
+from nvs_app.errors import NVSError
+from nvs_app.scenes.images import Lens, image_size
+from nvs_app.scenes.scene import Scene
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".PNG", ".JPG", ".JPEG")
+# Files rounded to three digits pass and are made orthonormal; a scaled or sheared matrix does not.
+ROTATION_TOLERANCE = 0.02
+# Beyond this a float32 camera has no meaning left.
+LARGEST = 1e15
+
+
+@dataclass(frozen=True)
+class Place:
+    """A frame (or the top) of a camera file, for error messages and for reading its fields."""
+
+    label: str
+    values: dict[str, Any]
+
+    def fail(self, message: str) -> NoReturn:
+        raise NVSError(f"{self.label}: {message}")
+
+    def number(self, key: str, positive: bool = False) -> float:
+        """A finite number; positive where asked."""
+        if key not in self.values:
+            self.fail(f"{key} is missing")
+        value = self.values[key]
+        kind = "a positive number" if positive else "a number"
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            self.fail(f"{key} is {_shown(value)}, expected {kind}")
+        if not math.isfinite(value) or abs(value) > LARGEST or (positive and value <= 1e-9):
+            self.fail(f"{key} is {_shown(value)}, expected {kind}")
+        return float(value)
+
+    def pose(self, key: str) -> np.ndarray:
+        """A 4x4 rigid matrix, float64; the rotation is made exactly orthonormal if it is so nearly."""
+        if key not in self.values:
+            self.fail(f"{key} is missing")
+        value = self.values[key]
+        rows = value if isinstance(value, list) else []
+        if not rows or not all(isinstance(row, list) and len(row) == len(rows[0]) for row in rows):
+            self.fail(f"{key} is {_shape(value)}, expected 4x4")
+        if (len(rows), len(rows[0])) != (4, 4):
+            self.fail(f"{key} is {len(rows)}x{len(rows[0])}, expected 4x4")
+        for entry in (entry for row in rows for entry in row):
+            if isinstance(entry, bool) or not isinstance(entry, (int, float)):
+                self.fail(f"{key} holds {_shown(entry)}, expected numbers")
+            if not math.isfinite(entry) or abs(entry) > LARGEST:
+                self.fail(f"{key} holds {_shown(entry)}, expected finite numbers")
+        matrix = np.array(rows, dtype=np.float64)
+        if np.abs(matrix[3] - [0.0, 0.0, 0.0, 1.0]).max() > 1e-6:
+            self.fail(f"{key} has the last row {matrix[3].tolist()}, expected [0, 0, 0, 1]")
+        rotation = matrix[:3, :3]
+        error = np.abs(rotation @ rotation.T - np.eye(3)).max()
+        if error > ROTATION_TOLERANCE:
+            self.fail(f"{key} is no rigid motion (its 3x3 part is singular, scaled or sheared), expected a rotation")
+        if np.linalg.det(rotation) < 0:
+            self.fail(f"{key} mirrors (the determinant of its 3x3 part is -1), expected a rotation")
+        if error > 1e-5:
+            left, _, right = np.linalg.svd(rotation)
+            matrix[:3, :3] = left @ right
+        return matrix
+
+
+@dataclass
+class SceneBuilder:
+    """Collects checked frames and makes the Scene."""
+
+    root: Path
+    image_paths: list[Path] = field(default_factory=list)
+    c2w: list[np.ndarray] = field(default_factory=list)
+    fxfycxcy: list[tuple[float, ...]] = field(default_factory=list)
+    image_hws: list[tuple[int, int]] = field(default_factory=list)
+    split: list[str | None] = field(default_factory=list)
+    lenses: list[Lens | None] = field(default_factory=list)
+
+    def add(
+        self,
+        place: Place,
+        image_path: Path,
+        c2w: np.ndarray,
+        intrinsics: tuple[float, float, float, float],
+        camera_hw: tuple[float, float],
+        split: str | None = None,
+        coefficients: tuple[float, float, float, float, float] | None = None,
+    ) -> None:
+        """Add a frame whose ``intrinsics`` refer to ``camera_hw``; they are scaled to the stored picture."""
+        image_hw = image_size(image_path, place.label)
+        intrinsics = scale_intrinsics(place, intrinsics, camera_hw, image_hw)
+        lens = None
+        if coefficients is not None and any(coefficients):
+            lens = Lens(intrinsics, coefficients)
+            intrinsics = lens.pinhole(image_hw)
+            if not all(math.isfinite(value) for value in intrinsics) or min(intrinsics[:2]) <= 0:
+                place.fail(f"distortion {list(coefficients)} cannot be removed, check k1, k2, k3, p1, p2")
+        self.image_paths.append(image_path)
+        self.c2w.append(c2w)
+        self.fxfycxcy.append(intrinsics)
+        self.image_hws.append(image_hw)
+        self.split.append(split)
+        self.lenses.append(lens)
+
+    def build(self) -> Scene:
+        return Scene(
+            name=self.root.resolve().name,
+            root=self.root,
+            image_paths=self.image_paths,
+            c2w=torch.from_numpy(np.stack(self.c2w).astype(np.float32)),
+            fxfycxcy=torch.tensor(self.fxfycxcy, dtype=torch.float32),
+            image_hws=torch.tensor(self.image_hws, dtype=torch.int64),
+            split=self.split,
+            lenses=tuple(self.lenses) if any(self.lenses) else (),
+        )
+
+
+def scale_intrinsics(
+    place: Place,
+    intrinsics: tuple[float, float, float, float],
+    camera_hw: tuple[float, float],
+    image_hw: tuple[int, int],
+) -> tuple[float, float, float, float]:
+    """Intrinsics of the stored picture, which may be a resized copy of the calibrated one."""
+    (camera_h, camera_w), (height, width) = camera_hw, image_hw
+    if abs((width / height) / (camera_w / camera_h) - 1.0) > 0.02:
+        place.fail(
+            f"the picture is {width}x{height} but its camera {camera_w:g}x{camera_h:g}: another shape,"
+            " so the camera cannot belong to it"
+        )
+    fx, fy, cx, cy = intrinsics
+    factor_x, factor_y = width / camera_w, height / camera_h
+    return fx * factor_x, fy * factor_y, cx * factor_x, cy * factor_y
+
+
+def scene_label(path: Path) -> str:
+    """``scene/transforms.json``: the camera file with its folder's name."""
+    return f"{path.resolve().parent.name}/{path.name}"
+
+
+def load_json(path: Path) -> Any:
+    """The content of a JSON file."""
+    label = scene_label(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise NVSError(f"{label}: cannot be read ({error.strerror or error})") from error
+    except json.JSONDecodeError as error:
+        raise NVSError(f"{label}: not valid JSON ({error.msg} in line {error.lineno})") from error
+    except (ValueError, RecursionError) as error:
+        raise NVSError(f"{label}: not valid JSON ({type(error).__name__})") from error
+
+
+def frame_places(label: str, frames: Any, what: str = "frames") -> list[Place]:
+    """One Place for each frame; refuses anything but a list of one object or more."""
+    if not isinstance(frames, list):
+        raise NVSError(f"{label}: {what} is {_shown(frames)}, expected a list")
+    if not frames:
+        raise NVSError(f"{label}: {what} is empty, expected one frame or more")
+    places = []
+    for index, frame in enumerate(frames):
+        if not isinstance(frame, dict):
+            raise NVSError(f"{label}: frame {index} is {_shown(frame)}, expected an object")
+        name = frame.get("file_path")
+        places.append(Place(f"{label}: frame {index}" + (f" ({name})" if isinstance(name, str) else ""), frame))
+    return places
+
+
+def image_path(place: Place, root: Path) -> Path:
+    """The picture of a frame: inside ``root``, with a known suffix added where the file has none."""
+    name = place.values.get("file_path")
+    if name is None:
+        place.fail("file_path is missing")
+    if not isinstance(name, str) or not name.strip() or "\0" in name:
+        place.fail(f"file_path is {_shown(name)}, expected the name of a picture file")
+    root = root.resolve()
+    for candidate in (name, name.replace("\\", "/")):
+        for suffix in ("", *SUFFIXES):
+            path = (root / f"{candidate}{suffix}").resolve()
+            # Also for links: a scene that came from elsewhere must not show files of this machine.
+            if not path.is_relative_to(root):
+                place.fail("file_path leads out of the scene's folder; copy the picture into it")
+            if path.is_file():
+                return path
+    place.fail("the picture file does not exist")
+
+
+def _shown(value: Any) -> str:
+    """A value in an error message: short, whatever it is."""
+    if isinstance(value, (dict, list)):
+        return "an object" if isinstance(value, dict) else f"a list of {len(value)}"
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _shape(value: Any) -> str:
+    if isinstance(value, list) and value and all(isinstance(row, list) for row in value):
+        return "rows of " + ", ".join(str(len(row)) for row in value[:5]) + " numbers"
+    return _shown(value)

@@ -1,0 +1,43 @@
+"""Scenes of the LaCT release: ``opencv_cameras.json``, a list of frames or an object with "frames".
+
+Each frame has ``w2c`` (OpenCV axes), ``fx, fy, cx, cy`` in pixels of a ``w`` x ``h`` image, and ``file_path``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from data_tools.readers.fields import SceneBuilder, frame_places, image_path, load_json, scene_label
+from nvs_app.errors import NVSError
+from nvs_app.scenes.images import image_size
+from nvs_app.scenes.scene import Scene
+
+
+def read(path: Path) -> Scene:
+    """Read an ``opencv_cameras.json``, given as the file or as its folder.
+
+    Raises:
+        NVSError: any malformed field or a missing picture.
+    """
+    path = path / "opencv_cameras.json" if path.is_dir() else path
+    content, label = load_json(path), scene_label(path)
+    if isinstance(content, dict) and "frames" not in content:
+        raise NVSError(f"{label}: frames is missing")
+    frames = content["frames"] if isinstance(content, dict) else content
+    builder = SceneBuilder(path.parent)
+    for place in frame_places(label, frames):
+        picture = image_path(place, builder.root)
+        w2c = place.pose("w2c")
+        c2w = np.eye(4)
+        c2w[:3, :3] = w2c[:3, :3].T
+        c2w[:3, 3] = -w2c[:3, :3].T @ w2c[:3, 3]
+        fx, fy = place.number("fx", positive=True), place.number("fy", positive=True)
+        intrinsics = (fx, fy, place.number("cx"), place.number("cy"))
+        if "w" in place.values or "h" in place.values:
+            camera_hw = (place.number("h", positive=True), place.number("w", positive=True))
+        else:
+            camera_hw = image_size(picture, place.label)
+        builder.add(place, picture, c2w, intrinsics, camera_hw)
+    return builder.build()

@@ -1,0 +1,114 @@
+"""Scenes of nerfstudio and instant-ngp: ``transforms.json`` beside its images.
+
+Poses are camera-to-world with OpenGL axes; intrinsics stand at the top or in each frame, in pixels, or as a
+field of view (``camera_angle_x``, radians). The frame of the world is taken as it is (``applied_transform`` only
+tells where it came from).
+"""
+
+from __future__ import annotations
+
+import math
+import posixpath
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_tools.readers.fields import Place, SceneBuilder, frame_places, image_path, load_json, scene_label
+from nvs_app.errors import NVSError
+from nvs_app.scenes.images import image_size
+from nvs_app.scenes.scene import SPLITS, Scene
+
+PERSPECTIVE = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE")
+OPENGL_TO_OPENCV = np.array([1.0, -1.0, -1.0, 1.0])
+
+
+def read(path: Path) -> Scene:
+    """Read a ``transforms.json``, given as the file or as its folder.
+
+    Views keep the file's order. ``train_filenames`` and its like become the split. A picture whose size is not
+    ``w`` x ``h`` gets its intrinsics scaled; radial and tangential distortion is removed when loading.
+
+    Raises:
+        NVSError: any malformed field, a missing picture, or a lens that is not perspective.
+    """
+    path = path / "transforms.json" if path.is_dir() else path
+    builder = SceneBuilder(path.parent)
+    add_transforms(builder, path)
+    return builder.build()
+
+
+def add_transforms(builder: SceneBuilder, path: Path, split: str | None = None) -> None:
+    """Add all frames of one transforms file; ``split`` names the split of all of them."""
+    content, label = load_json(path), scene_label(path)
+    if not isinstance(content, dict):
+        raise NVSError(f'{label}: expected an object with "frames"')
+    if "frames" not in content:
+        raise NVSError(f"{label}: frames is missing")
+    places = frame_places(label, content["frames"])
+    splits = _splits(label, content, places)
+    for place in places:
+        merged = Place(place.label, {**content, **place.values})
+        picture = image_path(place, builder.root)
+        c2w = merged.pose("transform_matrix") * OPENGL_TO_OPENCV
+        camera_hw, intrinsics = _intrinsics(merged, picture)
+        coefficients = _distortion(merged)
+        own_split = split or splits.get(posixpath.normpath(place.values["file_path"]))
+        builder.add(place, picture, c2w, intrinsics, camera_hw, own_split, coefficients)
+
+
+def _intrinsics(
+    place: Place, picture: Path
+) -> tuple[tuple[float, float], tuple[float, float, float, float]]:
+    """The calibrated size (height, width), and fx, fy, cx, cy in its pixels."""
+    values = place.values
+    if "w" in values or "h" in values:
+        width, height = place.number("w", positive=True), place.number("h", positive=True)
+    else:
+        height, width = image_size(picture, place.label)
+    focal: dict[str, float] = {}
+    for axis, size in (("x", width), ("y", height)):
+        if f"fl_{axis}" in values:
+            focal[axis] = place.number(f"fl_{axis}", positive=True)
+        elif f"camera_angle_{axis}" in values:
+            angle = place.number(f"camera_angle_{axis}", positive=True)
+            if angle >= math.pi:
+                place.fail(f"camera_angle_{axis} is {angle:g}, expected radians below pi")
+            focal[axis] = 0.5 * size / math.tan(0.5 * angle)
+    if not focal:
+        place.fail("no focal length, expected fl_x (pixels) or camera_angle_x (radians)")
+    fx = focal.get("x", focal.get("y", 0.0))
+    cx = place.number("cx") if "cx" in values else 0.5 * width
+    cy = place.number("cy") if "cy" in values else 0.5 * height
+    return (height, width), (fx, focal.get("y", fx), cx, cy)
+
+
+def _distortion(place: Place) -> tuple[float, float, float, float, float] | None:
+    """k1, k2, p1, p2, k3 in OpenCV's order, or None for a plain pinhole."""
+    values = place.values
+    model = values.get("camera_model", "OPENCV")
+    if not isinstance(model, str) or model.upper() not in PERSPECTIVE or values.get("is_fisheye"):
+        shown = "fisheye" if values.get("is_fisheye") else model
+        place.fail(f"camera_model {shown} is not supported, undistort the pictures to a pinhole first")
+    k1, k2, k3, k4, p1, p2 = (
+        place.number(key) if key in values else 0.0 for key in ("k1", "k2", "k3", "k4", "p1", "p2")
+    )
+    if k4:
+        place.fail(f"k4 is {k4:g}: this distortion is not supported, undistort the pictures to a pinhole first")
+    return (k1, k2, p1, p2, k3) if any((k1, k2, p1, p2, k3)) else None
+
+
+def _splits(label: str, content: dict[str, Any], places: list[Place]) -> dict[str, str]:
+    """File path -> split, from train_filenames, val_filenames and test_filenames."""
+    names = {place.values.get("file_path") for place in places if isinstance(place.values.get("file_path"), str)}
+    known = {posixpath.normpath(str(name)) for name in names}
+    found: dict[str, str] = {}
+    for split in SPLITS:
+        listed = content.get(f"{split}_filenames", [])
+        if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
+            raise NVSError(f"{label}: {split}_filenames is no list of file paths")
+        for name in listed:
+            if posixpath.normpath(name) not in known:
+                raise NVSError(f"{label}: {split}_filenames lists {name}, which no frame has")
+            found.setdefault(posixpath.normpath(name), split)
+    return found

@@ -1,0 +1,231 @@
+"""A scene: picture files with their cameras, on disk and in memory.
+
+    scene = open_scene("captures/chair")                    # data_tools.readers
+    context = scene.load([0, 8, 16], image_hw=(256, 256))   # PosedImages
+    scene.save("scenes/chair")                              # a nerfstudio transforms.json beside its images
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from nvs_app.errors import NVSError
+from nvs_app.geometry.cameras import Cameras, crop_resize, crop_resize_cameras, opencv_to_opengl
+from nvs_app.scenes.images import Lens, read_image
+from nvs_app.scenes.posed import PosedImages
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Posed pictures whose pixels stay on disk until :meth:`load`.
+
+    Attributes:
+        name: for people and file names.
+        root: the folder of the scene.
+        image_paths: n picture files.
+        c2w: OpenCV axes, float32 on the CPU, world units of the capture.
+        fxfycxcy: pinhole intrinsics in pixels of the stored picture (after undistortion, if any).
+        image_hws: stored sizes (height, width).
+        split: "train", "val", "test" or None for each view.
+        lenses: lens distortion of each view, removed when loading; empty where no view has any.
+    """
+
+    name: str
+    root: Path
+    image_paths: list[Path]
+    c2w: Float[Tensor, "n 4 4"]
+    fxfycxcy: Float[Tensor, "n 4"]
+    image_hws: Int[Tensor, "n 2"]
+    split: list[str | None]
+    lenses: tuple[Lens | None, ...] = ()
+
+    def __post_init__(self) -> None:
+        n = len(self.image_paths)
+        counts = (len(self.c2w), len(self.fxfycxcy), len(self.image_hws), len(self.split), len(self.lenses) or n)
+        if n == 0 or any(count != n for count in counts):
+            raise ValueError(f"Scene {self.name}: {n} image paths, but {counts} cameras, sizes, splits, lenses")
+
+    def __len__(self) -> int:
+        return len(self.image_paths)
+
+    def cameras(self, indices: Sequence[int] | None = None, image_hw: tuple[int, int] | None = None) -> Cameras:
+        """The cameras that :meth:`load` would return, batch shape [v], without reading any picture."""
+        views = [self._camera(index) for index in self._checked(indices)]
+        if image_hw is not None:
+            views = [crop_resize_cameras(camera, image_hw) for camera in views]
+        self._check_sizes(views)
+        return Cameras.stack(views)
+
+    def load(
+        self,
+        indices: Sequence[int] | None = None,
+        image_hw: tuple[int, int] | None = None,
+        background: Sequence[float | int] = (1.0, 1.0, 1.0),
+    ) -> PosedImages:
+        """Read views with their cameras, cropped and resized together.
+
+        Args:
+            indices: view indices, in any order; all views unless given.
+            image_hw: (height, width) wanted: a centred crop, see ``crop_resize``. None keeps the stored size,
+                which must then be the same for all views read.
+            background: RGB in [0, 1] behind transparent pixels.
+
+        Returns:
+            Float32 RGB in [0, 1], [v, 3, H, W], and cameras [v], on the CPU, in the scene's own frame.
+
+        Raises:
+            NVSError: an index out of range, sizes that differ, a picture that is missing or broken.
+        """
+        indices = self._checked(indices)
+        cameras = self.cameras(indices, image_hw)
+        images = torch.empty(len(indices), 3, *cameras.image_hw)
+
+        def read(slot: int) -> None:
+            index = indices[slot]
+            lens = self.lenses[index] if self.lenses else None
+            image = read_image(self.image_paths[index], background, lens, self._label(index))
+            camera = self._camera(index)
+            if tuple(image.shape[-2:]) != camera.image_hw:
+                raise NVSError(
+                    f"{self._label(index)}: the picture is {image.shape[-1]}x{image.shape[-2]}, it was"
+                    f" {camera.image_hw[1]}x{camera.image_hw[0]} when the scene was opened; open it again"
+                )
+            images[slot], _ = crop_resize(image, camera, cameras.image_hw)
+
+        # Decoding releases the interpreter's lock; each thread holds one full-size picture at a time.
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            for _ in pool.map(read, range(len(indices))):
+                pass
+        return PosedImages(images, cameras)
+
+    def save(self, folder: str | Path, copy_images: bool = True) -> Path:
+        """Write the scene as a nerfstudio ``transforms.json`` and its pictures; it reads back identical.
+
+        Everything is written under a temporary name and renamed at the end, so that a folder is either absent
+        or whole. The picture files are copied byte for byte.
+
+        Args:
+            folder: where to write; with ``copy_images`` it must not exist yet, or be empty.
+            copy_images: False writes only the ``transforms.json`` (replacing one); the pictures must then lie
+                inside ``folder`` already.
+
+        Returns:
+            The folder.
+        """
+        folder = Path(folder)
+        if not copy_images:
+            return self._save_beside(folder)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise NVSError(f"{folder}: exists and is not empty; choose another folder or remove it")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = folder.parent / f".{folder.name}.{os.getpid()}.tmp"
+        names = self._copy_names()
+        try:
+            for path, name in zip(self.image_paths, names):
+                (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, temporary / name)
+            _write_json(temporary / "transforms.json", self._transforms(names))
+            os.replace(temporary, folder)
+        except FileNotFoundError as error:
+            raise NVSError(f"{error.filename}: the picture is gone; nothing was saved in {folder}") from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return folder
+
+    def _save_beside(self, folder: Path) -> Path:
+        names = []
+        for path in self.image_paths:
+            name = _inside(path, folder)
+            if name is None:
+                raise NVSError(f"{folder}: {path} lies outside of it; save with copy_images=True")
+            names.append(name)
+        temporary = folder / f".transforms.json.{os.getpid()}.tmp"
+        try:
+            _write_json(temporary, self._transforms(names))
+            os.replace(temporary, folder / "transforms.json")
+        finally:
+            temporary.unlink(missing_ok=True)
+        return folder
+
+    def _checked(self, indices: Sequence[int] | None) -> list[int]:
+        checked = list(range(len(self))) if indices is None else [int(index) for index in indices]
+        if not checked:
+            raise NVSError(f"scene {self.name}: no views asked for")
+        for index in checked:
+            if not 0 <= index < len(self):
+                raise NVSError(f"scene {self.name}: view {index} does not exist, expected 0 to {len(self) - 1}")
+        return checked
+
+    def _check_sizes(self, views: list[Cameras]) -> None:
+        sizes = sorted({camera.image_hw for camera in views})
+        if len(sizes) > 1:
+            shown = ", ".join(f"{height}x{width}" for height, width in sizes[:4])
+            raise NVSError(f"scene {self.name}: pictures differ in size ({shown}), give image_hw (height width)")
+
+    def _camera(self, index: int) -> Cameras:
+        height, width = self.image_hws[index].tolist()
+        return Cameras(self.c2w[index], self.fxfycxcy[index], (height, width))
+
+    def _label(self, index: int) -> str:
+        name = _inside(self.image_paths[index], self.root)
+        return f"{self.name}/{name}" if name else str(self.image_paths[index])
+
+    def _copy_names(self) -> list[str]:
+        """Where each picture goes under the saved folder: as under the root, else images/."""
+        names = [_inside(path, self.root) for path in self.image_paths]
+        return [
+            f"images/{index:05d}_{path.name}" if name is None else name
+            for index, (path, name) in enumerate(zip(self.image_paths, names))
+        ]
+
+    def _transforms(self, names: list[str]) -> dict:
+        """The content of a nerfstudio transforms.json whose frames have the file paths ``names``."""
+        poses = opencv_to_opengl(self.c2w).tolist()
+        frames = []
+        for index, name in enumerate(names):
+            frame = {"file_path": name, **self._intrinsics(index), "transform_matrix": poses[index]}
+            frames.append(frame)
+        shared = {k: v for k, v in self._intrinsics(0).items() if all(f.get(k) == v for f in frames)}
+        content: dict = {"camera_model": "OPENCV"}
+        # All or nothing: nerfstudio takes a value from the top or from the frames, not some of each.
+        if len(shared) == len(self._intrinsics(0)) and all(len(f) == len(frames[0]) for f in frames):
+            content.update(shared)
+            frames = [{k: v for k, v in frame.items() if k not in shared} for frame in frames]
+        content["frames"] = frames
+        for split in SPLITS:
+            listed = [name for name, own in zip(names, self.split) if own == split]
+            if listed:
+                content[f"{split}_filenames"] = listed
+        return content
+
+    def _intrinsics(self, index: int) -> dict[str, float | int]:
+        lens = self.lenses[index] if self.lenses else None
+        fx, fy, cx, cy = lens.fxfycxcy if lens else self.fxfycxcy[index].tolist()
+        height, width = self.image_hws[index].tolist()
+        values = {"fl_x": fx, "fl_y": fy, "cx": cx, "cy": cy, "w": width, "h": height}
+        if lens:
+            values.update(zip(("k1", "k2", "p1", "p2", "k3"), lens.coefficients))
+        return values
+
+
+def _inside(path: Path, folder: Path) -> str | None:
+    """``path`` relative to ``folder`` with forward slashes, or None where it lies elsewhere."""
+    path, folder = path.resolve(), folder.resolve()
+    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else None
+
+
+def _write_json(path: Path, content: dict) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
