@@ -1,0 +1,285 @@
+"""The one way from pictures to pictures: the command line, the benchmark and the web page all call `Renderer`.
+
+    renderer = Renderer.from_checkpoint("NAME")
+    state = renderer.encode(scene.load(split.context, (256, 256)))     # once a scene
+    images = renderer.render(state, orbit(cameras, 60))                # any camera, as often as you like
+
+It owns what a caller should not have to think about: the device, the precision, the normalisation of the cameras,
+sizes that are no multiple of the patch, and how many views fit in memory at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from nvs_app.errors import NVSError
+from nvs_app.geometry.cameras import Cameras
+from nvs_app.geometry.normalize import normalize_context
+from nvs_app.model.checkpoint import (
+    checkpoints_dir,
+    find_checkpoint,
+    list_checkpoints,
+    load_checkpoint,
+    read_description,
+)
+from nvs_app.model.lact import LaCT
+from nvs_app.model.state import SceneState
+from nvs_app.scenes.posed import PosedImages
+
+PRECISIONS = ("auto", "fp32", "bf16")
+
+# Tokens decoded at once. On two CPU cores larger batches gain nothing and delay the first picture; a large GPU is
+# busy with this many.
+_CPU_CHUNK_TOKENS = 2048
+_CUDA_CHUNK_TOKENS = 65536
+
+
+class Renderer:
+    """Encodes posed pictures into a `SceneState` and renders cameras from it, without gradients.
+
+    Args:
+        model: the network; it is moved to `device` and set to eval mode.
+        device: None takes the first GPU, or the CPU where there is none.
+        precision: "fp32", "bf16" (autocast), or "auto": bf16 on a GPU; fp32 on a CPU, where bf16 without AMX or
+            AVX512-BF16 was measured 5 to 7 times slower.
+        compile: compile the blocks of the model; pays on a GPU after some tens of frames, gains nothing on a CPU.
+    """
+
+    def __init__(
+        self,
+        model: LaCT,
+        device: torch.device | str | None = None,
+        precision: str = "auto",
+        compile: bool = False,
+    ):
+        self.device = pick_device(device)
+        if precision not in PRECISIONS:
+            raise NVSError(f"precision: {precision!r}, expected one of {', '.join(PRECISIONS)}")
+        if precision == "auto":
+            precision = "bf16" if self.device.type == "cuda" else "fp32"
+        self.precision = precision
+        self.model = model.to(self.device).eval().requires_grad_(False)
+        if compile:
+            self.model.compile_blocks()
+        self.card: dict = dict(getattr(model, "card", None) or {})
+        self.patch: int = model.config.patch
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        name: str | Path | None = None,
+        device: torch.device | str | None = None,
+        precision: str = "auto",
+        compile: bool = False,
+    ) -> Renderer:
+        """Loads a checkpoint by its name in checkpoints/ or by its folder; None takes `default_checkpoint()`.
+        Raises NVSError when it is not there."""
+        device = pick_device(device)
+        return cls(load_checkpoint(name or default_checkpoint(), device=device), device, precision, compile)
+
+    def encode(self, posed: PosedImages) -> SceneState:
+        """Writes the context views into fast weights.
+
+        posed: images [v, 3, H, W], float in [0, 1] or uint8; cameras [v] in the scene's own frame (OpenCV axes).
+            Sides that are no multiple of the patch are cut evenly at both ends, at most patch - 1 pixels in all,
+            and the principal point moves along: no pixel is resampled.
+
+        Returns a state whose `transform` maps the scene's frame to the frame of the fast weights (batch shape
+        [1]), computed from these cameras alone with the preset of the model's card, and whose `meta` names the
+        checkpoint and holds the context cameras (see `context_cameras`).
+
+        Raises NVSError when there is no view, when a side is shorter than a patch, or when memory does not suffice.
+        """
+        images, cameras = posed.images, posed.cameras
+        if images.ndim != 4 or len(images) == 0:
+            raise NVSError(f"encode: images are {tuple(images.shape)}, expected [views, 3, H, W] with a view or more")
+        images, cameras = _cut_to_patches(images, cameras, self.patch)
+        views, height, width = images.shape[0], *images.shape[-2:]
+        images = images.to(self.device)
+        images = images.float() / 255.0 if images.dtype == torch.uint8 else images.float()
+
+        preset = str(self.card.get("normalization", "auto"))
+        c2w = cameras.c2w.to(self.device).float()
+        transform = normalize_context(c2w[None], preset)
+        normalised = transform.apply_cameras(_batched(cameras.to(self.device)))
+        what, group = f"encode: {views} context views of {height}x{width}", views
+        while True:
+            try:
+                with self._inference(what, "give fewer or smaller views"):
+                    # Views pushed through a block in groups give the same state up to rounding.
+                    state = self.model.encode(images[None], normalised, views_per_chunk=group)
+                break
+            except _OutOfMemory:
+                if group == 1:
+                    raise
+                group = (group + 1) // 2
+        meta = {
+            **state.meta,
+            "checkpoint": str(self.card.get("name", "")),
+            "checkpoint_hash": str(self.card.get("hash", "")),
+            "normalization": preset,
+            "context_cameras": json.dumps(
+                {
+                    "image_hw": list(cameras.image_hw),
+                    "c2w": cameras.c2w.tolist(),
+                    "fxfycxcy": cameras.fxfycxcy.tolist(),
+                }
+            ),
+        }
+        return replace(state, transform=transform, meta=meta)
+
+    def render(
+        self,
+        state: SceneState,
+        cameras: Cameras,
+        chunk: int | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> Float[Tensor, "v 3 h w"]:
+        """The pictures that `cameras` see: float32 in [0, 1], on the CPU, [v, 3, *cameras.image_hw].
+
+        state: from `encode`, or loaded from a file.
+        cameras: [v], in the scene's own frame, OpenCV axes. Any image_hw: the network draws the frame enlarged at
+            the right and bottom to whole patches (the principal point stays), and the excess is cut off.
+        chunk: views drawn at once; None chooses by memory, and halves when the GPU's memory runs out.
+        progress: called with the number of new pictures after each chunk.
+        """
+        height, width = cameras.image_hw
+        out = torch.empty(len(cameras), 3, height, width)
+        done = 0
+        for images in self.stream(state, cameras, chunk):
+            out[done : done + len(images)] = images
+            done += len(images)
+            if progress is not None:
+                progress(len(images))
+        return out
+
+    def stream(self, state: SceneState, cameras: Cameras, chunk: int | None = None) -> Iterator[Tensor]:
+        """As `render`, but yields [n, 3, H, W] as soon as a chunk is drawn, so that a long path needs no memory."""
+        self._check_state(state)
+        height, width = cameras.image_hw
+        padded_hw = tuple(-(-side // self.patch) * self.patch for side in (height, width))
+        state = state.to(self.device)
+        cameras = Cameras(cameras.c2w.float(), cameras.fxfycxcy.float(), padded_hw).to(self.device)
+        tokens = (padded_hw[0] // self.patch) * (padded_hw[1] // self.patch)
+        chunk = max(1, chunk or self._chunk_of(tokens))
+        done = 0
+        while done < len(cameras):
+            part = _batched(cameras[done : done + chunk])
+            if state.transform is not None:
+                part = state.transform.apply_cameras(part)
+            try:
+                with self._inference(f"render: a view of {height}x{width}", "ask for a smaller size"):
+                    images = self.model.decode(state, part)[0, :, :, :height, :width].float().cpu()
+            except _OutOfMemory:
+                if chunk == 1:
+                    raise
+                chunk = chunk // 2
+                continue
+            yield images
+            done += len(images)
+
+    def _chunk_of(self, tokens_per_view: int) -> int:
+        """Views to decode at once."""
+        if self.device.type != "cuda":
+            return max(1, _CPU_CHUNK_TOKENS // tokens_per_view)
+        free, _ = torch.cuda.mem_get_info(self.device)
+        # Some 40 values of 4 bytes live at once for a channel of a token (the MLP's hidden layer is 4 of them).
+        fitting = int(free * 0.5) // (self.model.config.dim * 160)
+        return max(1, min(_CUDA_CHUNK_TOKENS, fitting) // tokens_per_view)
+
+    def _check_state(self, state: SceneState) -> None:
+        """A state of another network renders noise, or fails deep inside; say it here."""
+        theirs, ours = state.meta.get("checkpoint_hash"), str(self.card.get("hash", ""))
+        if theirs and ours and theirs != ours:
+            raise NVSError(
+                f"state: it was encoded by checkpoint {state.meta.get('checkpoint') or '?'} ({theirs[:12]}), this is "
+                f"{self.card.get('name') or '?'} ({ours[:12]}); use that checkpoint or encode the scene again"
+            )
+        if len(state.fast_weights) != self.model.config.blocks:
+            raise NVSError(
+                f"state: {len(state.fast_weights)} blocks of fast weights, the checkpoint has "
+                f"{self.model.config.blocks}; use the checkpoint that encoded it"
+            )
+
+    @contextlib.contextmanager
+    def _inference(self, what: str, remedy: str) -> Iterator[None]:
+        """No gradients, our precision, and one clear sentence when memory runs out."""
+        enabled = self.precision == "bf16"
+        try:
+            with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=enabled):
+                yield
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and not _is_memory_error(error):
+                raise
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            raise _OutOfMemory(f"{what} does not fit in the memory of {self.device}; {remedy}") from error
+
+
+class _OutOfMemory(NVSError):
+    """Memory ran out: fewer views at once may still fit."""
+
+
+def pick_device(device: torch.device | str | None) -> torch.device:
+    """None or "auto": the first GPU, else the CPU. Raises NVSError for a device that this machine has not."""
+    if device is None or str(device) == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise NVSError(f"device: {device!r}, expected auto, cpu, cuda or cuda:N") from error
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise NVSError(f"device: {device} is not there, {torch.cuda.device_count()} GPUs are visible; use cpu")
+    return chosen
+
+
+def _batched(cameras: Cameras) -> Cameras:
+    """Cameras [v] -> [1, v]."""
+    return Cameras(cameras.c2w[None], cameras.fxfycxcy[None], cameras.image_hw)
+
+
+def _cut_to_patches(images: Tensor, cameras: Cameras, patch: int) -> tuple[Tensor, Cameras]:
+    """Cuts [v, 3, H, W] and its cameras at all sides to whole patches."""
+    height, width = images.shape[-2:]
+    if tuple(cameras.image_hw) != (height, width):
+        raise NVSError(f"encode: images are {height}x{width}, their cameras {cameras.image_hw}; resize both together")
+    new_hw = (height // patch * patch, width // patch * patch)
+    if 0 in new_hw:
+        raise NVSError(f"encode: images are {height}x{width}, smaller than one patch of {patch}x{patch}")
+    if new_hw == (height, width):
+        return images, cameras
+    top, left = (height - new_hw[0]) // 2, (width - new_hw[1]) // 2
+    shift = cameras.fxfycxcy.new_tensor([0, 0, left, top])
+    images = F.pad(images, (-left, left + new_hw[1] - width, -top, top + new_hw[0] - height))
+    return images, Cameras(cameras.c2w, cameras.fxfycxcy - shift, new_hw)
+
+
+def _is_memory_error(error: BaseException) -> bool:
+    text = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in text or "out of memory" in text
+
+
+
+def default_checkpoint() -> str:
+    """The checkpoint that is meant when none is named: the only one in checkpoints/, else the one whose card (in
+    its config.json) says "default": true. Raises NVSError listing the names there are."""
+    names = list_checkpoints()
+    if len(names) == 1:
+        return names[0]
+    if not names:
+        raise NVSError(f"--checkpoint: {checkpoints_dir()} holds none; train or fetch one, or give a folder")
+    marked = [
+        name for name in names if read_description(find_checkpoint(name))["card"].get("default") is True
+    ]
+    if len(marked) == 1:
+        return marked[0]
+    raise NVSError(f"--checkpoint: name one of {', '.join(names)} (from {checkpoints_dir()}), or a folder")

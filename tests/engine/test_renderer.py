@@ -1,0 +1,197 @@
+"""Renderer: sizes, chunks, normalisation, memory, states on disk."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from nvs_app.engine.framing import context_cameras, fit_cameras, vertical_fov, with_vertical_fov
+from nvs_app.engine.renderer import Renderer, default_checkpoint, pick_device
+from nvs_app.errors import NVSError
+from nvs_app.geometry.cameras import Cameras, crop_resize, look_at
+from nvs_app.geometry.normalize import normalize_context
+from nvs_app.model.checkpoint import save_checkpoint
+from nvs_app.model.config import PRESETS
+from nvs_app.model.lact import LaCT
+from nvs_app.model.state import SceneState
+from nvs_app.scenes.posed import PosedImages
+
+
+@pytest.fixture(scope="module")
+def renderer() -> Renderer:
+    torch.manual_seed(1)
+    model = LaCT(PRESETS["tiny"])
+    model.card = {"normalization": "auto", "name": "tiny", "hash": "abc"}
+    return Renderer(model, device="cpu")
+
+
+def circle(views: int, image_hw: tuple[int, int], radius: float = 5.0) -> Cameras:
+    angle = torch.linspace(0, 5.5, views)
+    eye = torch.stack((radius * angle.cos() + 3, radius * angle.sin() - 2, torch.full_like(angle, 1.5)), -1)
+    c2w = look_at(eye, torch.tensor([3.0, -2.0, 0.0]).expand(views, 3), torch.tensor([0.0, 0, 1]).expand(views, 3))
+    height, width = image_hw
+    return Cameras(c2w, torch.tensor([60.0, 61.0, width / 2 + 1, height / 2 - 2]).expand(views, 4), image_hw)
+
+
+def posed(views: int = 3, image_hw: tuple[int, int] = (32, 40)) -> PosedImages:
+    return PosedImages(torch.rand(views, 3, *image_hw), circle(views, image_hw))
+
+
+def test_normalises_from_the_context_alone(renderer: Renderer) -> None:
+    """Encode and render equal the model called by hand with cameras mapped by the context's transform."""
+    context, targets = posed(), circle(4, (32, 40))
+    state = renderer.encode(context)
+    transform = normalize_context(context.cameras.c2w[None], "auto")
+
+    def batch(c: Cameras) -> Cameras:
+        return Cameras(c.c2w[None], c.fxfycxcy[None], c.image_hw)
+
+    with torch.inference_mode():
+        by_hand = renderer.model.encode(context.images[None], transform.apply_cameras(batch(context.cameras)))
+        expected = renderer.model.decode(by_hand, transform.apply_cameras(batch(targets)))[0]
+    images = renderer.render(state, targets)
+    assert images.dtype == torch.float32 and images.device.type == "cpu" and images.shape == (4, 3, 32, 40)
+    assert torch.allclose(images, expected, atol=1e-5)
+    assert not images.requires_grad
+    # A world that is scaled, turned and moved is the same scene.
+    turn = torch.linalg.qr(torch.randn(3, 3))[0]
+    turn = turn * torch.det(turn).sign()
+
+    def moved(c: Cameras) -> Cameras:
+        c2w = c.c2w.clone()
+        c2w[:, :3, :3] = turn @ c.c2w[:, :3, :3]
+        c2w[:, :3, 3] = 7 * (c.c2w[:, :3, 3] @ turn.T) + torch.tensor([10.0, -20.0, 5.0])
+        return Cameras(c2w, c.fxfycxcy, c.image_hw)
+
+    again = renderer.render(renderer.encode(PosedImages(context.images, moved(context.cameras))), moved(targets))
+    assert torch.allclose(images, again, atol=2e-3)
+
+
+def test_uint8_and_float_agree(renderer: Renderer) -> None:
+    context = posed()
+    bytes_ = (context.images * 255).round().to(torch.uint8)
+    targets = circle(1, (32, 40))
+    a = renderer.render(renderer.encode(PosedImages(bytes_, context.cameras)), targets)
+    b = renderer.render(renderer.encode(PosedImages(bytes_.float() / 255, context.cameras)), targets)
+    assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("image_hw", [(33, 47), (8, 9), (32, 40), (1, 1)])
+def test_any_size_is_a_cut_of_the_padded_frame(renderer: Renderer, image_hw: tuple[int, int]) -> None:
+    state = renderer.encode(posed())
+    cameras = circle(2, image_hw)
+    patch = renderer.patch
+    padded = tuple(-(-side // patch) * patch for side in image_hw)
+    larger = renderer.render(state, Cameras(cameras.c2w, cameras.fxfycxcy, padded))
+    images = renderer.render(state, cameras)
+    assert images.shape == (2, 3, *image_hw)
+    assert torch.allclose(images, larger[:, :, : image_hw[0], : image_hw[1]], atol=1e-6)
+
+
+def test_context_is_cut_to_patches_with_its_cameras(renderer: Renderer) -> None:
+    """Cutting by hand gives the same state, so pixels and principal point moved together and none was resampled."""
+    context = posed(3, (37, 45))  # cut to 32x40: 2 rows off the top, 2 columns off the left
+    k = context.cameras.fxfycxcy - torch.tensor([0.0, 0.0, 2.0, 2.0])
+    by_hand = PosedImages(
+        context.images[:, :, 2:34, 2:42].contiguous(), Cameras(context.cameras.c2w, k, (32, 40))
+    )
+    a, b = renderer.encode(context), renderer.encode(by_hand)
+    for layer_a, layer_b in zip(a.fast_weights, b.fast_weights):
+        assert all(torch.equal(x, y) for x, y in zip(layer_a, layer_b))
+    assert torch.equal(context_cameras(a).fxfycxcy, k)
+    with pytest.raises(NVSError, match="smaller than one patch"):
+        renderer.encode(posed(2, (4, 40)))
+
+
+def test_chunks_progress_and_stream(renderer: Renderer) -> None:
+    state = renderer.encode(posed())
+    cameras = circle(5, (16, 16))
+    seen: list[int] = []
+    whole = renderer.render(state, cameras, chunk=5)
+    parts = renderer.render(state, cameras, chunk=2, progress=seen.append)
+    assert seen == [2, 2, 1]
+    assert torch.allclose(whole, parts, atol=1e-5)
+    assert [len(images) for images in renderer.stream(state, cameras, 3)] == [3, 2]
+
+
+def test_out_of_memory_halves_the_chunk(renderer: Renderer, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = renderer.encode(posed())
+    cameras = circle(5, (16, 16))
+    expected = renderer.render(state, cameras)
+    asked: list[int] = []
+    decode = renderer.model.decode
+
+    def short_of_memory(state, cameras):
+        asked.append(cameras.shape[1])
+        if cameras.shape[1] > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return decode(state, cameras)
+
+    monkeypatch.setattr(renderer.model, "decode", short_of_memory)
+    assert torch.allclose(renderer.render(state, cameras, chunk=4), expected, atol=1e-5)
+    assert asked == [4, 2, 1, 1, 1, 1, 1]
+
+    def none_left(state, cameras):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(renderer.model, "decode", none_left)
+    with pytest.raises(NVSError, match="16x16 does not fit in the memory of cpu"):
+        renderer.render(state, cameras)
+
+
+def test_state_on_disk_renders_the_same(renderer: Renderer, tmp_path) -> None:
+    context, cameras = posed(), circle(2, (24, 24))
+    state = renderer.encode(context)
+    loaded = SceneState.load(state.save(tmp_path / "state.safetensors"))
+    assert torch.equal(renderer.render(state, cameras), renderer.render(loaded, cameras))
+    remembered = context_cameras(loaded)
+    assert torch.equal(remembered.c2w, context.cameras.c2w) and remembered.image_hw == (32, 40)
+    assert torch.equal(remembered.fxfycxcy, context.cameras.fxfycxcy)
+
+
+def test_state_of_another_checkpoint_is_refused(renderer: Renderer) -> None:
+    state = renderer.encode(posed())
+    state.meta["checkpoint_hash"] = "another"
+    with pytest.raises(NVSError, match="encoded by checkpoint tiny"):
+        renderer.render(state, circle(1, (16, 16)))
+
+
+def test_bf16_stays_near(renderer: Renderer) -> None:
+    rough = Renderer(renderer.model, "cpu", "bf16")
+    context, cameras = posed(), circle(2, (32, 32))
+    fine = renderer.render(renderer.encode(context), cameras)
+    images = rough.render(rough.encode(context), cameras)
+    assert images.dtype == torch.float32
+    assert (images - fine).abs().mean() < 0.02
+    assert renderer.precision == "fp32"  # auto on a CPU
+
+
+def test_devices_and_default_checkpoint(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert pick_device("cpu").type == "cpu"
+    for wrong in ("toaster", "cuda:99"):
+        with pytest.raises(NVSError, match="device"):
+            pick_device(wrong)
+    monkeypatch.setenv("NVS_CHECKPOINTS", str(tmp_path))
+    with pytest.raises(NVSError, match="holds none"):
+        default_checkpoint()
+    config = PRESETS["tiny"]
+    weights = LaCT(config).state_dict()
+    save_checkpoint(tmp_path / "one", weights, config, {})
+    assert default_checkpoint() == "one"
+    save_checkpoint(tmp_path / "two", weights, config, {})
+    with pytest.raises(NVSError, match="one, two"):
+        default_checkpoint()
+    save_checkpoint(tmp_path / "two", weights, config, {"default": True})
+    assert default_checkpoint() == "two"
+    assert Renderer.from_checkpoint(device="cpu").card["name"] == "two"
+
+
+def test_framing_follows_crop_resize() -> None:
+    cameras = circle(2, (60, 100))
+    for image_hw in ((30, 30), (120, 160), (60, 100)):
+        _, expected = crop_resize(torch.zeros(2, 3, 60, 100), cameras, image_hw)
+        assert torch.allclose(fit_cameras(cameras, image_hw).fxfycxcy, expected.fxfycxcy, atol=0.51)
+    zoomed = with_vertical_fov(cameras, 40.0, (64, 32))
+    assert zoomed.image_hw == (64, 32)
+    assert torch.allclose(vertical_fov(zoomed), torch.full((2,), 40.0))
+    assert torch.allclose(zoomed.fxfycxcy[0, 2:], torch.tensor([16.0, 32.0]))
