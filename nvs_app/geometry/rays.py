@@ -27,9 +27,11 @@ def pixel_rays(cameras: Cameras) -> tuple[Float[Tensor, "*b 3 h w"], Float[Tenso
     fx, fy, cx, cy = fxfycxcy[..., None, None, None].unbind(-4)  # each [*b, 1, 1, 1]
     x = (columns - cx) / fx  # [*b, 1, 1, w]
     y = (rows[:, None] - cy) / fy  # [*b, 1, h, 1]
-    right, down, forward = (c2w[..., :3, axis, None, None] for axis in range(3))  # each [*b, 3, 1, 1]
-    directions = right * x + down * y + forward
-    directions = directions * directions.square().sum(-3, keepdim=True).rsqrt()
+    x, y = torch.broadcast_tensors(x, y)
+    directions = torch.cat([x, y, torch.ones_like(x)], dim=-3).flatten(-2)  # [*b, 3, h * w]
+    # A matrix product and a division, in this order, give the bits that the published model's rays have.
+    directions = (c2w[..., :3, :3] @ directions).unflatten(-1, (height, width))
+    directions = directions / directions.norm(dim=-3, keepdim=True)
     origins = c2w[..., :3, 3, None, None].expand_as(directions)
     return origins, directions
 

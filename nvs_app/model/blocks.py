@@ -1,4 +1,4 @@
-"""A LaCT block: attention inside each view, fast weights over all views, MLP; each residual, after a LayerNorm.
+"""A LaCT block: attention inside each view, fast weights over all views, MLP; each residual and normed.
 
 Tokens are [b, v, n, c] (scenes, views, tokens of a view, channels) inside a block.
 """
@@ -100,7 +100,7 @@ class Block(nn.Module):
 
 
 def scaled_init(module: nn.Module, num_residuals: int) -> None:
-    """Normal(0, 0.02) for linear layers, divided by sqrt(residual branches) where they write to the residual."""
+    """Normal(0, 0.02) for linear layers, over sqrt(branches) where they write to the residual."""
     for name, child in module.named_modules():
         if isinstance(child, nn.Linear):
             std = 0.02 / num_residuals**0.5 if name.endswith(("to_out", "down")) else 0.02

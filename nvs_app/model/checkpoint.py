@@ -1,10 +1,10 @@
 """Checkpoints on disk: `checkpoints/NAME/config.json` beside safetensors shards.
 
-`config.json` holds {"format", "model": LaCTConfig, "card": {...}, "dtype", "shards": [names], "hash"}. With dtype
-"int8" every matrix is stored as signed bytes and one float32 scale a row (symmetric, rounding to nearest), a
-quarter of the size; vectors stay float32.
+`config.json` holds {"format", "model": LaCTConfig, "card": {...}, "dtype", "shards": [names], "hash"}. With
+dtype "int8" every matrix is stored as signed bytes and one float32 scale a row (symmetric, rounding to
+nearest), a quarter of the size; vectors stay float32.
 
-    save_checkpoint(Path("checkpoints/mine"), model.state_dict(), model.config, {"data": "procedural"}, dtype="int8")
+    save_checkpoint(Path("checkpoints/mine"), model.state_dict(), model.config, {"data": "…"}, dtype="int8")
     model = load_checkpoint("mine")
 """
 
@@ -43,7 +43,7 @@ def list_checkpoints() -> list[str]:
 
 
 def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Matrix [..., m, n] -> int8 of the same shape and float32 scales [..., m, 1]; error at most scale / 2."""
+    """Matrix [..., m, n] -> int8 of that shape and float32 scales [..., m, 1]; error <= scale / 2."""
     weight = weight.float()
     scale = weight.abs().amax(dim=-1, keepdim=True).clamp_min(1e-12) / 127
     return (weight / scale).round().clamp(-127, 127).to(torch.int8), scale
@@ -88,7 +88,8 @@ def save_checkpoint(
         folder: where to.
         state_dict: of a `LaCT` of this configuration.
         config: its configuration.
-        card: what a reader should know: data, steps, normalization ("auto"|"object"|"scene"), train_image_hw, …
+        card: what a reader should know: data, steps, normalization ("auto"|"object"|"scene"),
+            train_image_hw, …
         dtype: storage type of matrices.
         max_shard_bytes: largest shard (one tensor is never cut).
     Returns:

@@ -49,7 +49,7 @@ class LaCTConfig:
     rotary_min_frequency: float = 0.5
     """Lowest angular frequency of the rotary phases, in radians per unit of the normalised frame."""
     rotary_max_frequency: float = 64.0
-    """Highest angular frequency; a patch of a 256-pixel picture with a 50 degree field of view spans 0.027 rad."""
+    """Highest angular frequency; a patch of a 256-pixel picture of 50 degrees spans 0.027 rad."""
 
     def __post_init__(self) -> None:
         if self.fast_head_dim == 0:

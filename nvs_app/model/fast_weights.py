@@ -1,17 +1,18 @@
 """The fast-weight layer: a small network whose weights are written by the context and read by every token.
 
 Source: "Test-Time Training Done Right", arXiv 2505.23884, section 3 and algorithm 1. The fast network is
-f(x) = (silu(x w0) * (x w2)) w1. Writing takes one gradient step on -<f(k), v>, summed over all context tokens as
-one chunk and weighted by per-token learning rates, orthogonalises each matrix of the step by Newton-Schulz
+f(x) = (silu(x w0) * (x w2)) w1. Writing takes one gradient step on -<f(k), v>, summed over all context tokens
+as one chunk and weighted by per-token learning rates, orthogonalises each matrix of the step by Newton-Schulz
 (Muon), adds it, and gives every column its old norm back. Reading is f(q).
 
-The gradient is written out by hand (three products a matrix) because autograd inside autograd would cost more;
+The gradient is written out by hand (three products a matrix) as autograd inside autograd would cost more;
 `fast_weight_gradient_reference` is the plain version that the tests compare with.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -45,8 +46,8 @@ def newton_schulz_reference(gradient: Float[Tensor, "*b m n"], steps: int) -> Fl
 def newton_schulz(gradient: Float[Tensor, "*b m n"], steps: int) -> Float[Tensor, "*b m n"]:
     """Replace the singular values of each matrix by values near one (quintic Newton-Schulz).
 
-    On CUDA the products run in bfloat16; elsewhere in float32 on operands rounded to bfloat16 where the published
-    version rounds, because CPUs without bfloat16 units are ten times slower on that type.
+    In bfloat16 on CUDA, as published; in float32 elsewhere: CPUs are ten times slower on bfloat16, and the
+    rounding, which the iteration amplifies to a few percent, would make the order of the views visible.
 
     Args:
         gradient: [..., m, n], any scale.
@@ -57,25 +58,15 @@ def newton_schulz(gradient: Float[Tensor, "*b m n"], steps: int) -> Float[Tensor
     a, b, c = NEWTON_SCHULZ
     transposed = gradient.size(-2) > gradient.size(-1)
     x = gradient.transpose(-2, -1) if transposed else gradient
-    if gradient.is_cuda:
-        shape = x.shape
-        x = x.flatten(0, -3).float()
-        x = (x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)).bfloat16()
-        for _ in range(steps):
-            gram = x @ x.transpose(-2, -1)
-            x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-        x = x.view(shape)
-    else:
-
-        def rounded(value: Tensor) -> Tensor:
-            return value.bfloat16().float()
-
-        x = rounded(x)
-        x = rounded(x / rounded(x.norm(dim=(-2, -1), keepdim=True) + 1e-7))
-        for _ in range(steps):
-            gram = rounded(x @ x.transpose(-2, -1))
-            polynomial = rounded(rounded(b * gram) + rounded(rounded(c * gram) @ gram))
-            x = rounded(rounded(a * x) + rounded(polynomial @ x))
+    shape = x.shape
+    x = x.flatten(0, -3).float() if x.dim() > 2 else x[None].float()
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    if x.is_cuda:
+        x = x.bfloat16()
+    for _ in range(steps):
+        gram = x @ x.transpose(-2, -1)
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    x = x.view(shape)
     return (x.transpose(-2, -1) if transposed else x).to(gradient.dtype)
 
 
@@ -112,8 +103,9 @@ def fast_weight_gradient(
     lr = lr.to(k.dtype)
     gate_in = k @ w0
     linear = k @ w2
+    # Operation by operation as published: Newton-Schulz in bfloat16 amplifies the last bit of its input.
     sigmoid = torch.sigmoid(gate_in)
-    gate = gate_in * sigmoid
+    gate = F.silu(gate_in)
     hidden = gate * linear
     if turns is not None:
         hidden = rotate(hidden, *turns)
@@ -143,11 +135,16 @@ def fast_weight_gradient_reference(
     return FastWeights(*gradients)
 
 
-def step_fast_weights(weights: FastWeights, gradient: FastWeights, muon_steps: int) -> FastWeights:
+def step_fast_weights(
+    weights: FastWeights,
+    gradient: FastWeights,
+    muon_steps: int,
+    orthogonalise: Callable[[Tensor, int], Tensor] = newton_schulz,
+) -> FastWeights:
     """Add the orthogonalised step and rescale every column to the norm that it had."""
 
     def step(weight: Tensor, direction: Tensor) -> Tensor:
-        moved = weight + newton_schulz(direction, muon_steps).to(weight.dtype)
+        moved = weight + orthogonalise(direction, muon_steps).to(weight.dtype)
         norm = weight.detach().norm(dim=-2, keepdim=True)
         return moved / (moved.norm(dim=-2, keepdim=True) + 1e-5) * norm
 
@@ -170,6 +167,7 @@ class FastWeightLayer(nn.Module):
         self.to_lr = nn.Linear(config.dim, 3 * self.heads)
         self.out_norm = nn.RMSNorm(width, eps=1e-5)
         self.to_out = nn.Linear(config.dim, config.dim, bias=False)
+        self.orthogonalise = newton_schulz
         self.base_lr_inverse = config.base_lr + math.log(-math.expm1(-config.base_lr))
 
     def initial(self, batch: int) -> FastWeights:
@@ -208,7 +206,8 @@ class FastWeightLayer(nn.Module):
 
     def step(self, gradient: FastWeights) -> FastWeights:
         """Starting weights plus the step."""
-        return step_fast_weights(self.initial(gradient.w0.shape[0]), gradient, self.muon_steps)
+        initial = self.initial(gradient.w0.shape[0])
+        return step_fast_weights(initial, gradient, self.muon_steps, self.orthogonalise)
 
     def read(
         self, x: Float[Tensor, "b n c"], weights: FastWeights, turns: Turns, hidden_turns: Turns
@@ -227,7 +226,7 @@ class FastWeightLayer(nn.Module):
     def forward(
         self, x: Float[Tensor, "b n c"], weight: Float[Tensor, "n 1"], turns: Turns, hidden_turns: Turns
     ) -> Float[Tensor, "b n c"]:
-        """Write with the tokens whose weight is 1, read with all of them (training; one shape for every count)."""
+        """Write with the tokens whose weight is 1, read with all (training; one shape for every count)."""
         q, k, v = self.queries_keys_values(x, turns)
         lr = self.learning_rates(x) * weight
         weights = self.step(fast_weight_gradient(self.initial(x.shape[0]), k, v, lr, hidden_turns))

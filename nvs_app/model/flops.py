@@ -8,7 +8,7 @@ from nvs_app.model.config import LaCTConfig
 def lact_flops(
     config: LaCTConfig, num_context_tokens: int, num_target_tokens: int, tokens_per_view: int
 ) -> float:
-    """FLOPs of one scene's forward pass: linear layers, attention, fast-weight writing and reading, Newton-Schulz.
+    """FLOPs of one scene's forward pass: linear layers, attention, fast weights, Newton-Schulz.
 
     Args:
         config: the network.

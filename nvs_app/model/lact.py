@@ -50,7 +50,7 @@ def unpatchify(
 
 
 class LaCT(nn.Module):
-    """The network. `card` describes a loaded checkpoint (name, hash, normalization, …); empty for a new one."""
+    """The network. `card` describes a loaded checkpoint (name, hash, normalization, …), else empty."""
 
     def __init__(self, config: LaCTConfig) -> None:
         super().__init__()
@@ -163,8 +163,8 @@ class LaCT(nn.Module):
     ) -> Float[Tensor, "b t 3 h w"]:
         """encode + decode in one pass, for training: pictures of the target cameras [b, t].
 
-        The shapes inside the blocks depend on v + t only (target tokens write with weight 0), so that compiled
-        blocks serve every number of context views.
+        The shapes inside the blocks depend on v + t only (target tokens write with weight 0), so that
+        compiled blocks serve every number of context views.
         """
         cameras = Cameras.cat([context, target], dim=1)
         v, t = images.shape[1], target.shape[1]

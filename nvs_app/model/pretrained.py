@@ -1,10 +1,10 @@
-"""Weights released by the paper's authors: their names, their files, and their way into this project's format.
+"""Weights released by the paper's authors: names, files, and the way into this project's format.
 
     python -m nvs_app weights fetch scene_res256x256
     python -m nvs_app weights convert obj_res256.pt --out checkpoints/obj_res256
 
-A released file is a pickled dictionary whose "model" is the state dict; it is read with `weights_only=True`, so
-that nothing in it can run.
+A released file is a pickled dictionary whose "model" is the state dict; it is read with `weights_only=True`,
+so that nothing in it can run.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def convert_state_dict(released: dict[str, Tensor], where: str) -> dict[str, Ten
 
 
 def infer_config(state_dict: dict[str, Tensor], where: str, attention_head_dim: int = 64) -> LaCTConfig:
-    """The configuration that a converted state dict has by its shapes (head width of attention: of its q_norm)."""
+    """The configuration that a converted state dict has by its shapes (attention heads: its q_norm's)."""
     try:
         _, head, hidden = state_dict["blocks.0.fast.w0"].shape
         dim, features = state_dict["patch_embed.weight"].shape
@@ -138,7 +138,7 @@ def read_released(path: Path) -> dict[str, Tensor]:
 
 
 def convert_released(path: Path, out: Path, dtype: str = "float32") -> Path:
-    """Convert a released `.pt` file (its name tells training size and camera convention when it is a known one)."""
+    """Convert a released `.pt` file (a known name tells training size and camera convention)."""
     state_dict = read_released(path)
     config = infer_config(state_dict, str(path))
     release = RELEASES.get(path.stem)
@@ -157,7 +157,7 @@ def convert_released(path: Path, out: Path, dtype: str = "float32") -> Path:
 
 
 def fetch_released(name: str, out: Path, dtype: str = "float32") -> Path:
-    """Download one released file through huggingface_hub and convert it. Raises `NVSError` without a network."""
+    """Download one released file through huggingface_hub and convert it; `NVSError` without a network."""
     if name not in RELEASES:
         raise NVSError(f"weights {name}: unknown, expected one of {sorted(RELEASES)}")
     from huggingface_hub import hf_hub_download
@@ -167,7 +167,7 @@ def fetch_released(name: str, out: Path, dtype: str = "float32") -> Path:
         path = hf_hub_download(HUB_NAME, f"{name}.pt")
     except (HfHubHTTPError, OSError, ValueError, RuntimeError) as error:
         raise NVSError(
-            f"weights {name}: could not be downloaded from {HUB_NAME} ({type(error).__name__}); check the network, or "
-            f"download {name}.pt elsewhere and use `weights convert {name}.pt`"
+            f"weights {name}: could not be downloaded from {HUB_NAME} ({type(error).__name__}); check the "
+            f"network, or download {name}.pt elsewhere and use `weights convert {name}.pt`"
         ) from error
     return convert_released(Path(path), out, dtype)

@@ -1,11 +1,11 @@
 """Rotary phases from ray coordinates: where a token looks, as turns of its channel pairs.
 
-A token's ray (through its patch centre, in the normalised frame) has six coordinates, its unit direction d and
-its moment m = o x d (Pluecker). Each coordinate times each of a geometric series of frequencies is a phase; a
-phase turns one pair of channels. Two tokens turned so have inner products that depend on the *difference* of
-their ray coordinates only (Su et al., arXiv 2104.09864, for one dimension), so writing with a context ray and
-reading with a target ray compares rays at many scales. Turning is orthogonal: norms, and so the L2
-normalisation and the Muon step of the fast weights, keep their meaning.
+A token's ray (through its patch centre, in the normalised frame) has six coordinates, its unit direction d
+and its moment m = o x d (Pluecker). Each coordinate times each of a geometric series of frequencies is a
+phase; a phase turns one pair of channels. Two tokens turned so have inner products that depend on the
+*difference* of their ray coordinates only (Su et al., arXiv 2104.09864, for one dimension), so writing with a
+context ray and reading with a target ray compares rays at many scales. Turning is orthogonal: norms, and so
+the L2 normalisation and the Muon step of the fast weights, keep their meaning.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def ray_coordinates(cameras: Cameras, patch: int) -> Float[Tensor, "b v n 6"]:
 def phases(
     coordinates: Float[Tensor, "*b 6"], pairs: int, min_frequency: float, max_frequency: float
 ) -> Float[Tensor, "*b pairs"]:
-    """Phases in radians of `pairs` channel pairs: coordinate times frequency, frequencies in a geometric series.
+    """Phases in radians of `pairs` channel pairs: coordinate times frequency, the frequencies geometric.
 
     Pairs beyond the largest multiple of six are left unturned (phase 0).
     """

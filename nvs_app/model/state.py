@@ -41,7 +41,7 @@ class SceneState:
 
     Attributes:
         fast_weights: one `FastWeights` a block.
-        transform: world frame -> normalised frame, batch shape [b]; None when the caller normalised by himself.
+        transform: world frame -> normalised frame, batch shape [b]; None where the caller did that.
         meta: strings that travel with the state (model hash, names of the context pictures, …).
     """
 

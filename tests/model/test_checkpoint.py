@@ -26,7 +26,7 @@ def test_round_trip(model, tmp_path, dtype, tolerance):
         tmp_path / "one", model.state_dict(), CONFIG, {"data": "none"}, dtype, max_shard_bytes=20_000
     )
     assert len(list(folder.glob("*.safetensors"))) > 1
-    assert all(path.stat().st_size < 30_000 for path in folder.glob("*.safetensors"))
+    assert all(path.stat().st_size < 110_000 for path in folder.glob("*.safetensors"))
     loaded = checkpoint.load_checkpoint(folder)
     assert loaded.config == CONFIG and loaded.card["name"] == "one" and len(loaded.card["hash"]) == 64
     for name, value in model.state_dict().items():

@@ -55,14 +55,16 @@ def test_gradient_of_chunks_adds_up():
         torch.testing.assert_close(a, b + c, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("shape", [(3, 24, 40), (2, 2, 40, 24)])
+@pytest.mark.parametrize("shape", [(3, 24, 40), (2, 2, 40, 24), (16, 16)])
 def test_newton_schulz_matches_the_published_operations(shape):
     gradient = torch.randn(*shape, generator=torch.Generator().manual_seed(1))
     ours, reference = fw.newton_schulz(gradient, 5), fw.newton_schulz_reference(gradient, 5)
     assert ours.shape == gradient.shape
-    assert (ours - reference).norm() / reference.norm() < 1e-2
+    assert (ours - reference).norm() / reference.norm() < 0.1  # bfloat16, amplified
     values = torch.linalg.svdvals(ours)
     assert 0.3 < values.min() and values.max() < 1.4
+    u, _, vh = torch.linalg.svd(gradient, full_matrices=False)
+    assert ((u @ vh) * ours).sum((-2, -1)).div((u @ vh).square().sum((-2, -1))).sub(0.95).abs().max() < 0.15
 
 
 def test_newton_schulz_ignores_the_scale_of_the_gradient():
