@@ -1,0 +1,135 @@
+"""From scenes with many views to training examples: choose views, normalise, augment; batched, on the device.
+
+Everything draws from the generator it is given, so a step's examples are a function of (seed, step, rank).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from nvs_app.geometry.cameras import Cameras
+from nvs_app.geometry.normalize import normalize_context
+
+
+@dataclass(frozen=True)
+class Examples:
+    """A batch of training examples, cameras in the normalised frame.
+
+    context_images [b, vc, 3, h, w] and target_images [b, vt, 3, h, w]: float32 in [0, 1].
+    """
+
+    context_images: Tensor
+    context: Cameras
+    target_images: Tensor
+    target: Cameras
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Chances and sizes of changes that keep an example consistent.
+
+    mirror: chance that the world is reflected (pictures flipped, cameras with it).
+    colour: chance that colour channels are permuted and bent (x^gamma keeps black and white, so backgrounds stay).
+    scale: the normalised world is scaled by a factor in [1 - scale, 1 + scale].
+    """
+
+    mirror: float = 0.0
+    colour: float = 0.0
+    scale: float = 0.0
+
+
+def step_generator(seed: int, step: int, stream: int, device: torch.device | str) -> torch.Generator:
+    """Random numbers of a step; `stream` keeps ranks and purposes apart."""
+    mixed = (seed * 1_000_003 + step) * 8191 + stream
+    return torch.Generator(device).manual_seed((mixed * 0x9E3779B97F4A7C15) % 2**63)
+
+
+def choose_views(
+    c2w: Float[Tensor, "b v 4 4"], num_context: int, num_target: int, spread: float, generator: torch.Generator
+) -> Int[Tensor, "b k"]:
+    """Indices of distinct views, context first: [b, num_context + num_target].
+
+    With chance `spread` a scene's context is spread evenly (farthest point by camera position, in units of the mean
+    distance from the mean position, and half as much by viewing direction), else it is random. Targets are random
+    among the rest. With fewer views than asked for, the remaining targets repeat views that are not context.
+    """
+    b, v = c2w.shape[:2]
+    device = c2w.device
+    noise = torch.rand(b, v, generator=generator, device=device)
+    spreads = torch.rand(b, 1, generator=generator, device=device) < spread
+    targets = torch.rand(b, v, generator=generator, device=device)
+    centres = c2w[..., :3, 3] - c2w[..., :3, 3].mean(1, keepdim=True)
+    size = centres.norm(dim=-1).mean(1)[:, None, None].clamp_min(1e-6)
+    features = torch.cat([centres / size, 0.5 * c2w[..., :3, 2]], dim=-1)
+    distances = torch.cdist(features, features)
+    order = noise.argsort(1, descending=True)
+    picks = [order[:, :1]]
+    nearest = torch.full((b, v), torch.inf, device=device)
+    for _ in range(num_context - 1):
+        row = distances.gather(1, picks[-1][..., None].expand(-1, 1, v))[:, 0]
+        nearest = torch.minimum(nearest, row).scatter(1, picks[-1], -1.0)
+        picks.append(nearest.argmax(1, keepdim=True))
+    context = torch.where(spreads, torch.cat(picks, 1), order[:, :num_context])
+    rest = targets.scatter(1, context, -1.0).argsort(1, descending=True)[:, : v - num_context]
+    repeats = -(-num_target // rest.shape[1])
+    return torch.cat([context, rest.repeat(1, repeats)[:, :num_target]], dim=1)
+
+
+def mirror_world(
+    images: Tensor, cameras: Cameras, mirrored: Tensor
+) -> tuple[Tensor, Cameras]:
+    """Reflect the worlds of the scenes where `mirrored` [b] holds: x -> -x.
+
+    The reflected camera must stay right-handed, so its x axis turns too: R -> S R S, t -> S t, the picture is
+    flipped left to right and the principal point moves to width - cx.
+    """
+    sign = torch.ones(4, device=cameras.device)
+    sign[0] = -1
+    c2w = torch.where(mirrored[:, None, None, None], sign[:, None] * cameras.c2w * sign, cameras.c2w)
+    intrinsics = cameras.fxfycxcy.clone()
+    intrinsics[..., 2] = torch.where(mirrored[:, None], cameras.image_hw[1] - intrinsics[..., 2], intrinsics[..., 2])
+    images = torch.where(mirrored[:, None, None, None, None], images.flip(-1), images)
+    return images, Cameras(c2w, intrinsics, cameras.image_hw)
+
+
+def change_colours(images: Tensor, changed: Tensor, generator: torch.Generator) -> Tensor:
+    """Permute and bend the colour channels of the scenes where `changed` [b] holds; float images in [0, 1]."""
+    b, device = images.shape[0], images.device
+    order = torch.rand(b, 3, generator=generator, device=device).argsort(1)
+    gamma = torch.exp((torch.rand(b, 3, generator=generator, device=device) - 0.5) * 0.6)
+    permuted = images.gather(2, order[:, None, :, None, None].expand_as(images))
+    bent = permuted.clamp_min(1e-6).pow(gamma[:, None, :, None, None])
+    return torch.where(changed[:, None, None, None, None], bent, images)
+
+
+def make_examples(
+    images: Tensor,
+    cameras: Cameras,
+    num_context: int,
+    augmentation: Augmentation,
+    generator: torch.Generator,
+) -> Examples:
+    """uint8 pictures [b, k, 3, h, w] and cameras [b, k], context first -> normalised, augmented float examples.
+
+    The frame and scale come from the context cameras alone, as they will when the model is used.
+    """
+    b, device = images.shape[0], images.device
+    chances = torch.rand(b, 3, generator=generator, device=device)
+    if augmentation.mirror:
+        images, cameras = mirror_world(images, cameras, chances[:, 0] < augmentation.mirror)
+    pictures = images.float().mul_(1 / 255)
+    if augmentation.colour:
+        pictures = change_colours(pictures, chances[:, 1] < augmentation.colour, generator)
+    cameras = normalize_context(cameras.c2w[:, :num_context], "auto").apply_cameras(cameras)
+    if augmentation.scale:
+        factor = 1 + augmentation.scale * (2 * chances[:, 2] - 1)
+        c2w = cameras.c2w.clone()
+        c2w[..., :3, 3] *= factor[:, None, None]
+        cameras = Cameras(c2w, cameras.fxfycxcy, cameras.image_hw)
+    return Examples(
+        pictures[:, :num_context], cameras[:, :num_context], pictures[:, num_context:], cameras[:, num_context:]
+    )
