@@ -118,8 +118,9 @@ def _scale_shift(fxfycxcy: Tensor, factor_x: float, factor_y: float, left: int, 
 
     With pixel centres at half-integers a resize maps x to factor * x without any offset.
     """
-    factor = fxfycxcy.new_tensor([factor_x, factor_y, factor_x, factor_y])
-    return fxfycxcy * factor - fxfycxcy.new_tensor([0.0, 0.0, left, top])
+    # By components: a tensor made from a Python list would make a GPU's host wait for the copy, in every step.
+    fx, fy, cx, cy = fxfycxcy.unbind(-1)
+    return torch.stack([fx * factor_x, fy * factor_y, cx * factor_x - left, cy * factor_y - top], dim=-1)
 
 
 def rigid(rotation: Float[Tensor, "*b 3 3"], translation: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 4 4"]:
@@ -141,9 +142,11 @@ def opencv_to_opengl(c2w: Float[Tensor, "*b 4 4"]) -> Float[Tensor, "*b 4 4"]:
 
 
 def look_at(
-    eye: Float[Tensor, "*b 3"], target: Float[Tensor, "*b 3"], up: Float[Tensor, "*b 3"]
-) -> Float[Tensor, "*b 4 4"]:
+    eye: Float[Tensor, "*#b 3"], target: Float[Tensor, "*#b 3"], up: Float[Tensor, "*#b 3"]
+) -> Float[Tensor, "*c 4 4"]:
     """c2w (OpenCV axes) of cameras at ``eye`` that look at ``target`` with ``up`` pointing up in the picture.
+
+    The three broadcast to the batch shape of the result.
 
     All in world units; ``up`` need not be a unit vector. Where ``up`` is parallel to the line of sight, another
     axis takes its place; where ``eye`` equals ``target`` the camera looks along a direction orthogonal to up.

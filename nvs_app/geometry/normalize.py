@@ -85,7 +85,7 @@ class SimilarityTransform:
         """The three fields with axes of length 1 after ``*b``, to broadcast with ``batch_dims`` batch axes."""
         extra = (1,) * (batch_dims - len(self.shape))
         return (
-            self.scale.reshape(*self.shape, *extra),
+            self.scale.reshape((*self.shape, *extra)),
             self.rotation.reshape(*self.shape, *extra, 3, 3),
             self.translation.reshape(*self.shape, *extra, 3),
         )
@@ -105,13 +105,14 @@ def normalize_context(c2w: Float[Tensor, "*b v 4 4"], preset: str = "auto") -> S
         The transform, float32 on the device of ``c2w``, batch shape ``*b``. Apply it to context, targets and
         camera paths alike.
 
-    "auto" suits cameras around an object, in front of a scene, and roaming in one. The origin is the point
-    closest to the optical axes, pulled weakly toward the middle of the cameras; the scale makes the mean distance
-    of the cameras from it 1; +z is up, +y is the mean direction of view made horizontal. All means are robust:
-    one wild camera among four or more hardly matters. It is symmetric in the views, continuous, and gives the
-    same normalised cameras whatever similarity moves the world. What cannot be told from the cameras falls back:
-    the scale to 1 where all cameras stand at one point (a single view), the heading to the world's +y where the
-    directions of view cancel (a full ring), up to the opposite of the mean direction of view, then the world's +z.
+    "auto" suits cameras around an object, in front of a scene, and roaming in one. The origin is the point that
+    the cameras look at: the one closest to their axes in front of them, pulled weakly toward the middle of the
+    cameras, so that axes which are parallel or spread apart put it among the cameras. The scale makes the mean
+    distance of the cameras from it 1; +z is up, +y the mean direction of view made horizontal. All means are
+    robust: one wild camera among four or more hardly matters. It is symmetric in the views, continuous, and gives
+    the same normalised cameras whatever similarity moves the world. What the cameras cannot tell falls back: the
+    scale to 1 where all stand at one point (a single view); the heading to the world's +y where the directions of
+    view cancel (a full ring); up to the opposite of the mean direction of view, then to the world's +z.
 
     Raises:
         NVSError: an unknown preset.

@@ -60,6 +60,11 @@ class Scene:
     def __len__(self) -> int:
         return len(self.image_paths)
 
+    @property
+    def n(self) -> int:
+        """The number of views."""
+        return len(self.image_paths)
+
     def cameras(self, indices: Sequence[int] | None = None, image_hw: tuple[int, int] | None = None) -> Cameras:
         """The cameras that :meth:`load` would return, batch shape [v], without reading any picture."""
         views = [self._camera(index) for index in self._checked(indices)]
