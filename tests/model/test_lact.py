@@ -1,7 +1,5 @@
 """The network as a whole: encode, decode, forward, chunks, states, sizes."""
 
-import dataclasses
-
 import pytest
 import torch
 
@@ -105,21 +103,36 @@ def test_activation_checkpointing_gives_the_same_gradient(pictures):
     torch.testing.assert_close(*gradients)
 
 
-def test_one_compilation_serves_every_block(pictures):
-    from torch._dynamo.testing import CompileCounter
+ONE_COMPILATION = """
+import torch
+from torch._dynamo.testing import CompileCounter
+from nvs_app.geometry.cameras import Cameras, look_at
+from nvs_app.model.config import LaCTConfig
+from nvs_app.model.lact import LaCT
 
-    torch.manual_seed(0)
-    torch._dynamo.reset()
-    config = dataclasses.replace(CONFIGS["rotary"], blocks=4)
-    model, cameras, counter = LaCT(config), circle(8), CompileCounter()
-    plain = model(pictures, cameras[:, :5], cameras[:, 5:])
-    for block in model.blocks:
-        block.compile(backend=counter)
-    compiled = model(pictures, cameras[:, :5], cameras[:, 5:])
-    model(pictures[:, :3], cameras[:, :3], cameras[:, 3:])  # another split of as many views
-    assert counter.frame_count == 1
-    torch.testing.assert_close(plain, compiled)
-    torch._dynamo.reset()
+torch.manual_seed(0)
+model = LaCT(LaCTConfig(dim=32, blocks=4, attention_head_dim=16, rotary="fast+attention+value"))
+eye = torch.randn(1, 8, 3)
+c2w = look_at(eye, torch.zeros(1, 8, 3), torch.tensor([0.0, 0.0, 1.0]).expand(1, 8, 3))
+cameras = Cameras(c2w, torch.tensor([20.0, 20.0, 12.0, 8.0]).expand(1, 8, 4), (16, 24))
+pictures, counter = torch.rand(1, 5, 3, 16, 24), CompileCounter()
+plain = model(pictures, cameras[:, :5], cameras[:, 5:])
+for block in model.blocks:
+    block.compile(backend=counter)
+compiled = model(pictures, cameras[:, :5], cameras[:, 5:])
+model(pictures[:, :3], cameras[:, :3], cameras[:, 3:])  # another split of as many views
+assert counter.frame_count == 1, counter.frame_count
+torch.testing.assert_close(plain, compiled)
+"""
+
+
+def test_one_compilation_serves_every_block():
+    # In a process of its own: the shape checks that pytest switches on cannot be traced.
+    import subprocess
+    import sys
+
+    result = subprocess.run([sys.executable, "-c", ONE_COMPILATION], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
 
 
 def test_state_saves_and_loads(model, pictures, tmp_path):
