@@ -65,8 +65,8 @@ def parse_resolutions(text: str) -> list[Stage]:
         if stage is None or len(sides) > 2 or min(sides) < 8 or not 0 <= stage.begins < 1:
             raise NVSError(f"--resolutions: {part!r} is not SIZE:PROGRESS with progress in [0, 1), e.g. 128:0,256:0.8")
         stages.append(stage)
-    begins = [stage.begins for stage in stages]
-    if begins[0] != 0 or begins != sorted(begins):
+    starts = [stage.begins for stage in stages]
+    if starts[0] != 0 or starts != sorted(starts):
         raise NVSError(f"--resolutions: {text!r} must start at progress 0 and rise, e.g. 128:0,256:0.8")
     return stages
 
@@ -112,11 +112,6 @@ def draw_view_count(counts: list[ViewCount], uniform: float) -> ViewCount:
         if left < 0:
             return count
     return counts[-1]
-
-
-def scenes_per_step(tokens: int, count: ViewCount, tokens_per_view: int) -> int:
-    """Scenes that make a step of about `tokens` tokens on one device."""
-    return max(1, round(tokens / (count.total * tokens_per_view)))
 
 
 def process_age() -> float:
@@ -191,3 +186,9 @@ class Clock:
                 return True
         limit = 60 * self.process_minutes
         return bool(limit) and self.age() + step_seconds + self.reserve(limit) >= limit
+
+    def left(self) -> float:
+        """Seconds until this process must have ended (infinite without limits)."""
+        limits = [60 * self.minutes - self.wall() if self.minutes else math.inf,
+                  60 * self.process_minutes - self.age() if self.process_minutes else math.inf]
+        return min(limits)

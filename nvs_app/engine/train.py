@@ -12,8 +12,6 @@ a bound of two steps that the host may run ahead.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -25,14 +23,22 @@ from nvs_app.engine.losses import load_lpips, picture_loss
 from nvs_app.engine.optim import FlatParameters, MuonAdamW, update_average
 from nvs_app.engine.parallel import StopSignals, World
 from nvs_app.engine.sampling import Examples, step_generator
-from nvs_app.engine.schedule import Clock, draw_view_count, ema_decay, learning_rate_factor, resolution_at
+from nvs_app.engine.schedule import (
+    Clock,
+    draw_view_count,
+    ema_decay,
+    learning_rate_factor,
+    process_age,
+    resolution_at,
+)
 from nvs_app.engine.sources import TrainSource, make_procedural
 from nvs_app.engine.train_config import TrainConfig
 from nvs_app.engine.train_eval import HeldOut
 from nvs_app.engine.train_log import TrainLog
-from nvs_app.engine.training_state import apply_state, find_state, read_state, run_tensors, save_state
+from nvs_app.engine.train_output import Counters, RunOutput, device_name
+from nvs_app.engine.training_state import apply_state, find_state, read_state, run_tensors
 from nvs_app.errors import NVSError
-from nvs_app.model.checkpoint import load_checkpoint, save_checkpoint
+from nvs_app.model.checkpoint import load_checkpoint
 from nvs_app.model.config import LaCTConfig
 from nvs_app.model.flops import lact_flops
 from nvs_app.model.lact import LaCT
@@ -40,7 +46,6 @@ from nvs_app.model.lact import LaCT
 HELD_OUT_SEED = 10_000_019
 RUN_AHEAD = 2  # steps that the host may be ahead of the device
 RESYNC_STEPS = 500  # identical replicas stay identical; this heals rounding differences between devices
-FIRST_SAVE_SECONDS = 30.0  # an early save measures how long one takes, and a killed run leaves something
 
 
 def run(config: TrainConfig) -> dict[str, Any]:
@@ -82,12 +87,13 @@ class Trainer:
         self.clock = Clock(config.minutes, config.process_minutes, counters["wall"], counters["trained"],
                            config.reserve_seconds)
         self.source = TrainSource(config.plan, config.seed, world.rank, world.size, self.device)
-        self.held_out = self._held_out() if world.is_main else None
         self.lpips = load_lpips(Path(config.lpips_file), self.device) if config.lpips_file else None
         self.stages = config.stages
         self.log = TrainLog(config.out, config.log_every, self.device, world.is_main, config.tensorboard)
-        self.figures: dict[str, Any] = {}
-        self.next_eval = self.next_save = float("inf")
+        self.output = RunOutput(
+            config, world, self.clock, self.log, self._held_out() if world.is_main else None,
+            self.average_model, self.flat, self.tensors, self.autocast,
+        )
         self.step_seconds, self.steady, self.furthest = 0.0, (0, 0.0), 0.0
         self.events: list[torch.cuda.Event] = []
         self._compile()
@@ -129,7 +135,7 @@ class Trainer:
     def say(self, text: str) -> None:
         """A line on stdout, from process 0."""
         if self.world.is_main:
-            print(f"[{self.clock.age() if hasattr(self, 'clock') else 0:6.1f}s] {text}", flush=True)
+            print(f"[{process_age():6.1f}s] {text}", flush=True)
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """bfloat16 for matrix products where the run asks for it."""
@@ -139,10 +145,9 @@ class Trainer:
 
     def train(self) -> dict[str, Any]:
         """Steps until something says stop, then the last evaluation and save; returns the summary."""
-        config = self.config
         parameters = sum(parameter.numel() for parameter in self.model.parameters())
         self.say(
-            f"{parameters / 1e6:.1f}M parameters, {self.world.size} process(es) on {self.device_name()}, "
+            f"{parameters / 1e6:.1f}M parameters, {self.world.size} process(es) on {device_name(self.device)}, "
             f"{'bf16' if self.bf16 else 'fp32'}, scenes a step and process "
             + ", ".join(f"{s.image_hw[0]}px: {self.usual_scenes(s.image_hw)}" for s in self.stages)
         )
@@ -158,21 +163,36 @@ class Trainer:
                 self.step_seconds = max(time.perf_counter() - began, 0.7 * self.step_seconds)
             decision = self.decide()
             if decision["evaluate"] and not decision["stop"]:
-                self.evaluate([resolution_at(self.stages, decision["progress"])])
+                self.output.evaluate(self.counters(), [resolution_at(self.stages, decision["progress"])])
             if decision["save"] and not decision["stop"]:
-                self.save()
-        return self.finish(decision)
+                self.output.save(self.counters())
+        return self._finish(decision["stop"])
+
+    def counters(self) -> Counters:
+        """Where the run stands."""
+        return Counters(self.step, self.tokens, self.processes, self.progress())
+
+    def _finish(self, stop: str) -> dict[str, Any]:
+        steps, seconds = self.step - self.steady[0], -self.steady[1]
+        self.log.flush()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds += self.clock.age() - self.output.spent
+        measured = {
+            "ms_per_step": round(1e3 * seconds / steps, 2) if steps > 0 and self.clock.ready else None,
+            "train_psnr": self.log.psnr,
+            "skipped": int(self.optimizer.guard.skipped.item()),
+        }
+        return self.output.finish(self.counters(), stop, changed=self.step > self.step_at_start, measured=measured)
 
     def _first_step_done(self, seconds: float) -> None:
-        self._synchronize()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
         self.clock.first_step_done()
-        now = self.clock.age()
-        self.next_eval = now + 60 * self.config.eval_minutes if self.config.eval_minutes else float("inf")
-        if self.config.save_minutes:
-            self.next_save = now + min(FIRST_SAVE_SECONDS, 60 * self.config.save_minutes)
+        self.output.start()
         self.say(f"first step done in {seconds:.1f} s (pool and compilation included)")
         self.log.exclude(time.perf_counter() - self.log.since)
-        self.steady = (self.step, now)
+        self.steady = (self.step, self.clock.age())
 
     def progress(self) -> float:
         """Share of the run that is done, by the clock or by steps, whichever is further."""
@@ -187,15 +207,15 @@ class Trainer:
         if self.signals.received and not self.world.is_main:
             self.world.raise_flag("stop")
         if self.world.is_main:
-            config, now, stop = self.config, self.clock.age(), ""
+            config, stop = self.config, ""
             if config.steps and self.step >= config.steps:
                 stop = "steps"
             elif self.clock.over(2 * self.step_seconds) or (config.minutes and self.progress() >= 1):
                 stop = "minutes"
             if self.signals.received or self.world.flag("stop"):
                 stop = self.signals.received or "signal"
-            decision = {"progress": self.progress(), "stop": stop, "evaluate": now >= self.next_eval,
-                        "save": now >= self.next_save}
+            evaluate, save = self.output.due()
+            decision = {"progress": self.progress(), "stop": stop, "evaluate": evaluate, "save": save}
         return self.world.share(f"step {self.processes} {self.step}", decision)
 
     def train_step(self, progress: float) -> None:
@@ -266,121 +286,6 @@ class Trainer:
             if len(self.events) > RUN_AHEAD:
                 self.events.pop(0).synchronize()
 
-    def _synchronize(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
-
     def usual_scenes(self, image_hw: tuple[int, int]) -> int:
         return self.config.usual_scenes(image_hw, self.model_config.patch)
 
-    def device_name(self) -> str:
-        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
-
-    # ------------------------------------------------------------------ evaluation, saving, the end
-
-    def evaluate(self, sizes: list[tuple[int, int]]) -> None:
-        """Held-out PSNR of the weight average at the given resolutions; process 0 only."""
-        if not self.world.is_main or not self.held_out:
-            self.next_eval = self.clock.age() + 60 * self.config.eval_minutes
-            return
-        self._synchronize()
-        began = time.perf_counter()
-        for image_hw in sizes:
-            figures = self.held_out.evaluate(self.average_model, image_hw, self.autocast)
-            self.figures["x".join(map(str, image_hw))] = figures
-            text = "  ".join(f"{name} {value:.2f}" for name, value in figures.items())
-            self.say(f"held out at {image_hw[0]}x{image_hw[1]}, step {self.step}: PSNR {text}")
-            self.log.write("eval", {"step": self.step, "image_hw": list(image_hw), "elapsed": self.clock.wall(),
-                                    **figures, "psnr": figures})
-        seconds = time.perf_counter() - began
-        self.clock.evaluating = max(self.clock.evaluating, seconds)
-        self.log.exclude(seconds)
-        self.next_eval = self.clock.age() + 60 * self.config.eval_minutes
-
-    def save(self) -> None:
-        """Write the state and export the weight average; process 0 only."""
-        if self.world.is_main:
-            self._synchronize()
-            began = time.perf_counter()
-            self.config.out.mkdir(parents=True, exist_ok=True)
-            self.export()
-            if self.config.state:
-                counters = {"step": self.step, "wall": self.clock.wall(), "trained": self.clock.trained(),
-                            "tokens": self.tokens, "processes": self.processes}
-                save_state(self.config.out, self.model_config, self.flat, self.tensors, counters)
-            seconds = time.perf_counter() - began
-            self.clock.saving = max(self.clock.saving, seconds)
-            self.log.exclude(seconds)
-            self.say(f"saved step {self.step} in {seconds:.1f} s")
-        self.next_save = self.clock.age() + 60 * self.config.save_minutes
-
-    def export(self) -> None:
-        """Write the weight average as a checkpoint to OUT/NAME."""
-        save_checkpoint(
-            self.config.out / self.config.name, self.average_model.state_dict(), self.model_config, self.card(),
-            dtype=self.config.export,  # type: ignore[arg-type]
-        )
-
-    def card(self) -> dict[str, Any]:
-        """What the checkpoint says of itself; paths by their last part only."""
-        options = dataclasses.asdict(self.config)
-        for name in ("out", "assets", "init", "lpips_file"):
-            options[name] = Path(options[name]).name
-        options["eval_scenes"] = ",".join(path.name for path in self.config.eval_paths)
-        options["data"] = {Path(name).name: share for name, share in self.config.plan.shares.items()}
-        trained_at = [list(s.image_hw) for s in self.stages if s.begins <= self.progress()]
-        return {
-            "normalization": "auto",
-            "train_image_hw": trained_at[-1],
-            "trained_image_hws": trained_at,
-            "steps": self.step,
-            "tokens": self.tokens,
-            "train_seconds": round(self.clock.trained(), 1),
-            "wall_seconds": round(self.clock.wall(), 1),
-            "device": f"{self.world.size} x {self.device_name()}",
-            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
-            "held_out_psnr": self.figures,
-            "options": options,
-        }
-
-    def finish(self, decision: dict[str, Any]) -> dict[str, Any]:
-        """Save, evaluate when there is time, write the figures into the checkpoint; the summary."""
-        self._synchronize()
-        end_step, end_age = self.step, self.clock.age()
-        self.log.flush()
-        changed = self.step > self.step_at_start or not (self.config.out / self.config.name).exists()
-        if changed:
-            self.save()  # first of all: whatever comes after may be cut short
-        by_signal = decision["stop"] not in ("steps", "minutes")
-        if not by_signal and self._time_left() > 1.2 * self.clock.evaluating + self.clock.saving:
-            reached = [s.image_hw for s in self.stages if s.begins <= decision["progress"]]
-            self.evaluate(list(dict.fromkeys(reached)))
-            if self.world.is_main and changed and self._time_left() > 1.5 * self.clock.saving:
-                self.export()
-        steps, seconds = end_step - self.steady[0], end_age - self.steady[1]
-        summary: dict[str, Any] = {
-            "stopped_by": decision["stop"],
-            "steps": self.step,
-            "tokens": self.tokens,
-            "seconds": round(self.clock.wall(), 1),
-            "train_seconds": round(self.clock.trained(), 1),
-            "ms_per_step": round(1e3 * seconds / steps, 2) if steps > 0 and self.clock.ready else None,
-            "psnr": self.figures,
-            "train_psnr": self.log.psnr,
-            "skipped": int(self.optimizer.guard.skipped.item()),
-            "peak_memory_gib": self._peak_memory(),
-            "checkpoint": str(self.config.out / self.config.name),
-        }
-        self.log.write("summary", {"step": self.step, **summary})
-        self.log.close()
-        if self.world.is_main:
-            print(json.dumps(summary), flush=True)
-        return summary
-
-    def _time_left(self) -> float:
-        limits = [60 * self.config.minutes - self.clock.wall() if self.config.minutes else float("inf"),
-                  60 * self.config.process_minutes - self.clock.age() if self.config.process_minutes else float("inf")]
-        return min(limits)
-
-    def _peak_memory(self) -> float | None:
-        return round(torch.cuda.max_memory_allocated() / 2**30, 2) if self.device.type == "cuda" else None
