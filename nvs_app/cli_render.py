@@ -30,22 +30,20 @@ from nvs_app.cli_common import (
     stderr_progress,
     trained_image_hw,
 )
-from nvs_app.engine.evaluate import EvalConfig
 from nvs_app.engine.film import FilmWriter, save_png
 from nvs_app.engine.framing import (
     context_cameras,
-    fit_cameras,
-    scene_cameras,
     vertical_fov,
     with_vertical_fov,
 )
 from nvs_app.engine.renderer import Renderer
 from nvs_app.errors import NVSError
 from nvs_app.geometry import paths
-from nvs_app.geometry.cameras import Cameras
+from nvs_app.geometry.cameras import Cameras, crop_resize_cameras
 from nvs_app.model.state import SceneState
 from nvs_app.scenes.camera_path import CameraPath, read_camera_path, write_camera_path
 from nvs_app.scenes.scene import Scene
+from nvs_app.scenes.views import choose_views
 
 PATHS = ("orbit", "spiral", "capture")
 DEFAULT_FRAMES = 60
@@ -234,8 +232,7 @@ class Source:
         elif scene is None:
             raise NVSError(f"--state {job.state}: not there, and no SCENE to encode")
         else:
-            choice = EvalConfig(args.context, mode=args.mode, seed=args.seed, context=args.context_views)
-            self.context = choice.choose(scene).context
+            self.context = choose_context(scene, args)
             self.words = ""
 
     def key(self) -> str:
@@ -268,6 +265,13 @@ class Source:
         return self.state
 
 
+def choose_context(scene: Scene, args: argparse.Namespace) -> list[int]:
+    """The input views: listed, or --context of them; all where the scene has no more (none need be held out)."""
+    if args.context_views is None and args.context >= len(scene):
+        return list(range(len(scene)))
+    return choose_views(scene, args.context, args.mode, args.seed, args.context_views, target=None).context
+
+
 def path_from_file(args: argparse.Namespace) -> tuple[Cameras, float]:
     """The cameras and the speed of a nerfstudio path, at the size that was asked for."""
     file = Path(args.path)
@@ -288,12 +292,12 @@ def path_around(
 ) -> Cameras:
     """A path by name, from all cameras of the scene, or from those that the state remembers."""
     if scene is not None:
-        cameras = scene_cameras(scene, image_hw)
+        cameras = scene.cameras(None, image_hw)
     else:
         remembered = None if state is None else context_cameras(state)
         if remembered is None:
             raise NVSError(f"--state {args.state}: it remembers no cameras; give SCENE, or --path FILE")
-        cameras = fit_cameras(remembered, image_hw)
+        cameras = crop_resize_cameras(remembered, image_hw)
     path = getattr(paths, args.path)(cameras, args.frames or DEFAULT_FRAMES)
     return path if args.fov is None else with_vertical_fov(path, args.fov)
 

@@ -134,7 +134,6 @@ def evaluate(
     }
 
 
-@torch.inference_mode()
 def evaluate_scene(
     renderer: Renderer,
     scene: Scene,

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.model.state import SceneState
-from nvs_app.scenes.scene import Scene
 
 
 def context_cameras(state: SceneState) -> Cameras | None:
@@ -24,25 +23,6 @@ def context_cameras(state: SceneState) -> Cameras | None:
         torch.tensor(values["fxfycxcy"], dtype=torch.float32),
         (int(height), int(width)),
     )
-
-
-def scene_cameras(scene: Scene, image_hw: tuple[int, int]) -> Cameras:
-    """All cameras of a scene [n], each brought to one frame as `fit_cameras` does; reads no picture."""
-    views = [
-        fit_cameras(Cameras(c2w[None], fxfycxcy[None], (int(hw[0]), int(hw[1]))), image_hw)
-        for c2w, fxfycxcy, hw in zip(scene.c2w, scene.fxfycxcy, scene.image_hws.tolist())
-    ]
-    return Cameras.cat(views)
-
-
-def fit_cameras(cameras: Cameras, image_hw: tuple[int, int]) -> Cameras:
-    """Cameras [v] of the same poses for another frame: the old frame is scaled until it covers `image_hw` and cut
-    at its centre, so that nothing is stretched."""
-    height, width = image_hw
-    old_height, old_width = cameras.image_hw
-    scale = max(height / old_height, width / old_width)
-    shift = cameras.fxfycxcy.new_tensor([0, 0, (old_width * scale - width) / 2, (old_height * scale - height) / 2])
-    return Cameras(cameras.c2w, cameras.fxfycxcy * scale - shift, (height, width))
 
 
 def with_vertical_fov(cameras: Cameras, degrees: float | Tensor, image_hw: tuple[int, int] | None = None) -> Cameras:
