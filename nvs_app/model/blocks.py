@@ -91,9 +91,9 @@ class Block(nn.Module):
         return x + self.mlp(self.mlp_norm(x))
 
     def forward(
-        self, x: Float[Tensor, "b v n c"], weight: Float[Tensor, "vn 1"], turns: RayTurns
+        self, x: Float[Tensor, "b v n c"], weight: Float[Tensor, "m 1"], turns: RayTurns
     ) -> Float[Tensor, "b v n c"]:
-        """Attend, write with the tokens of weight 1, read with all, MLP."""
+        """Attend, write with the first m tokens (times `weight`), read with all, MLP."""
         x = self.attend(x, turns)
         x = x + self.fast(self.fast_norm(x).flatten(1, 2), weight, turns.fast, turns.hidden).view(x.shape)
         return x + self.mlp(self.mlp_norm(x))

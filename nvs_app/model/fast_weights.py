@@ -194,15 +194,10 @@ class FastWeightLayer(nn.Module):
             lr = F.softplus(self.to_lr(x.float()) + self.base_lr_inverse)
         return lr.unflatten(-1, (3, self.heads)).permute(2, 0, 3, 1)[..., None]
 
-    def gradient(
-        self, x: Float[Tensor, "b n c"], turns: Turns, hidden_turns: Turns, weight: Tensor | None = None
-    ) -> FastWeights:
-        """The step direction that the tokens x ask for; `weight` [n, 1] scales their learning rates."""
+    def gradient(self, x: Float[Tensor, "b n c"], turns: Turns, hidden_turns: Turns) -> FastWeights:
+        """The step direction that the tokens x ask for."""
         _, k, v = self.queries_keys_values(x, turns)
-        lr = self.learning_rates(x)
-        if weight is not None:
-            lr = lr * weight
-        return fast_weight_gradient(self.initial(x.shape[0]), k, v, lr, hidden_turns)
+        return fast_weight_gradient(self.initial(x.shape[0]), k, v, self.learning_rates(x), hidden_turns)
 
     def step(self, gradient: FastWeights) -> FastWeights:
         """Starting weights plus the step."""
@@ -224,10 +219,17 @@ class FastWeightLayer(nn.Module):
         return self.to_out(found.transpose(1, 2).flatten(2))
 
     def forward(
-        self, x: Float[Tensor, "b n c"], weight: Float[Tensor, "n 1"], turns: Turns, hidden_turns: Turns
+        self, x: Float[Tensor, "b n c"], weight: Float[Tensor, "m 1"], turns: Turns, hidden_turns: Turns
     ) -> Float[Tensor, "b n c"]:
-        """Write with the tokens whose weight is 1, read with all (training; one shape for every count)."""
+        """Write with the first m tokens, their learning rates times `weight`; read with all (training)."""
         q, k, v = self.queries_keys_values(x, turns)
-        lr = self.learning_rates(x) * weight
-        weights = self.step(fast_weight_gradient(self.initial(x.shape[0]), k, v, lr, hidden_turns))
-        return self._output(q, weights, turns, hidden_turns)
+        written = weight.shape[0]
+        lr = self.learning_rates(x[:, :written]) * weight
+        if hidden_turns is None:
+            first_turns = None
+        else:
+            first_turns = hidden_turns[0][..., :written, :], hidden_turns[1][..., :written, :]
+        gradient = fast_weight_gradient(
+            self.initial(x.shape[0]), k[..., :written, :], v[..., :written, :], lr, first_turns
+        )
+        return self._output(q, self.step(gradient), turns, hidden_turns)

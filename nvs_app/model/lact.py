@@ -163,16 +163,16 @@ class LaCT(nn.Module):
     ) -> Float[Tensor, "b t 3 h w"]:
         """encode + decode in one pass, for training: pictures of the target cameras [b, t].
 
-        The shapes inside the blocks depend on v + t only (target tokens write with weight 0), so that
-        compiled blocks serve every number of context views.
+        Inside the blocks only the number of writing tokens depends on v once v + t is fixed; it is marked as
+        dynamic, so that one compilation serves every split.
         """
         cameras = Cameras.cat([context, target], dim=1)
         v, t = images.shape[1], target.shape[1]
         x = torch.cat([self.embed(images, context), self.embed(None, target)], dim=1)
         turns = self.turns(cameras)
         tokens_per_view = x.shape[2]
-        weight = torch.zeros((v + t) * tokens_per_view, 1, device=x.device)
-        weight[: v * tokens_per_view] = 1
+        weight = torch.ones(v * tokens_per_view, 1, device=x.device)
+        torch._dynamo.maybe_mark_dynamic(weight, 0)
         for block in self.blocks:
             if self.activation_checkpointing and torch.is_grad_enabled():
                 x = checkpoint(block, x, weight, turns, use_reentrant=False)

@@ -109,13 +109,21 @@ def test_rotation_is_orthogonal_and_relative():
     torch.testing.assert_close(rotate(turned(q, a), angle.cos(), angle.sin(), inverse=True), q)
 
 
-def test_weight_zero_keeps_tokens_from_writing():
+@pytest.mark.parametrize("turned", [False, True])
+def test_only_the_first_tokens_write(turned):
     torch.manual_seed(0)
-    layer = fw.FastWeightLayer(LaCTConfig(dim=32, blocks=1, attention_head_dim=16, fast_head_dim=16))
+    rotary = "fast+value" if turned else ""
+    layer = fw.FastWeightLayer(
+        LaCTConfig(dim=32, blocks=1, attention_head_dim=16, fast_head_dim=16, rotary=rotary)
+    )
     x = torch.randn(2, 10, 32)
-    weight = torch.zeros(10, 1)
-    weight[:6] = 1
-    masked = layer.gradient(x, None, None, weight)
-    sliced = layer.gradient(x[:, :6], None, None)
-    for a, b in zip(masked, sliced, strict=True):
-        torch.testing.assert_close(a, b)
+    turns = [None, None]
+    if turned:
+        angles = [phases(torch.randn(2, 1, 10, 6), pairs, 0.5, 8.0) for pairs in (8, 16)]
+        turns = [(angle.cos(), angle.sin()) for angle in angles]
+    first = [None if t is None else (t[0][:, :, :6], t[1][:, :, :6]) for t in turns]
+    weights = layer.step(layer.gradient(x[:, :6], *first))
+    torch.testing.assert_close(
+        layer(x, torch.ones(6, 1), *turns), layer.read(x, weights, *turns), rtol=1e-4, atol=1e-5
+    )
+    assert (layer(x, torch.ones(6, 1), *turns) - layer(x, torch.ones(10, 1), *turns)).abs().max() > 1e-4
