@@ -238,7 +238,7 @@ class MuonAdamW:
             part = slice(start - span.start, end - span.start)
             update = newton_schulz(direction[part].view(-1, rows, columns))
             size = lr * 0.2 * math.sqrt(max(rows, columns))
-            data[part].view(-1, rows, columns).add_(update * (size * ok))
+            data[part].view(-1, rows, columns).sub_(update * (size * ok))
 
     def _adam(self, gradient: Tensor, lr: float, ok: Tensor) -> None:
         span = self._adam_span()

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ from nvs_app.scenes.posed import PosedImages
 ON_DEVICE_BYTES = 8 * 2**30  # scene folders up to this size are kept on the device, larger ones in memory
 
 
+@runtime_checkable
 class Pool(Protocol):
     """A source of one resolution: some scenes of a step, as uint8 pictures [b, k, 3, h, w], context first."""
 
