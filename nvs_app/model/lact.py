@@ -167,7 +167,7 @@ class LaCT(nn.Module):
         dynamic, so that one compilation serves every split.
         """
         cameras = Cameras.cat([context, target], dim=1)
-        v, t = images.shape[1], target.shape[1]
+        v = images.shape[1]
         x = torch.cat([self.embed(images, context), self.embed(None, target)], dim=1)
         turns = self.turns(cameras)
         tokens_per_view = x.shape[2]
