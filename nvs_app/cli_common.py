@@ -94,14 +94,16 @@ def read_scene(path: Path) -> Scene:
 
 
 def stderr_progress() -> Progress:
-    """Progress bars on stderr, so that stdout holds results only; they vanish when done."""
+    """Progress bars on stderr, so that stdout holds results only; they vanish when done. None into a file."""
+    console = Console(stderr=True)
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=console,
         transient=True,
+        disable=not console.is_terminal,
     )
 
 

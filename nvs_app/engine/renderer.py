@@ -37,8 +37,8 @@ from nvs_app.scenes.posed import PosedImages
 
 PRECISIONS = ("auto", "fp32", "bf16")
 
-# Tokens decoded at once. On two CPU cores larger batches gain nothing and delay the first picture; a large GPU is
-# busy with this many.
+# Tokens drawn at once. On two CPU cores larger batches gain nothing (they leave the cache: encoding 8 views of
+# 256x256 was a tenth slower) and delay the first picture; a large GPU is busy with this many.
 _CPU_CHUNK_TOKENS = 2048
 _CUDA_CHUNK_TOKENS = 65536
 
@@ -111,7 +111,8 @@ class Renderer:
         c2w = cameras.c2w.to(self.device).float()
         transform = normalize_context(c2w[None], preset)
         normalised = transform.apply_cameras(_batched(cameras.to(self.device)))
-        what, group = f"encode: {views} context views of {height}x{width}", views
+        what = f"encode: {views} context views of {height}x{width}"
+        group = min(views, self._chunk_of(height * width // self.patch**2))
         while True:
             try:
                 with self._inference(what, "give fewer or smaller views"):

@@ -65,8 +65,8 @@ def read_camera_path(path: Path | str) -> CameraPath:
         raise NVSError(f'{path}: no "camera_path" list with a camera or more, expected a nerfstudio camera path')
     if str(data.get("camera_type", "perspective")).lower() not in ("perspective", "simple_pinhole", "pinhole"):
         raise NVSError(f"{path}: camera_type is {data['camera_type']!r}, only perspective paths can be rendered")
-    height = _number(data, "render_height", path, "", minimum=1)
-    width = _number(data, "render_width", path, "", minimum=1)
+    height = _number(data, "render_height", path, "", minimum=1.0)
+    width = _number(data, "render_width", path, "", minimum=1.0)
 
     c2w, focals = [], []
     for index, entry in enumerate(entries):

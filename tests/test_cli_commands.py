@@ -1,0 +1,264 @@
+"""The command line in child processes: what it writes, what it prints, how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from nvs_app.cli import main
+from nvs_app.geometry.cameras import look_at
+from nvs_app.model.checkpoint import save_checkpoint
+from nvs_app.model.config import PRESETS
+from nvs_app.model.lact import LaCT
+from nvs_app.scenes.camera_path import read_camera_path
+from nvs_app.scenes.scene import Scene
+
+REPO = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two small scenes, a broken one, and one tiny checkpoint of random weights."""
+    folder = tmp_path_factory.mktemp("cli with a space")
+    torch.manual_seed(0)
+    config = PRESETS["tiny"]
+    card = {"normalization": "auto", "train_image_hw": [32, 32]}
+    save_checkpoint(folder / "checkpoints" / "tiny", LaCT(config).state_dict(), config, card)
+    for name in ("one", "two"):
+        pictures = folder / "pictures" / name
+        pictures.mkdir(parents=True)
+        for index in range(6):
+            Image.fromarray(np.random.default_rng(index).integers(0, 255, (36, 48, 3), np.uint8)).save(
+                pictures / f"{index:03d}.png"
+            )
+        angle = torch.linspace(0, 5, 6)
+        eye = torch.stack((3 * angle.cos(), 3 * angle.sin(), torch.ones(6)), -1)
+        Scene(
+            name=name,
+            root=pictures,
+            image_paths=sorted(pictures.glob("*.png")),
+            c2w=look_at(eye, torch.zeros(6, 3), torch.tensor([0.0, 0, 1]).expand(6, 3)),
+            fxfycxcy=torch.tensor([50.0, 50.0, 24.0, 18.0]).expand(6, 4).clone(),
+            image_hws=torch.tensor([[36, 48]]).expand(6, 2).clone(),
+            split=[None] * 6,
+        ).save(folder / name)
+    (folder / "broken").mkdir()
+    (folder / "broken" / "transforms.json").write_text('{"frames": [{"file_path": "a.png"}]}')
+    return folder
+
+
+def start(folder: Path, *words: object, **options: object) -> subprocess.Popen:
+    environment = {**os.environ, "NVS_CHECKPOINTS": str(folder / "checkpoints"), "OMP_NUM_THREADS": "1"}
+    environment.pop("NVS_LPIPS_WEIGHTS", None)
+    return subprocess.Popen(
+        [sys.executable, "-m", "nvs_app", *map(str, words)],
+        cwd=REPO,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def cli(folder: Path, *words: object, code: int = 0) -> tuple[str, str]:
+    child = start(folder, *words)
+    out, err = child.communicate(timeout=120)
+    assert child.returncode == code, f"exit {child.returncode}\n{out}\n{err}"
+    assert "Traceback" not in err
+    return out, err
+
+
+def frames_of(path: Path) -> list[np.ndarray]:
+    import imageio.v3 as iio
+
+    return list(iio.imiter(path, plugin="FFMPEG" if path.suffix == ".mp4" else "pillow"))
+
+
+def test_eval_writes_figures_and_goes_on_after_a_broken_scene(folder: Path, tmp_path: Path) -> None:
+    report_file, strips = tmp_path / "new" / "eval.json", tmp_path / "strips"
+    out, err = cli(
+        folder,
+        *("eval", folder / "one", folder / "broken", folder / "two", "--context", 3, "--image-hw", 32, 40),
+        *("--json", report_file, "--side-by-side", strips),
+        code=2,
+    )
+    assert "one" in out and "two" in out and "overall" in out and "LPIPS not measured" in out
+    errors = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and "broken" in errors[0]
+    report = json.loads(report_file.read_text())
+    assert set(report["scenes"]) == {"one", "two"} and set(report["failed"]) == {"broken"}
+    assert report["image_hw"] == [32, 40] and report["num_context"] == 3
+    assert report["checkpoint"]["name"] == "tiny" and len(report["checkpoint"]["hash"]) == 64
+    one = report["scenes"]["one"]
+    assert one["seed"] == 0 and one["mode"] == "spread"
+    assert len(one["context"]) == 3 and sorted(one["context"] + one["target"]) == list(range(6))
+    assert [view["index"] for view in one["views"]] == one["target"]
+    assert one["psnr"] == pytest.approx(np.mean([view["psnr"] for view in one["views"]]))
+    both = [report["scenes"][name]["psnr"] for name in ("one", "two")]
+    assert report["overall"]["psnr"] == pytest.approx(np.mean(both))
+    assert "ssim" in report["overall"] and set(one["baselines"]) == {"white", "mean_colour", "nearest_view"}
+    # nearest | rendering | photo | error, with gaps of 4
+    assert Image.open(strips / "one" / f"view_{one['target'][0]:04d}.png").size == (4 * 40 + 3 * 4, 32)
+    assert not list(tmp_path.rglob(".*tmp"))
+
+
+def test_eval_listed_views(folder: Path, tmp_path: Path) -> None:
+    report_file = tmp_path / "eval.json"
+    cli(
+        folder,
+        *("eval", folder / "one", "--context-views", "0,4", "--target-views", "1-3", "--json", report_file),
+        *("--checkpoint", folder / "checkpoints" / "tiny", "--device", "cpu", "--threads", 1),
+    )
+    one = json.loads(report_file.read_text())["scenes"]["one"]
+    assert one["context"] == [0, 4] and one["target"] == [1, 2, 3] and one["mode"] == "listed"
+
+
+def test_render_mp4_state_and_skip(folder: Path, tmp_path: Path) -> None:
+    film, state, path = tmp_path / "out.mp4", tmp_path / "one.safetensors", tmp_path / "path.json"
+    out, _ = cli(
+        folder,
+        *("render", folder / "one", "--context", 3, "--frames", 5, "--image-hw", 33, 47),
+        *("--out", film, "--state", state, "--save-path", path, "--fps", 10, "--fov", 50),
+    )
+    assert "5 pictures of 33x47" in out and "encoded 3 views" in out
+    frames = frames_of(film)
+    assert len(frames) == 5 and frames[0].shape == (34, 48, 3)  # H.264 wants even sides
+    assert [p.name for p in tmp_path.iterdir() if "partial" in p.name or "tmp" in p.name] == []
+    before = film.stat().st_mtime_ns
+    out, _ = cli(folder, "render", folder / "one", "--out", film)
+    assert "skipped" in out and film.stat().st_mtime_ns == before
+
+    # The state alone, along the path that was written, gives the same film without any picture.
+    again = tmp_path / "again.mp4"
+    assert len(read_camera_path(path).cameras) == 5
+    out, _ = cli(folder, "render", "--state", state, "--path", path, "--out", again)
+    assert "state from" in out
+    assert all(np.abs(a.astype(int) - b).mean() < 1 for a, b in zip(frames, frames_of(again), strict=True))
+    # Also around the cameras that it remembers.
+    gif = tmp_path / "spiral.gif"
+    cli(folder, "render", "--state", state, "--path", "spiral", "--frames", 3, "--out", gif, "--fov", 40)
+    assert len(frames_of(gif)) == 3
+
+
+def test_render_folder_resumes(folder: Path, tmp_path: Path) -> None:
+    target = tmp_path / "pictures"
+    words = ("render", folder / "one", "--context", 3, "--frames", 4, "--path", "capture", "--out", target)
+    cli(folder, *words)
+    names = [f"{index:05d}.png" for index in range(4)]
+    assert sorted(p.name for p in target.iterdir()) == [*names, "render.json"]
+    first = (target / names[2]).read_bytes()
+    (target / names[2]).unlink()
+    kept = (target / names[1]).stat().st_mtime_ns
+    out, _ = cli(folder, *words)
+    assert "(3 were there)" in out
+    assert (target / names[2]).read_bytes() == first and (target / names[1]).stat().st_mtime_ns == kept
+    out, _ = cli(folder, *words)
+    assert "all 4 pictures" in out and "skipped" in out
+    # Another path into the same folder would mix two films.
+    _, err = cli(folder, *words[:-4], "--path", "orbit", "--out", target, code=2)
+    assert err.startswith("error: ") and "rendered with another" in err
+    # A user's own pictures are never taken for ours.
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "00000.png").write_bytes(first)
+    _, err = cli(folder, *words[:-1], own, code=2)
+    assert "another origin" in err
+
+
+def test_render_many_scenes(folder: Path, tmp_path: Path) -> None:
+    words = ("render", folder / "one", folder / "broken", folder / "two", "--context", 99, "--frames", 2)
+    _, err = cli(folder, *words, "--out", tmp_path / "film.mp4", code=2)
+    assert "{scene}" in err
+    out, err = cli(folder, *words, "--out", tmp_path / "{scene}.gif", code=2)
+    assert "error: broken: " in err and err.count("error: ") == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["one.gif", "two.gif"]
+    assert "encoded 6 views" in out  # rendering holds nothing out, so 99 means all
+    cli(folder, "render", folder / "one", folder / "two", "--frames", 2, "--out", tmp_path / "all")
+    assert sorted(p.name for p in (tmp_path / "all" / "two").iterdir()) == ["00000.png", "00001.png", "render.json"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("render", "SCENE", "--out", "x.mp4", "--checkpoint", "absent"), "checkpoint absent: not found"),
+        (("render", "SCENE", "--out", "x.avi"), "expected a name that ends in .mp4 or .gif"),
+        (("render", "--out", "x.mp4"), "no SCENE given"),
+        (("render", "SCENE", "--out", "x.mp4", "--path", "zigzag"), "expected orbit, spiral, capture or a camera"),
+        (("render", "SCENE", "--out", "x.mp4", "--frames", "0"), "0: expected a whole number of 1 or more"),
+        (("render", "SCENE", "--out", "x.mp4", "--context-views", "0,0"), "none of them twice"),
+        (("eval", "/absent/scene"), "/absent/scene: no such file or folder"),
+        (("eval", "SCENE", "--image-hw", "4", "4"), "expected 11 pixels or more"),
+        (("eval", "SCENE", "--device", "toaster"), "device: 'toaster'"),
+        (("eval", "SCENE", "--context-views", "77"), "context view 77 does not exist"),
+        (("eval", "SCENE", "--lpips", "/absent.pth"), "no such file"),
+        (("dance",), "invalid choice: 'dance'"),
+        ((), "required: COMMAND"),
+    ],
+)
+def test_mistakes_get_one_line(
+    folder: Path, tmp_path: Path, words: tuple[str, ...], said: str, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NVS_CHECKPOINTS", str(folder / "checkpoints"))
+    try:
+        code = main([str(folder / "one") if w == "SCENE" else w.replace("x.", f"{tmp_path}/x.") for w in words])
+    except SystemExit as exit_:  # argparse ends the process itself
+        code = exit_.code
+    assert code == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said in last and "error: " in last
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_mistake_ends_the_process_with_2(folder: Path) -> None:
+    out, err = cli(folder, "eval", "/absent/scene", code=2)
+    assert err == "error: /absent/scene: no such file or folder\n" and out == ""
+
+
+def test_help_names_every_command(folder: Path) -> None:
+    out, _ = cli(folder, "--help")
+    for command in ("render", "eval", "train", "weights", "benchmark-speed"):
+        assert command in out
+    out, _ = cli(folder, "render", "--help")
+    assert "--save-path" in out
+
+
+def test_train_imports_no_face() -> None:
+    """A machine that trains has no gradio and no encoder; the parser of another command imports neither."""
+    code = (
+        "import sys\n"
+        "from nvs_app.cli import build_parser\n"
+        "for command in ('weights', 'train'): build_parser(command)\n"
+        "print([n for n in ('gradio', 'imageio', 'imageio_ffmpeg', 'nerfstudio') if n in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "[]"
+
+
+def test_interrupt_leaves_nothing_half_written(folder: Path, tmp_path: Path) -> None:
+    child = start(folder, "render", folder / "one", "--frames", 100000, "--out", tmp_path / "long.mp4")
+    deadline = time.monotonic() + 60
+    while not any("partial" in p.name for p in tmp_path.iterdir()) and time.monotonic() < deadline:
+        assert child.poll() is None, child.communicate()
+        time.sleep(0.1)
+    child.send_signal(signal.SIGINT)
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == 130 and "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_benchmark_speed(folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "speed.json"
+    out, _ = cli(folder, "benchmark-speed", "--sizes", 16, 32, "--views", 2, "--repeats", 2, "--json", file)
+    assert "encode 2 views 32x32" in out and "decode 1 view 16x16" in out and "threads" in out
+    figures = json.loads(file.read_text())["figures"]
+    assert all(0 < f["best_ms"] <= f["median_ms"] for f in figures.values()) and len(figures) == 3
