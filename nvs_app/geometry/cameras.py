@@ -154,11 +154,19 @@ def look_at(
     eye, target, up = torch.broadcast_tensors(eye, target, up)
     up = _unit(up, up.new_tensor([0.0, 0.0, 1.0]))
     forward = _unit(target - eye, orthogonal_unit(up))
-    right = torch.linalg.cross(forward, up)
+    right = cross(forward, up)
     tiny = right.square().sum(-1, keepdim=True) < 1e-12
-    right = _unit(torch.where(tiny, torch.linalg.cross(forward, orthogonal_unit(forward)), right), up)
-    down = torch.linalg.cross(forward, right)
+    right = _unit(torch.where(tiny, cross(forward, orthogonal_unit(forward)), right), up)
+    down = cross(forward, right)
     return rigid(torch.stack([right, down, forward], dim=-1), eye)
+
+
+def cross(first: Float[Tensor, "*#b 3"], second: Float[Tensor, "*#b 3"]) -> Float[Tensor, "*c 3"]:
+    """The cross product over the last axis. Written out: autocast breaks torch.linalg.cross.
+
+    Rolled, not indexed by lists: a list is copied to a GPU at each use, and the host waits for every copy.
+    """
+    return first.roll(-1, -1) * second.roll(1, -1) - first.roll(1, -1) * second.roll(-1, -1)
 
 
 def orthogonal_unit(direction: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 3"]:
