@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nvs_app.errors import NVSError
-from nvs_app.geometry.cameras import Cameras, rigid
+from nvs_app.geometry.cameras import Cameras, cross, rigid
 from nvs_app.geometry.robust import camera_statistics
 
 PRESETS = ("auto", "object", "scene", "none")
@@ -137,7 +137,7 @@ def _normalize_auto(c2w: Tensor) -> SimilarityTransform:
     heading = _with_fallback(heading, _across(axis_y.expand_as(up), up))
     heading = _with_fallback(heading, _across(axis_x.expand_as(up), up))
     heading = _unit(_across(heading, up), _across(axis_x.expand_as(up), up))
-    rotation = torch.stack([torch.linalg.cross(heading, up), heading, up], dim=-2)
+    rotation = torch.stack([cross(heading, up), heading, up], dim=-2)
     # Below this the distances are the rounding of float32 positions and not a baseline.
     smallest = 1e-6 * c2w[..., :3, 3].double().abs().amax(dim=(-1, -2))
     known = cameras.distance > smallest.clamp_min(1e-12)
@@ -154,7 +154,7 @@ def _normalize_mean_pose(c2w: Tensor) -> SimilarityTransform:
     down = _across(c2w[..., :3, 1].mean(-2), forward)
     down = _unit(down, _across(axis_y.expand_as(down), forward))
     down = _unit(_across(down, forward), _unit(_across(axis_x.expand_as(down), forward), axis_x))
-    rotation = torch.stack([torch.linalg.cross(down, forward), down, forward], dim=-2)
+    rotation = torch.stack([cross(down, forward), down, forward], dim=-2)
     offset = _rotate(rotation[..., None, :, :], c2w[..., :3, 3] - center[..., None, :])
     extent = offset.abs().amax(dim=(-1, -2))
     known = extent > 1e-6 * c2w[..., :3, 3].abs().amax(dim=(-1, -2)).clamp_min(1e-6)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -29,8 +31,16 @@ def pixel_rays(cameras: Cameras) -> tuple[Float[Tensor, "*b 3 h w"], Float[Tenso
     y = (rows[:, None] - cy) / fy  # [*b, 1, h, 1]
     x, y = torch.broadcast_tensors(x, y)
     directions = torch.cat([x, y, torch.ones_like(x)], dim=-3).flatten(-2)  # [*b, 3, h * w]
-    # A matrix product and a division, in this order, give the bits that the published model's rays have.
-    directions = (c2w[..., :3, :3] @ directions).unflatten(-1, (height, width))
+    rotation = c2w[..., :3, :3]
+    if c2w.device.type == "cpu":
+        # A matrix product and a division, in this order, give the bits that the published model's rays have.
+        with _exact(c2w):
+            directions = rotation @ directions
+    else:
+        # On a GPU a product could be rounded to TF32 (set_float32_matmul_precision) or, by autocast, to bfloat16.
+        right, down, forward = rotation[..., None].unbind(-2)
+        directions = right * directions[..., 0:1, :] + down * directions[..., 1:2, :] + forward
+    directions = directions.unflatten(-1, (height, width))
     directions = directions / directions.norm(dim=-3, keepdim=True)
     origins = c2w[..., :3, 3, None, None].expand_as(directions)
     return origins, directions
@@ -39,4 +49,12 @@ def pixel_rays(cameras: Cameras) -> tuple[Float[Tensor, "*b 3 h w"], Float[Tenso
 def ray_features(cameras: Cameras) -> Float[Tensor, "*b 9 h w"]:
     """Nine channels per pixel in this order: origin o, unit direction d, moment o x d (world frame)."""
     origins, directions = pixel_rays(cameras)
-    return torch.cat([origins, directions, torch.linalg.cross(origins, directions, dim=-3)], dim=-3)
+    with _exact(origins):
+        moment = torch.linalg.cross(origins, directions, dim=-3)
+    return torch.cat([origins, directions, moment], dim=-3)
+
+
+def _exact(tensor: Tensor) -> AbstractContextManager:
+    """No autocast: it would round products, and torch.linalg.cross fails under it."""
+    kind = tensor.device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()

@@ -14,12 +14,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from nvs_app.geometry.cameras import cross
+
 # How strongly the focus is pulled toward the middle of the cameras, against a unit weight of the optical axes.
 # Small, so that a ring of cameras keeps its own centre (0.5 % off at most); not smaller, so that nearly parallel
 # axes, whose crossing point is noise, put the focus among the cameras and not thousands of units away.
 RIDGE = 0.003
 # Reweighting steps; the first is a plain average. Errors of one outlier among four fall below 1 % by then.
 STEPS = 6
+# From this number of views on, one that disagrees with the rest is believed less.
+MAJORITY = 4
 
 
 class CameraStatistics(NamedTuple):
@@ -56,8 +60,10 @@ def camera_statistics(c2w: Float[Tensor, "*b v 4 4"]) -> CameraStatistics:
     center = _mean(position, weight)
     # Relative to the centre from here on, so that a world far from its origin loses no digits.
     offset = position - center[..., None, :]
-    focus, axis_weight = _focus(offset, forward, weight, spread)
     up_mean, up_weight = _robust_direction(up, weight)
+    # In a capture from the front, one camera turned aside would outweigh all others' nearly parallel axes.
+    _, forward_weight = _robust_direction(forward, weight)
+    focus, axis_weight = _focus(offset, forward, forward_weight, spread)
     forward_mean, _ = _robust_direction(forward, axis_weight)
     distance = ((offset - focus[..., None, :]).norm(dim=-1) * weight).sum(-1)
     return CameraStatistics(
@@ -83,9 +89,9 @@ def solve3(matrix: Float[Tensor, "*b 3 3"], vector: Float[Tensor, "*b 3"]) -> Fl
     first, second, third = matrix.unbind(-2)
     adjugate = torch.stack(
         [
-            torch.linalg.cross(second, third),
-            torch.linalg.cross(third, first),
-            torch.linalg.cross(first, second),
+            cross(second, third),
+            cross(third, first),
+            cross(first, second),
         ],
         dim=-2,
     )
@@ -104,10 +110,16 @@ def _share(weight: Tensor) -> Tensor:
 def _position_weights(position: Tensor) -> tuple[Tensor, Tensor]:
     """Weights of the views by how far each stands from the rest, and the spread of all.
 
+    Fewer than four views give no majority to say which one is wild: they all count alike.
+
     A view's distance from the rest is the median of its distances from all views: no starting point is needed,
     and one far camera changes the medians of the others little. The weight is near 1 up to twice the spread and
     falls with the sixth power: captures that merely stretch out keep all their views.
     """
+    count = position.shape[-2]
+    if count < MAJORITY:
+        centered = position - position.mean(-2, keepdim=True)
+        return torch.full_like(position[..., 0], 1.0 / count), centered.norm(dim=-1).mean(-1)
     pairwise = (position[..., :, None, :] - position[..., None, :, :]).norm(dim=-1)
     from_rest = median(pairwise)
     spread = median(from_rest)
@@ -139,7 +151,8 @@ def _focus(offset: Tensor, forward: Tensor, weight: Tensor, spread: Tensor) -> t
             miss = (gap - (front * depth)[..., None] * forward).norm(dim=-1)
             # The floor keeps axes that meet almost perfectly from being ranked by their rounding.
             scale = median(miss)[..., None] + 0.1 * size
-            axis_weight = _share(weight / (1.0 + (miss / scale).clamp_max(1e6) ** 2))
+            if offset.shape[-2] >= MAJORITY:
+                axis_weight = _share(weight / (1.0 + (miss / scale).clamp_max(1e6) ** 2))
         projector = identity - front[..., None, None] * along
         projected = (projector * offset[..., None, :]).sum(-1)
         matrix = (projector * axis_weight[..., None, None]).sum(-3) + RIDGE * identity
@@ -151,9 +164,9 @@ def _robust_direction(direction: Tensor, weight: Tensor) -> tuple[Tensor, Tensor
     """Robust mean of unit vectors, not normalised (a full ring has a mean of zero), and the weights used."""
     mean = _mean(direction, weight)
     used = weight
-    for _ in range(3):
+    for _ in range(3 if direction.shape[-2] >= MAJORITY else 0):
         miss = (direction - mean[..., None, :]).norm(dim=-1)
-        used = _share(weight / (1.0 + (miss / (median(miss)[..., None] + 0.1)) ** 2))
+        used = _share(weight / (1.0 + (miss / (median(miss)[..., None] + 0.1)) ** 4))
         mean = _mean(direction, used)
     return mean, used
 

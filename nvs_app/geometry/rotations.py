@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from nvs_app.geometry.cameras import cross
+
 
 def matrix_to_quaternion(rotation: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 4"]:
     """Unit quaternions of rotation matrices.
@@ -50,7 +52,7 @@ def multiply(first: Float[Tensor, "*b 4"], second: Float[Tensor, "*b 4"]) -> Flo
     w, v = first[..., :1], first[..., 1:]
     s, u = second[..., :1], second[..., 1:]
     scalar = w * s - (v * u).sum(-1, keepdim=True)
-    return torch.cat([scalar, w * u + s * v + torch.linalg.cross(v, u)], dim=-1)
+    return torch.cat([scalar, w * u + s * v + cross(v, u)], dim=-1)
 
 
 def conjugate(quaternion: Float[Tensor, "*b 4"]) -> Float[Tensor, "*b 4"]:
