@@ -67,8 +67,7 @@ class Trainer:
     def __init__(self, config: TrainConfig, world: World, signals: StopSignals) -> None:
         self.config, self.world, self.signals, self.device = config, world, signals, world.device
         self.bf16 = config.precision == "bf16" or (config.precision == "auto" and self.device.type == "cuda")
-        if self.device.type == "cuda":
-            torch.set_float32_matmul_precision("high")
+        # No TF32: products that matter run in bfloat16, and it would round cameras and procedural scenes.
         torch.manual_seed(config.seed)
         initial = load_checkpoint(config.init) if config.init else None
         self.model_config: LaCTConfig = initial.config if initial else config.model_config
@@ -130,6 +129,10 @@ class Trainer:
         for name in ("recompile_limit", "cache_size_limit"):
             if hasattr(dynamo, name):
                 setattr(dynamo, name, 64)
+        # One more resolution is better compiled for itself than once for all sizes; the number of context tokens,
+        # which changes from step to step, is marked as dynamic by the model.
+        if len({count.total for count in self.config.view_counts}) == 1:
+            dynamo.automatic_dynamic_shapes = False
         self.model.compile_blocks()
 
     def say(self, text: str) -> None:

@@ -92,7 +92,7 @@ class TrainLog:
         """Do not count the last `seconds`: a save or an evaluation is no training."""
         self.since += seconds
 
-    def step(self, step: int, scalars: dict[str, Tensor], tokens: float, flops: float, known: dict[str, Any]) -> None:
+    def step(self, step: int, scalars: dict[str, Tensor], tokens: int, flops: float, known: dict[str, Any]) -> None:
         """Take a step's device scalars, its tokens (all processes) and FLOPs (this one); `known` host values."""
         if not self.active:
             return

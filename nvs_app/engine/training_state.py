@@ -22,6 +22,11 @@ from nvs_app.errors import NVSError
 from nvs_app.model.config import LaCTConfig
 
 FORMAT = "nvs_app training state 1"
+# What torch.load raises for files that are cut short or of another kind, found by trying.
+BROKEN_FILE = (
+    OSError, RuntimeError, pickle.UnpicklingError, EOFError, zipfile.BadZipFile, LookupError, ValueError, TypeError,
+    AttributeError,
+)
 
 
 def state_path(out: Path) -> Path:
@@ -66,7 +71,7 @@ def read_state(path: Path) -> dict[str, Any]:
     """What `save_state` wrote, on the CPU. Raises NVSError for another or a broken file."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, zipfile.BadZipFile) as error:
+    except BROKEN_FILE as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise NVSError(
             f"{path}: unreadable training state ({reason}); delete it to use {previous_path(path.parent).name}, "
