@@ -19,7 +19,7 @@ from torch import Tensor
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras, look_at, rigid
 from nvs_app.geometry.normalize import SimilarityTransform, normalize_context
-from nvs_app.geometry.robust import camera_statistics
+from nvs_app.geometry.robust import camera_statistics, median
 from nvs_app.geometry.rotations import matrix_to_quaternion, quaternion_to_matrix, squad
 
 AROUND, FRONT, OUTWARD = "around", "front", "outward"
@@ -252,7 +252,7 @@ class _Layout:
         """Cameras in the world from points of the normalised frame, with the capture's median focal lengths."""
         c2w = self.transform.inverse().apply_c2w(look_at(eye, target, eye.new_tensor([0.0, 0.0, 1.0])))
         height, width = cameras.image_hw
-        focal = cameras.flatten().fxfycxcy[:, :2].median(dim=0).values
+        focal = median(cameras.flatten().fxfycxcy[:, :2].T)
         fxfycxcy = torch.cat([focal, focal.new_tensor([0.5 * width, 0.5 * height])])
         return Cameras(c2w.to(cameras.c2w.dtype), fxfycxcy.expand(len(c2w), 4).clone(), (height, width))
 

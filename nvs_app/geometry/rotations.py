@@ -1,6 +1,6 @@
 """Rotations as unit quaternions (w, x, y, z), for interpolation: slerp, and squad through many keyframes.
 
-q and -q are the same rotation; every function here takes the shorter way between two rotations.
+q and -q are the same rotation; the functions take the shorter way between two rotations unless told otherwise.
 """
 
 from __future__ import annotations
@@ -60,9 +60,10 @@ def conjugate(quaternion: Float[Tensor, "*b 4"]) -> Float[Tensor, "*b 4"]:
     return quaternion * quaternion.new_tensor([1.0, -1.0, -1.0, -1.0])
 
 
-def rotation_vector(quaternion: Float[Tensor, "*b 4"]) -> Float[Tensor, "*b 3"]:
-    """The logarithm: half the rotation angle (at most pi/2, the shorter way) times the axis."""
-    quaternion = torch.where(quaternion[..., :1] < 0, -quaternion, quaternion)
+def rotation_vector(quaternion: Float[Tensor, "*b 4"], shorter: bool = True) -> Float[Tensor, "*b 3"]:
+    """The logarithm: half the rotation angle times the axis; at most pi/2 long the shorter way, else pi."""
+    if shorter:
+        quaternion = torch.where(quaternion[..., :1] < 0, -quaternion, quaternion)
     sine = quaternion[..., 1:].norm(dim=-1, keepdim=True)
     angle = torch.atan2(sine, quaternion[..., :1])
     return quaternion[..., 1:] * torch.where(sine > 1e-9, angle / sine.clamp_min(1e-9), torch.ones_like(sine))
@@ -76,10 +77,10 @@ def from_rotation_vector(vector: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 4"]
 
 
 def slerp(
-    first: Float[Tensor, "*b 4"], second: Float[Tensor, "*b 4"], fraction: Float[Tensor, "*b"]
+    first: Float[Tensor, "*b 4"], second: Float[Tensor, "*b 4"], fraction: Float[Tensor, "*b"], shorter: bool = True
 ) -> Float[Tensor, "*b 4"]:
-    """Constant-speed interpolation the shorter way, from ``first`` (0) to ``second`` (1)."""
-    step = rotation_vector(multiply(conjugate(first), second))
+    """Constant-speed interpolation from ``first`` (0) to ``second`` (1), the shorter way or as the signs say."""
+    step = rotation_vector(multiply(conjugate(first), second), shorter)
     return multiply(first, from_rotation_vector(step * fraction[..., None]))
 
 
@@ -110,6 +111,8 @@ def squad(
     start = index.floor().long().clamp(0, count - 1 if loop else max(count - 2, 0))
     end = (start + 1) % count if loop else (start + 1).clamp_max(count - 1)
     fraction = index - start
-    straight = slerp(keyframes[start], keyframes[end], fraction)
-    curved = slerp(control[start], control[end], fraction)
-    return slerp(straight, curved, 2 * fraction * (1 - fraction))
+    # From here on signs count, so that the straight and the curved way turn in the same direction.
+    sign = torch.where((keyframes[start] * keyframes[end]).sum(-1, keepdim=True) < 0, -1.0, 1.0)
+    straight = slerp(keyframes[start], sign * keyframes[end], fraction, shorter=False)
+    curved = slerp(control[start], sign * control[end], fraction, shorter=False)
+    return slerp(straight, curved, 2 * fraction * (1 - fraction), shorter=False)
