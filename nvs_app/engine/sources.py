@@ -212,6 +212,13 @@ class TrainSource:
                 )
         return self.pools[name, image_hw]
 
+    def prepare(self, step: int, image_hw: tuple[int, int], usual: int) -> None:
+        """Load or make what a step needs, so that the step itself is a usual one."""
+        for name in self.plan.shares:
+            pool = self._pool(name, image_hw, usual)
+            if isinstance(pool, ProceduralPool):
+                pool.advance(step)
+
     def counts(self, step: int, scenes: int) -> dict[str, int]:
         """How many of a step's scenes come from each share: rounded down, the rest drawn by the fractions."""
         total = sum(self.plan.shares.values())

@@ -34,7 +34,7 @@ from nvs_app.engine.schedule import (
 from nvs_app.engine.sources import TrainSource, make_procedural
 from nvs_app.engine.train_config import TrainConfig
 from nvs_app.engine.train_eval import HeldOut
-from nvs_app.engine.train_log import TrainLog
+from nvs_app.engine.train_log import StepProfiler, TrainLog
 from nvs_app.engine.train_output import Counters, RunOutput, device_name
 from nvs_app.engine.training_state import apply_state, find_state, read_state, run_tensors
 from nvs_app.errors import NVSError
@@ -95,6 +95,7 @@ class Trainer:
         )
         self.step_seconds, self.steady, self.furthest = 0.0, (0, 0.0), 0.0
         self.events: list[torch.cuda.Event] = []
+        self.profiler = StepProfiler(config.out, config.profile if world.is_main else 0)
         self._compile()
 
     def _resume(self) -> dict[str, Any]:
@@ -155,8 +156,12 @@ class Trainer:
             + ", ".join(f"{s.image_hw[0]}px: {self.usual_scenes(s.image_hw)}" for s in self.stages)
         )
         decision = self.decide()
+        image_hw, began = resolution_at(self.stages, decision["progress"]), time.perf_counter()
+        self.source.prepare(self.step, image_hw, self.usual_scenes(image_hw))
+        self.say(f"scenes ready in {time.perf_counter() - began:.1f} s; the first step compiles")
         while not decision["stop"]:
             began = time.perf_counter()
+            self.profiler.before(self.step - self.step_at_start)
             self.train_step(decision["progress"])
             self._bound_run_ahead()
             if self.clock.ready is None:
@@ -193,7 +198,7 @@ class Trainer:
             torch.cuda.synchronize()
         self.clock.first_step_done()
         self.output.start()
-        self.say(f"first step done in {seconds:.1f} s (pool and compilation included)")
+        self.say(f"first step done in {seconds:.1f} s")
         self.log.exclude(time.perf_counter() - self.log.since)
         self.steady = (self.step, self.clock.age())
 

@@ -68,7 +68,7 @@ class TrainConfig:
 
     resolutions: str = "128:0"
     """Curriculum SIZE:PROGRESS,...: train at SIZE (or HxW) from that share of the run on, e.g. 128:0,256:0.8."""
-    views: str = "2:14:1,4:12:3,8:8:4,12:4:1"
+    views: str = "1:15:0.5,2:14:1,3:13:1,4:12:2,6:10:2,8:8:4,10:6:1,12:4:1"
     """Context and target views of a step, CONTEXT:TARGET:WEIGHT,... Equal sums need one compilation only."""
     tokens: int = 131072
     """Tokens of a step on one device; sets the number of scenes for each resolution and view count."""
@@ -124,6 +124,8 @@ class TrainConfig:
     """Type of the exported matrices: float32, bfloat16 or int8."""
     log_every: int = 20
     """Steps between progress lines and log records."""
+    profile: int = 0
+    """Profile that many steps, from the 20th on, and write the slowest kernels to OUT/profile.txt."""
     tensorboard: bool = True
     """Write TensorBoard events to OUT/tensorboard where the package is installed."""
     reserve_seconds: float = 15.0
@@ -143,7 +145,7 @@ class TrainConfig:
             raise NVSError("train: no length given, add --minutes N or --steps N")
         at_least_zero = (
             "minutes process_minutes steps perceptual lpips_weight weight_decay eval_minutes save_minutes "
-            "eval_procedural warmup_steps reserve_seconds gpus seed"
+            "eval_procedural warmup_steps reserve_seconds gpus seed profile"
         )
         for option in at_least_zero.split():
             need(getattr(self, option) >= 0, option, "zero or more")

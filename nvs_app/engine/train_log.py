@@ -57,6 +57,30 @@ class StepTimer:
         }
 
 
+class StepProfiler:
+    """Profiles `steps` steps from the 20th on and writes the operations that took longest to OUT/profile.txt."""
+
+    FIRST = 20
+
+    def __init__(self, out: Path, steps: int) -> None:
+        self.path, self.steps = out / "profile.txt", steps
+        self.profile: torch.profiler.profile | None = None
+
+    def before(self, step: int) -> None:
+        """Call before the step of this number (since the start of the process)."""
+        if self.steps and step == self.FIRST:
+            self.profile = torch.profiler.profile()  # every kind of activity that this machine has
+            self.profile.__enter__()
+        elif self.profile is not None and step == self.FIRST + self.steps:
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            self.profile.__exit__(None, None, None)
+            key = "self_cuda_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
+            table = self.profile.key_averages().table(sort_by=key, row_limit=60, max_name_column_width=90)
+            self.path.write_text(f"{self.steps} steps\n{table}\n")
+            self.profile = None
+
+
 class TrainLog:
     """Collects scalars of steps and writes a record every `every` steps. Only process 0 writes."""
 
@@ -138,8 +162,11 @@ class TrainLog:
         numbers = values.tolist()
         means = dict(zip(names, numbers[: len(names)]))
         record |= means
-        if "grad_norm" in names:
-            record["grad_norm_max"] = numbers[len(names) + names.index("grad_norm")]
+        largest = dict(zip(names, numbers[len(names) :]))
+        if "grad_norm" in largest:
+            record["grad_norm_max"] = largest["grad_norm"]
+        if "skipped" in largest:  # counts up
+            record["skipped"] = int(largest["skipped"])
         parts = self.timer.milliseconds(marks)
         record["ms"] = {name: round(value, 2) for name, value in parts.items()}
         total = sum(parts.values())
