@@ -39,6 +39,8 @@ class World:
         local = int(os.environ.get("LOCAL_RANK", 0))
         cuda = torch.cuda.is_available() if device == "auto" else device.startswith("cuda")
         self.device = torch.device("cuda", local) if cuda else torch.device("cpu")
+        if cuda and ":" in device and self.size == 1:
+            self.device = torch.device(device)
         if cuda:
             torch.cuda.set_device(self.device)
         self.store: dist.Store | None = None

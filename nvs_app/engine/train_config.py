@@ -8,6 +8,7 @@ import inspect
 import json
 import textwrap
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from nvs_app.engine.sampling import Augmentation
@@ -176,17 +177,17 @@ class TrainConfig:
         for stage in self.stages:
             self.usual_scenes(stage.image_hw)
 
-    @property
+    @cached_property
     def stages(self) -> list[Stage]:
         """The resolution curriculum."""
         return parse_resolutions(self.resolutions)
 
-    @property
+    @cached_property
     def view_counts(self) -> list[ViewCount]:
         """The numbers of views that steps draw from."""
         return parse_views(self.views)
 
-    @property
+    @cached_property
     def plan(self) -> SourcePlan:
         """What the sources need."""
         return SourcePlan(
@@ -201,7 +202,7 @@ class TrainConfig:
             augmentation=Augmentation(self.mirror, self.colour, self.scale_jitter),
         )
 
-    @property
+    @cached_property
     def model_config(self) -> LaCTConfig:
         """The network that --model asks for (--init replaces it)."""
         return parse_model(self.model)

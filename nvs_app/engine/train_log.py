@@ -173,7 +173,7 @@ class TrainLog:
         if total:
             record["data_share"] = parts.get("data", 0.0) / total
         if "psnr" in means:
-            self.psnr = means["psnr"] if self.psnr is None else 0.8 * self.psnr + 0.2 * means["psnr"]
+            self.psnr = means["psnr"] if self.psnr is None else 0.5 * self.psnr + 0.5 * means["psnr"]
         self.write("train", record)
         self.last = record
         self._print(record)
