@@ -38,6 +38,7 @@ def read(path: Path) -> Scene:
         if "w" in place.values or "h" in place.values:
             camera_hw = (place.number("h", positive=True), place.number("w", positive=True))
         else:
-            camera_hw = image_size(picture, place.label)
+            height, width = image_size(picture, place.label)
+            camera_hw = (float(height), float(width))
         builder.add(place, picture, c2w, intrinsics, camera_hw)
     return builder.build()

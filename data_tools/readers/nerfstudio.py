@@ -65,7 +65,7 @@ def _intrinsics(
     if "w" in values or "h" in values:
         width, height = place.number("w", positive=True), place.number("h", positive=True)
     else:
-        height, width = image_size(picture, place.label)
+        height, width = (float(size) for size in image_size(picture, place.label))
     focal: dict[str, float] = {}
     for axis, size in (("x", width), ("y", height)):
         if f"fl_{axis}" in values:
