@@ -30,6 +30,7 @@ from nvs_app.model.state import FastWeights, SceneState
 
 RAY_CHANNELS = 9
 INPUT_CHANNELS = RAY_CHANNELS + 3
+WRITE_SLOTS = 8
 
 
 def patchify(x: Float[Tensor, "b v c h w"], patch: int) -> Float[Tensor, "b v n f"]:
@@ -163,16 +164,17 @@ class LaCT(nn.Module):
     ) -> Float[Tensor, "b t 3 h w"]:
         """encode + decode in one pass, for training: pictures of the target cameras [b, t].
 
-        Inside the blocks only the number of writing tokens depends on v once v + t is fixed; it is marked as
-        dynamic, so that one compilation serves every split.
+        Compiled blocks want few shapes: the views that may write are rounded up to a multiple of `WRITE_SLOTS`,
+        those beyond v with weight 0, so that two compilations serve every split of sixteen views.
         """
         cameras = Cameras.cat([context, target], dim=1)
         v = images.shape[1]
         x = torch.cat([self.embed(images, context), self.embed(None, target)], dim=1)
         turns = self.turns(cameras)
         tokens_per_view = x.shape[2]
-        weight = torch.ones(v * tokens_per_view, 1, device=x.device)
-        torch._dynamo.maybe_mark_dynamic(weight, 0)
+        slots = min(-(-v // WRITE_SLOTS) * WRITE_SLOTS, cameras.shape[1])
+        weight = torch.zeros(slots * tokens_per_view, 1, device=x.device)
+        weight[: v * tokens_per_view] = 1
         for block in self.blocks:
             if self.activation_checkpointing and torch.is_grad_enabled():
                 x = checkpoint(block, x, weight, turns, use_reentrant=False)
