@@ -191,11 +191,11 @@ class _Layout:
     @property
     def radius(self) -> Tensor:
         # Turning in the middle of a room: on a circle small enough not to meet its walls.
-        return self._offset.norm(dim=-1).median() * (0.25 if self.kind == OUTWARD else 1.0)
+        return median(self._offset.norm(dim=-1)) * (0.25 if self.kind == OUTWARD else 1.0)
 
     @property
     def elevation(self) -> Tensor:
-        return _elevations(self._sight).median().clamp(math.radians(-80), math.radians(80))
+        return median(_elevations(self._sight)).clamp(math.radians(-80), math.radians(80))
 
     @property
     def elevation_range(self) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras, look_at
@@ -269,3 +270,21 @@ def test_batches_equal_single_scenes() -> None:
 def test_unknown_preset() -> None:
     with pytest.raises(NVSError, match="'best': unknown, expected one of auto, object, scene, none"):
         normalize_context(torch.eye(4)[None], "best")
+
+
+@pytest.mark.parametrize("preset", ["auto", "scene", "object"])
+def test_nothing_waits_for_the_device(preset: str) -> None:
+    """Training calls it on every batch: few operations, none that reads a value back or copies one over."""
+    seen: list[str] = []
+
+    class Record(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            seen.append(str(func))
+            return func(*args, **(kwargs or {}))
+
+    c2w = captures()["ring"].float().expand(4, -1, -1, -1)
+    with Record():
+        normalize_context(c2w, preset)
+    waiting = ("_local_scalar_dense", "nonzero", "lift_fresh", "is_nonzero", "masked_select", "index.Tensor")
+    assert not [name for name in seen if any(word in name for word in waiting)]
+    assert len(seen) < 900

@@ -126,6 +126,7 @@ def drop(key: str):
 
 
 MATRIX = opencv_to_opengl(C2W[2]).tolist()
+MISFIT = "another shape, so the camera cannot belong to it"
 WHY = "(its 3x3 part is singular, scaled or sheared)"
 OUTSIDE = "file_path leads out of the scene's folder; copy the picture into it"
 FRAME = "scene/transforms.json: frame 2 (images/002.png): "
@@ -177,8 +178,7 @@ FRAME = "scene/transforms.json: frame 2 (images/002.png): "
         (set_frame(w=0), FRAME + "w is 0, expected a positive number"),
         (
             lambda c: [c.pop(k) for k in ("fl_x", "fl_y")],
-            "scene/transforms.json: frame 0 (images/000.png): "
-            + "no focal length, expected fl_x (pixels) or camera_angle_x (radians)",
+            FRAME.replace("2", "0") + "no focal length, expected fl_x (pixels) or camera_angle_x (radians)",
         ),
         (
             lambda c: (c.pop("fl_x"), c.update(camera_angle_x=50)),
@@ -262,8 +262,7 @@ def test_lact(scene_folder, wrapped) -> None:
         ({"cy": "6"}, 'frame 1 (images/001.png): cy is "6", expected a number'),
         (
             {"w": 32},
-            "frame 1 (images/001.png): the picture is 16x12 but its camera 32x12: "
-            + "another shape, so the camera cannot belong to it",
+            f"frame 1 (images/001.png): the picture is 16x12 but its camera 32x12: {MISFIT}",
         ),
         ({"file_path": "a/b"}, "frame 1 (a/b): the picture file does not exist"),
     ],
