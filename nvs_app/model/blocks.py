@@ -41,7 +41,10 @@ class ViewAttention(nn.Module):
         self.k_norm = nn.RMSNorm(self.head_dim)
 
     def forward(self, x: Float[Tensor, "bv n c"], turns: Turns = None) -> Float[Tensor, "bv n c"]:
-        q, k, v = self.to_qkv(x).unflatten(-1, (3, -1, self.head_dim)).permute(2, 0, 3, 1, 4).unbind(0)
+        q, k, v = (
+            F.linear(x, weight).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+            for weight in self.to_qkv.weight.chunk(3)
+        )
         q, k = self.q_norm(q), self.k_norm(k)
         if turns is not None:
             q, k = rotate(q, *turns), rotate(k, *turns)

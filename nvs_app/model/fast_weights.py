@@ -174,19 +174,28 @@ class FastWeightLayer(nn.Module):
         """The learned starting weights, for a batch of scenes."""
         return FastWeights(*(w[None].expand(batch, -1, -1, -1) for w in (self.w0, self.w1, self.w2)))
 
-    def queries_keys_values(
+    def _project(self, x: Tensor, which: int) -> Float[Tensor, "b h n d"]:
+        # One product each for q, k and v: tokens that only read need no k and v.
+        weight = self.to_qkv.weight.chunk(3)[which]
+        return F.silu(F.linear(x, weight)).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+    def queries(self, x: Float[Tensor, "b n c"], turns: Turns) -> Float[Tensor, "b h n d"]:
+        """q, of unit length, turned by the ray phases."""
+        return self._unit(self._project(x, 0), turns)
+
+    def keys_values(
         self, x: Float[Tensor, "b n c"], turns: Turns
-    ) -> tuple[Float[Tensor, "b h n d"], Float[Tensor, "b h n d"], Float[Tensor, "b h n d"]]:
-        """q and k of unit length (turned by the ray phases), v."""
-        qkv = F.silu(self.to_qkv(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        q, k, v = qkv.unbind(0)
-        q = q / (q.norm(dim=-1, keepdim=True) + 1e-5)
-        k = k / (k.norm(dim=-1, keepdim=True) + 1e-5)
-        if turns is not None:
-            q, k = rotate(q, *turns), rotate(k, *turns)
-            if self.turn_value:
-                v = rotate(v, *turns)
-        return q.to(v.dtype), k.to(v.dtype), v
+    ) -> tuple[Float[Tensor, "b h n d"], Float[Tensor, "b h n d"]]:
+        """k, of unit length, turned by the ray phases, and v."""
+        k, v = self._unit(self._project(x, 1), turns), self._project(x, 2)
+        if turns is not None and self.turn_value:
+            v = rotate(v, *turns)
+        return k, v
+
+    @staticmethod
+    def _unit(x: Tensor, turns: Turns) -> Tensor:
+        unit = x / (x.norm(dim=-1, keepdim=True) + 1e-5)
+        return (unit if turns is None else rotate(unit, *turns)).to(x.dtype)
 
     def learning_rates(self, x: Float[Tensor, "b n c"]) -> Float[Tensor, "3 b h n 1"]:
         """softplus(linear + softplus^-1(base)), in float32 also under autocast."""
@@ -196,7 +205,7 @@ class FastWeightLayer(nn.Module):
 
     def gradient(self, x: Float[Tensor, "b n c"], turns: Turns, hidden_turns: Turns) -> FastWeights:
         """The step direction that the tokens x ask for."""
-        _, k, v = self.queries_keys_values(x, turns)
+        k, v = self.keys_values(x, turns)
         return fast_weight_gradient(self.initial(x.shape[0]), k, v, self.learning_rates(x), hidden_turns)
 
     def step(self, gradient: FastWeights) -> FastWeights:
@@ -208,10 +217,7 @@ class FastWeightLayer(nn.Module):
         self, x: Float[Tensor, "b n c"], weights: FastWeights, turns: Turns, hidden_turns: Turns
     ) -> Float[Tensor, "b n c"]:
         """What the tokens x find in the fast weights."""
-        q, _, _ = self.queries_keys_values(x, turns)
-        return self._output(q, weights, turns, hidden_turns)
-
-    def _output(self, q: Tensor, weights: FastWeights, turns: Turns, hidden_turns: Turns) -> Tensor:
+        q = self.queries(x, turns)
         found = apply_fast_weights(weights, q, hidden_turns)
         if turns is not None and self.turn_value:
             found = rotate(found, *turns, inverse=True)
@@ -222,14 +228,18 @@ class FastWeightLayer(nn.Module):
         self, x: Float[Tensor, "b n c"], weight: Float[Tensor, "m 1"], turns: Turns, hidden_turns: Turns
     ) -> Float[Tensor, "b n c"]:
         """Write with the first m tokens, their learning rates times `weight`; read with all (training)."""
-        q, k, v = self.queries_keys_values(x, turns)
-        written = weight.shape[0]
-        lr = self.learning_rates(x[:, :written]) * weight
-        if hidden_turns is None:
-            first_turns = None
-        else:
-            first_turns = hidden_turns[0][..., :written, :], hidden_turns[1][..., :written, :]
+        first = x[:, : weight.shape[0]]
+        k, v = self.keys_values(first, _first(turns, weight.shape[0]))
         gradient = fast_weight_gradient(
-            self.initial(x.shape[0]), k[..., :written, :], v[..., :written, :], lr, first_turns
+            self.initial(x.shape[0]),
+            k,
+            v,
+            self.learning_rates(first) * weight,
+            _first(hidden_turns, weight.shape[0]),
         )
-        return self._output(q, self.step(gradient), turns, hidden_turns)
+        return self.read(x, self.step(gradient), turns, hidden_turns)
+
+
+def _first(turns: Turns, count: int) -> Turns:
+    """The turns of the first tokens."""
+    return None if turns is None else (turns[0][..., :count, :], turns[1][..., :count, :])

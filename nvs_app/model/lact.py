@@ -88,15 +88,16 @@ class LaCT(nn.Module):
         config = self.config
         if not config.rotary_parts:
             return RayTurns()
-        with torch.autocast(device_type=cameras.c2w.device.type, enabled=False):
+        device = cameras.c2w.device.type
+        # bfloat16 halves the traffic of a pass that autocast computes in bfloat16 anyway.
+        dtype = torch.bfloat16 if torch.is_autocast_enabled(device) else torch.float32
+        with torch.autocast(device_type=device, enabled=False):
             coordinates = ray_coordinates(cameras, config.patch)
 
             def turn(coordinates: Tensor, width: int) -> tuple[Tensor, Tensor]:
                 angle = phases(
                     coordinates, width // 2, config.rotary_min_frequency, config.rotary_max_frequency
                 )
-                # bfloat16 halves the traffic of a pass that autocast computes in bfloat16 anyway.
-                dtype = torch.bfloat16 if torch.is_autocast_enabled(angle.device.type) else torch.float32
                 return angle.cos().to(dtype)[:, None], angle.sin().to(dtype)[:, None]
 
             flat = coordinates.flatten(1, 2)
