@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,15 @@ REPO = HERE.parents[1]
 def cheap_scenes(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (sources, train):
         monkeypatch.setattr(module, "make_procedural", lambda plan, device, seed: fake_procedural)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tiny operations on several threads of a busy machine wait for each other most of the time."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def records(out: Path, kind: str = "train") -> list[dict[str, Any]]:
@@ -74,7 +84,7 @@ def test_loss_falls_and_the_checkpoint_loads(tmp_path: Path) -> None:
 
 def test_resume_continues_exactly(tmp_path: Path) -> None:
     scene = make_scene(tmp_path / "scene")
-    options: dict[str, Any] = {"steps": 6, "data": f"procedural=2,{scene}=1", "resolutions": "16:0,24:0.6"}
+    options: dict[str, Any] = {"steps": 6, "data": f"procedural=2,{scene}=1", "resolutions": "16:0,24:0.6", "scenes": "16=4,24=3"}
     whole = tiny_config(tmp_path / "whole", **options)
     train.run(whole)
     parts = tiny_config(tmp_path / "parts", **options)
