@@ -84,7 +84,9 @@ def test_loss_falls_and_the_checkpoint_loads(tmp_path: Path) -> None:
 
 def test_resume_continues_exactly(tmp_path: Path) -> None:
     scene = make_scene(tmp_path / "scene")
-    options: dict[str, Any] = {"steps": 6, "data": f"procedural=2,{scene}=1", "resolutions": "16:0,24:0.6", "scenes": "16=4,24=3"}
+    options: dict[str, Any] = {
+        "steps": 6, "data": f"procedural=2,{scene}=1", "resolutions": "16:0,24:0.6", "scenes": "16=4,24=3",
+    }
     whole = tiny_config(tmp_path / "whole", **options)
     train.run(whole)
     parts = tiny_config(tmp_path / "parts", **options)
