@@ -1,0 +1,104 @@
+"""All textures of a source in one flat array of packed texels with their mip levels.
+
+Textures are numbered: generated tiles first, then real surfaces, then the atlases of the scanned objects.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from data_tools.procedural.tiles import FAMILIES, TILE_SIZE, make_tiles, tile_keys
+
+LEVELS = 5
+"""Mip levels of a texture that repeats."""
+ATLAS_LEVELS = 2
+"""Atlases have gutters of two pixels: deeper levels would mix neighbouring charts."""
+NUM_TILES = 64 * len(FAMILIES)
+
+
+def pack(image: Tensor) -> Tensor:
+    """uint8 [n, 3, H, W] -> int32 texels [n, H, W], red in the low byte: one gather reads all channels."""
+    r, g, b = image.to(torch.int32).unbind(1)
+    return r | g << 8 | b << 16
+
+
+def _levels(image: Tensor, count: int) -> list[Tensor]:
+    """Box-filtered pyramid of uint8 [n, 3, H, W], each level flattened to int32 [n, h * w]."""
+    levels = [pack(image).flatten(1)]
+    current = image.to(torch.float32)
+    for _ in range(count - 1):
+        current = F.adaptive_avg_pool2d(current, (max(1, current.shape[2] // 2), max(1, current.shape[3] // 2)))
+        levels.append(pack((current + 0.5).to(torch.uint8)).flatten(1))
+    return levels
+
+
+class TextureBank:
+    """Texels of all textures.
+
+    Attributes:
+        texels: int32 [total], packed RGB.
+        table: int32 [textures, 8]: start of each of the five levels, width, height, 1 where it repeats (else clamped).
+        num_real: real surfaces, numbered from ``NUM_TILES``; atlas j has number ``NUM_TILES + num_real + j``.
+    """
+
+    def __init__(self, device: torch.device, seed: int, surfaces: list[Tensor], atlases: list[Tensor]) -> None:
+        """Surfaces and atlases: uint8 [3, H, W] on the CPU. Tiles are made now on a GPU, when first used on a CPU."""
+        self.device, self.seed, self.num_real = device, seed, len(surfaces)
+        sides = [TILE_SIZE >> level for level in range(LEVELS)]
+        self._tile_texels = sum(side * side for side in sides)
+        images: list[Tensor] = []
+        starts: list[list[int]] = []
+        end = NUM_TILES * self._tile_texels
+        for group, count in ((surfaces, LEVELS), (atlases, ATLAS_LEVELS)):
+            for image in group:
+                levels = _levels(image[None], count)
+                row = []
+                for level in levels:
+                    row.append(end)
+                    end += level.shape[1]
+                    images.append(level[0])
+                row += [row[-1]] * (LEVELS - count)
+                starts.append([*row, image.shape[2], image.shape[1], int(count == LEVELS)])
+        first = np.cumsum([0, *[side * side for side in sides[:-1]]])
+        tiles = [[*(first + t * self._tile_texels), TILE_SIZE, TILE_SIZE, 1] for t in range(NUM_TILES)]
+        self.table = torch.tensor(np.array(tiles + starts), dtype=torch.int32).to(device)
+        self.texels = torch.zeros(end, dtype=torch.int32, device=device)
+        if images:
+            self.texels[NUM_TILES * self._tile_texels :] = torch.cat(images).to(device)
+        self._made = torch.zeros(NUM_TILES, dtype=torch.bool)
+        if device.type != "cpu":
+            for start in range(0, NUM_TILES, 32 * len(FAMILIES)):
+                self._make(torch.arange(start, min(NUM_TILES, start + 32 * len(FAMILIES))))
+
+    def ensure(self, textures: Tensor) -> None:
+        """Make the generated tiles among these texture numbers; a no-op on a GPU, where all exist already."""
+        if self.device.type == "cpu":
+            numbers = torch.unique(textures)
+            numbers = numbers[numbers < NUM_TILES]
+            self._make(numbers[~self._made[numbers]])
+
+    def _make(self, numbers: Tensor) -> None:
+        texels = self.texels[: NUM_TILES * self._tile_texels].view(NUM_TILES, -1)
+        for family in range(len(FAMILIES)):
+            chosen = numbers[numbers % len(FAMILIES) == family]
+            if len(chosen):
+                chosen = chosen.to(self.device)
+                tiles = make_tiles(family, tile_keys(self.seed, chosen))
+                texels[chosen] = torch.cat(_levels(tiles, LEVELS), 1)
+        self._made[numbers] = True
+
+
+def read_surfaces(folder: Path) -> list[Tensor]:
+    """The pictures of a folder as uint8 [3, H, W], in the order of their names."""
+    surfaces = []
+    for path in sorted(folder.glob("*.jpg")):
+        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        if image is not None:
+            surfaces.append(torch.from_numpy(np.ascontiguousarray(image[..., ::-1])).permute(2, 0, 1).contiguous())
+    return surfaces

@@ -1,0 +1,168 @@
+"""Deferred shading: one pass over the samples, from triangle keys to linear RGB.
+
+The function is pointwise with gathers, so ``torch.compile`` makes few kernels of it; on a CPU it runs as it is.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from data_tools.procedural.rasterize import EMPTY
+
+SHADOW_TAPS = ((-0.94, -0.4), (0.94, -0.77), (-0.09, -0.93), (0.34, 0.29), (-0.64, 0.75), (0.5, 0.9), (-0.2, -0.1), (0.95, 0.2))
+
+
+def shade(
+    keys: Tensor, view_rows: Tensor, view_scene: Tensor, rows: Tensor, piece: Tensor, texture: Tensor, material: Tensor,
+    table: Tensor, texels: Tensor, lights: Tensor, shadow_camera: Tensor, shadow_depth: Tensor,
+) -> Tensor:  # fmt: skip
+    """Colours of all samples.
+
+    Args:
+        keys: int64 [n, h, w] from the rasteriser, n views.
+        view_rows: [n, 16]: c2w rows (12), then fx, fy, cx, cy in samples.
+        view_scene: int64 [n].
+        rows: [f, ROW] (``soup.shading_rows``); piece: int64 [f].
+        texture: int64 [p]; material: [p, MATERIAL_FIELDS]; table, texels: of the bank.
+        lights: [s, LIGHT_FIELDS].
+        shadow_camera: [s, 16]: w2c rows of the lamp's camera and its intrinsics; shadow_depth: [s, r, r].
+
+    Returns:
+        Linear RGB in [0, 1], [n, 3, h, w].
+    """
+    n, height, width = keys.shape
+    hit = keys != EMPTY
+    face = torch.where(hit, keys & 0xFFFFFFFF, 0)
+    scene = view_scene[:, None, None].expand(n, height, width)
+
+    def view(k: int) -> Tensor:
+        return view_rows[:, k][:, None, None]
+
+    x = (torch.arange(width, device=keys.device) + 0.5 - view(14)) / view(12)
+    y = (torch.arange(height, device=keys.device)[:, None] + 0.5 - view(15)) / view(13)
+    d = [view(4 * k) * x + view(4 * k + 1) * y + view(4 * k + 2) for k in range(3)]
+    eye = [view(4 * k + 3) for k in range(3)]
+
+    # Barycentric weights from the ray: d . (v_j - o) x (v_k - o).
+    v = [[rows[face, 3 * c + k] - eye[k] for k in range(3)] for c in range(3)]
+    weight = [_dot(d, _cross(v[1], v[2])), _dot(d, _cross(v[2], v[0])), _dot(d, _cross(v[0], v[1]))]
+    total = weight[0] + weight[1] + weight[2]
+    total = torch.where(total.abs() < 1e-20, 1.0, total)
+    weight = [(w / total).clamp(0.0, 1.0) for w in weight]
+
+    def mixed(first: int, step: int) -> Tensor:
+        return sum(weight[c] * rows[face, first + step * c] for c in range(3))
+
+    position = [sum(weight[c] * v[c][k] for c in range(3)) + eye[k] for k in range(3)]
+    normal = _unit([mixed(9 + k, 3) for k in range(3)])
+    toward = _unit([-component for component in d])
+    facing = _dot(normal, toward)
+    normal = [torch.where(facing < 0, -component, component) for component in normal]
+    depth = _dot([p - e for p, e in zip(position, eye, strict=True)], [view(2), view(6), view(10)]).clamp_min(1e-3)
+
+    part = piece[face]
+    number = texture[part]
+    footprint = rows[face, 24] * depth / view(12) / facing.abs().clamp_min(0.12).sqrt()
+    level = (torch.log2(footprint.clamp_min(1e-6)) + 0.4).floor().clamp(0.0, 4.0).to(torch.int64)
+    texel = _fetch(texels, table, number, level, mixed(18, 2), mixed(19, 2))
+
+    def look(k: int) -> Tensor:
+        return material[part, k]
+
+    def light(k: int) -> Tensor:
+        return lights[scene, k]
+
+    albedo = []
+    for k in range(3):
+        value = sum(look(3 * k + c) * texel[c] for c in range(3)) + look(9 + k)
+        # The coding of pictures is close to a square root: light adds up in squares.
+        albedo.append(value.clamp(0.0, 1.0).square())
+
+    sky = mixed(25, 1)
+    up = 0.5 + 0.5 * normal[2]
+    to_key = _unit([light(6 + k) - position[k] for k in range(3)])
+    visible = 1.0 - light(18) * _shadow(position, normal, to_key, shadow_camera, shadow_depth, scene, light(19))
+    key = _dot(normal, to_key).clamp_min(0.0) * visible
+    fill_direction = [light(12 + k) for k in range(3)]
+    fill = (0.5 + 0.5 * _dot(normal, fill_direction)) * (0.4 + 0.6 * sky)
+    shine = look(12) * (0.25 + 0.75 * (1.0 - facing.abs().clamp_max(1.0)) ** 3)
+    gloss = look(13)
+    half_key = _unit([a + b for a, b in zip(to_key, toward, strict=True)])
+    half_fill = _unit([a + b for a, b in zip(fill_direction, toward, strict=True)])
+    bright_key = shine * visible * _dot(normal, half_key).clamp_min(0.0) ** gloss * (1.0 + gloss * 0.08)
+    bright_fill = shine * _dot(normal, half_fill).clamp_min(0.0) ** gloss * (1.0 + gloss * 0.08)
+    colour = []
+    for k in range(3):
+        ambient = (light(3 + k) + (light(k) - light(3 + k)) * up) * sky
+        diffuse = albedo[k] * (ambient + light(9 + k) * key + light(15 + k) * fill + look(14) * 0.8)
+        value = diffuse + light(9 + k) * bright_key + (light(15 + k) + 0.3 * light(k)) * bright_fill
+        colour.append(torch.where(hit, (value * light(23)).clamp(0.0, 1.0), light(20 + k)))
+    return torch.stack(colour, 1)
+
+
+def _dot(a: list[Tensor], b: list[Tensor]) -> Tensor:
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+
+
+def _cross(a: list[Tensor], b: list[Tensor]) -> list[Tensor]:
+    return [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]]
+
+
+def _unit(a: list[Tensor]) -> list[Tensor]:
+    scale = _dot(a, a).clamp_min(1e-20).rsqrt()
+    return [component * scale for component in a]
+
+
+def _fetch(texels: Tensor, table: Tensor, number: Tensor, level: Tensor, u: Tensor, v: Tensor) -> list[Tensor]:
+    """Bilinear texels of one mip level: three channels in [0, 1]."""
+    start = table[number, level].to(torch.int64)
+    repeats = table[number, 7] > 0
+    # The atlases' last level is stored for all deeper ones.
+    level = torch.where(repeats, level, level.clamp_max(1))
+    w, h = table[number, 5].to(torch.int64) >> level, table[number, 6].to(torch.int64) >> level
+    w, h = w.clamp_min(1), h.clamp_min(1)
+    u = torch.where(repeats, u - u.floor(), u.clamp(0.0, 1.0)) * w - 0.5
+    v = torch.where(repeats, v - v.floor(), v.clamp(0.0, 1.0)) * h - 0.5
+    x0, y0 = u.floor(), v.floor()
+    fx, fy = u - x0, v - y0
+
+    def inside(i: Tensor, size: Tensor) -> Tensor:
+        wrapped = torch.where(i < 0, i + size, torch.where(i >= size, i - size, i))
+        return torch.where(repeats, wrapped, torch.minimum(i.clamp_min(0), size - 1))
+
+    x0, y0 = x0.to(torch.int64), y0.to(torch.int64)
+    x1, y1 = inside(x0 + 1, w), inside(y0 + 1, h)
+    x0, y0 = inside(x0, w), inside(y0, h)
+    taps = [texels[start + yy * w + xx] for yy in (y0, y1) for xx in (x0, x1)]
+    weights = [(1 - fx) * (1 - fy), fx * (1 - fy), (1 - fx) * fy, fx * fy]
+    return [
+        sum(weight * ((tap >> (8 * k)) & 255) for tap, weight in zip(taps, weights, strict=True)) * (1.0 / 255.0)
+        for k in range(3)
+    ]
+
+
+def _shadow(
+    position: list[Tensor], normal: list[Tensor], to_key: list[Tensor], camera: Tensor, depth: Tensor, scene: Tensor,
+    blur: Tensor,
+) -> Tensor:  # fmt: skip
+    """Share of the taps around the point that lie in shadow; [n, h, w]."""
+    side = depth.shape[-1]
+    flat = depth.reshape(-1)
+
+    def cam(k: int) -> Tensor:
+        return camera[scene, k]
+
+    local = [sum(cam(4 * r + k) * position[k] for k in range(3)) + cam(4 * r + 3) for r in range(3)]
+    z = local[2].clamp_min(1e-3)
+    x, y = local[0] / z * cam(12) + cam(14), local[1] / z * cam(13) + cam(15)
+    slope = _dot(normal, to_key).clamp(0.05, 1.0)
+    # A texel's width times the slope, for the blur's reach, keeps a surface from shadowing itself.
+    bias = z / cam(12) * (1.5 + blur) * (0.6 + (1.0 - slope * slope).sqrt() / slope).clamp_max(6.0)
+    dark = 0.0
+    for dx, dy in SHADOW_TAPS:
+        px = (x + dx * blur).clamp(0, side - 1).to(torch.int64)
+        py = (y + dy * blur).clamp(0, side - 1).to(torch.int64)
+        dark = dark + (z - bias > flat[(scene * side + py) * side + px]).to(torch.float32)
+    inside = (x >= 0) & (x < side) & (y >= 0) & (y < side) & (local[2] > 1e-2)
+    return torch.where(inside, dark / len(SHADOW_TAPS), 0.0)

@@ -1,0 +1,185 @@
+"""Parametric solids on six grid patches: boxes, balls, lathes, tori, with bends, bumps, cuts and lattices.
+
+One function, ``surface``, maps (patch, a, b) to a point for a whole batch of pieces; normals are its finite
+differences, so that every deformation is shaded right. A piece's shape is one row of numbers (``SHAPE_FIELDS``).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+SHAPE_FIELDS = (
+    "family",  # 0 ball of a p-norm (cube, rounded box, sphere, octahedron), 1 lathe, 2 torus
+    "power",  # p of the ball, or of the lathe's cross-section (2 round, large square)
+    "taper",  # lathe: radius at the top relative to the bottom; 1 straight, 0 cone
+    "bulge",  # lathe: added radius in the middle
+    "wave",  # lathe: amplitude of the profile's waves
+    "waves",  # their number
+    "tube",  # torus: radius of the tube, the ring's outer radius being 1
+    "arc",  # torus: share of the full turn
+    "twist",  # radians from the bottom to the top
+    "bend_x",  # sideways shift, quadratic in z
+    "bend_y",
+    "flare",  # scale of x and y at the top minus one, for any family
+    "bump",  # amplitude of the displacement
+    "bump_scale",  # its frequency
+    "bump_sharp",  # 0 smooth, towards 1 plateaus
+    "bump_phase",
+    "cut",  # 0 none, 1 ball, 2 box
+    "cut_x",
+    "cut_y",
+    "cut_z",
+    "cut_size",
+    "lattice",  # 0 none, else keep each m-th grid line's cells
+)
+INDEX = {name: number for number, name in enumerate(SHAPE_FIELDS)}
+GRID_SIDES = (3, 8, 12)
+"""Quads along a patch side of the three levels of detail."""
+
+
+def plain_shape(*shape: int, device: torch.device) -> Tensor:
+    """Rows of unit cubes, [*shape, fields]; set the fields to vary."""
+    values = torch.zeros(*shape, len(SHAPE_FIELDS), device=device)
+    values[..., INDEX["power"]] = 64.0
+    values[..., INDEX["taper"]] = 1.0
+    values[..., INDEX["arc"]] = 1.0
+    values[..., INDEX["tube"]] = 0.3
+    return values
+
+
+def _cube_point(patch: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Points of the cube's surface; patches 0-3 go around z, 4 is the top and 5 the bottom. -> [..., 3]."""
+    one = torch.ones_like(a)
+    x = torch.where(patch == 0, one, torch.where(patch == 1, -a, torch.where(patch == 2, -one, a)))
+    y = torch.where(patch == 0, a, torch.where(patch == 1, one, torch.where(patch == 2, -a, -one)))
+    z = torch.where(patch == 4, one, torch.where(patch == 5, -one, b))
+    cap = patch >= 4
+    return torch.stack([torch.where(cap, a, x), torch.where(cap, b, y), z], -1)
+
+
+def surface(shape: Tensor, patch: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Points on the pieces' surfaces.
+
+    Args:
+        shape: [p, 1, fields].
+        patch: int64 [k]; a, b: [k], patch coordinates in [-1, 1].
+
+    Returns:
+        [p, k, 3], within about the cube [-1, 1]^3.
+    """
+    f = {name: shape[..., number] for name, number in INDEX.items()}
+    cube = _cube_point(patch, a, b)[None]
+    x, y, z = cube.unbind(-1)
+    power = f["power"].clamp_min(0.5)
+
+    length = (cube.abs().clamp_min(1e-6) ** power[..., None]).sum(-1) ** (1.0 / power)
+    flat = power >= 60.0
+    ball = cube / torch.where(flat, 1.0, length)[..., None]
+
+    # Relative to the larger of x and y: the cap's middle has both zero.
+    reach = torch.maximum(x.abs(), y.abs()).clamp_min(1e-6)
+    section = (x.abs() / reach).clamp_min(1e-6) ** power + (y.abs() / reach).clamp_min(1e-6) ** power
+    section = section.clamp_min(1.0) ** (1.0 / power)
+    height = 0.5 * (z + 1.0)
+    profile = 1.0 + (f["taper"] - 1.0) * height + f["bulge"] * (1.0 - z * z)
+    profile = (profile + f["wave"] * torch.sin(f["waves"] * math.pi * z)).clamp_min(0.0)
+    ratio = profile / torch.where(flat, 1.0, section)
+    lathe = torch.stack([x * ratio, y * ratio, z.expand_as(ratio)], -1)
+
+    around = 2.0 * math.pi * f["arc"] * (patch + 0.5 * (a + 1.0)) / 6.0
+    inner = 1.0 - f["tube"] + f["tube"] * torch.cos(math.pi * b)
+    torus = torch.stack([inner * torch.cos(around), inner * torch.sin(around), f["tube"] * torch.sin(math.pi * b)], -1)
+
+    family = f["family"][..., None]
+    point = torch.where(family < 0.5, ball, torch.where(family < 1.5, lathe, torus))
+    point = _cut(point, f)
+    bump = _bump_field(point, f)
+    core = torch.stack([torch.cos(around), torch.sin(around), torch.zeros_like(around)], -1) * (1 - f["tube"])[..., None]
+    outward = point - torch.where(family < 1.5, torch.zeros_like(core), core)
+    point = point + outward / outward.norm(dim=-1, keepdim=True).clamp_min(1e-4) * bump[..., None]
+
+    x, y, z = point.unbind(-1)
+    scale = 1.0 + f["flare"] * 0.5 * (z + 1.0)
+    angle = f["twist"] * 0.5 * z
+    c, s = torch.cos(angle) * scale, torch.sin(angle) * scale
+    return torch.stack([c * x - s * y + f["bend_x"] * z * z, s * x + c * y + f["bend_y"] * z * z, z], -1)
+
+
+def _bump_field(point: Tensor, f: dict[str, Tensor]) -> Tensor:
+    """A smooth field of four plane waves, made into plateaus where asked; [p, k]."""
+    total = 0.0
+    for k in range(4):
+        phase = f["bump_phase"] * (1.0 + 0.37 * k)
+        direction = torch.stack([torch.sin(phase), torch.sin(phase * 1.7 + 2.0), torch.sin(phase * 2.3 + 4.0)], -1)
+        angle = (point * direction).sum(-1) * f["bump_scale"] * (1.0 + 0.45 * k) + phase * 5.0
+        total = total + torch.sin(angle) / (1.0 + 0.4 * k)
+    total = total / 1.6
+    plateau = torch.tanh(total * 6.0)
+    return f["bump"] * (total + (plateau - total) * f["bump_sharp"])
+
+
+def _cut(point: Tensor, f: dict[str, Tensor]) -> Tensor:
+    """Subtract a ball or box: points inside it slide towards the piece's centre until they leave it.
+
+    Exact for a star-shaped piece with its centre outside the cutter.
+    """
+    centre = torch.stack([f["cut_x"], f["cut_y"], f["cut_z"]], -1)
+    size = f["cut_size"][..., None].clamp_min(1e-3)
+    along = (point * centre).sum(-1)
+    square = (point * point).sum(-1).clamp_min(1e-8)
+    root = along * along - square * ((centre * centre).sum(-1) - size[..., 0] ** 2)
+    ball_in = (along - root.clamp_min(0).sqrt()) / square
+    ball_out = (along + root.clamp_min(0).sqrt()) / square
+    safe = torch.where(point.abs() < 1e-5, 1e-5, point)
+    one, two = (centre - size) / safe, (centre + size) / safe
+    box_in, box_out = torch.minimum(one, two).amax(-1), torch.maximum(one, two).amin(-1)
+    box = f["cut"] > 1.5
+    enter, leave = torch.where(box, box_in, ball_in), torch.where(box, box_out, ball_out)
+    hit = torch.where(box, box_in < box_out, root > 0) & (enter > 0.05) & (enter < 1.0) & (leave > 1.0)
+    return point * torch.where(hit & (f["cut"] > 0.5), enter, 1.0)[..., None]
+
+
+def grid_topology(side: int, device: torch.device) -> dict[str, Tensor]:
+    """Vertices and triangles of six patches of side x side quads.
+
+    Returns:
+        patch int64 [k], a and b [k]; faces int64 [m, 3]; row and column int64 [m] of each face's quad.
+    """
+    axis = torch.linspace(-1.0, 1.0, side + 1, device=device)
+    number = torch.arange(6 * (side + 1) ** 2, device=device)
+    patch, rest = number // (side + 1) ** 2, number % (side + 1) ** 2
+    quad = torch.arange(6 * side * side, device=device)
+    quad_patch, inner = quad // (side * side), quad % (side * side)
+    row, column = inner // side, inner % side
+    first = quad_patch * (side + 1) ** 2 + row * (side + 1) + column
+    below = first + side + 1
+    lower = torch.stack([first, first + 1, below], -1)
+    upper = torch.stack([first + 1, below + 1, below], -1)
+    return {
+        "patch": patch, "a": axis[rest % (side + 1)], "b": axis[rest // (side + 1)],
+        "faces": torch.stack([lower, upper], 1).reshape(-1, 3),
+        "row": row.repeat_interleave(2), "column": column.repeat_interleave(2),
+    }  # fmt: skip
+
+
+def evaluate(shape: Tensor, grid: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Vertices and the two tangents' cross product (not normalised, outward), each [p, k, 3]."""
+    patch, a, b = grid["patch"], grid["a"], grid["b"]
+    # Step inwards, so that an edge of a cube gets the normal of its own patch.
+    step_a, step_b = torch.where(a > 0, -1e-2, 1e-2), torch.where(b > 0, -1e-2, 1e-2)
+    shape = shape[:, None]
+    point = surface(shape, patch, a, b)
+    du = (surface(shape, patch, a + step_a, b) - point) * step_a.sign()[:, None]
+    dv = (surface(shape, patch, a, b + step_b) - point) * step_b.sign()[:, None]
+    # At a pole (a cone's tip) one tangent vanishes: look a little further in.
+    normal = torch.linalg.cross(du, dv)
+    inner_a, inner_b = a * 0.97, b * 0.97
+    base = surface(shape, patch, inner_a, inner_b)
+    du = surface(shape, patch, inner_a + 1e-2, inner_b) - base
+    dv = surface(shape, patch, inner_a, inner_b + 1e-2) - base
+    inner = torch.linalg.cross(du, dv)
+    weak = (normal * normal).sum(-1, keepdim=True) < 1e-12
+    return point, torch.where(weak, inner, normal)

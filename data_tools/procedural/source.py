@@ -1,0 +1,248 @@
+"""Procedural scenes by number: scene i is a pure function of (seed, i), rendered in batches on the training device.
+
+    source = ProceduralSource("cuda", seed=0, assets=Path("assets"))
+    posed = source.batch(range(8), num_views=16, image_hw=(128, 128))     # uint8 [8, 16, 3, 128, 128]
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from data_tools.procedural.assets import read_assets
+from data_tools.procedural.bank import TextureBank, read_surfaces
+from data_tools.procedural.draws import Draws, scene_keys
+from data_tools.procedural.lights import object_lights, room_lights
+from data_tools.procedural.objects import asset_scene, object_scene
+from data_tools.procedural.pieces import Pieces
+from data_tools.procedural.rasterize import EMPTY, rasterize
+from data_tools.procedural.rooms import room_scene
+from data_tools.procedural.shade import shade
+from data_tools.procedural.soup import Mesher, Soup, shading_rows
+from data_tools.procedural.viewpoints import _look, object_cameras, room_cameras
+from nvs_app.errors import NVSError
+from nvs_app.geometry.cameras import Cameras
+from nvs_app.scenes.posed import PosedImages
+
+KINDS = ("object", "asset", "room")
+DEFAULT_MIX = {"object": 0.35, "asset": 0.3, "room": 0.35}
+SUPERSAMPLING = 2
+SHADOW_SIDE, DOME_SIDE = 256, 128
+DOME = 10
+"""Directions from which the sky is probed."""
+SHELL_SLOTS = 6
+
+
+class ProceduralSource:
+    """Endless synthetic scenes.
+
+    Args:
+        device: where everything is made and kept.
+        seed: the world's seed; another seed gives other scenes.
+        assets: folder with ``objects_pack.npz`` and ``textures/*.jpg``; without it "asset" scenes are "object" ones.
+        mix: relative weights of the kinds "object" (primitives and furniture on white), "asset" (textured scans on
+            white) and "room".
+
+    Raises:
+        NVSError: unknown kind or weights that do not add up to more than 0; assets folder without a pack.
+    """
+
+    def __init__(
+        self, device: torch.device | str, seed: int = 0, assets: Path | None = None, mix: dict[str, float] | None = None
+    ) -> None:
+        self.device = torch.device(device)
+        self.seed = seed
+        self.mix = dict(DEFAULT_MIX if mix is None else mix)
+        unknown = set(self.mix) - set(KINDS)
+        if unknown or min(self.mix.values(), default=0) < 0 or sum(self.mix.values()) <= 0:
+            raise NVSError(f"procedural mix {self.mix}: expected weights >= 0, not all 0, of {', '.join(KINDS)}")
+        self.pack = None if assets is None else read_assets(Path(assets), self.device)
+        surfaces = [] if assets is None else read_surfaces(Path(assets) / "textures")
+        self.bank = TextureBank(self.device, seed, surfaces, [] if self.pack is None else self.pack.atlases)
+        self.mesher = Mesher(self.device, self.pack)
+        compiled = self.device.type == "cuda"
+        self._shade = torch.compile(shade, dynamic=True) if compiled else shade
+        self._chunk_samples = 2**24 if compiled else 2**18
+
+    def kinds_of(self, indices: Sequence[int]) -> list[str]:
+        """The kind of each scene number."""
+        keys = scene_keys(self.seed, torch.as_tensor(list(indices), dtype=torch.int64))
+        picked = Draws(keys, "kind", 1).pick([self.mix.get(kind, 0.0) for kind in KINDS])
+        names = [KINDS[number] for number in picked.tolist()]
+        return [self._available(name) for name in names]
+
+    def _available(self, kind: str) -> str:
+        return "object" if kind == "asset" and self.pack is None else kind
+
+    @torch.no_grad()
+    def batch(
+        self,
+        indices: Sequence[int] | Tensor,
+        num_views: int,
+        image_hw: tuple[int, int] = (128, 128),
+        kinds: Sequence[str] | None = None,
+    ) -> PosedImages:
+        """Render scenes.
+
+        Args:
+            indices: scene numbers, s of them.
+            num_views: v, views of each scene; view j does not depend on v.
+            image_hw: (height, width) in pixels.
+            kinds: the kind of each scene instead of the one its number gives.
+
+        Returns:
+            Images uint8 [s, v, 3, H, W] and cameras [s, v], on the device, in each scene's own frame (z up).
+        """
+        numbers = [int(i) for i in (indices.tolist() if isinstance(indices, Tensor) else indices)]
+        names = self.kinds_of(numbers) if kinds is None else [self._available(kind) for kind in kinds]
+        if not set(names) <= set(KINDS) or len(names) != len(numbers):
+            raise NVSError(f"procedural kinds {names}: expected {len(numbers)} of {', '.join(KINDS)}")
+        keys = scene_keys(self.seed, torch.tensor(numbers, dtype=torch.int64)).to(self.device)
+
+        groups = []
+        for kind in KINDS:
+            members = [position for position, name in enumerate(names) if name == kind]
+            if members:
+                groups.append(self._group(kind, torch.tensor(members, device=self.device), keys, num_views, image_hw))
+        order = torch.cat([group["member"] for group in groups]).argsort()
+        pieces = Pieces.cat([group["pieces"].map(lambda value: value.flatten(0, 1)) for group in groups], 0)
+        scene = torch.cat([g["member"].repeat_interleave(g["pieces"].mesh.shape[1]) for g in groups])
+        casts = torch.cat([group["casts"].flatten() for group in groups])
+
+        def joined(name: str) -> Tensor:
+            return torch.cat([group[name] for group in groups])[order]
+
+        c2w, intrinsics, lights = joined("c2w"), joined("fxfycxcy"), joined("lights")
+        centre, radius, in_room = joined("centre"), joined("radius"), joined("room")
+        soup = self.mesher(pieces, scene)
+        soup = _normalised(soup, in_room, len(numbers))
+        cast = casts[soup.piece].nonzero().squeeze(-1)
+        blockers, blocker_scene = soup.corners[cast], soup.scene[cast]
+        self.bank.ensure(pieces.texture[soup.piece] if self.device.type == "cpu" else pieces.texture)
+        sky = _sky_visibility(soup, blockers, blocker_scene, centre, radius)
+        rows = shading_rows(soup, pieces, self.bank, sky)
+        lamp, lamp_depth = _lamp(blockers, blocker_scene, lights[:, 6:9], centre, radius)
+
+        sample_hw = (image_hw[0] * SUPERSAMPLING, image_hw[1] * SUPERSAMPLING)
+        sample_intrinsics = intrinsics * SUPERSAMPLING
+        hits = rasterize(soup.corners, soup.scene, _inverse(c2w), sample_intrinsics, sample_hw)
+        hits = hits.flatten(0, 1)
+        view_rows = torch.cat([c2w[..., :3, :].flatten(2), sample_intrinsics], -1).flatten(0, 1)
+        view_scene = torch.arange(len(numbers), device=self.device).repeat_interleave(num_views)
+        step = max(1, self._chunk_samples // (sample_hw[0] * sample_hw[1]))
+        images = []
+        for start in range(0, len(hits), step):
+            part = slice(start, start + step)
+            linear = self._shade(
+                hits[part], view_rows[part], view_scene[part], rows, soup.piece, pieces.texture, pieces.material,
+                self.bank.table, self.bank.texels, lights, lamp, lamp_depth,
+            )  # fmt: skip
+            mean = torch.nn.functional.avg_pool2d(linear, SUPERSAMPLING)
+            images.append((mean.sqrt() * 255.0 + 0.5).to(torch.uint8))
+        shape = (len(numbers), num_views, 3, *image_hw)
+        return PosedImages(torch.cat(images).view(shape), Cameras(c2w, intrinsics, image_hw))
+
+    def _group(self, kind: str, member: Tensor, all_keys: Tensor, num_views: int, image_hw: tuple[int, int]) -> dict:
+        """Pieces, cameras and lights of the scenes of one kind."""
+        keys = all_keys[member]
+        count = len(keys)
+        if kind == "room":
+            pieces, layout = room_scene(keys, self.bank, self.pack)
+            cameras = room_cameras(keys, layout, num_views, image_hw)
+            lights = room_lights(keys, layout.half, layout.height, layout.focus)
+            centre, radius = layout.focus, layout.radius * 1.6
+        else:
+            if kind == "asset":
+                assert self.pack is not None
+                pieces = asset_scene(keys, self.bank, self.pack)
+            else:
+                pieces = object_scene(keys, self.bank)
+            cameras = object_cameras(keys, num_views, image_hw)
+            lights = object_lights(keys)
+            centre, radius = torch.zeros(count, 3, device=self.device), torch.full((count,), 1.02, device=self.device)
+        casts = torch.ones_like(pieces.mesh, dtype=torch.bool)
+        casts[:, :SHELL_SLOTS] = kind != "room"  # lamps hang inside the shell, the sky's light comes through it
+        room = torch.full((count,), kind == "room", device=self.device)
+        return {"member": member, "pieces": pieces, "c2w": cameras.c2w, "fxfycxcy": cameras.fxfycxcy, "lights": lights,
+                "centre": centre, "radius": radius, "casts": casts, "room": room}  # fmt: skip
+
+
+def _inverse(c2w: Tensor) -> Tensor:
+    """World to camera [..., 3, 4] of rigid c2w [..., 3 or 4, 4]."""
+    rotation = c2w[..., :3, :3].transpose(-1, -2)
+    return torch.cat([rotation, -(rotation @ c2w[..., :3, 3:])], -1)
+
+
+def _normalised(soup: Soup, in_room: Tensor, scenes: int) -> Soup:
+    """Objects moved to the origin and scaled into the unit ball (rooms stay as they are)."""
+
+    def extreme(values: Tensor, how: str) -> Tensor:
+        start = torch.full((scenes, values.shape[-1]), -math.inf if how == "amax" else math.inf, device=values.device)
+        index = soup.scene[:, None].expand_as(values)
+        return start.scatter_reduce(0, index, values, how)
+
+    low, high = extreme(soup.corners.amin(1), "amin"), extreme(soup.corners.amax(1), "amax")
+    centre = torch.where(in_room[:, None], 0.0, 0.5 * (low + high))
+    centred = soup.corners - centre[soup.scene][:, None]
+    reach = extreme(centred.norm(dim=-1).amax(1, keepdim=True), "amax")
+    scale = torch.where(in_room[:, None], 1.0, 1.0 / reach.clamp_min(1e-6))
+    return Soup(centred * scale[soup.scene][:, None], soup.normals, soup.uvs, soup.piece, soup.scene)
+
+
+def _light_views(eye: Tensor, centre: Tensor, radius: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """Cameras [s, k] at eye [s, k, 3] that see the balls of centre [s, 3] and radius [s]: w2c and intrinsics."""
+    target = centre[:, None].expand_as(eye)
+    c2w = _look(eye, target, torch.zeros_like(eye[..., 0]))
+    distance = (eye - target).norm(dim=-1)
+    sine = (radius[:, None] / distance.clamp_min(1e-3)).clamp(max=0.85)
+    focal = 0.5 * side * (1.0 - sine * sine).sqrt() / sine
+    middle = torch.full_like(focal, 0.5 * side)
+    return _inverse(c2w), torch.stack([focal, focal, middle, middle], -1)
+
+
+def _depth(keys: Tensor) -> Tensor:
+    """Depths of rasteriser keys; empty samples lie far away."""
+    depth = (keys >> 32).to(torch.int32).view(torch.float32)
+    return torch.where(keys == EMPTY, 1e9, depth)
+
+
+def _lamp(blockers: Tensor, scene: Tensor, position: Tensor, centre: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
+    """The shadow map of every scene's lamp: camera rows [s, 16] and depths [s, r, r]."""
+    w2c, intrinsics = _light_views(position[:, None], centre, radius, SHADOW_SIDE)
+    keys = rasterize(blockers, scene, w2c, intrinsics, (SHADOW_SIDE, SHADOW_SIDE))
+    return torch.cat([w2c.flatten(2), intrinsics], -1)[:, 0], _depth(keys)[:, 0]
+
+
+def _sky_visibility(soup: Soup, blockers: Tensor, scene: Tensor, centre: Tensor, radius: Tensor) -> Tensor:
+    """Share of the upper sky that each corner sees, [f, 3]: soft contact shadows, at the price of a few views."""
+    device = centre.device
+    step = torch.arange(DOME, device=device) + 0.5
+    height = 1.0 - step / DOME * 0.95
+    flat, azimuth = (1.0 - height * height).sqrt(), step * (math.pi * (3.0 - math.sqrt(5.0)))
+    direction = torch.stack([flat * torch.cos(azimuth), flat * torch.sin(azimuth), height], -1)
+    eye = centre[:, None] + direction * (radius * 6.0)[:, None, None]
+    w2c, intrinsics = _light_views(eye, centre, radius, DOME_SIDE)
+    depth = _depth(rasterize(blockers, scene, w2c, intrinsics, (DOME_SIDE, DOME_SIDE)))
+    # Corners are moved out along their normals, by about a texel of the maps, to clear their own surface.
+    normal = torch.nn.functional.normalize(soup.normals, dim=-1)
+    texel = (radius * 2.0 / DOME_SIDE)[soup.scene][:, None]
+    open_sky, weights = 0.0, 0.0
+    for k in range(DOME):
+        matrix, camera = w2c[soup.scene, k], intrinsics[soup.scene, k]
+        cosine = (normal * direction[k]).sum(-1)
+        point = soup.corners + normal * (texel * 1.2 * cosine.sign())[..., None]
+        local = torch.einsum("fij,fkj->fki", matrix[..., :3], point) + matrix[:, None, :, 3]
+        z = local[..., 2].clamp_min(1e-3)
+        x = local[..., 0] / z * camera[:, None, 0] + camera[:, None, 2]
+        y = local[..., 1] / z * camera[:, None, 1] + camera[:, None, 3]
+        inside = (x >= 0) & (x < DOME_SIDE) & (y >= 0) & (y < DOME_SIDE)
+        px, py = x.clamp(0, DOME_SIDE - 1).to(torch.int64), y.clamp(0, DOME_SIDE - 1).to(torch.int64)
+        blocked = (z - 1.5 * texel > depth[soup.scene[:, None], k, py, px]) & inside
+        # Either side of a surface may be seen, so grazing and backward directions count a little as well.
+        weight = 0.15 + cosine.abs()
+        open_sky, weights = open_sky + weight * (~blocked), weights + weight
+    return 0.25 + 0.75 * open_sky / weights

@@ -1,0 +1,142 @@
+"""Cameras of the scenes: spheres around objects, hand-held arcs around a table, walks through a room.
+
+The numbers of view j depend on (scene, j) alone: asking for more views adds views and changes none.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from data_tools.procedural.draws import Draws, mix
+from data_tools.procedural.rooms import RoomLayout
+from nvs_app.geometry.cameras import Cameras
+
+CANDIDATES = 4
+
+
+def _view_draws(keys: Tensor, num_views: int, columns: int) -> Draws:
+    views = torch.arange(num_views, device=keys.device)
+    return Draws(mix(keys[:, None] + 0x632BE59B * (views + 1)), "view", columns)
+
+
+def _look(eye: Tensor, target: Tensor, roll: Tensor) -> Tensor:
+    """c2w [*b, 3, 4] with z up, turned by ``roll`` radians about the viewing direction."""
+    forward = torch.nn.functional.normalize(target - eye, dim=-1)
+    up = torch.zeros_like(forward)
+    # Tilted a little off z: straight down still has a definite right.
+    up[..., 1], up[..., 2] = 1e-3, 1.0
+    right = torch.nn.functional.normalize(torch.linalg.cross(forward, up), dim=-1)
+    down = torch.linalg.cross(forward, right)
+    c, s = torch.cos(roll)[..., None], torch.sin(roll)[..., None]
+    return torch.stack([c * right + s * down, c * down - s * right, forward, eye], -1)
+
+
+def _cameras(c2w: Tensor, fov: Tensor, centre: Tensor, image_hw: tuple[int, int]) -> Cameras:
+    """fov: [s, v] radians along the shorter side; centre: [s, v, 2] principal point offset as a share of the size."""
+    height, width = image_hw
+    focal = 0.5 * min(height, width) / torch.tan(0.5 * fov)
+    cx, cy = (0.5 + centre[..., 0]) * width, (0.5 + centre[..., 1]) * height
+    bottom = torch.zeros_like(c2w[..., :1, :])
+    bottom[..., 3] = 1.0
+    return Cameras(torch.cat([c2w, bottom], -2), torch.stack([focal, focal, cx, cy], -1), image_hw)
+
+
+def object_cameras(keys: Tensor, num_views: int, image_hw: tuple[int, int]) -> Cameras:
+    """Around an object inside the unit ball, which fills about 0.5 to 1.1 of the frame."""
+    scene, view = Draws(keys, "cameras", 64), _view_draws(keys, num_views, 48)
+    fov = scene.uniform(low=math.radians(28), high=math.radians(65))
+    fov = torch.where(scene.chance(0.3), math.radians(39.6), fov)  # NeRF-synthetic's
+    fill = scene.uniform(low=0.62, high=1.15)
+    distance = (1.0 / (fill * torch.sin(0.5 * fov))).clamp_min(1.35)
+    varied = scene.chance(0.35)
+    ratio = torch.where(varied[:, None], view.uniform(low=0.85, high=1.25), 1.0)
+    azimuth = view.uniform(high=2 * math.pi)
+    # Mostly from above, evenly over that part of the sphere; a third of the scenes from all sides.
+    lowest = torch.where(scene.chance(0.35), -0.95, torch.where(scene.chance(0.5), -0.3, 0.0))
+    height = lowest[:, None] + (0.97 - lowest[:, None]) * view.uniform()
+    # A ring: products on turntables.
+    ring = scene.chance(0.15)
+    height = torch.where(ring[:, None], scene.uniform(1, low=0.05, high=0.7) + view.normal(std=0.03), height)
+    flat = (1.0 - height * height).clamp_min(0.0).sqrt()
+    direction = torch.stack([flat * torch.cos(azimuth), flat * torch.sin(azimuth), height], -1)
+    eye = direction * (distance[:, None] * ratio)[..., None]
+    aim = torch.stack([view.normal() for _ in range(3)], -1) * (scene.uniform(1, 1, high=0.09) * scene.chance(0.6, 1, 1))
+    roll = view.normal() * (scene.chance(0.12, 1) * 0.15)
+    centre = scene.normal(1, 2, std=0.02) * scene.chance(0.2, 1, 1)
+    shape = (len(keys), num_views)
+    return _cameras(_look(eye, aim, roll), fov[:, None].expand(shape), centre.expand(*shape, 2), image_hw)
+
+
+def room_cameras(keys: Tensor, layout: RoomLayout, num_views: int, image_hw: tuple[int, int]) -> Cameras:
+    """Captures of a table, walks, and forward-facing sweeps; eyes keep clear of things and stay in the room."""
+    scene, view = Draws(keys, "cameras", 96), _view_draws(keys, num_views, 192)
+    mode = scene.pick((0.62, 0.2, 0.18))  # capture, walk, sweep
+    n = CANDIDATES
+
+    # Capture: an arc around the cluster, aiming at points spread over it, as a hand-held phone does.
+    arc = torch.where(layout.free, scene.uniform(low=1.5, high=2 * math.pi), scene.uniform(low=1.0, high=2.7))
+    start = layout.front + torch.where(layout.free, scene.uniform(high=2 * math.pi), 0.0)
+    azimuth = start[:, None, None] + arc[:, None, None] * (view.uniform(n) - 0.5)
+    elevation = scene.uniform(1, 1, low=0.25, high=0.9) + view.normal(n, std=1.0) * scene.uniform(1, 1, low=0.05, high=0.22)
+    elevation = elevation.clamp(0.05, 1.45)
+    distance = layout.radius[:, None, None] * scene.uniform(1, 1, low=0.55, high=1.5)
+    distance = distance * torch.exp(view.normal(n, std=1.0) * scene.uniform(1, 1, low=0.05, high=0.25))
+    flat = torch.cos(elevation)
+    direction = torch.stack([flat * torch.cos(azimuth), flat * torch.sin(azimuth), torch.sin(elevation)], -1)
+    aim = torch.stack([view.normal(n), view.normal(n), view.normal(n) * 0.3], -1)
+    aim = layout.focus[:, None, None] + aim * (layout.radius[:, None] * scene.uniform(1, low=0.05, high=0.35))[:, :, None, None]
+    capture = aim * 0.5 + layout.focus[:, None, None] * 0.5 + direction * distance[..., None]
+
+    # Walk: along an ellipse or anywhere at eye height, looking towards the inside.
+    phase = scene.uniform(1, 1, high=2 * math.pi) + scene.uniform(1, 1, low=1.0, high=2 * math.pi) * view.uniform(n)
+    ring = torch.stack([torch.cos(phase), torch.sin(phase)], -1) * scene.uniform(1, 1, 2, low=0.35, high=0.8)
+    spot = (ring + torch.stack([view.normal(n), view.normal(n)], -1) * 0.08) * layout.half[:, None, None]
+    level = (scene.uniform(1, 1, low=0.35, high=0.7) + view.normal(n, std=0.04)) * layout.height.clamp_max(3.0)[:, None, None]
+    walk = torch.cat([spot, level[..., None]], -1)
+    middle = layout.focus * scene.uniform(1, low=0.2, high=0.8)
+    middle = torch.cat([middle[:, :2], (level.mean(-1)[:, :1] * 0.6)], -1)
+    gaze = middle[:, None, None] + torch.stack([view.normal(n), view.normal(n), view.normal(n) * 0.3], -1) * (
+        0.18 * layout.half.amin(-1)
+    )[:, None, None, None]
+
+    # Sweep: a small patch in front of the cluster, nearly parallel views.
+    angle = (layout.front + scene.normal(std=0.5))[:, None, None]
+    tilt = scene.uniform(1, 1, low=0.15, high=0.8)
+    far = layout.radius[:, None, None] * scene.uniform(1, 1, low=0.8, high=1.8)
+    base = torch.stack([torch.cos(tilt) * torch.cos(angle), torch.cos(tilt) * torch.sin(angle), torch.sin(tilt) + 0 * angle], -1)
+    side = torch.stack([-torch.sin(angle), torch.cos(angle), torch.zeros_like(angle)], -1)
+    rise = torch.linalg.cross(base, side.expand_as(base))
+    shift = view.normal(n)[..., None] * side + view.normal(n)[..., None] * rise * 0.6 + view.normal(n)[..., None] * base * 0.2
+    patch = layout.focus[:, None, None] + base * far[..., None] + shift * (far * scene.uniform(1, 1, low=0.08, high=0.3))[..., None]
+    point = layout.focus[:, None, None] + (aim - layout.focus[:, None, None]) * 0.3 + shift * (
+        far * scene.uniform(1, 1, high=0.2)
+    )[..., None]
+
+    pick = mode[:, None, None, None]
+    eye = torch.where(pick == 0, capture, torch.where(pick == 1, walk, patch))
+    target = torch.where(pick == 0, aim, torch.where(pick == 1, gaze, point))
+    margin = 0.12
+    bound = torch.cat([layout.half - margin, layout.height[:, None] - margin], -1)[:, None, None]
+    low = torch.cat([-layout.half + margin, torch.full_like(layout.height, margin)[:, None]], -1)[:, None, None]
+    eye = torch.minimum(torch.maximum(eye, low), bound)
+    # Of a few candidates take the first that is clear of all things, or the clearest.
+    gap = (eye[..., None, :] - layout.spheres[:, None, None, :, :3]).norm(dim=-1)
+    radius = layout.spheres[:, None, None, :, 3]
+    clear = torch.where(radius > 0, gap - radius, 9.0).amin(-1).clamp_max(0.06)
+    best = (clear - 1e-4 * torch.arange(n, device=keys.device)).argmax(-1)
+    chosen = best[..., None, None].expand(*best.shape, 1, 3)
+    eye, target = torch.gather(eye, 2, chosen)[:, :, 0], torch.gather(target, 2, chosen)[:, :, 0]
+    # A target at the eye (both clamped into a corner) has no direction.
+    close = (target - eye).norm(dim=-1, keepdim=True) < 0.05
+    target = torch.where(close, eye + layout.focus[:, None] * 0 + torch.tensor([0.1, -0.3, -0.1], device=keys.device), target)
+
+    fov = scene.uniform(low=math.radians(32), high=math.radians(72))
+    roll = view.normal(std=1.0) * scene.uniform(1, high=0.12)
+    # A phone held sideways: the whole capture is turned.
+    roll = roll + 0.5 * math.pi * (scene.integer(4, 1) * scene.chance(0.06, 1)).float()
+    centre = scene.normal(1, 2, std=0.012) * scene.chance(0.3, 1, 1)
+    shape = (len(keys), num_views)
+    return _cameras(_look(eye, target, roll), fov[:, None].expand(shape), centre.expand(*shape, 2), image_hw)
