@@ -70,7 +70,12 @@ class Orbit:
         )
 
     def camera(
-        self, azimuth: float, elevation: float, distance: float, fov: float, image_hw: tuple[int, int]
+        self,
+        azimuth: float | int,
+        elevation: float | int,
+        distance: float | int,
+        fov: float | int,
+        image_hw: tuple[int, int],
     ) -> Cameras:
         """One camera [1] that looks at the focus. Angles in degrees, distance in radii, fov vertical."""
         angles = torch.deg2rad(torch.tensor([float(azimuth), float(elevation)]))

@@ -98,7 +98,7 @@ def build_page(studio: Studio, examples: dict[str, Path], allow_paths: bool = Tr
                 return "<p class='nvs-note'>This scene has no photo to hold out.</p>"
             return _comparison(studio.compare(encoded, int(index)), index)
 
-        def open_scene(folder: str | None, side: int) -> Iterator[tuple]:
+        def open_scene(folder: str | None, side: int, before: str | None, *camera: float) -> Iterator[tuple]:
             """Outputs: opened, view, inputs strip, four sliders, held-out choice, comparison."""
             if not folder:
                 raise NVSError("Type the path of a scene folder, or pick an example.")
@@ -107,23 +107,26 @@ def build_page(studio: Studio, examples: dict[str, Path], allow_paths: bool = Tr
             try:
                 encoded = studio.open(folder)
             except NVSError as error:
-                yield gr.skip(), _message(str(error), problem=True), *rest
+                # The scene that was there stays; the sentence comes on top of it.
+                old = show(studio.open(before), list(camera), side) if before else _message(str(error), problem=True)
+                yield gr.skip(), old, *rest
                 raise
-            camera = start_of(encoded)
+            start = start_of(encoded)
             targets = encoded.split.target
             labels = [(f"{i} · {encoded.scene.image_paths[i].name}", i) for i in targets]
             middle = targets[len(targets) // 2] if targets else None
             # The view first; the comparison needs a second rendering.
-            view_and_sliders = show(encoded, camera, side), _strip(encoded), *camera
-            yield folder, *view_and_sliders, gr.Dropdown(labels, value=middle), gr.skip()
+            drawn = show(encoded, start, side), _strip(encoded)
+            yield folder, *drawn, *start, gr.Dropdown(labels, value=middle), gr.skip()
             yield *[gr.skip()] * 8, compare(encoded, middle)
 
-        def open_example(name: str | None, side: int) -> Iterator[tuple]:
-            yield from open_scene(str(examples[name]) if name else None, side)
+        def open_example(name: str | None, *others: Any) -> Iterator[tuple]:
+            yield from open_scene(str(examples[name]) if name else None, *others)
 
-        def open_path(folder: str | None, side: int) -> Iterator[tuple]:
-            for outputs in open_scene(folder.strip() if folder else None, side):
-                yield *outputs, None  # no example is picked any more
+        def open_path(folder: str | None, *others: Any) -> Iterator[tuple]:
+            for outputs in open_scene(folder.strip() if folder else None, *others):
+                picked = None if isinstance(outputs[0], str) else gr.skip()  # no example is picked any more
+                yield *outputs, picked
 
         def turn(folder: str | None, azimuth, elevation, distance, fov, side: int, is_held: bool) -> str:
             drawn = max(64, side // 2) if is_held else side  # half the side is a quarter of the tokens
@@ -142,16 +145,17 @@ def build_page(studio: Studio, examples: dict[str, Path], allow_paths: bool = Tr
             "concurrency_id": "renderer",
             "concurrency_limit": 4,
         }
+        now = [resolution, opened, *sliders]
         newest_wins = {**computing, "trigger_mode": "always_last"}
         # One event for moving and letting go: of two, the late one of a small picture could overtake the other.
         moves = [event for slider in sliders for event in (slider.input, slider.release)]
         moved = {"fn": told(turn), "inputs": [opened, *sliders, resolution, held], "outputs": view, **newest_wins}
         gr.on([*moves, resolution.input], js="(...values) => [...values.slice(0, -1), window.nvsHeld]", **moved)
         if names:
-            page.load(told(open_example), [choice, resolution], everything, **computing)
-        choice.input(told(open_example), [choice, resolution], everything, **computing)
+            page.load(told(open_example), [choice, *now], everything, **computing)
+        choice.input(told(open_example), [choice, *now], everything, **computing)
         for trigger in (open_button.click, path.submit):
-            trigger(told(open_path), [path, resolution], [*everything, choice], **computing)
+            trigger(told(open_path), [path, *now], [*everything, choice], **computing)
         reset.click(told(start_again), [opened, resolution], [*sliders, view], **computing)
         held_out.input(told(compare_view), [opened, held_out], comparison, **newest_wins)
     return page
