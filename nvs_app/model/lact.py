@@ -30,7 +30,7 @@ from nvs_app.model.state import FastWeights, SceneState
 
 RAY_CHANNELS = 9
 INPUT_CHANNELS = RAY_CHANNELS + 3
-WRITE_SLOTS = 8
+WRITE_SLOTS = 12
 
 
 def patchify(x: Float[Tensor, "b v c h w"], patch: int) -> Float[Tensor, "b v n f"]:
@@ -166,7 +166,7 @@ class LaCT(nn.Module):
         """encode + decode in one pass, for training: pictures of the target cameras [b, t].
 
         Compiled blocks want few shapes: the views that may write are rounded up to a multiple of `WRITE_SLOTS`,
-        those beyond v with weight 0, so that two compilations serve every split of sixteen views.
+        those beyond v with weight 0, so that one compilation serves up to twelve context views of sixteen.
         """
         cameras = Cameras.cat([context, target], dim=1)
         v = images.shape[1]
