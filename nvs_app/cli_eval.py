@@ -8,6 +8,7 @@ and the exit code is 2.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import sys
@@ -86,9 +87,14 @@ def run(args: argparse.Namespace) -> int:
     with stderr_progress() as progress:
         every = progress.add_task("scenes", total=len(named))
         views = progress.add_task("views", total=None)
+
+        def failed(name: str, message: str) -> None:
+            progress.advance(every)
+            print(f"error: {' '.join(message.split())}", file=sys.stderr)
+
         report = evaluate(
             renderer,
-            {name: (lambda path=path: read_scene(path)) for name, path in named.items()},
+            {name: functools.partial(read_scene, path) for name, path in named.items()},
             config,
             lpips=lpips,
             side_by_side=args.side_by_side,
@@ -96,10 +102,7 @@ def run(args: argparse.Namespace) -> int:
             on_progress=lambda name, done, total: progress.update(
                 views, description=name, completed=done, total=total
             ),
-            on_error=lambda name, message: (
-                progress.advance(every),
-                print(f"error: {' '.join(message.split())}", file=sys.stderr),
-            ),
+            on_error=failed,
         )
     if report["scenes"]:
         print_table(report)

@@ -6,6 +6,7 @@ Random pictures and cameras on a circle: the time does not depend on what is in 
 from __future__ import annotations
 
 import argparse
+import functools
 import statistics
 import time
 from collections.abc import Callable
@@ -70,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     state = renderer.encode(context)
     for side in sorted(args.sizes):
         camera = circle(1, side)
-        figures[f"decode 1 view {side}x{side}"] = timed(lambda camera=camera: renderer.render(state, camera))
+        figures[f"decode 1 view {side}x{side}"] = timed(functools.partial(renderer.render, state, camera))
 
     millions = sum(p.numel() for p in renderer.model.parameters()) / 1e6
     name = renderer.card.get("name")

@@ -92,6 +92,9 @@ class LPIPS(torch.nn.Module):
     (`linN.model.1.weight`), as .pt, .pth or .safetensors.
     """
 
+    shift: Tensor
+    scale: Tensor
+
     def __init__(self, weights: dict[str, Tensor]):
         super().__init__()
         missing = []

@@ -167,7 +167,7 @@ class Renderer:
         """As `render`, but yields [n, 3, H, W] as soon as a chunk is drawn, so that a long path needs no memory."""
         self._check_state(state)
         height, width = cameras.image_hw
-        padded_hw = tuple(-(-side // self.patch) * self.patch for side in (height, width))
+        padded_hw = (-(-height // self.patch) * self.patch, -(-width // self.patch) * self.patch)
         state = state.to(self.device)
         cameras = Cameras(cameras.c2w.float(), cameras.fxfycxcy.float(), padded_hw).to(self.device)
         tokens = (padded_hw[0] // self.patch) * (padded_hw[1] // self.patch)
