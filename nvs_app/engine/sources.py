@@ -17,6 +17,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from nvs_app.engine.prefetch import Prefetch
 from nvs_app.engine.sampling import Augmentation, Examples, choose_views, make_examples, step_generator
 from nvs_app.engine.schedule import ViewCount
 from nvs_app.errors import NVSError
@@ -42,6 +43,7 @@ class ProceduralPool:
 
     make: (indices, num_views, image_hw) -> PosedImages of uint8, e.g. a ProceduralSource's batch.
     fresh: new scenes a step (may be a fraction). Rank r of n uses scenes r, r + n, ….
+    prefetch: makes the next batch in the background; what the pool holds stays the same.
     """
 
     def __init__(
@@ -56,7 +58,9 @@ class ProceduralPool:
         seed: int,
         rank: int,
         world: int,
+        prefetch: Prefetch | None = None,
     ) -> None:
+        self.prefetch = prefetch
         self.make, self.image_hw, self.views, self.generate, self.fresh = make, image_hw, views, generate, fresh
         self.size = max(1, math.ceil(size / generate)) * generate
         self.spread, self.seed, self.rank, self.world = spread, seed, rank, world
@@ -73,10 +77,17 @@ class ProceduralPool:
         for start in missing:
             self._fill(start)
         self.first = first
+        if self.prefetch is not None:
+            self.prefetch.start(first + self.size, lambda: self._made(first + self.size))
+
+    def _made(self, start: int) -> PosedImages:
+        indices = [index * self.world + self.rank for index in range(start, start + self.generate)]
+        return self.make(indices, self.views, self.image_hw)
 
     def _fill(self, start: int) -> None:
-        indices = [index * self.world + self.rank for index in range(start, start + self.generate)]
-        posed = self.make(indices, self.views, self.image_hw)
+        posed = None if self.prefetch is None else self.prefetch.take(start)
+        if posed is None:
+            posed = self._made(start)
         if not self.images.numel():
             device = posed.images.device
             self.images = torch.empty((self.size, *posed.images.shape[1:]), dtype=torch.uint8, device=device)
@@ -144,6 +155,7 @@ class SourcePlan:
     generate: int = 16
     reuse: float = 8.0
     spread: float = 0.5
+    prefetch: bool = False
     augmentation: Augmentation = field(default_factory=Augmentation)
 
 
@@ -205,6 +217,7 @@ class TrainSource:
                 self.pools[name, image_hw] = ProceduralPool(
                     self.procedural, image_hw, size, plan.pool_views, plan.generate, scenes * share / plan.reuse,
                     plan.spread, self.seed, self.rank, self.world,
+                    Prefetch(self.device) if plan.prefetch else None,
                 )
             else:
                 self.pools[name, image_hw] = FolderPool(

@@ -229,7 +229,7 @@ class Trainer:
     def train_step(self, progress: float) -> None:
         """One step of training."""
         config, timer = self.config, self.log.timer
-        timed = self.log.active and self.log.due(self.step)
+        timed = self.log.active
         image_hw = resolution_at(self.stages, progress)
         uniform = torch.rand((), generator=step_generator(config.seed, self.step, 3, "cpu")).item()
         count = draw_view_count(config.view_counts, uniform)

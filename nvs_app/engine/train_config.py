@@ -66,6 +66,8 @@ class TrainConfig:
     """Procedural scenes made in one call of the generator."""
     reuse: float = 8.0
     """How often a procedural scene is drawn, on average, before it is replaced."""
+    prefetch: bool = False
+    """Make the next procedural scenes in a thread and CUDA stream of their own while the network trains."""
 
     resolutions: str = "128:0"
     """Curriculum SIZE:PROGRESS,...: train at SIZE (or HxW) from that share of the run on, e.g. 128:0,256:0.8."""
@@ -199,6 +201,7 @@ class TrainConfig:
             generate=self.generate,
             reuse=self.reuse,
             spread=self.spread,
+            prefetch=self.prefetch,
             augmentation=Augmentation(self.mirror, self.colour, self.scale_jitter),
         )
 

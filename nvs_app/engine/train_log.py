@@ -1,7 +1,7 @@
 """The log of a training run: OUT/train.jsonl, TensorBoard, and a progress line.
 
 Scalars stay on the device until a record is due, and are then read one record late, so that logging never waits for
-a step. Times of a step's parts come from CUDA events of the steps that are logged.
+a step. Times of a step's parts come from CUDA events.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ def peak_flops(device: torch.device) -> float | None:
 
 
 class StepTimer:
-    """Splits steps into parts: marks between them, CUDA events on a GPU, the host's clock elsewhere."""
+    """Splits steps into parts: marks between them, CUDA events on a GPU, the host's clock elsewhere.
+
+    Every step is marked, not a sample: new scenes are made in some steps only.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.cuda = device.type == "cuda"
@@ -48,13 +51,16 @@ class StepTimer:
         return marks
 
     def milliseconds(self, marks: list[tuple[str, Any]]) -> dict[str, float]:
-        """Length of each part, in ms (the last mark only ends the part before)."""
+        """Mean length of each part of a step, in ms; what lies between the mark "end" and the next step is left out."""
         if self.cuda and marks:
             marks[-1][1].synchronize()
-        return {
-            name: start.elapsed_time(end) if self.cuda else 1e3 * (end - start)
-            for (name, start), (_, end) in zip(marks, marks[1:])
-        }
+        parts: dict[str, float] = {}
+        for (name, start), (_, end) in zip(marks, marks[1:]):
+            if name != "end":
+                length = start.elapsed_time(end) if self.cuda else 1e3 * (end - start)
+                parts[name] = parts.get(name, 0.0) + length
+        steps = max(1, sum(name == "end" for name, _ in marks))
+        return {name: total / steps for name, total in parts.items()}
 
 
 class StepProfiler:
@@ -109,7 +115,7 @@ class TrainLog:
         return SummaryWriter(str(folder))
 
     def due(self, step: int) -> bool:
-        """True when the record of this step is written: its parts are worth timing."""
+        """True when the record of this step is written."""
         return (step + 1) % self.every == 0
 
     def exclude(self, seconds: float) -> None:

@@ -9,6 +9,7 @@ import torch
 from train_fakes import circle, fake_procedural, make_scene
 
 from nvs_app.engine import sources
+from nvs_app.engine.prefetch import Prefetch
 from nvs_app.engine.sampling import Augmentation, choose_views, make_examples, mirror_world, step_generator
 from nvs_app.engine.schedule import ViewCount
 from nvs_app.engine.sources import ProceduralPool, SourcePlan, TrainSource, parse_shares
@@ -45,6 +46,16 @@ def test_pool_is_a_function_of_the_step() -> None:
     assert len(made_at_once) == 12 and made == list(range(40))  # no scene is made twice
     assert torch.equal(walked.images, jumped.images)
     assert not torch.equal(walked.draw(20, 5, COUNT, stream=2)[0], images)
+
+
+def test_prefetching_changes_nothing() -> None:
+    plain, _ = make_pool()
+    ahead, made = make_pool()
+    ahead.prefetch = Prefetch(CPU)
+    for step in (0, 1, 2, 3, 8, 9, 40, 3):  # on, over a gap, and back
+        one, two = plain.draw(step, 5, COUNT, stream=1), ahead.draw(step, 5, COUNT, stream=1)
+        assert torch.equal(one[0], two[0]) and torch.equal(one[1].c2w, two[1].c2w)
+    assert made[:16] == list(range(16))
 
 
 def test_ranks_see_different_scenes() -> None:
