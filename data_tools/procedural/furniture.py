@@ -121,7 +121,7 @@ def furniture(draws: Draws, bank: TextureBank, kind: Tensor, seat_range: float =
     names["taper"] = torch.where(lathe, torch.where(is_rod, d(low=0.8, high=1.6)[..., None], 1.0), 1.0)
     names["wave"] = torch.where(lathe & is_rod, (d(high=0.25) * (d() < 0.3))[..., None], 0.0)
     names["waves"] = (draws.integer(4) + 1).float()[..., None].expand_as(power)
-    bends = (draws.normal(std=1.5) * (d() < 0.3))[..., None] * (torch.arange(SLOTS, device=device) < 4)
+    bends = (draws.normal(std=0.7) * ((d() < 0.3) & (kind != SOFA)))[..., None] * (torch.arange(SLOTS, device=device) < 4)
     names["bend_y"] = torch.where(case[..., None], 0.0, bends)
     for name, value in names.items():
         pieces.shape[..., INDEX[name]] = value

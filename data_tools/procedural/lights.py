@@ -27,7 +27,7 @@ def object_lights(keys: Tensor) -> Tensor:
     draws = Draws(keys, "light", 64)
     soft = draws.uniform(low=0.45, high=1.0)  # share of the sky; NeRF-synthetic and product scans are lit softly
     soft = torch.where(draws.chance(0.15), draws.uniform(low=0.2, high=0.5), soft)
-    level = draws.uniform(low=0.85, high=1.25)
+    level = draws.uniform(low=0.9, high=1.35)
     sky = _warmth(draws, 0.04) * (soft * level)[..., None]
     ground = sky * draws.uniform(1, low=0.35, high=0.95)
     azimuth, height = draws.uniform(high=2 * math.pi), draws.uniform(low=0.35, high=1.0)
@@ -58,7 +58,7 @@ def room_lights(keys: Tensor, room_half: Tensor, room_height: Tensor, focus: Ten
     fill_direction = torch.stack([0.8 * torch.cos(azimuth), 0.8 * torch.sin(azimuth), torch.full_like(azimuth, 0.6)], -1)
     fill = _warmth(draws, 0.15) * draws.uniform(1, low=0.05, high=0.3)
     strength = torch.where(draws.chance(0.85), draws.uniform(low=0.4, high=1.0), 0.0)
-    # Phones under-expose as often as not: a third of the captures is dark.
-    exposure = torch.where(draws.chance(0.3), draws.log_uniform(low=0.12, high=0.6), draws.uniform(low=0.6, high=1.2))
+    # Phones under-expose as often as not: a quarter of the captures is dark.
+    exposure = torch.where(draws.chance(0.25), draws.log_uniform(low=0.15, high=0.7), draws.uniform(low=0.8, high=1.7))
     rest = torch.stack([strength, draws.uniform(low=1.0, high=5.0)], -1)
     return torch.cat([sky, ground, position, key, fill_direction, fill, rest, sky * 0.5, exposure[..., None]], -1)

@@ -121,11 +121,15 @@ def materials(draws: Draws, bank: TextureBank, *shape: int, style: str = "any") 
     tint = natural_colours(draws, *shape)
     if style in ("wall", "picture"):
         tint = tint * 0.5 + 0.5 * tint.amax(-1, keepdim=True)  # walls are pale
+    if style in ("wall", "floor"):  # and mostly greyish
+        grey = tint.mean(-1, keepdim=True)
+        tint = grey + (tint - grey) * torch.where(draws.chance(0.7, *shape, 1), 0.3, 1.0)
     strong = plain | draws.chance(0.12, *shape)
     tint = torch.where(strong[..., None], tint, draws.uniform(*shape, 1, low=0.75, high=1.1))
-    wild = (source == 1) & draws.chance(0.5, *shape)
+    calm = style in ("wall", "floor", "furniture")
+    wild = (source == 1) & draws.chance(0.1 if calm else 0.5, *shape)
     hue = torch.where(wild, draws.uniform(*shape, high=2 * math.pi), draws.normal(*shape, std=0.1))
-    saturation = draws.uniform(*shape, low=0.6, high=1.15)
+    saturation = draws.uniform(*shape, low=0.2 if calm else 0.6, high=0.9 if calm else 1.15)
     contrast = draws.uniform(*shape, low=0.7, high=1.1)
     contrast = torch.where(plain, 1.0, contrast)
     glossy = draws.chance(0.35, *shape)

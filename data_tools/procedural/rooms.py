@@ -119,12 +119,12 @@ def room_scene(keys: Tensor, bank: TextureBank, pack: AssetPack | None) -> tuple
     grid = torch.stack([(cell % 5 - 2.0) / 2.5, (cell // 5 - 1.0) / 1.5], -1)
     at = (grid + draws.normal(ON_TABLE, 2, std=0.09)) * area[:, None]
     cell_size = torch.minimum(area[:, 0] / 5, area[:, 1] / 3)
-    size = cell_size[:, None] * draws.log_uniform(ON_TABLE, low=0.6, high=2.0)
+    size = cell_size[:, None] * draws.log_uniform(ON_TABLE, low=0.8, high=2.4)
     lift = torch.stack([at[..., 0], at[..., 1], torch.zeros_like(size)], -1)
     lift = lift + place[:, None] + torch.nn.functional.pad(surface[:, None, None], (2, 0))
     eye = torch.eye(3, device=device)
     items = items.moved(eye * size[..., None, None], lift)
-    items = items.where(draws.chance(d(1, low=0.5, high=0.95), ON_TABLE))
+    items = items.where(draws.chance(d(1, low=0.6, high=1.0), ON_TABLE))
 
     # Panels at the back of the table: screens, boards, a divider.
     board_half = torch.stack([d(2, low=0.12, high=0.3), d(2, low=0.006, high=0.02), d(2, low=0.09, high=0.25)], -1)

@@ -230,7 +230,8 @@ def _sky_visibility(soup: Soup, blockers: Tensor, scene: Tensor, centre: Tensor,
     # Corners are moved out along their normals, by about a texel of the maps, to clear their own surface.
     normal = torch.nn.functional.normalize(soup.normals, dim=-1)
     texel = (radius * 2.0 / DOME_SIDE)[soup.scene][:, None]
-    open_sky, weights = 0.0, 0.0
+    # Which side of a triangle will be seen is not known here: take the side that is more open.
+    seen, weights = [0.3 * 0.7, 0.3 * 0.7], [0.3, 0.3]
     for k in range(DOME):
         matrix, camera = w2c[soup.scene, k], intrinsics[soup.scene, k]
         cosine = (normal * direction[k]).sum(-1)
@@ -242,7 +243,7 @@ def _sky_visibility(soup: Soup, blockers: Tensor, scene: Tensor, centre: Tensor,
         inside = (x >= 0) & (x < DOME_SIDE) & (y >= 0) & (y < DOME_SIDE)
         px, py = x.clamp(0, DOME_SIDE - 1).to(torch.int64), y.clamp(0, DOME_SIDE - 1).to(torch.int64)
         blocked = (z - 1.5 * texel > depth[soup.scene[:, None], k, py, px]) & inside
-        # Either side of a surface may be seen, so grazing and backward directions count a little as well.
-        weight = 0.15 + cosine.abs()
-        open_sky, weights = open_sky + weight * (~blocked), weights + weight
-    return 0.25 + 0.75 * open_sky / weights
+        for side, sign in enumerate((1.0, -1.0)):
+            weight = (cosine * sign).clamp_min(0.0)
+            seen[side], weights[side] = seen[side] + weight * (~blocked), weights[side] + weight
+    return 0.2 + 0.8 * torch.maximum(seen[0] / weights[0], seen[1] / weights[1])

@@ -49,7 +49,7 @@ def object_cameras(keys: Tensor, num_views: int, image_hw: tuple[int, int]) -> C
     scene, view = Draws(keys, "cameras", 64), _view_draws(keys, num_views, 48)
     fov = scene.uniform(low=math.radians(28), high=math.radians(65))
     fov = torch.where(scene.chance(0.3), math.radians(39.6), fov)  # NeRF-synthetic's
-    fill = scene.uniform(low=0.62, high=1.15)
+    fill = scene.uniform(low=0.7, high=1.35)
     distance = (1.0 / (fill * torch.sin(0.5 * fov))).clamp_min(1.35)
     varied = scene.chance(0.35)
     ratio = torch.where(varied[:, None], view.uniform(low=0.85, high=1.25), 1.0)

@@ -1,0 +1,31 @@
+"""Command line of the data tools: `python -m data_tools contact-sheet --out sheet.png --kind all`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from nvs_app.errors import NVSError
+
+COMMANDS = ("data_tools.cli_contact_sheet", "data_tools.cli_examples")
+"""Modules with ``add_parser(subparsers)``, which sets ``run`` as the default function of its parsers."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one subcommand; a user's mistake is one line and exit code 2."""
+    parser = argparse.ArgumentParser(prog="python -m data_tools", description="Scenes in, scenes out.")
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name in COMMANDS:
+        importlib.import_module(name).add_parser(subparsers)
+    options = parser.parse_args(arguments)
+    try:
+        return options.run(options) or 0
+    except NVSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
