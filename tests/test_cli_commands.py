@@ -78,6 +78,25 @@ def cli(folder: Path, *words: object, code: int = 0) -> tuple[str, str]:
     return out, err
 
 
+@pytest.fixture
+def here(folder: Path, capsys, monkeypatch: pytest.MonkeyPatch):
+    """As `cli`, but in this process: a child spends two seconds on importing torch."""
+    monkeypatch.setenv("NVS_CHECKPOINTS", str(folder / "checkpoints"))
+    monkeypatch.delenv("NVS_LPIPS_WEIGHTS", raising=False)
+
+    def run(*words: object, code: int = 0) -> tuple[str, str]:
+        capsys.readouterr()
+        try:
+            found = main([str(word) for word in words])
+        except SystemExit as exit_:  # argparse ends the process itself
+            found = exit_.code
+        out, err = capsys.readouterr()
+        assert found == code, f"exit {found}\n{out}\n{err}"
+        return out, err
+
+    return run
+
+
 def frames_of(path: Path) -> list[np.ndarray]:
     import imageio.v3 as iio
 
@@ -112,18 +131,17 @@ def test_eval_writes_figures_and_goes_on_after_a_broken_scene(folder: Path, tmp_
     assert not list(tmp_path.rglob(".*tmp"))
 
 
-def test_eval_listed_views(folder: Path, tmp_path: Path) -> None:
+def test_eval_listed_views(folder: Path, tmp_path: Path, here) -> None:
     report_file = tmp_path / "eval.json"
-    cli(
-        folder,
+    here(
         *("eval", folder / "one", "--context-views", "0,4", "--target-views", "1-3", "--json", report_file),
-        *("--checkpoint", folder / "checkpoints" / "tiny", "--device", "cpu", "--threads", 1),
+        *("--checkpoint", folder / "checkpoints" / "tiny", "--device", "cpu"),
     )
     one = json.loads(report_file.read_text())["scenes"]["one"]
     assert one["context"] == [0, 4] and one["target"] == [1, 2, 3] and one["mode"] == "listed"
 
 
-def test_render_mp4_state_and_skip(folder: Path, tmp_path: Path) -> None:
+def test_render_mp4_state_and_skip(folder: Path, tmp_path: Path, here) -> None:
     film, state, path = tmp_path / "out.mp4", tmp_path / "one.safetensors", tmp_path / "path.json"
     out, _ = cli(
         folder,
@@ -135,55 +153,55 @@ def test_render_mp4_state_and_skip(folder: Path, tmp_path: Path) -> None:
     assert len(frames) == 5 and frames[0].shape == (34, 48, 3)  # H.264 wants even sides
     assert [p.name for p in tmp_path.iterdir() if "partial" in p.name or "tmp" in p.name] == []
     before = film.stat().st_mtime_ns
-    out, _ = cli(folder, "render", folder / "one", "--out", film)
+    out, _ = here("render", folder / "one", "--out", film)
     assert "skipped" in out and film.stat().st_mtime_ns == before
 
     # The state alone, along the path that was written, gives the same film without any picture.
     again = tmp_path / "again.mp4"
     assert len(read_camera_path(path).cameras) == 5
-    out, _ = cli(folder, "render", "--state", state, "--path", path, "--out", again)
+    out, _ = here("render", "--state", state, "--path", path, "--out", again)
     assert "state from" in out
     assert all(np.abs(a.astype(int) - b).mean() < 1 for a, b in zip(frames, frames_of(again), strict=True))
     # Also around the cameras that it remembers.
     gif = tmp_path / "spiral.gif"
-    cli(folder, "render", "--state", state, "--path", "spiral", "--frames", 3, "--out", gif, "--fov", 40)
+    here("render", "--state", state, "--path", "spiral", "--frames", 3, "--out", gif, "--fov", 40)
     assert len(frames_of(gif)) == 3
 
 
-def test_render_folder_resumes(folder: Path, tmp_path: Path) -> None:
+def test_render_folder_resumes(folder: Path, tmp_path: Path, here) -> None:
     target = tmp_path / "pictures"
     words = ("render", folder / "one", "--context", 3, "--frames", 4, "--path", "capture", "--out", target)
-    cli(folder, *words)
+    here(*words)
     names = [f"{index:05d}.png" for index in range(4)]
     assert sorted(p.name for p in target.iterdir()) == [*names, "render.json"]
     first = (target / names[2]).read_bytes()
     (target / names[2]).unlink()
     kept = (target / names[1]).stat().st_mtime_ns
-    out, _ = cli(folder, *words)
+    out, _ = here(*words)
     assert "(3 were there)" in out
     assert (target / names[2]).read_bytes() == first and (target / names[1]).stat().st_mtime_ns == kept
-    out, _ = cli(folder, *words)
+    out, _ = here(*words)
     assert "all 4 pictures" in out and "skipped" in out
     # Another path into the same folder would mix two films.
-    _, err = cli(folder, *words[:-4], "--path", "orbit", "--out", target, code=2)
+    _, err = here(*words[:-4], "--path", "orbit", "--out", target, code=2)
     assert err.startswith("error: ") and "rendered with another" in err
     # A user's own pictures are never taken for ours.
     own = tmp_path / "own"
     own.mkdir()
     (own / "00000.png").write_bytes(first)
-    _, err = cli(folder, *words[:-1], own, code=2)
+    _, err = here(*words[:-1], own, code=2)
     assert "another origin" in err
 
 
-def test_render_many_scenes(folder: Path, tmp_path: Path) -> None:
+def test_render_many_scenes(folder: Path, tmp_path: Path, here) -> None:
     words = ("render", folder / "one", folder / "broken", folder / "two", "--context", 99, "--frames", 2)
-    _, err = cli(folder, *words, "--out", tmp_path / "film.mp4", code=2)
+    _, err = here(*words, "--out", tmp_path / "film.mp4", code=2)
     assert "{scene}" in err
-    out, err = cli(folder, *words, "--out", tmp_path / "{scene}.gif", code=2)
+    out, err = here(*words, "--out", tmp_path / "{scene}.gif", code=2)
     assert "error: broken: " in err and err.count("error: ") == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ["one.gif", "two.gif"]
     assert "encoded 6 views" in out  # rendering holds nothing out, so 99 means all
-    cli(folder, "render", folder / "one", folder / "two", "--frames", 2, "--out", tmp_path / "all")
+    here("render", folder / "one", folder / "two", "--frames", 2, "--out", tmp_path / "all")
     assert sorted(p.name for p in (tmp_path / "all" / "two").iterdir()) == ["00000.png", "00001.png", "render.json"]
 
 
@@ -205,16 +223,10 @@ def test_render_many_scenes(folder: Path, tmp_path: Path) -> None:
         ((), "required: COMMAND"),
     ],
 )
-def test_mistakes_get_one_line(
-    folder: Path, tmp_path: Path, words: tuple[str, ...], said: str, capsys, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("NVS_CHECKPOINTS", str(folder / "checkpoints"))
-    try:
-        code = main([str(folder / "one") if w == "SCENE" else w.replace("x.", f"{tmp_path}/x.") for w in words])
-    except SystemExit as exit_:  # argparse ends the process itself
-        code = exit_.code
-    assert code == 2
-    last = capsys.readouterr().err.strip().splitlines()[-1]
+def test_mistakes_get_one_line(folder: Path, tmp_path: Path, here, words: tuple[str, ...], said: str) -> None:
+    words = tuple(str(folder / "one") if w == "SCENE" else w.replace("x.", f"{tmp_path}/x.") for w in words)
+    _, err = here(*words, code=2)
+    last = err.strip().splitlines()[-1]
     assert said in last and "error: " in last
     assert not list(tmp_path.iterdir())
 
@@ -224,11 +236,11 @@ def test_a_mistake_ends_the_process_with_2(folder: Path) -> None:
     assert err == "error: /absent/scene: no such file or folder\n" and out == ""
 
 
-def test_help_names_every_command(folder: Path) -> None:
+def test_help_names_every_command(folder: Path, here) -> None:
     out, _ = cli(folder, "--help")
     for command in ("render", "eval", "train", "weights", "benchmark-speed"):
         assert command in out
-    out, _ = cli(folder, "render", "--help")
+    out, _ = here("render", "--help")
     assert "--save-path" in out
 
 
@@ -256,9 +268,9 @@ def test_interrupt_leaves_nothing_half_written(folder: Path, tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_benchmark_speed(folder: Path, tmp_path: Path) -> None:
+def test_benchmark_speed(tmp_path: Path, here) -> None:
     file = tmp_path / "speed.json"
-    out, _ = cli(folder, "benchmark-speed", "--sizes", 16, 32, "--views", 2, "--repeats", 2, "--json", file)
+    out, _ = here("benchmark-speed", "--sizes", 16, 32, "--views", 2, "--repeats", 2, "--json", file)
     assert "encode 2 views 32x32" in out and "decode 1 view 16x16" in out and "threads" in out
     figures = json.loads(file.read_text())["figures"]
     assert all(0 < f["best_ms"] <= f["median_ms"] for f in figures.values()) and len(figures) == 3

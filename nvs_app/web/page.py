@@ -89,7 +89,8 @@ def build_page(studio: Studio, examples: dict[str, Path], allow_paths: bool = Tr
             comparison = gr.HTML("", elem_id="nvs-comparison")
 
         def show(encoded: Encoded, camera: list[float], side: int) -> str:
-            cameras = encoded.orbit.camera(*camera, (side, side))
+            azimuth, elevation, distance, fov = camera
+            cameras = encoded.orbit.camera(azimuth, elevation, distance, fov, (side, side))
             image, milliseconds = studio.draw(encoded, cameras)
             return _view(jpeg_uri(image), side, milliseconds, encoded)
 
