@@ -102,7 +102,7 @@ def pair_boxes(corners: Tensor, sample_hw: tuple[int, int]) -> tuple[Tensor, Ten
     y0, y1 = low(py).masked_fill(crosses, 0), high(py, height).masked_fill(crosses, height - 1)
     outside = (z < NEAR).all(-1) | (x < 0).all(-1) | (x > z * width).all(-1)
     outside |= (y < 0).all(-1) | (y > z * height).all(-1) | (x1 < x0) | (y1 < y0)
-    x1 = torch.where(outside, x0 - 1, x1)
+    x0, x1 = x0.masked_fill(outside, 0), x1.masked_fill(outside, -1)
     # Clamped before the cast: a point far outside the frame would overflow.
     return tuple(edge.clamp(-1, max(height, width)).to(torch.int64) for edge in (x0, y0, x1, y1))
 
