@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import shutil
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from nvs_app.geometry.cameras import Cameras, look_at
 from nvs_app.model.config import PRESETS
 from nvs_app.model.lact import LaCT
 from nvs_app.web.orbit import Orbit
-from nvs_app.web.studio import KEPT_SCENES, Studio, find_examples
+from nvs_app.web.studio import Studio, find_examples
 
 
 def capture(count: int = 12, elevation: float = 25.0, up: tuple = (0.0, 0.0, 1.0)) -> Cameras:
@@ -87,10 +88,9 @@ def test_open_draw_compare(studio: Studio, small_scene: Path) -> None:
         studio.compare(encoded, 99)
 
 
-def test_old_scenes_leave_memory(studio: Studio, small_scene: Path, tmp_path: Path) -> None:
-    import shutil
-
-    folders = [Path(shutil.copytree(small_scene, tmp_path / f"copy {i}")) for i in range(KEPT_SCENES + 1)]
+def test_old_scenes_leave_memory(studio: Studio, small_scene: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("nvs_app.web.studio.KEPT_SCENES", 1)
+    folders = [Path(shutil.copytree(small_scene, tmp_path / f"copy {i}")) for i in range(2)]
     first = studio.open(folders[0])
     for folder in folders[1:]:
         studio.open(folder)
