@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-EXAMPLES = (("object_chair", "object", 5), ("object_shapes", "object", 3), ("room_desk", "room", 5))
+EXAMPLES = (("object_chair", "object", 6), ("object_shapes", "object", 8), ("room_desk", "room", 10))
 """(folder, kind, scene number) with seed 7."""
 
 

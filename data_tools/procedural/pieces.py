@@ -96,9 +96,9 @@ def colour_matrix(hue: Tensor, saturation: Tensor, contrast: Tensor, tint: Tenso
 
 STYLES = {
     # weights of plain, generated, real; families of the generated ones (None: all of them)
-    "any": (0.3, 0.42, 0.28, None),
+    "any": (0.22, 0.45, 0.33, None),
     "package": (0.1, 0.6, 0.3, (9, 10, 11, 11, 4, 5, 13)),
-    "furniture": (0.5, 0.25, 0.25, (3, 3, 3, 1, 2, 12, 4)),
+    "furniture": (0.4, 0.35, 0.25, (3, 3, 3, 1, 2, 12, 4)),
     "wall": (0.6, 0.2, 0.2, (1, 7, 4, 5, 12, 13, 0)),
     "floor": (0.2, 0.4, 0.4, (3, 3, 7, 5, 12, 1, 2)),
     "picture": (0.0, 0.35, 0.65, (10, 11, 9, 1, 8)),

@@ -64,9 +64,9 @@ class ProceduralSource:
         surfaces = [] if assets is None else read_surfaces(Path(assets) / "textures")
         self.bank = TextureBank(self.device, seed, surfaces, [] if self.pack is None else self.pack.atlases)
         self.mesher = Mesher(self.device, self.pack)
-        compiled = self.device.type == "cuda"
-        self._shade = torch.compile(shade, dynamic=True) if compiled else shade
-        self._chunk_samples = 2**24 if compiled else 2**18
+        # Not compiled: inductor needs minutes for the one large pointwise graph that shading is.
+        self._shade = shade
+        self._chunk_samples = 2**23 if self.device.type == "cuda" else 2**18
 
     def kinds_of(self, indices: Sequence[int]) -> list[str]:
         """The kind of each scene number."""

@@ -136,7 +136,7 @@ def room_cameras(keys: Tensor, layout: RoomLayout, num_views: int, image_hw: tup
     fov = scene.uniform(low=math.radians(32), high=math.radians(72))
     roll = view.normal(std=1.0) * scene.uniform(1, high=0.12)
     # A phone held sideways: the whole capture is turned.
-    roll = roll + 0.5 * math.pi * (scene.integer(4, 1) * scene.chance(0.06, 1)).float()
+    roll = roll + 0.5 * math.pi * ((2 * scene.integer(2, 1) - 1) * scene.chance(0.06, 1)).float()
     centre = scene.normal(1, 2, std=0.012) * scene.chance(0.3, 1, 1)
     shape = (len(keys), num_views)
     return _cameras(_look(eye, target, roll), fov[:, None].expand(shape), centre.expand(*shape, 2), image_hw)

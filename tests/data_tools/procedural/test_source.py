@@ -1,0 +1,92 @@
+"""Procedural scenes: pure functions of their number, white or filled backgrounds, proper cameras."""
+
+import numpy as np
+import pytest
+import torch
+
+from data_tools.__main__ import main
+from data_tools.procedural import ProceduralSource
+from nvs_app.errors import NVSError
+
+KINDS = ["object", "room", "object", "room"]
+
+
+@pytest.fixture(scope="module")
+def source():
+    return ProceduralSource("cpu", seed=3)
+
+
+@pytest.fixture(scope="module")
+def posed(source):
+    return source.batch([4, 5, 6, 7], 3, (40, 56), KINDS)
+
+
+def test_shapes_and_cameras(posed):
+    assert posed.images.dtype == torch.uint8
+    assert posed.images.shape == (4, 3, 3, 40, 56)
+    assert posed.cameras.shape == (4, 3)
+    assert posed.cameras.image_hw == (40, 56)
+    rotation = posed.cameras.c2w[..., :3, :3]
+    torch.testing.assert_close(rotation @ rotation.mT, torch.eye(3).expand_as(rotation), atol=1e-5, rtol=0)
+    torch.testing.assert_close(torch.linalg.det(rotation), torch.ones(4, 3), atol=1e-5, rtol=0)
+    assert torch.isfinite(posed.cameras.c2w).all()
+    assert (posed.cameras.fxfycxcy[..., 0] == posed.cameras.fxfycxcy[..., 1]).all()
+
+
+def test_a_scene_depends_on_its_number_alone(source, posed):
+    alone = source.batch([6], 2, (40, 56), ["object"])
+    assert torch.equal(alone.cameras.c2w[0], posed.cameras.c2w[2, :2])
+    assert torch.equal(alone.images[0], posed.images[2, :2])
+    again = source.batch(torch.tensor([7, 4]), 3, (40, 56), ["room", "object"])
+    # A compiled or differently blocked sum may round otherwise; a different scene would be far off.
+    difference = (again.images[0].float() - posed.images[3].float()).abs()
+    assert difference.mean() < 0.05
+    assert not torch.equal(posed.images[0], posed.images[2])
+    other = ProceduralSource("cpu", seed=4).batch([6], 2, (40, 56), ["object"])
+    assert not torch.equal(other.images, alone.images)
+
+
+def test_objects_stand_on_exact_white(posed):
+    objects = posed.images[[0, 2]]
+    white = (objects == 255).all(2)
+    assert 0.2 < white.float().mean() < 0.97
+    assert (objects < 250).any(2).flatten(2).any(-1).all()  # and something is in every view
+
+
+def test_rooms_have_no_holes(source):
+    from data_tools.procedural import source as module
+
+    seen = []
+    original = module.rasterize
+
+    def spy(*arguments):
+        keys = original(*arguments)
+        seen.append(keys)
+        return keys
+
+    module.rasterize = spy
+    try:
+        source.batch(range(20, 26), 3, (24, 24), ["room"] * 6)
+    finally:
+        module.rasterize = original
+    assert (seen[-1] != module.EMPTY).all()
+
+
+def test_kinds_follow_the_mix():
+    source = ProceduralSource("cpu", seed=1, mix={"room": 1.0, "object": 3.0})
+    kinds = source.kinds_of(range(400))
+    assert 0.2 < np.mean([kind == "room" for kind in kinds]) < 0.3
+    assert source.kinds_of([17]) == [kinds[17]]
+    with pytest.raises(NVSError, match="mix"):
+        ProceduralSource("cpu", mix={"kitchen": 1.0})
+
+
+def test_missing_assets_folder(tmp_path):
+    with pytest.raises(NVSError, match="objects_pack"):
+        ProceduralSource("cpu", assets=tmp_path)
+
+
+def test_contact_sheet(tmp_path):
+    out = tmp_path / "sheet.png"
+    assert main(["contact-sheet", "--out", str(out), "--scenes", "1", "--views", "2", "--image-hw", "16", "16"]) == 0
+    assert out.stat().st_size > 100
