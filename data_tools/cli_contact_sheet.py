@@ -1,7 +1,7 @@
 """`contact-sheet`: a PNG of what the network sees; `procedural-bench`: how fast it is made.
 
-    python -m data_tools contact-sheet --out sheet.png --kind room --scenes 6 --views 6 --assets FOLDER
-    python -m data_tools procedural-bench --device cuda
+python -m data_tools contact-sheet --out sheet.png --kind room --scenes 6 --views 6 --assets FOLDER
+python -m data_tools procedural-bench --device cuda
 """
 
 from __future__ import annotations
@@ -20,14 +20,20 @@ from nvs_app.errors import NVSError
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Register both commands."""
-    sheet = subparsers.add_parser("contact-sheet", help="write a PNG: one row a procedural scene, one column a view")
+    sheet = subparsers.add_parser(
+        "contact-sheet", help="write a PNG: one row a procedural scene, one column a view"
+    )
     sheet.add_argument("--out", type=Path, required=True, help="PNG to write")
-    sheet.add_argument("--kind", choices=("object", "asset", "room", "all"), default="all", help="kind of scene")
+    sheet.add_argument(
+        "--kind", choices=("object", "asset", "room", "all"), default="all", help="kind of scene"
+    )
     sheet.add_argument("--scenes", type=int, default=6, help="scenes (of each kind)")
     sheet.add_argument("--views", type=int, default=6, help="views of each scene")
     sheet.add_argument("--first", type=int, default=0, help="number of the first scene")
     sheet.set_defaults(run=run_sheet)
-    bench = subparsers.add_parser("procedural-bench", help="print views per second of the generator as one JSON line")
+    bench = subparsers.add_parser(
+        "procedural-bench", help="print views per second of the generator as one JSON line"
+    )
     bench.add_argument("--scenes", type=int, default=8, help="scenes a batch")
     bench.add_argument("--views", type=int, default=32, help="views of each scene")
     bench.add_argument("--repeats", type=int, default=8, help="timed batches of each kind")
@@ -37,7 +43,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         parser.add_argument("--seed", type=int, default=0, help="seed of the world")
         parser.add_argument("--assets", type=Path, help="folder with objects_pack.npz and textures/")
         parser.add_argument("--device", default="cpu", help="cpu or cuda")
-        parser.add_argument("--image-hw", type=int, nargs=2, default=(128, 128), metavar=("H", "W"), help="pixels")
+        parser.add_argument(
+            "--image-hw", type=int, nargs=2, default=(128, 128), metavar=("H", "W"), help="pixels"
+        )
 
 
 def _source(options: argparse.Namespace):
@@ -109,7 +117,9 @@ def run_bench(options: argparse.Namespace) -> int:
             wait()
         order = "self_cuda_time_total" if cuda else "self_cpu_time_total"
         table = profiler.key_averages().table(sort_by=order, row_limit=45, max_name_column_width=70)
-        table += profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=25, max_name_column_width=70)
+        table += profiler.key_averages().table(
+            sort_by="self_cpu_time_total", row_limit=25, max_name_column_width=70
+        )
         options.profile.write_text(table)
     result.update(scenes=options.scenes, views=views, image_hw=list(image_hw))
     print(json.dumps(result))

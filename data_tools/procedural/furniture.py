@@ -17,7 +17,9 @@ SLOTS = 21
 CHAIR, TABLE, STOOL, SOFA, SHELF, CABINET = range(6)
 
 
-def furniture(draws: Draws, bank: TextureBank, kind: Tensor, seat_range: float = 1.0) -> tuple[Pieces, Tensor]:
+def furniture(
+    draws: Draws, bank: TextureBank, kind: Tensor, seat_range: float = 1.0
+) -> tuple[Pieces, Tensor]:
     """Composites of the given kinds (int64 [*keys]).
 
     Returns:
@@ -55,7 +57,12 @@ def furniture(draws: Draws, bank: TextureBank, kind: Tensor, seat_range: float =
     leg_x, leg_y = sx * inset - rod, sy * inset - rod
     pedestal = (kind != SOFA) & ~case & (d() < 0.12)
     for slot, (mx, my) in enumerate(((1, 1), (-1, 1), (1, -1), (-1, -1))):
-        put(slot, ~case & ~pedestal, (mx * leg_x, my * leg_y, (top - thick) / 2), (rod, rod, (top - thick) / 2))
+        put(
+            slot,
+            ~case & ~pedestal,
+            (mx * leg_x, my * leg_y, (top - thick) / 2),
+            (rod, rod, (top - thick) / 2),
+        )
     put(0, pedestal, (0.0, 0.0, top / 2), (rod * 1.5, rod * 1.5, top / 2))
     put(1, pedestal, (0.0, 0.0, 0.02), (sx * 0.8, sy * 0.8, 0.02))
     put(0, case, (sx, 0.0, top / 2), (thick, sy, top / 2))
@@ -74,9 +81,24 @@ def furniture(draws: Draws, bank: TextureBank, kind: Tensor, seat_range: float =
     for k in range(5):
         share = (k + 0.5) / slats
         on = seat & (k < slats) & ~panel
-        put(8 + k, on & level, (0.0, -sy + lean, top + back * (0.15 + 0.8 * share)), (leg_x, 0.01, back * 0.3 / slats))
-        put(8 + k, on & ~level, ((2 * share - 1) * leg_x, -sy + lean, top + back / 2), (leg_x * 0.4 / slats, 0.01, back / 2))
-    put(8, seat & panel, (0.0, -sy + lean, top + back * 0.55), (sx * 0.95, torch.where(kind == SOFA, 0.08, 0.02), back * 0.45))
+        put(
+            8 + k,
+            on & level,
+            (0.0, -sy + lean, top + back * (0.15 + 0.8 * share)),
+            (leg_x, 0.01, back * 0.3 / slats),
+        )
+        put(
+            8 + k,
+            on & ~level,
+            ((2 * share - 1) * leg_x, -sy + lean, top + back / 2),
+            (leg_x * 0.4 / slats, 0.01, back / 2),
+        )
+    put(
+        8,
+        seat & panel,
+        (0.0, -sy + lean, top + back * 0.55),
+        (sx * 0.95, torch.where(kind == SOFA, 0.08, 0.02), back * 0.45),
+    )
     put(9, seat & ~level & ~panel & (slats < 2), (0.0, -sy + lean, top + back), (sx, rod, rod * 1.5))
 
     arms = seat & ((d() < 0.5) | (kind == SOFA))
@@ -84,7 +106,12 @@ def furniture(draws: Draws, bank: TextureBank, kind: Tensor, seat_range: float =
     wide = torch.where(kind == SOFA, 0.06, rod * 1.2)
     for slot, side in ((13, 1), (14, -1)):
         put(slot, arms, (side * sx, 0.0, top + arm), (wide, sy, rod))
-        put(slot + 2, arms, (side * sx, sy * 0.8, top + arm / 2), (torch.where(kind == SOFA, 0.05, rod), rod, arm / 2))
+        put(
+            slot + 2,
+            arms,
+            (side * sx, sy * 0.8, top + arm / 2),
+            (torch.where(kind == SOFA, 0.05, rod), rod, arm / 2),
+        )
 
     # Lower boards: stretchers of tables and chairs, boards of shelves, drawer fronts of cabinets.
     low = d(low=0.1, high=0.4) * top
@@ -96,8 +123,18 @@ def furniture(draws: Draws, bank: TextureBank, kind: Tensor, seat_range: float =
     for k in range(5):
         share = (k + 0.5) / boards
         put(8 + k, (kind == SHELF) & (k < boards), (0.0, 0.0, top * share + 0.02), (sx, sy, thick))
-        put(8 + k, (kind == CABINET) & (k < boards), (0.0, sy, top * share), (sx * 0.96, 0.012, top * 0.46 / boards))
-        put(13 + k, (kind == CABINET) & (k < boards), (0.0, sy + 0.02, top * share + 0.1 * top / boards), (0.05, 0.012, 0.008))
+        put(
+            8 + k,
+            (kind == CABINET) & (k < boards),
+            (0.0, sy, top * share),
+            (sx * 0.96, 0.012, top * 0.46 / boards),
+        )
+        put(
+            13 + k,
+            (kind == CABINET) & (k < boards),
+            (0.0, sy + 0.02, top * share + 0.1 * top / boards),
+            (0.05, 0.012, 0.008),
+        )
 
     texture, material = materials(draws, bank, 4, style="furniture")
     slot_look = torch.tensor([0] * 4 + [1, 2] + [0, 0] + [3] * 5 + [0] * 8, device=device)
@@ -112,7 +149,11 @@ def furniture(draws: Draws, bank: TextureBank, kind: Tensor, seat_range: float =
     is_rod = torch.tensor([1, 1, 1, 1, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 0], device=device) > 0
     lathe = round_rods & is_rod & ~case[..., None]
     soft = torch.tensor([0, 0, 0, 0, 1, 2, 0, 0, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0], device=device)
-    rounded = torch.where(soft == 2, d(low=3.0, high=8.0)[..., None], torch.where((d() < 0.3)[..., None] & (soft == 1), 8.0, 64.0))
+    rounded = torch.where(
+        soft == 2,
+        d(low=3.0, high=8.0)[..., None],
+        torch.where((d() < 0.3)[..., None] & (soft == 1), 8.0, 64.0),
+    )
     rounded = torch.where(case[..., None], 64.0, rounded)
     round_top = ((kind == STOOL) | (kind == TABLE)) & (d() < 0.35)
     lathe = lathe | (round_top[..., None] & (torch.arange(SLOTS, device=device) == 4))
@@ -121,7 +162,9 @@ def furniture(draws: Draws, bank: TextureBank, kind: Tensor, seat_range: float =
     names["taper"] = torch.where(lathe, torch.where(is_rod, d(low=0.8, high=1.6)[..., None], 1.0), 1.0)
     names["wave"] = torch.where(lathe & is_rod, (d(high=0.25) * (d() < 0.3))[..., None], 0.0)
     names["waves"] = (draws.integer(4) + 1).float()[..., None].expand_as(power)
-    bends = (draws.normal(std=0.7) * ((d() < 0.3) & (kind != SOFA)))[..., None] * (torch.arange(SLOTS, device=device) < 4)
+    bends = (draws.normal(std=0.7) * ((d() < 0.3) & (kind != SOFA)))[..., None] * (
+        torch.arange(SLOTS, device=device) < 4
+    )
     names["bend_y"] = torch.where(case[..., None], 0.0, bends)
     for name, value in names.items():
         pieces.shape[..., INDEX[name]] = value

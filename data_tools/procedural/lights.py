@@ -25,7 +25,9 @@ def _warmth(draws: Draws, strength: float) -> Tensor:
 def object_lights(keys: Tensor) -> Tensor:
     """Soft studio light around the unit ball at the origin, white background; [s, LIGHT_FIELDS]."""
     draws = Draws(keys, "light", 64)
-    soft = draws.uniform(low=0.45, high=1.0)  # share of the sky; NeRF-synthetic and product scans are lit softly
+    soft = draws.uniform(
+        low=0.45, high=1.0
+    )  # share of the sky; NeRF-synthetic and product scans are lit softly
     soft = torch.where(draws.chance(0.15), draws.uniform(low=0.2, high=0.5), soft)
     level = draws.uniform(low=0.9, high=1.35)
     sky = _warmth(draws, 0.04) * (soft * level)[..., None]
@@ -55,10 +57,16 @@ def room_lights(keys: Tensor, room_half: Tensor, room_height: Tensor, focus: Ten
     position = torch.cat([spread, (room_height * draws.uniform(low=0.85, high=0.97))[..., None]], -1)
     key = cast * _warmth(draws, 0.08) * draws.uniform(1, low=0.25, high=0.9)
     azimuth = draws.uniform(high=2 * math.pi)
-    fill_direction = torch.stack([0.8 * torch.cos(azimuth), 0.8 * torch.sin(azimuth), torch.full_like(azimuth, 0.6)], -1)
+    fill_direction = torch.stack(
+        [0.8 * torch.cos(azimuth), 0.8 * torch.sin(azimuth), torch.full_like(azimuth, 0.6)], -1
+    )
     fill = _warmth(draws, 0.15) * draws.uniform(1, low=0.05, high=0.3)
     strength = torch.where(draws.chance(0.85), draws.uniform(low=0.4, high=1.0), 0.0)
     # Phones under-expose as often as not: a quarter of the captures is dark.
-    exposure = torch.where(draws.chance(0.25), draws.log_uniform(low=0.15, high=0.7), draws.uniform(low=0.8, high=1.7))
+    exposure = torch.where(
+        draws.chance(0.25), draws.log_uniform(low=0.15, high=0.7), draws.uniform(low=0.8, high=1.7)
+    )
     rest = torch.stack([strength, draws.uniform(low=1.0, high=5.0)], -1)
-    return torch.cat([sky, ground, position, key, fill_direction, fill, rest, sky * 0.5, exposure[..., None]], -1)
+    return torch.cat(
+        [sky, ground, position, key, fill_direction, fill, rest, sky * 0.5, exposure[..., None]], -1
+    )

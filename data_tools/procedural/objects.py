@@ -15,7 +15,14 @@ from data_tools.procedural.bank import NUM_TILES, TextureBank
 from data_tools.procedural.draws import Draws
 from data_tools.procedural.furniture import furniture
 from data_tools.procedural.pieces import (
-    ASSET, DEAD, Pieces, boxes, colour_matrix, materials, random_rotation, turn,
+    ASSET,
+    DEAD,
+    Pieces,
+    boxes,
+    colour_matrix,
+    materials,
+    random_rotation,
+    turn,
 )  # fmt: skip
 from data_tools.procedural.shapes import INDEX, plain_shape
 
@@ -31,7 +38,9 @@ def random_solids(draws: Draws, count: int, altered: Tensor) -> tuple[Tensor, Te
     """
     d = draws.uniform
     shape = plain_shape(*draws.batch, count, device=draws.device)
-    kind = draws.pick((0.2, 0.16, 0.14, 0.16, 0.1, 0.12, 0.12), count)  # cube sphere round-box cylinder cone torus vase
+    kind = draws.pick(
+        (0.2, 0.16, 0.14, 0.16, 0.1, 0.12, 0.12), count
+    )  # cube sphere round-box cylinder cone torus vase
     zero, one = torch.zeros_like(kind, dtype=torch.float32), torch.ones_like(kind, dtype=torch.float32)
 
     def put(name: str, value: Tensor) -> None:
@@ -39,9 +48,13 @@ def random_solids(draws: Draws, count: int, altered: Tensor) -> tuple[Tensor, Te
 
     put("family", torch.where(kind <= 2, 0.0, torch.where(kind == 5, 2.0, 1.0)))
     lathe_power = torch.where(d(count) < 0.8, 2.0, d(count, low=3.0, high=10.0))
-    ball_power = torch.where(kind == 0, 64.0, torch.where(kind == 1, 2.0, draws.log_uniform(count, low=1.15, high=10.0)))
+    ball_power = torch.where(
+        kind == 0, 64.0, torch.where(kind == 1, 2.0, draws.log_uniform(count, low=1.15, high=10.0))
+    )
     put("power", torch.where(kind <= 2, ball_power, lathe_power))
-    taper = torch.where(kind == 4, d(count, high=0.3), torch.where(d(count) < 0.5, one, d(count, low=0.5, high=1.4)))
+    taper = torch.where(
+        kind == 4, d(count, high=0.3), torch.where(d(count) < 0.5, one, d(count, low=0.5, high=1.4))
+    )
     put("taper", torch.where(kind >= 3, taper, one))
     put("bulge", torch.where(kind == 6, draws.normal(count, std=0.3), zero))
     put("wave", torch.where(kind == 6, d(count, high=0.3), zero))
@@ -64,7 +77,10 @@ def random_solids(draws: Draws, count: int, altered: Tensor) -> tuple[Tensor, Te
     reach = d(count, 1, low=0.75, high=1.25)
     shape[..., INDEX["cut_x"] : INDEX["cut_z"] + 1] = direction * reach
     put("cut_size", d(count, low=0.35, high=0.75) * reach[..., 0])
-    put("lattice", torch.where(altered == 2, 2 + 2 * draws.integer(2, count) + draws.integer(2, count), 0).float())
+    put(
+        "lattice",
+        torch.where(altered == 2, 2 + 2 * draws.integer(2, count) + draws.integer(2, count), 0).float(),
+    )
     plain_box = (kind == 0) & (altered == 0) & ~bumpy & ~odd & (shape[..., INDEX["bend_x"]] == 0)
     level = torch.where((altered > 0) | bumpy, 2, torch.where(plain_box, 0, 1))
     return shape, level
@@ -95,7 +111,9 @@ def _mirrored(draws: Draws, bank: TextureBank) -> Pieces:
     shape, level = random_solids(draws, n, torch.where(draws.chance(0.15, n), 1, 0))
     size = draws.uniform(n, 1, low=0.1, high=0.45) * draws.log_uniform(n, 3, low=0.3, high=1.4)
     upright = draws.chance(0.6, n)[..., None, None]
-    linear = torch.where(upright, turn((draws.integer(4, n) * 0.5 * math.pi).float()), random_rotation(draws, n))
+    linear = torch.where(
+        upright, turn((draws.integer(4, n) * 0.5 * math.pi).float()), random_rotation(draws, n)
+    )
     linear = linear * size[..., None, :]
     offset = draws.uniform(n, 3, low=-0.6, high=0.6)
     middle = torch.arange(n, device=draws.device) >= pairs
@@ -119,7 +137,9 @@ def pad_slots(pieces: Pieces, slots: int) -> Pieces:
 
 def choose(which: Tensor, options: list[Pieces]) -> Pieces:
     """Piece tables of equal shape [s, n]: row s from option which[s]."""
-    stacked = Pieces(*(torch.stack(values, 1) for values in zip(*(vars(o).values() for o in options), strict=True)))
+    stacked = Pieces(
+        *(torch.stack(values, 1) for values in zip(*(vars(o).values() for o in options), strict=True))
+    )
     rows = torch.arange(len(which), device=which.device)
     return stacked.map(lambda value: value[rows, which])
 
@@ -131,18 +151,26 @@ def object_scene(keys: Tensor, bank: TextureBank) -> Pieces:
     kind = draws.pick((0.38, 0.18, 0.1, 0.1, 0.12, 0.12))
     chair, _ = furniture(Draws(keys, "furniture", 600), bank, kind)
     pieces = choose(which, [_zeroverse(draws, bank), chair, _mirrored(draws, bank)])
-    tilt = torch.where(draws.chance(0.1)[..., None, None], random_rotation(draws), turn(draws.uniform(high=2 * math.pi)))
+    tilt = torch.where(
+        draws.chance(0.1)[..., None, None], random_rotation(draws), turn(draws.uniform(high=2 * math.pi))
+    )
     return pieces.moved(tilt[:, None], torch.zeros(3, device=keys.device))
 
 
 def asset_material(draws: Draws, *shape: int, strength: float = 1.0) -> Tensor:
     """Slight colour changes of scans; rows of MATERIAL_FIELDS."""
-    tint = draws.uniform(*shape, 1, low=0.85, high=1.1) * draws.uniform(*shape, 3, low=1 - 0.12 * strength, high=1.0)
+    tint = draws.uniform(*shape, 1, low=0.85, high=1.1) * draws.uniform(
+        *shape, 3, low=1 - 0.12 * strength, high=1.0
+    )
     wild = draws.chance(0.2 * strength, *shape)
     hue = torch.where(wild, draws.uniform(*shape, high=2 * math.pi), draws.normal(*shape, std=0.05))
-    matrix = colour_matrix(hue, draws.uniform(*shape, low=0.75, high=1.2), draws.uniform(*shape, low=0.8, high=1.1), tint)
+    matrix = colour_matrix(
+        hue, draws.uniform(*shape, low=0.75, high=1.2), draws.uniform(*shape, low=0.8, high=1.1), tint
+    )
     glossy = draws.chance(0.3, *shape)
-    specular = torch.where(glossy, draws.uniform(*shape, low=0.03, high=0.25), draws.uniform(*shape, high=0.03))
+    specular = torch.where(
+        glossy, draws.uniform(*shape, low=0.03, high=0.25), draws.uniform(*shape, high=0.03)
+    )
     gloss = draws.log_uniform(*shape, low=8.0, high=100.0)
     zeros = torch.zeros_like(gloss)
     rest = [specular, gloss, zeros, zeros + 2.0, zeros + 1.0, zeros + 1.0, zeros, zeros, zeros, zeros]
@@ -159,7 +187,10 @@ def asset_scene(keys: Tensor, bank: TextureBank, pack: AssetPack) -> Pieces:
     rotation = torch.where(draws.chance(0.2)[..., None, None, None], random_rotation(draws, n),
                            turn(draws.uniform(n, high=2 * math.pi)))  # fmt: skip
     stretch = 1.0 + draws.normal(n, 3, std=0.12) * draws.chance(0.3, n, 1)
-    angle = draws.uniform(1, high=2 * math.pi) + 2 * math.pi * torch.arange(n, device=keys.device) / count[..., None]
+    angle = (
+        draws.uniform(1, high=2 * math.pi)
+        + 2 * math.pi * torch.arange(n, device=keys.device) / count[..., None]
+    )
     apart = draws.uniform(n, low=0.55, high=0.95) * (count > 1)[..., None]
     half = pack.half_size[asset] * size[..., None]
     offset = torch.stack([apart * torch.cos(angle), apart * torch.sin(angle), half[..., 2]], -1)

@@ -87,7 +87,9 @@ def colour_matrix(hue: Tensor, saturation: Tensor, contrast: Tensor, tint: Tenso
     c, s = torch.cos(hue), torch.sin(hue)
     eye = torch.eye(3, device=hue.device)
     third = torch.full((3, 3), 1.0 / 3.0, device=hue.device)
-    cross = torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]], device=hue.device) / math.sqrt(3.0)
+    cross = torch.tensor(
+        [[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]], device=hue.device
+    ) / math.sqrt(3.0)
     chroma = c[..., None, None] * (eye - third) + s[..., None, None] * cross
     matrix = (third + saturation[..., None, None] * chroma) * (contrast[..., None] * tint)[..., None]
     offset = 0.5 * (1.0 - contrast)[..., None] * tint
@@ -133,14 +135,17 @@ def materials(draws: Draws, bank: TextureBank, *shape: int, style: str = "any") 
     contrast = draws.uniform(*shape, low=0.7, high=1.1)
     contrast = torch.where(plain, 1.0, contrast)
     glossy = draws.chance(0.35, *shape)
-    specular = torch.where(glossy, draws.uniform(*shape, low=0.04, high=0.35), draws.uniform(*shape, high=0.04))
+    specular = torch.where(
+        glossy, draws.uniform(*shape, low=0.04, high=0.35), draws.uniform(*shape, high=0.04)
+    )
     gloss = draws.log_uniform(*shape, low=8.0, high=120.0)
     # One in three prints a whole picture on each patch, the others repeat by length.
     fit = draws.chance(0.85 if style in ("package", "picture") else 0.3, *shape).float()
     scale = torch.where(fit > 0, 1.0, draws.log_uniform(*shape, low=0.4, high=2.5))
+    quarter = draws.chance(0.3, *shape).float() * (1 - fit)
     rows = [colour_matrix(hue, saturation, contrast, tint), specular[..., None], gloss[..., None],
             torch.zeros_like(gloss)[..., None], fit[..., None], scale[..., None],
             (scale * draws.uniform(*shape, low=0.8, high=1.25).where(fit < 0.5, torch.ones_like(scale)))[..., None],
-            draws.uniform(*shape, 2) * (1.0 - fit[..., None]), draws.chance(0.3, *shape).float()[..., None] * (1 - fit[..., None]),
+            draws.uniform(*shape, 2) * (1.0 - fit[..., None]), quarter[..., None],
             torch.zeros_like(gloss)[..., None]]  # fmt: skip
     return texture, torch.cat(rows, -1)

@@ -48,27 +48,39 @@ def things(draws: Draws, bank: TextureBank, pack: AssetPack | None, count: int) 
         half-width and height is about 1.
     """
     d, device = draws.uniform, draws.device
-    kind = draws.pick((0.24, 0.15, 0.13, 0.12, 0.36 if pack is not None else 0.0), count)  # box can flat solid scan
+    kind = draws.pick(
+        (0.24, 0.15, 0.13, 0.12, 0.36 if pack is not None else 0.0), count
+    )  # box can flat solid scan
     solid, level = random_solids(draws, count, torch.where(draws.chance(0.15, count), 1, 0))
     row = plain_shape(*draws.batch, count, device=device)
     can, is_solid = kind == 1, kind == 3
     row[..., INDEX["family"]] = can.float()
-    row[..., INDEX["power"]] = torch.where(can, 2.0, torch.where(d(count) < 0.25, d(count, low=6.0, high=14.0), 64.0))
-    row[..., INDEX["taper"]] = torch.where(can, torch.where(d(count) < 0.5, 1.0, d(count, low=0.4, high=1.3)), 1.0)
+    row[..., INDEX["power"]] = torch.where(
+        can, 2.0, torch.where(d(count) < 0.25, d(count, low=6.0, high=14.0), 64.0)
+    )
+    row[..., INDEX["taper"]] = torch.where(
+        can, torch.where(d(count) < 0.5, 1.0, d(count, low=0.4, high=1.3)), 1.0
+    )
     row[..., INDEX["bulge"]] = torch.where(can & draws.chance(0.3, count), draws.normal(count, std=0.2), 0.0)
     shape = torch.where(is_solid[..., None], solid, row)
     box_level = torch.where(row[..., INDEX["power"]] > 60.0, 0, 1)
     level = torch.where(is_solid, level, torch.where(can, 1, box_level))
-    box = torch.stack([d(count, low=0.25, high=0.8), d(count, low=0.12, high=0.6), d(count, low=0.15, high=1.0)], -1)
+    box = torch.stack(
+        [d(count, low=0.25, high=0.8), d(count, low=0.12, high=0.6), d(count, low=0.15, high=1.0)], -1
+    )
     radius = d(count, low=0.15, high=0.45)
     tube = torch.stack([radius, radius, d(count, low=0.15, high=0.7)], -1)
-    flat = torch.stack([d(count, low=0.4, high=0.9), d(count, low=0.3, high=0.7), d(count, low=0.01, high=0.1)], -1)
+    flat = torch.stack(
+        [d(count, low=0.4, high=0.9), d(count, low=0.3, high=0.7), d(count, low=0.01, high=0.1)], -1
+    )
     ball = d(count, 1, low=0.25, high=0.5) * draws.log_uniform(count, 3, low=0.6, high=1.3)
     choices = torch.stack([box, tube, flat, ball], -2)
     half = torch.gather(choices, -2, kind.clamp_max(3)[..., None, None].expand(*kind.shape, 1, 3))[..., 0, :]
     rotation = turn(d(count, high=2 * math.pi))
     # Solids may lie any way; their height is then that of the turned box, a safe upper bound.
-    rotation = torch.where((is_solid & draws.chance(0.4, count))[..., None, None], random_rotation(draws, count), rotation)
+    rotation = torch.where(
+        (is_solid & draws.chance(0.4, count))[..., None, None], random_rotation(draws, count), rotation
+    )
     linear = rotation * half[..., None, :]
     rise = torch.where(is_solid, linear.norm(dim=-1)[..., 2], half[..., 2])
     texture, material = materials(draws, bank, count, style="package")
@@ -127,7 +139,9 @@ def room_scene(keys: Tensor, bank: TextureBank, pack: AssetPack | None) -> tuple
     items = items.where(draws.chance(d(1, low=0.6, high=1.0), ON_TABLE))
 
     # Panels at the back of the table: screens, boards, a divider.
-    board_half = torch.stack([d(2, low=0.12, high=0.3), d(2, low=0.006, high=0.02), d(2, low=0.09, high=0.25)], -1)
+    board_half = torch.stack(
+        [d(2, low=0.12, high=0.3), d(2, low=0.006, high=0.02), d(2, low=0.09, high=0.25)], -1
+    )
     board_at = torch.stack([d(2, low=-0.6, high=0.6) * area[:, :1], -area[:, 1:] * d(2, low=0.3, high=0.85),
                             board_half[..., 2] + surface[:, None]], -1) + place[:, None]  # fmt: skip
     texture, material = materials(draws, bank, 2, style="picture")
@@ -154,9 +168,13 @@ def room_scene(keys: Tensor, bank: TextureBank, pack: AssetPack | None) -> tuple
     spot = torch.stack([torch.cos(quarter) * along - torch.sin(quarter) * out,
                         torch.sin(quarter) * along + torch.cos(quarter) * out], -1)  # fmt: skip
     spot = torch.where(free[..., None], d(OTHERS, 2, low=-0.8, high=0.8) * half[:, None], spot)
-    clear = (spot - place[:, None, :2]).norm(dim=-1) > other_half[..., :2].norm(dim=-1) + area.norm(dim=-1)[:, None]
+    clear = (spot - place[:, None, :2]).norm(dim=-1) > other_half[..., :2].norm(dim=-1) + area.norm(dim=-1)[
+        :, None
+    ]
     other = other.moved(turn(yaw)[:, :, None], torch.nn.functional.pad(spot, (0, 1))[:, :, None])
-    other = other.where((clear & draws.chance(0.75, OTHERS))[..., None].expand_as(other.mesh)).map(lambda v: v.flatten(1, 2))
+    other = other.where((clear & draws.chance(0.75, OTHERS))[..., None].expand_as(other.mesh)).map(
+        lambda v: v.flatten(1, 2)
+    )
 
     # Larger things on the floor.
     lumps, _ = things(Draws(keys, "lumps", 1200), bank, pack, ON_FLOOR)
@@ -171,7 +189,9 @@ def room_scene(keys: Tensor, bank: TextureBank, pack: AssetPack | None) -> tuple
     solid = Pieces.cat([table, items, boards, other, lumps], 1)
     spheres = torch.cat([solid.offset, _radius(solid)[..., None]], -1)
     focus = place + torch.stack([torch.zeros_like(sx), torch.zeros_like(sx), surface + 0.08], -1)
-    layout = RoomLayout(focus, area.norm(dim=-1), half, height, torch.full_like(sx, 0.5 * math.pi), ~against, spheres)
+    layout = RoomLayout(
+        focus, area.norm(dim=-1), half, height, torch.full_like(sx, 0.5 * math.pi), ~against, spheres
+    )
     return Pieces.cat([shell, pictures, solid], 1), layout
 
 
@@ -188,7 +208,8 @@ def _shell(draws: Draws, bank: TextureBank, half: Tensor, height: Tensor, outdoo
     x, y, z, o = half[:, 0], half[:, 1], 0.5 * height, torch.zeros_like(height)
     t = o + thick
     rows = [((o, o, o - thick), (x, y, t)), ((o, o, height + thick), (x, y, t)), ((x + thick, o, z), (t, y, z)),
-            ((-x - thick, o, z), (t, y, z)), ((o, y + thick, z), (x, t, z)), ((o, -y - thick, z), (x, t, z))]  # fmt: skip
+            ((-x - thick, o, z), (t, y, z)), ((o, y + thick, z), (x, t, z)),
+            ((o, -y - thick, z), (x, t, z))]  # fmt: skip
     centre = torch.stack([torch.stack(c, -1) for c, _ in rows], 1)
     size = torch.stack([torch.stack(h, -1) for _, h in rows], 1)
     floor_texture, floor_material = materials(draws, bank, 1, style="floor")
@@ -204,12 +225,19 @@ def _shell(draws: Draws, bank: TextureBank, half: Tensor, height: Tensor, outdoo
     # Open skies glow by themselves.
     sky = outdoor[:, None] & (torch.arange(6, device=draws.device) > 0)
     material[..., 14] = torch.where(sky, 0.8, 0.0)
-    pieces = boxes(centre, size + 0.05 * torch.tensor([0, 0, 1.0], device=draws.device) * (size[..., 2:] > thick), texture, material)
+    pieces = boxes(
+        centre,
+        size + 0.05 * torch.tensor([0, 0, 1.0], device=draws.device) * (size[..., 2:] > thick),
+        texture,
+        material,
+    )
     pieces.mesh = torch.ones_like(pieces.mesh)
     return pieces
 
 
-def _pictures(draws: Draws, bank: TextureBank, half: Tensor, height: Tensor, place: Tensor, outdoor: Tensor) -> Pieces:
+def _pictures(
+    draws: Draws, bank: TextureBank, half: Tensor, height: Tensor, place: Tensor, outdoor: Tensor
+) -> Pieces:
     """Paintings, posters, windows and a rug: thin slabs, [s, PICTURES]."""
     n = PICTURES - 1
     texture, material = materials(draws, bank, PICTURES, style="picture")
@@ -219,7 +247,9 @@ def _pictures(draws: Draws, bank: TextureBank, half: Tensor, height: Tensor, pla
     reach = torch.where(odd, half[:, None, 0], half[:, None, 1])
     length = torch.where(odd, half[:, None, 1], half[:, None, 0])
     near = torch.where((wall == 0) & draws.chance(0.7, n), place[:, None, 0] / half[:, None, 0], 0.0)
-    along = (near + draws.uniform(n, low=-0.8, high=0.8) * torch.where(near == 0, 1.0, 0.3)).clamp(-0.85, 0.85) * length
+    along = (near + draws.uniform(n, low=-0.8, high=0.8) * torch.where(near == 0, 1.0, 0.3)).clamp(
+        -0.85, 0.85
+    ) * length
     z = height[:, None] * draws.uniform(n, low=0.4, high=0.65)
     quarter = wall.float() * (0.5 * math.pi)
     c, s, out = torch.cos(quarter), torch.sin(quarter), -(reach - 0.012)
@@ -227,7 +257,14 @@ def _pictures(draws: Draws, bank: TextureBank, half: Tensor, height: Tensor, pla
     slab = torch.stack([size[..., 0], torch.full_like(z, 0.012), size[..., 1]], -1)
     glow = draws.chance(0.2, n)
     material[:, :n, 14] = torch.where(glow, draws.uniform(n, low=0.3, high=1.0), 0.0)
-    rug = torch.stack([draws.uniform(1, low=0.5, high=1.5), draws.uniform(1, low=0.5, high=1.2), torch.full_like(z[:, :1], 0.006)], -1)
+    rug = torch.stack(
+        [
+            draws.uniform(1, low=0.5, high=1.5),
+            draws.uniform(1, low=0.5, high=1.2),
+            torch.full_like(z[:, :1], 0.006),
+        ],
+        -1,
+    )
     spot = place[:, None] + torch.nn.functional.pad(draws.normal(1, 2, std=0.4), (0, 1))
     pieces = boxes(torch.cat([centre, spot], 1), torch.cat([slab, rug], 1), texture, material)
     pieces.linear[:, :n] = turn(quarter) @ pieces.linear[:, :n]

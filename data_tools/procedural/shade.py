@@ -10,7 +10,16 @@ from torch import Tensor
 
 from data_tools.procedural.rasterize import EMPTY
 
-SHADOW_TAPS = ((-0.94, -0.4), (0.94, -0.77), (-0.09, -0.93), (0.34, 0.29), (-0.64, 0.75), (0.5, 0.9), (-0.2, -0.1), (0.95, 0.2))
+SHADOW_TAPS = (
+    (-0.94, -0.4),
+    (0.94, -0.77),
+    (-0.09, -0.93),
+    (0.34, 0.29),
+    (-0.64, 0.75),
+    (0.5, 0.9),
+    (-0.2, -0.1),
+    (0.95, 0.2),
+)
 
 
 def shade(
@@ -59,7 +68,9 @@ def shade(
     toward = _unit([-component for component in d])
     facing = _dot(normal, toward)
     normal = [torch.where(facing < 0, -component, component) for component in normal]
-    depth = _dot([p - e for p, e in zip(position, eye, strict=True)], [view(2), view(6), view(10)]).clamp_min(1e-3)
+    depth = _dot([p - e for p, e in zip(position, eye, strict=True)], [view(2), view(6), view(10)]).clamp_min(
+        1e-3
+    )
 
     part = piece[face]
     number = texture[part]
@@ -82,7 +93,9 @@ def shade(
     sky = mixed(25, 1)
     up = 0.5 + 0.5 * normal[2]
     to_key = _unit([light(6 + k) - position[k] for k in range(3)])
-    visible = 1.0 - light(18) * _shadow(position, normal, to_key, shadow_camera, shadow_depth, scene, light(19))
+    visible = 1.0 - light(18) * _shadow(
+        position, normal, to_key, shadow_camera, shadow_depth, scene, light(19)
+    )
     key = _dot(normal, to_key).clamp_min(0.0) * visible
     fill_direction = [light(12 + k) for k in range(3)]
     fill = (0.5 + 0.5 * _dot(normal, fill_direction)) * (0.4 + 0.6 * sky)
@@ -114,7 +127,9 @@ def _unit(a: list[Tensor]) -> list[Tensor]:
     return [component * scale for component in a]
 
 
-def _fetch(texels: Tensor, table: Tensor, number: Tensor, level: Tensor, u: Tensor, v: Tensor) -> list[Tensor]:
+def _fetch(
+    texels: Tensor, table: Tensor, number: Tensor, level: Tensor, u: Tensor, v: Tensor
+) -> list[Tensor]:
     """Bilinear texels of one mip level: three channels in [0, 1]."""
     start = table[number, level].to(torch.int64)
     repeats = table[number, 7] > 0
@@ -137,7 +152,8 @@ def _fetch(texels: Tensor, table: Tensor, number: Tensor, level: Tensor, u: Tens
     taps = [texels[start + yy * w + xx] for yy in (y0, y1) for xx in (x0, x1)]
     weights = [(1 - fx) * (1 - fy), fx * (1 - fy), (1 - fx) * fy, fx * fy]
     return [
-        sum(weight * ((tap >> (8 * k)) & 255) for tap, weight in zip(taps, weights, strict=True)) * (1.0 / 255.0)
+        sum(weight * ((tap >> (8 * k)) & 255) for tap, weight in zip(taps, weights, strict=True))
+        * (1.0 / 255.0)
         for k in range(3)
     ]
 

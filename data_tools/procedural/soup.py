@@ -94,7 +94,9 @@ def _scan(pieces: Pieces, index: Tensor, pack: AssetPack) -> tuple[Tensor, ...]:
     first = pack.offset[asset] - (count.cumsum(0) - count)
     face = torch.arange(len(owner), device=index.device) + first[owner]
     linear = pieces.linear[index]
-    point = torch.einsum("fij,fkj->fki", linear[owner], pack.corners[face]) + pieces.offset[index][owner][:, None]
+    point = (
+        torch.einsum("fij,fkj->fki", linear[owner], pack.corners[face]) + pieces.offset[index][owner][:, None]
+    )
     normal = torch.einsum("fij,fkj->fki", _cofactor(linear)[owner], pack.normals[face])
     return point, normal, pack.uvs[face], index[owner]
 
@@ -122,4 +124,6 @@ def shading_rows(soup: Soup, pieces: Pieces, bank: TextureBank, sky: Tensor) -> 
     flat = torch.nn.functional.normalize(torch.linalg.cross(edge[:, 0], edge[:, 1]), dim=-1)[:, None]
     weak = (unit * unit).sum(-1, keepdim=True) < 0.5
     unit = torch.where(weak, flat, unit)
-    return torch.cat([soup.corners.flatten(1), unit.flatten(1), soup.uvs.flatten(1), density[:, None], sky], 1)
+    return torch.cat(
+        [soup.corners.flatten(1), unit.flatten(1), soup.uvs.flatten(1), density[:, None], sky], 1
+    )

@@ -1,7 +1,7 @@
 """Procedural scenes by number: scene i is a pure function of (seed, i), rendered in batches on the training device.
 
-    source = ProceduralSource("cuda", seed=0, assets=Path("assets"))
-    posed = source.batch(range(8), num_views=16, image_hw=(128, 128))     # uint8 [8, 16, 3, 128, 128]
+source = ProceduralSource("cuda", seed=0, assets=Path("assets"))
+posed = source.batch(range(8), num_views=16, image_hw=(128, 128))     # uint8 [8, 16, 3, 128, 128]
 """
 
 from __future__ import annotations
@@ -52,14 +52,20 @@ class ProceduralSource:
     """
 
     def __init__(
-        self, device: torch.device | str, seed: int = 0, assets: Path | None = None, mix: dict[str, float] | None = None
+        self,
+        device: torch.device | str,
+        seed: int = 0,
+        assets: Path | None = None,
+        mix: dict[str, float] | None = None,
     ) -> None:
         self.device = torch.device(device)
         self.seed = seed
         self.mix = dict(DEFAULT_MIX if mix is None else mix)
         unknown = set(self.mix) - set(KINDS)
         if unknown or min(self.mix.values(), default=0) < 0 or sum(self.mix.values()) <= 0:
-            raise NVSError(f"procedural mix {self.mix}: expected weights >= 0, not all 0, of {', '.join(KINDS)}")
+            raise NVSError(
+                f"procedural mix {self.mix}: expected weights >= 0, not all 0, of {', '.join(KINDS)}"
+            )
         self.pack = None if assets is None else read_assets(Path(assets), self.device)
         surfaces = [] if assets is None else read_surfaces(Path(assets) / "textures")
         self.bank = TextureBank(self.device, seed, surfaces, [] if self.pack is None else self.pack.atlases)
@@ -107,7 +113,9 @@ class ProceduralSource:
         for kind in KINDS:
             members = [position for position, name in enumerate(names) if name == kind]
             if members:
-                groups.append(self._group(kind, torch.tensor(members, device=self.device), keys, num_views, image_hw))
+                groups.append(
+                    self._group(kind, torch.tensor(members, device=self.device), keys, num_views, image_hw)
+                )
         order = torch.cat([group["member"] for group in groups]).argsort()
         pieces = Pieces.cat([group["pieces"].map(lambda value: value.flatten(0, 1)) for group in groups], 0)
         scene = torch.cat([g["member"].repeat_interleave(g["pieces"].mesh.shape[1]) for g in groups])
@@ -146,7 +154,9 @@ class ProceduralSource:
         shape = (len(numbers), num_views, 3, *image_hw)
         return PosedImages(torch.cat(images).view(shape), Cameras(c2w, intrinsics, image_hw))
 
-    def _group(self, kind: str, member: Tensor, all_keys: Tensor, num_views: int, image_hw: tuple[int, int]) -> dict:
+    def _group(
+        self, kind: str, member: Tensor, all_keys: Tensor, num_views: int, image_hw: tuple[int, int]
+    ) -> dict:
         """Pieces, cameras and lights of the scenes of one kind."""
         keys = all_keys[member]
         count = len(keys)
@@ -163,9 +173,14 @@ class ProceduralSource:
                 pieces = object_scene(keys, self.bank)
             cameras = object_cameras(keys, num_views, image_hw)
             lights = object_lights(keys)
-            centre, radius = torch.zeros(count, 3, device=self.device), torch.full((count,), 1.02, device=self.device)
+            centre, radius = (
+                torch.zeros(count, 3, device=self.device),
+                torch.full((count,), 1.02, device=self.device),
+            )
         casts = torch.ones_like(pieces.mesh, dtype=torch.bool)
-        casts[:, :SHELL_SLOTS] = kind != "room"  # lamps hang inside the shell, the sky's light comes through it
+        casts[:, :SHELL_SLOTS] = (
+            kind != "room"
+        )  # lamps hang inside the shell, the sky's light comes through it
         room = torch.full((count,), kind == "room", device=self.device)
         return {"member": member, "pieces": pieces, "c2w": cameras.c2w, "fxfycxcy": cameras.fxfycxcy, "lights": lights,
                 "centre": centre, "radius": radius, "casts": casts, "room": room}  # fmt: skip
@@ -181,7 +196,9 @@ def _normalised(soup: Soup, in_room: Tensor, scenes: int) -> Soup:
     """Objects moved to the origin and scaled into the unit ball (rooms stay as they are)."""
 
     def extreme(values: Tensor, how: str) -> Tensor:
-        start = torch.full((scenes, values.shape[-1]), -math.inf if how == "amax" else math.inf, device=values.device)
+        start = torch.full(
+            (scenes, values.shape[-1]), -math.inf if how == "amax" else math.inf, device=values.device
+        )
         index = soup.scene[:, None].expand_as(values)
         return start.scatter_reduce(0, index, values, how)
 
@@ -210,7 +227,9 @@ def _depth(keys: Tensor) -> Tensor:
     return torch.where(keys == EMPTY, 1e9, depth)
 
 
-def _lamp(blockers: Tensor, scene: Tensor, position: Tensor, centre: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
+def _lamp(
+    blockers: Tensor, scene: Tensor, position: Tensor, centre: Tensor, radius: Tensor
+) -> tuple[Tensor, Tensor]:
     """The shadow map of every scene's lamp: camera rows [s, 16] and depths [s, r, r]."""
     w2c, intrinsics = _light_views(position[:, None], centre, radius, SHADOW_SIDE)
     keys = rasterize(blockers, scene, w2c, intrinsics, (SHADOW_SIDE, SHADOW_SIDE))

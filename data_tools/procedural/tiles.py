@@ -29,7 +29,9 @@ def natural_colours(draws: Draws, *shape: int) -> Tensor:
 
 def hsv_to_rgb(hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
     """All in [0, 1]; hue wraps. [...] each -> [..., 3]."""
-    offsets = torch.arange(3, device=hue.device, dtype=hue.dtype).mul(-2.0).add(6.0) % 6.0  # 0, 4, 2 for r, g, b
+    offsets = (
+        torch.arange(3, device=hue.device, dtype=hue.dtype).mul(-2.0).add(6.0) % 6.0
+    )  # 0, 4, 2 for r, g, b
     ramp = ((hue[..., None] * 6.0 + offsets) % 6.0 - 3.0).abs() - 1.0
     return value[..., None] * (1.0 + saturation[..., None] * (ramp.clamp(0.0, 1.0) - 1.0))
 
@@ -84,7 +86,11 @@ def _clouds(draws: Draws) -> Tensor:
 def _marble(draws: Draws) -> Tensor:
     x, y = _grid(draws.device)
     waves = draws.integer(5, 2, 1, 1) + draws.integer(2, 2, 1, 1)
-    phase = waves[:, 0] * x + (1 + waves[:, 1]) * y + draws.uniform(1, 1, low=0.2, high=2.5) * _fractal(draws, 1, 6)
+    phase = (
+        waves[:, 0] * x
+        + (1 + waves[:, 1]) * y
+        + draws.uniform(1, 1, low=0.2, high=2.5) * _fractal(draws, 1, 6)
+    )
     vein = (0.5 + 0.5 * torch.sin(2 * math.pi * phase)) ** draws.uniform(1, 1, low=0.5, high=4.0)
     return _blend(vein, natural_colours(draws, 2))
 
@@ -92,7 +98,9 @@ def _marble(draws: Draws) -> Tensor:
 def _wood(draws: Draws) -> Tensor:
     x, y = _grid(draws.device)
     grain = _fractal(draws, 4, 4, stretch=8)
-    rings = torch.sin(2 * math.pi * (draws.integer(8, 1, 1) + 3) * (x + 0.15 * _fractal(draws, 1, 2, stretch=2)))
+    rings = torch.sin(
+        2 * math.pi * (draws.integer(8, 1, 1) + 3) * (x + 0.15 * _fractal(draws, 1, 2, stretch=2))
+    )
     tone = 0.55 * grain + 0.25 * (0.5 + 0.5 * rings)
     planks = draws.integer(6, 1, 1) * draws.chance(0.6, 1, 1)
     gap = ((x * planks) % 1.0 < 0.03) & (planks > 1)
@@ -113,7 +121,9 @@ def _stripes(draws: Draws) -> Tensor:
     edges = draws.uniform(3, low=0.02, high=1.0).sort(-1).values
     image = colours[:, 0, :, None, None].expand(-1, -1, TILE_SIZE, TILE_SIZE)
     for k in range(3):
-        image = torch.where((phase > edges[:, k, None, None])[:, None], colours[:, k + 1, :, None, None], image)
+        image = torch.where(
+            (phase > edges[:, k, None, None])[:, None], colours[:, k + 1, :, None, None], image
+        )
     return image * (1.0 - 0.25 * draws.uniform(1, 1)[:, None] * _fractal(draws, 2, 6)[:, None])
 
 
@@ -183,7 +193,10 @@ def _glyph_mask(draws: Draws, rows: int) -> Tensor:
     frame = draws.chance(0.6, rows, columns, 1, 4) & (torch.arange(4, device=draws.device) == 0)
     letters = F.pad((strokes | frame).float(), (0, 1, 1, 2))  # one column and three rows of spacing
     words = draws.chance(0.84, rows, columns, 1, 1)
-    ends = torch.arange(columns, device=draws.device)[:, None, None] < draws.uniform(rows, 1, 1, 1, low=0.4) * columns
+    ends = (
+        torch.arange(columns, device=draws.device)[:, None, None]
+        < draws.uniform(rows, 1, 1, 1, low=0.4) * columns
+    )
     image = (letters * words * ends).permute(0, 1, 3, 2, 4).reshape(n, 1, rows * 10, columns * 5)
     return F.interpolate(image, (rows * cell, TILE_SIZE), mode="nearest")[:, 0]
 
@@ -202,7 +215,10 @@ def _shapes(draws: Draws, count: int = 14) -> Tensor:
     colours = natural_colours(draws, count + 1)
     image = colours[:, 0, :, None, None].expand(-1, -1, TILE_SIZE, TILE_SIZE)
     centre, angle = draws.uniform(count, 2), draws.uniform(count, high=math.pi)
-    size = draws.uniform(count, 2, low=0.02, high=0.4) * (1.0 - torch.arange(count, device=draws.device) / (count + 4))[:, None]
+    size = (
+        draws.uniform(count, 2, low=0.02, high=0.4)
+        * (1.0 - torch.arange(count, device=draws.device) / (count + 4))[:, None]
+    )
     kind, right_angle = draws.uniform(count), draws.chance(0.5)
     angle = torch.where(right_angle[:, None], 0.0, angle)
     for k in range(count):
@@ -210,7 +226,11 @@ def _shapes(draws: Draws, count: int = 14) -> Tensor:
         dx, dy = (d - d.round() for d in (dx, dy))
         c, s = torch.cos(angle[:, k, None, None]), torch.sin(angle[:, k, None, None])
         u, v = (c * dx + s * dy) / size[:, k, 0, None, None], (c * dy - s * dx) / size[:, k, 1, None, None]
-        box, disc, triangle = torch.maximum(u.abs(), v.abs()), torch.hypot(u, v), torch.maximum(u.abs() * 2 + v, -v)
+        box, disc, triangle = (
+            torch.maximum(u.abs(), v.abs()),
+            torch.hypot(u, v),
+            torch.maximum(u.abs() * 2 + v, -v),
+        )
         which = kind[:, k, None, None]
         distance = torch.where(which < 0.55, box, torch.where(which < 0.8, disc, triangle))
         image = torch.where((distance < 1)[:, None], colours[:, k + 1, :, None, None], image)

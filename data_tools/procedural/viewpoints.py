@@ -63,7 +63,9 @@ def object_cameras(keys: Tensor, num_views: int, image_hw: tuple[int, int]) -> C
     flat = (1.0 - height * height).clamp_min(0.0).sqrt()
     direction = torch.stack([flat * torch.cos(azimuth), flat * torch.sin(azimuth), height], -1)
     eye = direction * (distance[:, None] * ratio)[..., None]
-    aim = torch.stack([view.normal() for _ in range(3)], -1) * (scene.uniform(1, 1, high=0.09) * scene.chance(0.6, 1, 1))
+    aim = torch.stack([view.normal() for _ in range(3)], -1) * (
+        scene.uniform(1, 1, high=0.09) * scene.chance(0.6, 1, 1)
+    )
     roll = view.normal() * (scene.chance(0.12, 1) * 0.15)
     centre = scene.normal(1, 2, std=0.02) * scene.chance(0.2, 1, 1)
     shape = (len(keys), num_views)
@@ -80,47 +82,73 @@ def room_cameras(keys: Tensor, layout: RoomLayout, num_views: int, image_hw: tup
     arc = torch.where(layout.free, scene.uniform(low=1.5, high=2 * math.pi), scene.uniform(low=1.0, high=2.7))
     start = layout.front + torch.where(layout.free, scene.uniform(high=2 * math.pi), 0.0)
     azimuth = start[:, None, None] + arc[:, None, None] * (view.uniform(n) - 0.5)
-    elevation = scene.uniform(1, 1, low=0.25, high=0.9) + view.normal(n, std=1.0) * scene.uniform(1, 1, low=0.05, high=0.22)
+    elevation = scene.uniform(1, 1, low=0.25, high=0.9) + view.normal(n, std=1.0) * scene.uniform(
+        1, 1, low=0.05, high=0.22
+    )
     elevation = elevation.clamp(0.05, 1.45)
     distance = layout.radius[:, None, None] * scene.uniform(1, 1, low=0.55, high=1.5)
     distance = distance * torch.exp(view.normal(n, std=1.0) * scene.uniform(1, 1, low=0.05, high=0.25))
     flat = torch.cos(elevation)
     direction = torch.stack([flat * torch.cos(azimuth), flat * torch.sin(azimuth), torch.sin(elevation)], -1)
     aim = torch.stack([view.normal(n), view.normal(n), view.normal(n) * 0.3], -1)
-    aim = layout.focus[:, None, None] + aim * (layout.radius[:, None] * scene.uniform(1, low=0.05, high=0.35))[:, :, None, None]
+    aim = (
+        layout.focus[:, None, None]
+        + aim * (layout.radius[:, None] * scene.uniform(1, low=0.05, high=0.35))[:, :, None, None]
+    )
     capture = aim * 0.5 + layout.focus[:, None, None] * 0.5 + direction * distance[..., None]
 
     # Walk: along an ellipse or anywhere at eye height, looking towards the inside.
-    phase = scene.uniform(1, 1, high=2 * math.pi) + scene.uniform(1, 1, low=1.0, high=2 * math.pi) * view.uniform(n)
+    phase = scene.uniform(1, 1, high=2 * math.pi) + scene.uniform(
+        1, 1, low=1.0, high=2 * math.pi
+    ) * view.uniform(n)
     ring = torch.stack([torch.cos(phase), torch.sin(phase)], -1) * scene.uniform(1, 1, 2, low=0.35, high=0.8)
     spot = (ring + torch.stack([view.normal(n), view.normal(n)], -1) * 0.08) * layout.half[:, None, None]
-    level = (scene.uniform(1, 1, low=0.35, high=0.7) + view.normal(n, std=0.04)) * layout.height.clamp_max(3.0)[:, None, None]
+    level = (scene.uniform(1, 1, low=0.35, high=0.7) + view.normal(n, std=0.04)) * layout.height.clamp_max(
+        3.0
+    )[:, None, None]
     walk = torch.cat([spot, level[..., None]], -1)
     middle = layout.focus * scene.uniform(1, low=0.2, high=0.8)
     middle = torch.cat([middle[:, :2], (level.mean(-1)[:, :1] * 0.6)], -1)
-    gaze = middle[:, None, None] + torch.stack([view.normal(n), view.normal(n), view.normal(n) * 0.3], -1) * (
-        0.18 * layout.half.amin(-1)
-    )[:, None, None, None]
+    gaze = (
+        middle[:, None, None]
+        + torch.stack([view.normal(n), view.normal(n), view.normal(n) * 0.3], -1)
+        * (0.18 * layout.half.amin(-1))[:, None, None, None]
+    )
 
     # Sweep: a small patch in front of the cluster, nearly parallel views.
     angle = (layout.front + scene.normal(std=0.5))[:, None, None]
     tilt = scene.uniform(1, 1, low=0.15, high=0.8)
     far = layout.radius[:, None, None] * scene.uniform(1, 1, low=0.8, high=1.8)
-    base = torch.stack([torch.cos(tilt) * torch.cos(angle), torch.cos(tilt) * torch.sin(angle), torch.sin(tilt) + 0 * angle], -1)
+    base = torch.stack(
+        [torch.cos(tilt) * torch.cos(angle), torch.cos(tilt) * torch.sin(angle), torch.sin(tilt) + 0 * angle],
+        -1,
+    )
     side = torch.stack([-torch.sin(angle), torch.cos(angle), torch.zeros_like(angle)], -1)
     rise = torch.linalg.cross(base, side.expand_as(base))
-    shift = view.normal(n)[..., None] * side + view.normal(n)[..., None] * rise * 0.6 + view.normal(n)[..., None] * base * 0.2
-    patch = layout.focus[:, None, None] + base * far[..., None] + shift * (far * scene.uniform(1, 1, low=0.08, high=0.3))[..., None]
-    point = layout.focus[:, None, None] + (aim - layout.focus[:, None, None]) * 0.3 + shift * (
-        far * scene.uniform(1, 1, high=0.2)
-    )[..., None]
+    shift = (
+        view.normal(n)[..., None] * side
+        + view.normal(n)[..., None] * rise * 0.6
+        + view.normal(n)[..., None] * base * 0.2
+    )
+    patch = (
+        layout.focus[:, None, None]
+        + base * far[..., None]
+        + shift * (far * scene.uniform(1, 1, low=0.08, high=0.3))[..., None]
+    )
+    point = (
+        layout.focus[:, None, None]
+        + (aim - layout.focus[:, None, None]) * 0.3
+        + shift * (far * scene.uniform(1, 1, high=0.2))[..., None]
+    )
 
     pick = mode[:, None, None, None]
     eye = torch.where(pick == 0, capture, torch.where(pick == 1, walk, patch))
     target = torch.where(pick == 0, aim, torch.where(pick == 1, gaze, point))
     margin = 0.12
     bound = torch.cat([layout.half - margin, layout.height[:, None] - margin], -1)[:, None, None]
-    low = torch.cat([-layout.half + margin, torch.full_like(layout.height, margin)[:, None]], -1)[:, None, None]
+    low = torch.cat([-layout.half + margin, torch.full_like(layout.height, margin)[:, None]], -1)[
+        :, None, None
+    ]
     eye = torch.minimum(torch.maximum(eye, low), bound)
     # Of a few candidates take the first that is clear of all things, or the clearest.
     gap = (eye[..., None, :] - layout.spheres[:, None, None, :, :3]).norm(dim=-1)
@@ -131,7 +159,9 @@ def room_cameras(keys: Tensor, layout: RoomLayout, num_views: int, image_hw: tup
     eye, target = torch.gather(eye, 2, chosen)[:, :, 0], torch.gather(target, 2, chosen)[:, :, 0]
     # A target at the eye (both clamped into a corner) has no direction.
     close = (target - eye).norm(dim=-1, keepdim=True) < 0.05
-    target = torch.where(close, eye + layout.focus[:, None] * 0 + torch.tensor([0.1, -0.3, -0.1], device=keys.device), target)
+    target = torch.where(
+        close, eye + layout.focus[:, None] * 0 + torch.tensor([0.1, -0.3, -0.1], device=keys.device), target
+    )
 
     fov = scene.uniform(low=math.radians(32), high=math.radians(72))
     roll = view.normal(std=1.0) * scene.uniform(1, high=0.12)

@@ -88,5 +88,8 @@ def test_missing_assets_folder(tmp_path):
 
 def test_contact_sheet(tmp_path):
     out = tmp_path / "sheet.png"
-    assert main(["contact-sheet", "--out", str(out), "--scenes", "1", "--views", "2", "--image-hw", "16", "16"]) == 0
+    assert (
+        main(["contact-sheet", "--out", str(out), "--scenes", "1", "--views", "2", "--image-hw", "16", "16"])
+        == 0
+    )
     assert out.stat().st_size > 100
