@@ -104,7 +104,8 @@ def pair_boxes(corners: Tensor, sample_hw: tuple[int, int]) -> tuple[Tensor, Ten
     outside |= (y < 0).all(-1) | (y > z * height).all(-1) | (x1 < x0) | (y1 < y0)
     x0, x1 = x0.masked_fill(outside, 0), x1.masked_fill(outside, -1)
     # Clamped before the cast: a point far outside the frame would overflow.
-    return tuple(edge.clamp(-1, max(height, width)).to(torch.int64) for edge in (x0, y0, x1, y1))
+    x0, y0, x1, y1 = (edge.clamp(-1, max(height, width)).to(torch.int64) for edge in (x0, y0, x1, y1))
+    return x0, y0, x1, y1
 
 
 def edge_rows(corners: Tensor) -> Tensor:

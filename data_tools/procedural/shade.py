@@ -61,7 +61,8 @@ def shade(
     weight = [(w / total).clamp(0.0, 1.0) for w in weight]
 
     def mixed(first: int, step: int) -> Tensor:
-        return sum(weight[c] * rows[face, first + step * c] for c in range(3))
+        a, b, c = (weight[corner] * rows[face, first + step * corner] for corner in range(3))
+        return a + b + c
 
     position = [sum(weight[c] * v[c][k] for c in range(3)) + eye[k] for k in range(3)]
     normal = _unit([mixed(9 + k, 3) for k in range(3)])
@@ -151,11 +152,12 @@ def _fetch(
     x0, y0 = inside(x0, w), inside(y0, h)
     taps = [texels[start + yy * w + xx] for yy in (y0, y1) for xx in (x0, x1)]
     weights = [(1 - fx) * (1 - fy), fx * (1 - fy), (1 - fx) * fy, fx * fy]
-    return [
-        sum(weight * ((tap >> (8 * k)) & 255) for tap, weight in zip(taps, weights, strict=True))
-        * (1.0 / 255.0)
-        for k in range(3)
-    ]
+
+    def channel(k: int) -> Tensor:
+        a, b, c, d = (weight * ((tap >> (8 * k)) & 255) for tap, weight in zip(taps, weights, strict=True))
+        return (a + b + c + d) * (1.0 / 255.0)
+
+    return [channel(k) for k in range(3)]
 
 
 def _shadow(

@@ -7,6 +7,7 @@ differences, so that every deformation is shaded right. A piece's shape is one r
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -115,7 +116,7 @@ def surface(shape: Tensor, patch: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
 def _bump_field(point: Tensor, f: dict[str, Tensor]) -> Tensor:
     """A smooth field of four plane waves, made into plateaus where asked; [p, k]."""
-    total = 0.0
+    total: Any = 0.0  # a tensor from the first wave on
     for k in range(4):
         phase = f["bump_phase"] * (1.0 + 0.37 * k)
         direction = torch.stack(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -250,7 +251,8 @@ def _sky_visibility(soup: Soup, blockers: Tensor, scene: Tensor, centre: Tensor,
     normal = torch.nn.functional.normalize(soup.normals, dim=-1)
     texel = (radius * 2.0 / DOME_SIDE)[soup.scene][:, None]
     # Which side of a triangle will be seen is not known here: take the side that is more open.
-    seen, weights = [0.3 * 0.7, 0.3 * 0.7], [0.3, 0.3]
+    seen: list[Any] = [0.3 * 0.7, 0.3 * 0.7]  # tensors from the first direction on
+    weights: list[Any] = [0.3, 0.3]
     for k in range(DOME):
         matrix, camera = w2c[soup.scene, k], intrinsics[soup.scene, k]
         cosine = (normal * direction[k]).sum(-1)
