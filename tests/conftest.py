@@ -27,8 +27,7 @@ install_import_hook(["nvs_app", "data_tools"], "beartype.beartype")
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
-# One thread a worker under pytest-xdist (it sets the variable), else at most two.
-torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else min(2, os.cpu_count() or 1))
+torch.set_num_threads(min(2, os.cpu_count() or 1))
 
 
 @pytest.fixture(scope="session")
