@@ -116,7 +116,7 @@ def test_the_check_sees_a_wrong_import(module: str, source: str) -> None:
 def run_python(code: str) -> str:
     """Standard output of `code` in a new interpreter, without the shape checks of conftest.py."""
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, timeout=240, check=False
+        [sys.executable, "-B", "-c", code], cwd=REPO, capture_output=True, text=True, timeout=240, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
