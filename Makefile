@@ -2,7 +2,8 @@
 
 # Relative, so that the project works in a path with spaces.
 VENV_PYTHON := .venv/bin/python
-PYTHON ?= python3
+# Empty: tools/setup.sh looks for one that suits.
+PYTHON ?=
 export PYTHON
 
 .PHONY: help app test setup lint clean

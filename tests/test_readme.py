@@ -58,12 +58,14 @@ def test_make_targets_exist(repo: Path) -> None:
 
 
 def test_python_example_runs(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On the first bundled scene and the bundled checkpoint, with a shorter orbit."""
+    """On the first bundled scene and the bundled checkpoint, smaller and with a shorter orbit."""
     (code,) = [block for language, block in code_blocks(repo) if language == "python"]
     scenes = sorted(path.parent for path in (repo / "examples").glob("*/transforms.json"))
     if not scenes or not list((repo / "checkpoints").glob("*/config.json")):
         pytest.skip("no bundled scene or checkpoint")
-    code = code.replace('"SCENE"', repr(str(scenes[0]))).replace("60))", "2))")
+    code = (
+        code.replace('"SCENE"', repr(str(scenes[0]))).replace("60))", "2))").replace("(256, 256)", "(64, 64)")
+    )
     names: dict[str, object] = {}
     exec(compile(code, "README.md", "exec"), names)
-    assert tuple(names["images"].shape) == (2, 3, 256, 256)
+    assert tuple(names["images"].shape) == (2, 3, 64, 64)

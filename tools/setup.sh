@@ -5,11 +5,11 @@
 #   tools/setup.sh test     the same, and the browser of the tests
 #
 # A second run does nothing and takes well under a second. It starts over by itself after an interrupted
-# run, a changed requirements.txt or another Python. PYTHON=... picks the interpreter.
+# run, a changed requirements.txt or another Python. PYTHON=... picks the interpreter; without it, the first
+# that suits of python3, python3.12 and python3.11 is taken.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 purpose="${1:-app}"
-python="${PYTHON:-python3}"
 
 fail() {
     printf 'setup: %s\n' "$*" >&2
@@ -20,6 +20,26 @@ fail() {
 if command -v flock >/dev/null; then
     exec 9>.setup.lock
     flock 9
+fi
+
+# ---- Python ---------------------------------------------------------------------------------------------
+
+# requirements.txt installs on these; numpy 1.26, which nerfstudio asks for, has no build for a newer one.
+suits() { "$1" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null; }
+wanted="Python 3.11 or 3.12 is needed (Debian 12: apt-get install python3 python3-venv); if it"
+wanted+=" is there under another name: make PYTHON=/path/to/python3.11 $purpose"
+python="${PYTHON:-}"
+if [[ -z "$python" ]]; then
+    python=python3
+    for candidate in python3 python3.12 python3.11; do
+        if command -v "$candidate" >/dev/null && suits "$candidate"; then
+            python="$candidate"
+            break
+        fi
+    done
+fi
+if command -v "$python" >/dev/null && ! suits "$python"; then
+    fail "'$python' is Python $("$python" -c 'import platform; print(platform.python_version())'): $wanted"
 fi
 
 # ---- what the system must give --------------------------------------------------------------------------
@@ -77,16 +97,7 @@ if ((${#missing[@]})); then
     fi
 fi
 
-# ---- Python itself -------------------------------------------------------------------------------------
-
-if ! command -v "$python" >/dev/null; then
-    fail "'$python' not found: install Python 3.11 or newer (Debian: apt-get install python3 python3-venv)," \
-        "or name one: make PYTHON=/path/to/python3.11 $purpose"
-fi
-if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
-    fail "'$python' is Python $("$python" -c 'import platform; print(platform.python_version())'), 3.11 or" \
-        "newer is needed: make PYTHON=/path/to/python3.11 $purpose"
-fi
+command -v "$python" >/dev/null || fail "'$python' not found: $wanted"
 
 # ---- .venv ----------------------------------------------------------------------------------------------
 
