@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import re
 import shlex
 from pathlib import Path
 
 import pytest
 
+from data_tools.__main__ import COMMANDS as DATA_TOOLS
 from nvs_app.cli import build_parser
+
+
+def data_tools_parser() -> argparse.ArgumentParser:
+    """The parser of `python -m data_tools`, all commands."""
+    parser = argparse.ArgumentParser()
+    subparsers = parser.add_subparsers(required=True)
+    for name in DATA_TOOLS:
+        importlib.import_module(name).add_parser(subparsers)
+    return parser
 
 
 def code_blocks(repo: Path) -> list[tuple[str, str]]:
@@ -37,14 +49,15 @@ def test_tree_exists(repo: Path) -> None:
 
 
 def test_commands_parse(repo: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Every `python -m nvs_app ...` is accepted by the command's own parser."""
+    """Every `python -m nvs_app ...` and `python -m data_tools ...` is accepted by the command's own parser."""
     lines = [line for _, block in code_blocks(repo) for line in block.splitlines()]
-    commands = [line for line in lines if line.startswith("python -m nvs_app ")]
+    commands = [line for line in lines if line.startswith("python -m ")]
     assert len(commands) >= 5
     for line in commands:
-        words = shlex.split(line, comments=True)[3:]
+        package, *words = shlex.split(line, comments=True)[2:]
         try:
-            build_parser(words[0]).parse_args(words)
+            parser = build_parser(words[0]) if package == "nvs_app" else data_tools_parser()
+            parser.parse_args(words)
         except SystemExit:
             pytest.fail(f"README.md: {line}: {capsys.readouterr().err}")
 
