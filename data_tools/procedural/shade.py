@@ -1,6 +1,6 @@
 """Deferred shading: one pass over the samples, from triangle keys to linear RGB.
 
-The function is pointwise with gathers, so ``torch.compile`` makes few kernels of it; on a CPU it runs as it is.
+``shade`` is the plain reference, for a CPU; ``shade_triton`` does the same in one kernel on a GPU.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ SHADOW_TAPS = (
     (-0.2, -0.1),
     (0.95, 0.2),
 )
+
+_CHUNK_SAMPLES = 2**18
 
 
 def shade(
@@ -113,6 +115,33 @@ def shade(
         value = diffuse + light(9 + k) * bright_key + (light(15 + k) + 0.3 * light(k)) * bright_fill
         colour.append(torch.where(hit, (value * light(23)).clamp(0.0, 1.0), light(20 + k)))
     return torch.stack(colour, 1)
+
+
+def shade_pixels(
+    keys: Tensor, view_rows: Tensor, view_scene: Tensor, rows: Tensor, piece: Tensor, texture: Tensor, material: Tensor,
+    table: Tensor, texels: Tensor, lights: Tensor, shadow_camera: Tensor, shadow_depth: Tensor, samples: int,
+) -> Tensor:  # fmt: skip
+    """Pictures: the samples shaded (see :func:`shade`), averaged in linear light, coded and rounded.
+
+    Args:
+        samples: samples along either side of a pixel; the sides of ``keys`` are multiples of it.
+
+    Returns:
+        uint8 [n, 3, h / samples, w / samples]; an exposed white of 1 is exactly 255.
+    """
+    scene = (rows, piece, texture, material, table, texels, lights, shadow_camera, shadow_depth)
+    if keys.device.type == "cuda":
+        from data_tools.procedural.shade_triton import shade_pixels_triton
+
+        return shade_pixels_triton(keys, view_rows, view_scene, *scene, samples)
+    images = []
+    step = max(1, _CHUNK_SAMPLES // (keys.shape[1] * keys.shape[2]))
+    for start in range(0, len(keys), step):
+        part = slice(start, start + step)
+        linear = shade(keys[part], view_rows[part], view_scene[part], *scene)
+        mean = torch.nn.functional.avg_pool2d(linear, samples)
+        images.append((mean.sqrt() * 255.0 + 0.5).to(torch.uint8))
+    return torch.cat(images)
 
 
 def _dot(a: list[Tensor], b: list[Tensor]) -> Tensor:

@@ -22,7 +22,7 @@ from data_tools.procedural.objects import asset_scene, object_scene
 from data_tools.procedural.pieces import Pieces
 from data_tools.procedural.rasterize import EMPTY, rasterize
 from data_tools.procedural.rooms import room_scene
-from data_tools.procedural.shade import shade
+from data_tools.procedural.shade import shade_pixels
 from data_tools.procedural.soup import Mesher, Soup, shading_rows
 from data_tools.procedural.viewpoints import _look, object_cameras, room_cameras
 from nvs_app.errors import NVSError
@@ -71,9 +71,6 @@ class ProceduralSource:
         surfaces = [] if assets is None else read_surfaces(Path(assets) / "textures")
         self.bank = TextureBank(self.device, seed, surfaces, [] if self.pack is None else self.pack.atlases)
         self.mesher = Mesher(self.device, self.pack)
-        # Not compiled: inductor needs minutes for the one large pointwise graph that shading is.
-        self._shade = shade
-        self._chunk_samples = 2**23 if self.device.type == "cuda" else 2**18
 
     def kinds_of(self, indices: Sequence[int]) -> list[str]:
         """The kind of each scene number."""
@@ -142,18 +139,12 @@ class ProceduralSource:
         hits = hits.flatten(0, 1)
         view_rows = torch.cat([c2w[..., :3, :].flatten(2), sample_intrinsics], -1).flatten(0, 1)
         view_scene = torch.arange(len(numbers), device=self.device).repeat_interleave(num_views)
-        step = max(1, self._chunk_samples // (sample_hw[0] * sample_hw[1]))
-        images = []
-        for start in range(0, len(hits), step):
-            part = slice(start, start + step)
-            linear = self._shade(
-                hits[part], view_rows[part], view_scene[part], rows, soup.piece, pieces.texture, pieces.material,
-                self.bank.table, self.bank.texels, lights, lamp, lamp_depth,
-            )  # fmt: skip
-            mean = torch.nn.functional.avg_pool2d(linear, SUPERSAMPLING)
-            images.append((mean.sqrt() * 255.0 + 0.5).to(torch.uint8))
+        images = shade_pixels(
+            hits, view_rows, view_scene, rows, soup.piece, pieces.texture, pieces.material, self.bank.table,
+            self.bank.texels, lights, lamp, lamp_depth, SUPERSAMPLING,
+        )  # fmt: skip
         shape = (len(numbers), num_views, 3, *image_hw)
-        return PosedImages(torch.cat(images).view(shape), Cameras(c2w, intrinsics, image_hw))
+        return PosedImages(images.view(shape), Cameras(c2w, intrinsics, image_hw))
 
     def _group(
         self, kind: str, member: Tensor, all_keys: Tensor, num_views: int, image_hw: tuple[int, int]
