@@ -1,0 +1,284 @@
+"""Uploads opened without harm: zip and tar files unpacked within limits, pictures judged by their headers.
+
+    folder = extract("upload.zip", "work/upload")       # all of it, or NVSError and nothing left behind
+    format, image_hw = check_picture("work/upload/a.jpg")
+
+An archive is refused as a whole when one entry leads out of the folder, is a link or a device, or breaks a limit.
+Sizes written in an archive are not believed: the bytes that really come out are counted.
+"""
+
+from __future__ import annotations
+
+import lzma
+import os
+import shutil
+import stat
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, NoReturn
+
+from PIL import Image, UnidentifiedImageError
+
+from nvs_app.errors import NVSError
+from nvs_app.scenes.images import MAX_PIXELS
+
+# By content, never by name; anything else that Pillow could open (PostScript, old video formats) is not tried.
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "HEIF", "TIFF", "BMP")
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".heic", ".heif", ".tif", ".tiff", ".bmp")
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
+LITTER = ("__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini")
+CHUNK = 1 << 20
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an archive may hold.
+
+    Attributes:
+        files: entries, folders included.
+        total_bytes, file_bytes: unpacked size of all, and of one file.
+        ratio: unpacked over packed size, looked at beyond ``ratio_from`` unpacked bytes. Photos and video hardly
+            compress; text reaches 20.
+        path_length: characters of one name.
+    """
+
+    files: int = 20_000
+    total_bytes: int = 16 * 1024 * MIB
+    file_bytes: int = 4 * 1024 * MIB
+    ratio: float = 100.0
+    ratio_from: int = 16 * MIB
+    path_length: int = 240
+
+
+def is_archive(path: Path) -> bool:
+    """Whether ``path`` is a file that begins or calls itself like a zip or tar file."""
+    if not path.is_file():
+        return False
+    name = path.name.lower()
+    if name.endswith((".zip", *TAR_SUFFIXES)):
+        return True
+    with path.open("rb") as file:
+        return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
+
+
+def extract(archive: str | Path, folder: str | Path, limits: Limits | None = None) -> Path:
+    """Unpack a zip or tar file into a new folder.
+
+    Everything is unpacked under a temporary name and renamed at the end: the folder is absent or whole. Files get
+    ordinary permissions whatever the archive says; the litter of macOS and Windows is left out.
+
+    Args:
+        archive: ``.zip``, or ``.tar`` with any of gzip, bzip2, xz.
+        folder: where to unpack; must not exist.
+        limits: see :class:`Limits`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        NVSError: an absolute name or one with ``..``, a link, a device, an encrypted or damaged file, the same
+            name twice, or a limit exceeded; one line names the entry.
+    """
+    archive, folder = Path(archive), Path(folder)
+    limits = limits or Limits()
+    if not archive.is_file():
+        raise NVSError(f"{archive}: no such file")
+    if folder.exists():
+        raise NVSError(f"{folder}: exists already; choose another folder or remove it")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
+    try:
+        unpacker = _Unpacker(archive, temporary, limits)
+        if zipfile.is_zipfile(archive):
+            unpacker.unpack_zip()
+        else:
+            unpacker.unpack_tar()
+        if not unpacker.written:
+            raise NVSError(f"{archive.name}: holds no files")
+        temporary.chmod(0o755)  # mkdtemp's own is 0700
+        os.replace(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+class _Unpacker:
+    """Counts what comes out of one archive."""
+
+    def __init__(self, archive: Path, folder: Path, limits: Limits):
+        self.archive, self.folder, self.limits = archive, folder, limits
+        self.packed = max(1, archive.stat().st_size)
+        self.entries = self.total = 0
+        self.written: set[str] = set()
+
+    def unpack_zip(self) -> None:
+        # RuntimeError: a password; NotImplementedError: an unknown compression.
+        errors = (
+            zipfile.BadZipFile,
+            zlib.error,
+            EOFError,
+            RuntimeError,
+            NotImplementedError,
+            ValueError,
+            OSError,
+        )
+        with self._damage(errors), zipfile.ZipFile(self.archive) as packed:
+            for info in packed.infolist():
+                kind = stat.S_IFMT(info.external_attr >> 16)
+                if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+                    self._refuse(info.filename, "is a link or a device")
+                if info.flag_bits & 0x1:
+                    self._refuse(info.filename, "is encrypted; unpack it yourself first")
+                target = self._accept(info.filename, info.file_size, info.is_dir())
+                if target is not None:
+                    with packed.open(info) as source:
+                        self._write(info.filename, source, target)
+
+    def unpack_tar(self) -> None:
+        errors = (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, ValueError, OSError)
+        with self._damage(errors), tarfile.open(self.archive, "r:*") as packed:
+            # One by one: reading the whole list first would unpack a bomb before its size is looked at.
+            for info in packed:
+                if not (info.isreg() or info.isdir()) or info.issparse():
+                    self._refuse(info.name, "is a link or a device")
+                target = self._accept(info.name, info.size, info.isdir())
+                source = packed.extractfile(info) if target is not None else None
+                if target is not None and source is not None:
+                    with source:
+                        self._write(info.name, source, target)
+
+    def _accept(self, name: str, size: int, is_folder: bool) -> Path | None:
+        """Where the entry goes; None for folders and litter, which are not written."""
+        self.entries += 1
+        if self.entries > self.limits.files:
+            self._fail(f"more than {self.limits.files} entries; send fewer files")
+        if not name or "\0" in name or len(name) > self.limits.path_length:
+            self._refuse(name, "has no usable name")
+        parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
+        if name.startswith(("/", "\\")) or (parts and ":" in parts[0]):
+            self._refuse(name, "has an absolute path")
+        if ".." in parts:
+            self._refuse(name, "leads out of its folder")
+        if is_folder or not parts or parts[0] in LITTER or parts[-1] in LITTER or parts[-1].startswith("._"):
+            return None
+        if size > self.limits.file_bytes:
+            self._refuse(name, f"is larger than {_shown(self.limits.file_bytes)} when unpacked")
+        key = "/".join(parts)
+        if key in self.written:
+            self._refuse(name, "is there twice")
+        self.written.add(key)
+        return self.folder.joinpath(*parts)
+
+    def _write(self, name: str, source: IO[bytes], target: Path) -> None:
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            file = target.open("xb")
+        except (FileExistsError, NotADirectoryError):
+            self._refuse(name, "is there both as a file and as a folder")
+        written = 0
+        with file:
+            while chunk := source.read(CHUNK):
+                written += len(chunk)
+                self.total += len(chunk)
+                if written > self.limits.file_bytes:
+                    self._refuse(name, f"is larger than {_shown(self.limits.file_bytes)} when unpacked")
+                if self.total > self.limits.total_bytes:
+                    self._fail(f"more than {_shown(self.limits.total_bytes)} when unpacked; send fewer files")
+                if self.total > self.limits.ratio_from and self.total > self.limits.ratio * self.packed:
+                    self._fail(
+                        f"unpacks to more than {self.limits.ratio:g} times its size: refused as a zip bomb"
+                    )
+                file.write(chunk)
+
+    @contextmanager
+    def _damage(self, errors: tuple[type[Exception], ...]) -> Iterator[None]:
+        """Whatever the unpacking modules raise about a file becomes one line; a full disk says so."""
+        try:
+            yield
+        except errors as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise NVSError(f"{self.archive.name}: not unpacked ({error.strerror})") from error
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise NVSError(
+                f"{self.archive.name}: not a zip or tar file that can be read ({reason})"
+            ) from error
+
+    def _refuse(self, name: str, reason: str) -> NoReturn:
+        shown = ascii(name)[1:-1]
+        shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
+        self._fail(f"the entry {shown} {reason}")
+
+    def _fail(self, reason: str) -> NoReturn:
+        raise NVSError(f"{self.archive.name}: {reason}")
+
+
+def register_heif() -> bool:
+    """Teach Pillow to read HEIC/HEIF; False where the package pillow-heif is not installed."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener()
+    return True
+
+
+def check_picture(path: Path, label: str | None = None) -> tuple[str, tuple[int, int]]:
+    """The format and size of a picture from its header; no pixel is decoded.
+
+    Args:
+        path: the file; its name does not matter.
+        label: what an error calls it; the file's name unless given.
+
+    Returns:
+        Pillow's name of the format (one of :data:`FORMATS`) and (height, width) as stored.
+
+    Raises:
+        NVSError: no picture of these formats, or one of more than 100 megapixels.
+    """
+    with open_picture(path, label) as image:
+        return str(image.format), (image.height, image.width)
+
+
+def open_picture(path: Path, label: str | None = None) -> Image.Image:
+    """Pillow's image of a checked file, header only; the caller closes it. Raises as :func:`check_picture`."""
+    label = label or path.name
+    formats = [name for name in FORMATS if name != "HEIF" or register_heif()]
+    try:
+        image = Image.open(path, formats=formats)
+    except FileNotFoundError as error:
+        raise NVSError(f"{label}: no such file") from error
+    except Image.DecompressionBombError as error:
+        raise NVSError(f"{label}: more than 100 megapixels, make it smaller first") from error
+    except UnidentifiedImageError as error:
+        if _is_heif(path) and "HEIF" not in formats:
+            raise NVSError(f"{label}: reading HEIC needs the package pillow-heif; install it") from error
+        raise NVSError(f"{label}: not a picture (its content is none of {', '.join(FORMATS)})") from error
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        EOFError,
+    ) as error:  # SyntaxError: Pillow's word for a broken header
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise NVSError(f"{label}: not a picture that can be read ({reason})") from error
+    if image.width * image.height > MAX_PIXELS or min(image.size) < 1:
+        size = f"{image.width}x{image.height}"
+        image.close()
+        raise NVSError(f"{label}: {size} is more than 100 megapixels, make it smaller first")
+    return image
+
+
+def _is_heif(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(12)[4:8] == b"ftyp"
+
+
+def _shown(count: int) -> str:
+    return f"{count / MIB / 1024:g} GiB" if count >= 1024 * MIB else f"{count / MIB:g} MiB"
