@@ -168,9 +168,21 @@ def _shade_kernel(key_ptr, view_ptr, view_scene_ptr, rows_ptr, piece_ptr, textur
         dz = tl.load(m + 8) * x + tl.load(m + 9) * y + az
 
         # Barycentric weights from the ray: d . (v_j - o) x (v_k - o).
-        v0x, v0y, v0z = tl.load(row, hit, 0.0) - ex, tl.load(row + 1, hit, 0.0) - ey, tl.load(row + 2, hit, 0.0) - ez
-        v1x, v1y, v1z = tl.load(row + 3, hit, 0.0) - ex, tl.load(row + 4, hit, 0.0) - ey, tl.load(row + 5, hit, 0.0) - ez
-        v2x, v2y, v2z = tl.load(row + 6, hit, 0.0) - ex, tl.load(row + 7, hit, 0.0) - ey, tl.load(row + 8, hit, 0.0) - ez
+        v0x, v0y, v0z = (
+            tl.load(row, hit, 0.0) - ex,
+            tl.load(row + 1, hit, 0.0) - ey,
+            tl.load(row + 2, hit, 0.0) - ez,
+        )
+        v1x, v1y, v1z = (
+            tl.load(row + 3, hit, 0.0) - ex,
+            tl.load(row + 4, hit, 0.0) - ey,
+            tl.load(row + 5, hit, 0.0) - ez,
+        )
+        v2x, v2y, v2z = (
+            tl.load(row + 6, hit, 0.0) - ex,
+            tl.load(row + 7, hit, 0.0) - ey,
+            tl.load(row + 8, hit, 0.0) - ez,
+        )
         w0 = _dot(dx, dy, dz, v1y * v2z - v1z * v2y, v1z * v2x - v1x * v2z, v1x * v2y - v1y * v2x)
         w1 = _dot(dx, dy, dz, v2y * v0z - v2z * v0y, v2z * v0x - v2x * v0z, v2x * v0y - v2y * v0x)
         w2 = _dot(dx, dy, dz, v0y * v1z - v0z * v1y, v0z * v1x - v0x * v1z, v0x * v1y - v0y * v1x)
@@ -181,7 +193,11 @@ def _shade_kernel(key_ptr, view_ptr, view_scene_ptr, rows_ptr, piece_ptr, textur
         w2 = tl.minimum(tl.maximum(w2 / total, 0.0), 1.0)
 
         # Relative to the eye; the scene's own frame adds the eye.
-        rx, ry, rz = w0 * v0x + w1 * v1x + w2 * v2x, w0 * v0y + w1 * v1y + w2 * v2y, w0 * v0z + w1 * v1z + w2 * v2z
+        rx, ry, rz = (
+            w0 * v0x + w1 * v1x + w2 * v2x,
+            w0 * v0y + w1 * v1y + w2 * v2y,
+            w0 * v0z + w1 * v1z + w2 * v2z,
+        )
         nx = _mixed(row, 9, 3, w0, w1, w2, hit)
         ny = _mixed(row, 10, 3, w0, w1, w2, hit)
         nz = _mixed(row, 11, 3, w0, w1, w2, hit)

@@ -7,6 +7,7 @@ differences, so that every deformation is shaded right. A piece's shape is one r
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -39,6 +40,7 @@ SHAPE_FIELDS = (
 INDEX = {name: number for number, name in enumerate(SHAPE_FIELDS)}
 GRID_SIDES = (3, 8, 12)
 """Quads along a patch side of the three levels of detail."""
+_MAX_LANES = 2**17
 
 
 def plain_shape(*shape: int, device: torch.device) -> Tensor:
@@ -65,14 +67,14 @@ def surface(shape: Tensor, patch: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """Points on the pieces' surfaces.
 
     Args:
-        shape: [p, 1, fields].
-        patch: int64 [k]; a, b: [k], patch coordinates in [-1, 1].
+        shape: [n, fields].
+        patch: int64 [n]; a, b: [n], patch coordinates in [-1, 1].
 
     Returns:
-        [p, k, 3], within about the cube [-1, 1]^3.
+        [n, 3], within about the cube [-1, 1]^3.
     """
     f = {name: shape[..., number] for name, number in INDEX.items()}
-    cube = _cube_point(patch, a, b)[None]
+    cube = _cube_point(patch, a, b)
     x, y, z = cube.unbind(-1)
     power = f["power"].clamp_min(0.5)
 
@@ -88,7 +90,7 @@ def surface(shape: Tensor, patch: Tensor, a: Tensor, b: Tensor) -> Tensor:
     profile = 1.0 + (f["taper"] - 1.0) * height + f["bulge"] * (1.0 - z * z)
     profile = (profile + f["wave"] * torch.sin(f["waves"] * math.pi * z)).clamp_min(0.0)
     ratio = profile / torch.where(flat, 1.0, section)
-    lathe = torch.stack([x * ratio, y * ratio, z.expand_as(ratio)], -1)
+    lathe = torch.stack([x * ratio, y * ratio, z], -1)
 
     around = 2.0 * math.pi * f["arc"] * (patch + 0.5 * (a + 1.0)) / 6.0
     inner = 1.0 - f["tube"] + f["tube"] * torch.cos(math.pi * b)
@@ -150,44 +152,81 @@ def _cut(point: Tensor, f: dict[str, Tensor]) -> Tensor:
     return point * torch.where(hit & (f["cut"] > 0.5), enter, 1.0)[..., None]
 
 
-def grid_topology(side: int, device: torch.device) -> dict[str, Tensor]:
-    """Vertices and triangles of six patches of side x side quads.
+@dataclass(frozen=True)
+class Grids:
+    """Vertices and triangles of the levels of detail, one level after another.
 
-    Returns:
-        patch int64 [k], a and b [k]; faces int64 [m, 3]; row and column int64 [m] of each face's quad.
+    Attributes:
+        vertex_start, vertex_count, face_start, face_count: int64 [levels].
+        patch: int64 [k]; a, b: [k].
+        faces: int64 [m, 3], vertices counted from the level's first; row, column: int64 [m] of each face's quad.
     """
-    axis = torch.linspace(-1.0, 1.0, side + 1, device=device)
-    number = torch.arange(6 * (side + 1) ** 2, device=device)
+
+    vertex_start: Tensor
+    vertex_count: Tensor
+    face_start: Tensor
+    face_count: Tensor
+    patch: Tensor
+    a: Tensor
+    b: Tensor
+    faces: Tensor
+    row: Tensor
+    column: Tensor
+
+
+def make_grids(device: torch.device) -> Grids:
+    """Six patches of side x side quads for every level of ``GRID_SIDES``."""
+    levels = [_grid_topology(side) for side in GRID_SIDES]
+    vertices, faces = [len(level[0]) for level in levels], [len(level[3]) for level in levels]
+    counts = [torch.tensor(values) for values in ([0, *vertices][:-1], vertices, [0, *faces][:-1], faces)]
+    joined = [torch.cat(parts) for parts in zip(*levels, strict=True)]
+    return Grids(*(value.to(device) for value in (counts[0].cumsum(0), counts[1], counts[2].cumsum(0), counts[3],
+                                                  *joined)))  # fmt: skip
+
+
+def _grid_topology(side: int) -> tuple[Tensor, ...]:
+    axis = torch.linspace(-1.0, 1.0, side + 1)
+    number = torch.arange(6 * (side + 1) ** 2)
     patch, rest = number // (side + 1) ** 2, number % (side + 1) ** 2
-    quad = torch.arange(6 * side * side, device=device)
+    quad = torch.arange(6 * side * side)
     quad_patch, inner = quad // (side * side), quad % (side * side)
     row, column = inner // side, inner % side
     first = quad_patch * (side + 1) ** 2 + row * (side + 1) + column
     below = first + side + 1
     lower = torch.stack([first, first + 1, below], -1)
     upper = torch.stack([first + 1, below + 1, below], -1)
-    return {
-        "patch": patch, "a": axis[rest % (side + 1)], "b": axis[rest // (side + 1)],
-        "faces": torch.stack([lower, upper], 1).reshape(-1, 3),
-        "row": row.repeat_interleave(2), "column": column.repeat_interleave(2),
-    }  # fmt: skip
+    return (patch, axis[rest % (side + 1)], axis[rest // (side + 1)], torch.stack([lower, upper], 1).reshape(-1, 3),
+            row.repeat_interleave(2), column.repeat_interleave(2))  # fmt: skip
 
 
-def evaluate(shape: Tensor, grid: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Vertices and the two tangents' cross product (not normalised, outward), each [p, k, 3]."""
-    patch, a, b = grid["patch"], grid["a"], grid["b"]
+def surface_of(shape: Tensor, piece: Tensor, patch: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """:func:`surface` of pieces by number: shape [p, fields], piece int64 [n]; one kernel on a GPU."""
+    if shape.device.type == "cuda":
+        from data_tools.procedural.mesh_triton import surface_triton
+
+        return surface_triton(shape, piece, patch, a, b)
+    lanes = (piece, patch, a, b)
+    parts = zip(*(lane.split(_MAX_LANES) for lane in lanes), strict=True)
+    return torch.cat([surface(shape[rows], *rest) for rows, *rest in parts])
+
+
+def evaluate(shape: Tensor, piece: Tensor, patch: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Vertices and the two tangents' cross product (not normalised, outward), each [n, 3].
+
+    Args:
+        shape: [p, fields]; piece: int64 [n] in [0, p).
+        patch: int64 [n]; a, b: [n], patch coordinates in [-1, 1].
+    """
     # Step inwards, so that an edge of a cube gets the normal of its own patch.
     step_a, step_b = torch.where(a > 0, -1e-2, 1e-2), torch.where(b > 0, -1e-2, 1e-2)
-    shape = shape[:, None]
-    point = surface(shape, patch, a, b)
-    du = (surface(shape, patch, a + step_a, b) - point) * step_a.sign()[:, None]
-    dv = (surface(shape, patch, a, b + step_b) - point) * step_b.sign()[:, None]
-    # At a pole (a cone's tip) one tangent vanishes: look a little further in.
-    normal = torch.linalg.cross(du, dv)
+    # At a pole (a cone's tip) one tangent vanishes: there, look a little further in.
     inner_a, inner_b = a * 0.97, b * 0.97
-    base = surface(shape, patch, inner_a, inner_b)
-    du = surface(shape, patch, inner_a + 1e-2, inner_b) - base
-    dv = surface(shape, patch, inner_a, inner_b + 1e-2) - base
-    inner = torch.linalg.cross(du, dv)
+    all_a = torch.cat([a, a + step_a, a, inner_a, inner_a + 1e-2, inner_a])
+    all_b = torch.cat([b, b, b + step_b, inner_b, inner_b, inner_b + 1e-2])
+    points = surface_of(shape, piece.repeat(6), patch.repeat(6), all_a, all_b).view(6, -1, 3)
+    point, base = points[0], points[3]
+    sign = (step_a * step_b).sign()[:, None]
+    normal = torch.linalg.cross(points[1] - point, points[2] - point) * sign
+    inner = torch.linalg.cross(points[4] - base, points[5] - base)
     weak = (normal * normal).sum(-1, keepdim=True) < 1e-12
     return point, torch.where(weak, inner, normal)

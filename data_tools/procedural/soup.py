@@ -10,9 +10,7 @@ from torch import Tensor
 from data_tools.procedural.assets import AssetPack
 from data_tools.procedural.bank import TextureBank
 from data_tools.procedural.pieces import ASSET, Pieces
-from data_tools.procedural.shapes import GRID_SIDES, INDEX, evaluate, grid_topology
-
-_MAX_VERTICES = 400_000
+from data_tools.procedural.shapes import INDEX, evaluate, make_grids
 
 
 @dataclass
@@ -35,70 +33,84 @@ class Mesher:
     """Turns pieces into triangles; holds the grids and the object pack."""
 
     def __init__(self, device: torch.device, pack: AssetPack | None) -> None:
-        self.pack = pack
-        self.grids = [grid_topology(side, device) for side in GRID_SIDES]
+        self.pack, self.grids = pack, make_grids(device)
+        counts = [] if pack is None else [pack.counts]
+        starts = [] if pack is None else [pack.offset[:-1]]
+        # By the mesh number of a piece: its faces, the first of them in its own list, and its vertices.
+        self.face_count = torch.cat([self.grids.face_count, *counts])
+        self.face_start = torch.cat([self.grids.face_start, *starts])
+        self.vertex_count = torch.cat([self.grids.vertex_count, *(torch.zeros_like(c) for c in counts)])
 
     def __call__(self, pieces: Pieces, scene: Tensor) -> Soup:
-        """Triangles of flat pieces [p] of the scenes int64 [p]; dead pieces give none."""
-        parts: list[tuple[Tensor, ...]] = []
-        for level, grid in enumerate(self.grids):
-            index = (pieces.mesh == level).nonzero().squeeze(-1)
-            step = max(1, _MAX_VERTICES // len(grid["a"]))
-            for start in range(0, len(index), step):
-                parts.append(_solid(pieces, index[start : start + step], grid))
+        """Triangles, in the order of the pieces, of flat pieces [p] of the scenes int64 [p]; dead ones give none."""
+        grids, device = self.grids, scene.device
+        code, alive = pieces.mesh.clamp_min(0), pieces.mesh >= 0
+        faces, vertices = self.face_count[code] * alive, self.vertex_count[code] * alive
+        face_end, vertex_end = faces.cumsum(0), vertices.cumsum(0)
+        num_faces, num_vertices = torch.stack([face_end[-1], vertex_end[-1]]).tolist()
+        number = torch.arange(len(scene), device=device)
+        piece = torch.repeat_interleave(number, faces, output_size=num_faces)
+        lattice = pieces.shape[:, INDEX["lattice"]].to(torch.int64)[piece]
+        first = self.face_start[code] - (face_end - faces)
+        face = torch.arange(num_faces, device=device) + first[piece]
+        solid = pieces.mesh[piece] < ASSET
+        # The faces of scans and grids are two lists: a number of one is clamped into the other and not used.
+        quad = face.clamp_max(len(grids.row) - 1)
+        keep = (lattice < 2) | (grids.row[quad] % lattice.clamp_min(1) == 0)
+        keep |= grids.column[quad] % lattice.clamp_min(1) == 0
+        kept = (keep | ~solid).nonzero().squeeze(-1)
+        piece, face, quad, solid = piece[kept], face[kept], quad[kept], solid[kept]
+        owner = torch.repeat_interleave(number, vertices, output_size=num_vertices)
+        vertex_first = vertex_end - vertices
+        if num_vertices:
+            inner = torch.arange(num_vertices, device=device) - vertex_first[owner]
+            vertex = self._vertices(
+                pieces, owner, inner + grids.vertex_start[code.clamp_max(ASSET - 1)][owner]
+            )
+            at = (grids.faces[quad] + vertex_first[piece][:, None]).clamp_max(num_vertices - 1)
+            corners = vertex[at]  # [f, 3, 8]
+        else:
+            corners = torch.zeros(len(piece), 3, 8, device=device)
+        point, normal, uv = corners[..., :3], corners[..., 3:6], corners[..., 6:]
         if self.pack is not None:
-            index = (pieces.mesh >= ASSET).nonzero().squeeze(-1)
-            if len(index):
-                parts.append(_scan(pieces, index, self.pack))
-        corners, normals, uvs, piece = (torch.cat(group) for group in zip(*parts, strict=True))
-        return Soup(corners, normals, uvs, piece, scene[piece])
+            scan = _scan(pieces, piece, face.clamp_max(len(self.pack.corners) - 1), self.pack)
+            chosen = solid[:, None, None]
+            point, normal, uv = (
+                torch.where(chosen, a, b) for a, b in zip((point, normal, uv), scan, strict=True)
+            )
+        return Soup(point.contiguous(), normal, uv, piece, scene[piece])
+
+    def _vertices(self, pieces: Pieces, owner: Tensor, vertex: Tensor) -> Tensor:
+        """Point, normal and texture coordinates of grid vertices of the pieces ``owner``, [n, 8]."""
+        patch, a, b = self.grids.patch[vertex], self.grids.a[vertex], self.grids.b[vertex]
+        point, normal = evaluate(pieces.shape, owner, patch, a, b)
+        linear = pieces.linear
+        point = (linear[owner] * point[:, None]).sum(-1) + pieces.offset[owner]
+        normal = (_cofactor(linear)[owner] * normal[:, None]).sum(-1)
+        # What the texture coordinates need of a piece, in one row: a single gather.
+        size = 2.0 * linear.norm(dim=-2)  # lengths along the piece's own axes, [p, 3]
+        torus = pieces.shape[:, INDEX["family"], None] > 1.5
+        ring = size[:, :1] * 3.0 * pieces.shape[:, INDEX["tube"], None]
+        sides = torch.cat(
+            [size[:, :2], torch.where(torus, ring, size[:, 1:2]), torch.where(torus, ring, size[:, 2:3])], 1
+        )
+        fit = pieces.material[:, 15:16] > 0.5
+        row = torch.cat([torch.where(fit, 1.0, sides), pieces.material[:, 16:21]], 1)[owner]
+        cap = patch >= 4
+        u = 0.5 * (a + 1.0) + torch.where(cap, 0, patch)
+        v = 0.5 * (1.0 - b)
+        u = u * torch.where(cap | (patch % 2 == 1), row[:, 0], row[:, 1]) * row[:, 4] + row[:, 6]
+        v = v * torch.where(cap, row[:, 2], row[:, 3]) * row[:, 5] + row[:, 7]
+        turned = row[:, 8] > 0.5
+        uv = torch.stack([torch.where(turned, v, u), torch.where(turned, u, v)], -1)
+        return torch.cat([point, normal, uv], 1)
 
 
-def _solid(pieces: Pieces, index: Tensor, grid: dict[str, Tensor]) -> tuple[Tensor, ...]:
-    shape, linear = pieces.shape[index], pieces.linear[index]
-    point, normal = evaluate(shape, grid)
-    point = torch.einsum("pij,pkj->pki", linear, point) + pieces.offset[index][:, None]
-    normal = torch.einsum("pij,pkj->pki", _cofactor(linear), normal)
-    uv = _solid_uv(pieces.material[index], linear, shape, grid)
-    faces = grid["faces"]
-    count = shape[:, INDEX["lattice"], None].to(torch.int64)
-    keep = (count < 2) | (grid["row"] % count.clamp_min(1) == 0) | (grid["column"] % count.clamp_min(1) == 0)
-    chosen, face = keep.nonzero().unbind(-1)
-    at = faces[face]
-    chosen_at = chosen[:, None]
-    return point[chosen_at, at], normal[chosen_at, at], uv[chosen_at, at], index[chosen]
-
-
-def _solid_uv(material: Tensor, linear: Tensor, shape: Tensor, grid: dict[str, Tensor]) -> Tensor:
-    """Texture coordinates [p, k, 2] of the grid's vertices."""
-    patch = grid["patch"]
-    u, v = 0.5 * (grid["a"] + 1.0), 0.5 * (1.0 - grid["b"])
-    size = 2.0 * linear.norm(dim=-2)  # lengths along the piece's own axes, [p, 3]
-    around, cap = torch.where(patch % 2 == 0, 1, 0), patch >= 4
-    width = torch.where(cap, size[:, 0:1], size[:, around])
-    height = torch.where(cap, size[:, 1:2], size[:, 2:3])
-    torus = shape[:, None, INDEX["family"]] > 1.5
-    height = torch.where(torus, size[:, 0:1] * 3.0 * shape[:, None, INDEX["tube"]], height)
-    fit = material[:, None, 15] > 0.5
-    width, height = torch.where(fit, 1.0, width), torch.where(fit, 1.0, height)
-    u = (u + torch.where(cap, 0, patch)) * width * material[:, None, 16] + material[:, None, 18]
-    v = v * height * material[:, None, 17] + material[:, None, 19]
-    turned = material[:, None, 20] > 0.5
-    return torch.stack([torch.where(turned, v, u), torch.where(turned, u, v)], -1)
-
-
-def _scan(pieces: Pieces, index: Tensor, pack: AssetPack) -> tuple[Tensor, ...]:
-    asset = pieces.mesh[index] - ASSET
-    count = pack.counts[asset]
-    owner = torch.repeat_interleave(torch.arange(len(index), device=index.device), count)
-    first = pack.offset[asset] - (count.cumsum(0) - count)
-    face = torch.arange(len(owner), device=index.device) + first[owner]
-    linear = pieces.linear[index]
-    point = (
-        torch.einsum("fij,fkj->fki", linear[owner], pack.corners[face]) + pieces.offset[index][owner][:, None]
-    )
-    normal = torch.einsum("fij,fkj->fki", _cofactor(linear)[owner], pack.normals[face])
-    return point, normal, pack.uvs[face], index[owner]
+def _scan(pieces: Pieces, piece: Tensor, face: Tensor, pack: AssetPack) -> tuple[Tensor, Tensor, Tensor]:
+    """Faces of the pack as the pieces place them: corners, normals [f, 3, 3] and texture coordinates [f, 3, 2]."""
+    linear = pieces.linear
+    point = torch.einsum("fij,fkj->fki", linear[piece], pack.corners[face]) + pieces.offset[piece][:, None]
+    return point, torch.einsum("fij,fkj->fki", _cofactor(linear)[piece], pack.normals[face]), pack.uvs[face]
 
 
 def _cofactor(linear: Tensor) -> Tensor:

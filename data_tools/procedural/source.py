@@ -9,22 +9,22 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from data_tools.procedural.ambient import inverse, lamp_shadows, sky_visibility
 from data_tools.procedural.assets import read_assets
 from data_tools.procedural.bank import TextureBank, read_surfaces
 from data_tools.procedural.draws import Draws, scene_keys
 from data_tools.procedural.lights import object_lights, room_lights
 from data_tools.procedural.objects import asset_scene, object_scene
 from data_tools.procedural.pieces import Pieces
-from data_tools.procedural.rasterize import EMPTY, rasterize
+from data_tools.procedural.rasterize import rasterize
 from data_tools.procedural.rooms import room_scene
 from data_tools.procedural.shade import shade_pixels
 from data_tools.procedural.soup import Mesher, Soup, shading_rows
-from data_tools.procedural.viewpoints import _look, object_cameras, room_cameras
+from data_tools.procedural.viewpoints import object_cameras, room_cameras
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.scenes.posed import PosedImages
@@ -32,10 +32,9 @@ from nvs_app.scenes.posed import PosedImages
 KINDS = ("object", "asset", "room")
 DEFAULT_MIX = {"object": 0.35, "asset": 0.3, "room": 0.35}
 SUPERSAMPLING = 2
-SHADOW_SIDE, DOME_SIDE = 256, 128
-DOME = 10
-"""Directions from which the sky is probed."""
 SHELL_SLOTS = 6
+_CHUNK_SAMPLES = 2**28
+"""Samples rasterised at once: 2 GiB of keys, and about as much again for the pairs of triangles and views."""
 
 
 class ProceduralSource:
@@ -118,6 +117,9 @@ class ProceduralSource:
         pieces = Pieces.cat([group["pieces"].map(lambda value: value.flatten(0, 1)) for group in groups], 0)
         scene = torch.cat([g["member"].repeat_interleave(g["pieces"].mesh.shape[1]) for g in groups])
         casts = torch.cat([group["casts"].flatten() for group in groups])
+        # In the order of the scenes: the triangles of a run of scenes are then one run of rows.
+        scene, by_scene = scene.sort(stable=True)
+        pieces, casts = pieces.map(lambda value: value[by_scene]), casts[by_scene]
 
         def joined(name: str) -> Tensor:
             return torch.cat([group[name] for group in groups])[order]
@@ -129,22 +131,35 @@ class ProceduralSource:
         cast = casts[soup.piece].nonzero().squeeze(-1)
         blockers, blocker_scene = soup.corners[cast], soup.scene[cast]
         self.bank.ensure(pieces.texture[soup.piece] if self.device.type == "cpu" else pieces.texture)
-        sky = _sky_visibility(soup, blockers, blocker_scene, centre, radius)
+        sky = sky_visibility(soup, blockers, blocker_scene, centre, radius)
         rows = shading_rows(soup, pieces, self.bank, sky)
-        lamp, lamp_depth = _lamp(blockers, blocker_scene, lights[:, 6:9], centre, radius)
+        lamp, lamp_depth = lamp_shadows(blockers, blocker_scene, lights[:, 6:9], centre, radius)
 
         sample_hw = (image_hw[0] * SUPERSAMPLING, image_hw[1] * SUPERSAMPLING)
         sample_intrinsics = intrinsics * SUPERSAMPLING
-        hits = rasterize(soup.corners, soup.scene, _inverse(c2w), sample_intrinsics, sample_hw)
-        hits = hits.flatten(0, 1)
-        view_rows = torch.cat([c2w[..., :3, :].flatten(2), sample_intrinsics], -1).flatten(0, 1)
-        view_scene = torch.arange(len(numbers), device=self.device).repeat_interleave(num_views)
-        images = shade_pixels(
-            hits, view_rows, view_scene, rows, soup.piece, pieces.texture, pieces.material, self.bank.table,
-            self.bank.texels, lights, lamp, lamp_depth, SUPERSAMPLING,
-        )  # fmt: skip
-        shape = (len(numbers), num_views, 3, *image_hw)
-        return PosedImages(images.view(shape), Cameras(c2w, intrinsics, image_hw))
+        w2c = inverse(c2w)
+        view_rows = torch.cat([c2w[..., :3, :].flatten(2), sample_intrinsics], -1)
+        images = torch.empty((len(numbers), num_views, 3, *image_hw), dtype=torch.uint8, device=self.device)
+        step = max(1, _CHUNK_SAMPLES // (num_views * sample_hw[0] * sample_hw[1]))
+        starts = list(range(0, len(numbers), step))
+        edges = [0, len(soup.scene)]
+        if len(starts) > 1:
+            bounds = torch.tensor(starts[1:], device=self.device)
+            edges[1:1] = torch.searchsorted(soup.scene, bounds).tolist()
+        for start, first, last in zip(starts, edges[:-1], edges[1:], strict=True):
+            part, faces = slice(start, start + step), slice(first, last)
+            hits = rasterize(
+                soup.corners[faces], soup.scene[faces] - start, w2c[part], sample_intrinsics[part], sample_hw
+            )
+            view_scene = torch.arange(start, start + len(hits), device=self.device).repeat_interleave(
+                num_views
+            )
+            images[part] = shade_pixels(
+                hits.flatten(0, 1), view_rows[part].flatten(0, 1), view_scene, rows[faces], soup.piece[faces],
+                pieces.texture, pieces.material, self.bank.table, self.bank.texels, lights, lamp, lamp_depth,
+                SUPERSAMPLING,
+            ).unflatten(0, hits.shape[:2])  # fmt: skip
+        return PosedImages(images, Cameras(c2w, intrinsics, image_hw))
 
     def _group(
         self, kind: str, member: Tensor, all_keys: Tensor, num_views: int, image_hw: tuple[int, int]
@@ -178,12 +193,6 @@ class ProceduralSource:
                 "centre": centre, "radius": radius, "casts": casts, "room": room}  # fmt: skip
 
 
-def _inverse(c2w: Tensor) -> Tensor:
-    """World to camera [..., 3, 4] of rigid c2w [..., 3 or 4, 4]."""
-    rotation = c2w[..., :3, :3].transpose(-1, -2)
-    return torch.cat([rotation, -(rotation @ c2w[..., :3, 3:])], -1)
-
-
 def _normalised(soup: Soup, in_room: Tensor, scenes: int) -> Soup:
     """Objects moved to the origin and scaled into the unit ball (rooms stay as they are)."""
 
@@ -200,62 +209,3 @@ def _normalised(soup: Soup, in_room: Tensor, scenes: int) -> Soup:
     reach = extreme(centred.norm(dim=-1).amax(1, keepdim=True), "amax")
     scale = torch.where(in_room[:, None], 1.0, 1.0 / reach.clamp_min(1e-6))
     return Soup(centred * scale[soup.scene][:, None], soup.normals, soup.uvs, soup.piece, soup.scene)
-
-
-def _light_views(eye: Tensor, centre: Tensor, radius: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """Cameras [s, k] at eye [s, k, 3] that see the balls of centre [s, 3] and radius [s]: w2c and intrinsics."""
-    target = centre[:, None].expand_as(eye)
-    c2w = _look(eye, target, torch.zeros_like(eye[..., 0]))
-    distance = (eye - target).norm(dim=-1)
-    sine = (radius[:, None] / distance.clamp_min(1e-3)).clamp(max=0.85)
-    focal = 0.5 * side * (1.0 - sine * sine).sqrt() / sine
-    middle = torch.full_like(focal, 0.5 * side)
-    return _inverse(c2w), torch.stack([focal, focal, middle, middle], -1)
-
-
-def _depth(keys: Tensor) -> Tensor:
-    """Depths of rasteriser keys; empty samples lie far away."""
-    depth = (keys >> 32).to(torch.int32).view(torch.float32)
-    return torch.where(keys == EMPTY, 1e9, depth)
-
-
-def _lamp(
-    blockers: Tensor, scene: Tensor, position: Tensor, centre: Tensor, radius: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The shadow map of every scene's lamp: camera rows [s, 16] and depths [s, r, r]."""
-    w2c, intrinsics = _light_views(position[:, None], centre, radius, SHADOW_SIDE)
-    keys = rasterize(blockers, scene, w2c, intrinsics, (SHADOW_SIDE, SHADOW_SIDE))
-    return torch.cat([w2c.flatten(2), intrinsics], -1)[:, 0], _depth(keys)[:, 0]
-
-
-def _sky_visibility(soup: Soup, blockers: Tensor, scene: Tensor, centre: Tensor, radius: Tensor) -> Tensor:
-    """Share of the upper sky that each corner sees, [f, 3]: soft contact shadows, at the price of a few views."""
-    device = centre.device
-    step = torch.arange(DOME, device=device) + 0.5
-    height = 1.0 - step / DOME * 0.95
-    flat, azimuth = (1.0 - height * height).sqrt(), step * (math.pi * (3.0 - math.sqrt(5.0)))
-    direction = torch.stack([flat * torch.cos(azimuth), flat * torch.sin(azimuth), height], -1)
-    eye = centre[:, None] + direction * (radius * 6.0)[:, None, None]
-    w2c, intrinsics = _light_views(eye, centre, radius, DOME_SIDE)
-    depth = _depth(rasterize(blockers, scene, w2c, intrinsics, (DOME_SIDE, DOME_SIDE)))
-    # Corners are moved out along their normals, by about a texel of the maps, to clear their own surface.
-    normal = torch.nn.functional.normalize(soup.normals, dim=-1)
-    texel = (radius * 2.0 / DOME_SIDE)[soup.scene][:, None]
-    # Which side of a triangle will be seen is not known here: take the side that is more open.
-    seen: list[Any] = [0.3 * 0.7, 0.3 * 0.7]  # tensors from the first direction on
-    weights: list[Any] = [0.3, 0.3]
-    for k in range(DOME):
-        matrix, camera = w2c[soup.scene, k], intrinsics[soup.scene, k]
-        cosine = (normal * direction[k]).sum(-1)
-        point = soup.corners + normal * (texel * 1.2 * cosine.sign())[..., None]
-        local = torch.einsum("fij,fkj->fki", matrix[..., :3], point) + matrix[:, None, :, 3]
-        z = local[..., 2].clamp_min(1e-3)
-        x = local[..., 0] / z * camera[:, None, 0] + camera[:, None, 2]
-        y = local[..., 1] / z * camera[:, None, 1] + camera[:, None, 3]
-        inside = (x >= 0) & (x < DOME_SIDE) & (y >= 0) & (y < DOME_SIDE)
-        px, py = x.clamp(0, DOME_SIDE - 1).to(torch.int64), y.clamp(0, DOME_SIDE - 1).to(torch.int64)
-        blocked = (z - 1.5 * texel > depth[soup.scene[:, None], k, py, px]) & inside
-        for side, sign in enumerate((1.0, -1.0)):
-            weight = (cosine * sign).clamp_min(0.0)
-            seen[side], weights[side] = seen[side] + weight * (~blocked), weights[side] + weight
-    return 0.2 + 0.8 * torch.maximum(seen[0] / weights[0], seen[1] / weights[1])

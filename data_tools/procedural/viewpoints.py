@@ -22,7 +22,7 @@ def _view_draws(keys: Tensor, num_views: int, columns: int) -> Draws:
     return Draws(mix(keys[:, None] + 0x632BE59B * (views + 1)), "view", columns)
 
 
-def _look(eye: Tensor, target: Tensor, roll: Tensor) -> Tensor:
+def look(eye: Tensor, target: Tensor, roll: Tensor) -> Tensor:
     """c2w [*b, 3, 4] with z up, turned by ``roll`` radians about the viewing direction."""
     forward = torch.nn.functional.normalize(target - eye, dim=-1)
     up = torch.zeros_like(forward)
@@ -69,7 +69,7 @@ def object_cameras(keys: Tensor, num_views: int, image_hw: tuple[int, int]) -> C
     roll = view.normal() * (scene.chance(0.12, 1) * 0.15)
     centre = scene.normal(1, 2, std=0.02) * scene.chance(0.2, 1, 1)
     shape = (len(keys), num_views)
-    return _cameras(_look(eye, aim, roll), fov[:, None].expand(shape), centre.expand(*shape, 2), image_hw)
+    return _cameras(look(eye, aim, roll), fov[:, None].expand(shape), centre.expand(*shape, 2), image_hw)
 
 
 def room_cameras(keys: Tensor, layout: RoomLayout, num_views: int, image_hw: tuple[int, int]) -> Cameras:
@@ -169,4 +169,4 @@ def room_cameras(keys: Tensor, layout: RoomLayout, num_views: int, image_hw: tup
     roll = roll + 0.5 * math.pi * ((2 * scene.integer(2, 1) - 1) * scene.chance(0.06, 1)).float()
     centre = scene.normal(1, 2, std=0.012) * scene.chance(0.3, 1, 1)
     shape = (len(keys), num_views)
-    return _cameras(_look(eye, target, roll), fov[:, None].expand(shape), centre.expand(*shape, 2), image_hw)
+    return _cameras(look(eye, target, roll), fov[:, None].expand(shape), centre.expand(*shape, 2), image_hw)

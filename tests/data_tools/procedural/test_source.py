@@ -6,6 +6,7 @@ import torch
 
 from data_tools.__main__ import main
 from data_tools.procedural import ProceduralSource
+from data_tools.procedural.rasterize import EMPTY
 from nvs_app.errors import NVSError
 
 KINDS = ["object", "room", "object", "room"]
@@ -69,7 +70,7 @@ def test_rooms_have_no_holes(source):
         source.batch(range(20, 26), 3, (24, 24), ["room"] * 6)
     finally:
         module.rasterize = original
-    assert (seen[-1] != module.EMPTY).all()
+    assert (seen[-1] != EMPTY).all()
 
 
 def test_kinds_follow_the_mix():

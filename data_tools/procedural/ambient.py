@@ -1,0 +1,104 @@
+"""Light from everywhere and from the lamp: how much of the sky each corner sees, and shadow maps."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from data_tools.procedural.rasterize import EMPTY, rasterize
+from data_tools.procedural.soup import Soup
+from data_tools.procedural.viewpoints import look
+
+SHADOW_SIDE, DOME_SIDE = 256, 128
+DOME = 10
+"""Directions from which the sky is probed."""
+
+
+def inverse(c2w: Tensor) -> Tensor:
+    """World to camera [..., 3, 4] of rigid c2w [..., 3 or 4, 4]."""
+    rotation = c2w[..., :3, :3].transpose(-1, -2)
+    return torch.cat([rotation, -(rotation @ c2w[..., :3, 3:])], -1)
+
+
+def _light_views(eye: Tensor, centre: Tensor, radius: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """Cameras [s, k] at eye [s, k, 3] that see the balls of centre [s, 3] and radius [s]: w2c and intrinsics."""
+    target = centre[:, None].expand_as(eye)
+    c2w = look(eye, target, torch.zeros_like(eye[..., 0]))
+    distance = (eye - target).norm(dim=-1)
+    sine = (radius[:, None] / distance.clamp_min(1e-3)).clamp(max=0.85)
+    focal = 0.5 * side * (1.0 - sine * sine).sqrt() / sine
+    middle = torch.full_like(focal, 0.5 * side)
+    return inverse(c2w), torch.stack([focal, focal, middle, middle], -1)
+
+
+def _depth(keys: Tensor) -> Tensor:
+    """Depths of rasteriser keys; empty samples lie far away."""
+    depth = (keys >> 32).to(torch.int32).view(torch.float32)
+    return torch.where(keys == EMPTY, 1e9, depth)
+
+
+def lamp_shadows(
+    blockers: Tensor, scene: Tensor, position: Tensor, centre: Tensor, radius: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The shadow map of every scene's lamp: camera rows [s, 16] and depths [s, r, r]."""
+    w2c, intrinsics = _light_views(position[:, None], centre, radius, SHADOW_SIDE)
+    keys = rasterize(blockers, scene, w2c, intrinsics, (SHADOW_SIDE, SHADOW_SIDE))
+    return torch.cat([w2c.flatten(2), intrinsics], -1)[:, 0], _depth(keys)[:, 0]
+
+
+def sky_visibility(soup: Soup, blockers: Tensor, scene: Tensor, centre: Tensor, radius: Tensor) -> Tensor:
+    """Share of the upper sky that each corner sees, [f, 3]: soft contact shadows, at the price of a few views."""
+    step = torch.arange(DOME, device=centre.device) + 0.5
+    height = 1.0 - step / DOME * 0.95
+    flat, azimuth = (1.0 - height * height).sqrt(), step * (math.pi * (3.0 - math.sqrt(5.0)))
+    direction = torch.stack([flat * torch.cos(azimuth), flat * torch.sin(azimuth), height], -1)
+    eye = centre[:, None] + direction * (radius * 6.0)[:, None, None]
+    w2c, intrinsics = _light_views(eye, centre, radius, DOME_SIDE)
+    depth = _depth(rasterize(blockers, scene, w2c, intrinsics, (DOME_SIDE, DOME_SIDE)))
+    arguments = (soup.corners, soup.normals, soup.scene, radius, direction, w2c, intrinsics, depth)
+    if centre.device.type == "cuda":
+        from data_tools.procedural.mesh_triton import sky_triton
+
+        return sky_triton(*arguments)
+    return sky_share(*arguments)
+
+
+def sky_share(
+    corners: Tensor, normals: Tensor, scene: Tensor, radius: Tensor, direction: Tensor, w2c: Tensor, fxfycxcy: Tensor,
+    depth: Tensor,
+) -> Tensor:  # fmt: skip
+    """Share of probed directions from which nothing blocks each corner.
+
+    Args:
+        corners, normals: [f, 3, 3], normals of any length and either side; scene: int64 [f].
+        radius: [s], of the ball that the maps show; direction: [k, 3] unit, towards the sky.
+        w2c: [s, k, 3, 4]; fxfycxcy: [s, k, 4]; depth: [s, k, r, r], the maps from those directions.
+
+    Returns:
+        [f, 3] in [0.2, 1].
+    """
+    side = depth.shape[-1]
+    # Corners are moved out along their normals, by about a texel of the maps, to clear their own surface.
+    normal = torch.nn.functional.normalize(normals, dim=-1)
+    texel = (radius * 2.0 / side)[scene][:, None]
+    # Which side of a triangle will be seen is not known here: take the side that is more open.
+    seen: list[Any] = [0.3 * 0.7, 0.3 * 0.7]  # tensors from the first direction on
+    weights: list[Any] = [0.3, 0.3]
+    for k in range(len(direction)):
+        matrix, camera = w2c[scene, k], fxfycxcy[scene, k]
+        cosine = (normal * direction[k]).sum(-1)
+        point = corners + normal * (texel * 1.2 * cosine.sign())[..., None]
+        local = torch.einsum("fij,fkj->fki", matrix[..., :3], point) + matrix[:, None, :, 3]
+        z = local[..., 2].clamp_min(1e-3)
+        x = local[..., 0] / z * camera[:, None, 0] + camera[:, None, 2]
+        y = local[..., 1] / z * camera[:, None, 1] + camera[:, None, 3]
+        inside = (x >= 0) & (x < side) & (y >= 0) & (y < side)
+        px, py = x.clamp(0, side - 1).to(torch.int64), y.clamp(0, side - 1).to(torch.int64)
+        blocked = (z - 1.5 * texel > depth[scene[:, None], k, py, px]) & inside
+        for face, sign in enumerate((1.0, -1.0)):
+            weight = (cosine * sign).clamp_min(0.0)
+            seen[face], weights[face] = seen[face] + weight * (~blocked), weights[face] + weight
+    return 0.2 + 0.8 * torch.maximum(seen[0] / weights[0], seen[1] / weights[1])
