@@ -77,6 +77,7 @@ def picture_loss(
     perceptual: float = 0.01,
     lpips: torch.nn.Module | None = None,
     lpips_weight: float = 0.0,
+    balance: float = 0.0,
 ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
     """MSE + perceptual * structure term (+ lpips_weight * LPIPS).
 
@@ -85,13 +86,18 @@ def picture_loss(
         perceptual: weight of the structure term, 0 = off.
         lpips: from `load_lpips`, or None.
         lpips_weight: its weight.
+        balance: 0 weighs every picture's squared error alike, so that dark or plain pictures hardly count; 1 weighs
+            it by its inverse, which makes every picture's PSNR count alike; between them, in between.
     Returns:
         the loss, and detached scalars {"loss", "mse", "psnr"[, "perceptual", "lpips"]}; "psnr" in dB is averaged
         over pictures.
     """
     x, y = prediction.float().flatten(0, 1), target.float().flatten(0, 1)
     each = (x - y).square().mean(dim=(1, 2, 3))
-    loss = mse = each.mean()
+    mse = each.mean()
+    # 1e-3 (30 dB): a picture that is nearly right must not outweigh the rest.
+    importance = ((mse + 1e-3) / (each + 1e-3)).detach() ** balance
+    loss = (importance * each).mean() if balance else mse
     parts = {"mse": mse.detach(), "psnr": -10 * each.detach().clamp_min(1e-10).log10().mean()}
     if perceptual:
         structure = perceptual_distance(x, y)

@@ -261,7 +261,8 @@ class Trainer:
         with self.autocast():
             prediction = self.model(examples.context_images, examples.context, examples.target)
         loss, scalars = picture_loss(
-            prediction, examples.target_images, self.config.perceptual, self.lpips, self.config.lpips_weight
+            prediction, examples.target_images, self.config.perceptual, self.lpips, self.config.lpips_weight,
+            self.config.balance,
         )
         loss.backward()
         return scalars

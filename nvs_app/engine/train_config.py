@@ -106,6 +106,8 @@ class TrainConfig:
     """Decay of the weight average that is evaluated and exported."""
     perceptual: float = 0.01
     """Weight of the perceptual term (edges and SSIM at three scales)."""
+    balance: float = 0.0
+    """0: every pixel's squared error counts alike; 1: every picture's PSNR does; or in between."""
     lpips_file: str = ""
     """TorchScript file of an LPIPS network, when there is one."""
     lpips_weight: float = 0.0
@@ -154,7 +156,7 @@ class TrainConfig:
             need(getattr(self, option) >= 0, option, "zero or more")
         for option in "pool pool_views generate reuse tokens muon_lr adam_lr clip log_every eval_context".split():
             need(getattr(self, option) > 0, option, "a positive number")
-        for option in ("spread", "mirror", "colour"):
+        for option in ("spread", "mirror", "colour", "balance"):
             need(0 <= getattr(self, option) <= 1, option, "a chance in [0, 1]")
         need(0 <= self.scale_jitter < 1, "scale_jitter", "a number in [0, 1)")
         need(0 < self.decay_share <= 1, "decay_share", "a share in (0, 1]")

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from nvs_app.model.config import LaCTConfig
 from nvs_app.model.fast_weights import FastWeightLayer, Turns
-from nvs_app.model.rotary import rotate
+from nvs_app.model.rotary import rotate, turns_of
 from nvs_app.model.state import FastWeights
 
 
@@ -21,12 +22,14 @@ class RayTurns(NamedTuple):
     """Rotary turns of the tokens of some views; None where the configuration has none.
 
     attention: [b * v, 1, n, attention_head_dim / 2]; fast: [b, 1, v * n, fast_head_dim / 2];
-    hidden: [b, 1, v * n, fast_hidden / 2].
+    hidden: [b, 1, v * n, fast_hidden / 2]. rays: origins and directions [b, v * n, 6], from which a block with
+    "point" phases makes its own `fast` and `hidden`.
     """
 
     attention: Turns = None
     fast: Turns = None
     hidden: Turns = None
+    rays: Tensor | None = None
 
 
 class ViewAttention(nn.Module):
@@ -73,6 +76,9 @@ class Block(nn.Module):
         self.attention = ViewAttention(config)
         self.fast_norm = nn.LayerNorm(config.dim, bias=False)
         self.fast = FastWeightLayer(config)
+        self.config = config
+        if "point" in config.rotary_parts:
+            self.to_depth = nn.Linear(config.dim, 1)
         self.mlp_norm = nn.LayerNorm(config.dim, bias=False)
         self.mlp = MLP(config)
 
@@ -81,15 +87,29 @@ class Block(nn.Module):
         update = self.attention(self.attention_norm(x).flatten(0, 1), turns.attention)
         return x + update.view(x.shape)
 
+    def _fast_input(self, x: Float[Tensor, "b v n c"], turns: RayTurns) -> tuple[Tensor, Turns, Turns]:
+        """Normed tokens [b, v * n, c] and the turns of q, k and of the hidden units."""
+        tokens = self.fast_norm(x).flatten(1, 2)
+        if turns.rays is None:
+            return tokens, turns.fast, turns.hidden
+        with torch.autocast(device_type=x.device.type, enabled=False):
+            distance = self.to_depth(tokens.float()).clamp(-3, 3).exp()  # 1 at first: the cameras' focus
+        origins, directions = turns.rays.chunk(2, dim=-1)
+        coordinates = torch.cat([directions, origins + distance * directions], dim=-1)
+        widths = self.config.fast_head_dim, self.config.fast_hidden
+        fast, hidden = (turns_of(coordinates, width, self.config) for width in widths)
+        return tokens, fast, hidden
+
     def gradient(self, x: Float[Tensor, "b v n c"], turns: RayTurns) -> FastWeights:
         """Fast-weight step direction of context tokens (after `attend`); adds up over groups of views."""
-        return self.fast.gradient(self.fast_norm(x).flatten(1, 2), turns.fast, turns.hidden)
+        return self.fast.gradient(*self._fast_input(x, turns))
 
     def read(
         self, x: Float[Tensor, "b v n c"], weights: FastWeights, turns: RayTurns
     ) -> Float[Tensor, "b v n c"]:
         """Read the fast weights and apply the MLP (after `attend`)."""
-        found = self.fast.read(self.fast_norm(x).flatten(1, 2), weights, turns.fast, turns.hidden)
+        tokens, fast, hidden = self._fast_input(x, turns)
+        found = self.fast.read(tokens, weights, fast, hidden)
         x = x + found.view(x.shape)
         return x + self.mlp(self.mlp_norm(x))
 
@@ -98,7 +118,8 @@ class Block(nn.Module):
     ) -> Float[Tensor, "b v n c"]:
         """Attend, write with the first m tokens (times `weight`), read with all, MLP."""
         x = self.attend(x, turns)
-        x = x + self.fast(self.fast_norm(x).flatten(1, 2), weight, turns.fast, turns.hidden).view(x.shape)
+        tokens, fast, hidden = self._fast_input(x, turns)
+        x = x + self.fast(tokens, weight, fast, hidden).view(x.shape)
         return x + self.mlp(self.mlp_norm(x))
 
 

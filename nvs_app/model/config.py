@@ -13,7 +13,7 @@ from typing import Any
 
 from nvs_app.errors import NVSError
 
-ROTARY_PARTS = ("fast", "attention", "value")
+ROTARY_PARTS = ("fast", "point", "attention", "value")
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,10 @@ class LaCTConfig:
     """Newton-Schulz steps that orthogonalise the update."""
     rotary: str = ""
     """Where ray-coordinate rotary phases act: "" (nowhere, as published) or a '+'-joined choice of
-    "fast" (q, k and hidden units of the fast network), "attention" (q and k inside a view) and
-    "value" (v turned at the context ray, the reading turned back at the query ray)."""
+    "fast" (q, k and hidden units of the fast network, by the ray's direction and moment), "point" (the same by
+    the direction and a point on the ray, at a distance that each block predicts for each token; after RayRoPE,
+    arXiv 2601.15275), "attention" (q and k inside a view) and "value" (v turned at the context ray, the reading
+    turned back at the query ray)."""
     rotary_min_frequency: float = 0.5
     """Lowest angular frequency of the rotary phases, in radians per unit of the normalised frame."""
     rotary_max_frequency: float = 64.0
@@ -66,6 +68,10 @@ class LaCTConfig:
         if unknown:
             raise NVSError(
                 f"LaCTConfig: rotary names {sorted(unknown)}, expected a '+'-joined choice of {ROTARY_PARTS}"
+            )
+        if {"fast", "point"} <= set(self.rotary_parts):
+            raise NVSError(
+                "LaCTConfig: rotary 'fast' and 'point' turn the same channels, expected one of them"
             )
         if self.rotary and (self.fast_head_dim % 2 or self.attention_head_dim % 2):
             raise NVSError("LaCTConfig: rotary phases turn pairs of channels, head widths must be even")

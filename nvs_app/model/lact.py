@@ -25,7 +25,7 @@ from nvs_app.geometry.cameras import Cameras
 from nvs_app.geometry.rays import ray_features
 from nvs_app.model.blocks import Block, RayTurns, scaled_init
 from nvs_app.model.config import LaCTConfig
-from nvs_app.model.rotary import phases, ray_coordinates
+from nvs_app.model.rotary import patch_rays, ray_coordinates, turns_of
 from nvs_app.model.state import FastWeights, SceneState
 
 RAY_CHANNELS = 9
@@ -88,27 +88,20 @@ class LaCT(nn.Module):
         config = self.config
         if not config.rotary_parts:
             return RayTurns()
-        device = cameras.c2w.device.type
-        # bfloat16 halves the traffic of a pass that autocast computes in bfloat16 anyway.
-        dtype = torch.bfloat16 if torch.is_autocast_enabled(device) else torch.float32
-        with torch.autocast(device_type=device, enabled=False):
-            coordinates = ray_coordinates(cameras, config.patch)
-
-            def turn(coordinates: Tensor, width: int) -> tuple[Tensor, Tensor]:
-                angle = phases(
-                    coordinates, width // 2, config.rotary_min_frequency, config.rotary_max_frequency
-                )
-                return angle.cos().to(dtype)[:, None], angle.sin().to(dtype)[:, None]
-
-            flat = coordinates.flatten(1, 2)
-            fast = "fast" in config.rotary_parts
-            return RayTurns(
-                attention=turn(coordinates.flatten(0, 1), config.attention_head_dim)
-                if "attention" in config.rotary_parts
-                else None,
-                fast=turn(flat, config.fast_head_dim) if fast else None,
-                hidden=turn(flat, config.fast_hidden) if fast else None,
+        rays = patch_rays(cameras, config.patch)
+        coordinates = ray_coordinates(rays)
+        flat, in_view = coordinates.flatten(1, 2), coordinates.flatten(0, 1)
+        parts, turns = config.rotary_parts, RayTurns()
+        if "attention" in parts:
+            turns = turns._replace(attention=turns_of(in_view, config.attention_head_dim, config))
+        if "fast" in parts:
+            turns = turns._replace(
+                fast=turns_of(flat, config.fast_head_dim, config),
+                hidden=turns_of(flat, config.fast_hidden, config),
             )
+        if "point" in parts:
+            turns = turns._replace(rays=rays.flatten(1, 2))
+        return turns
 
     def _decode_tokens(self, x: Float[Tensor, "b v n c"], image_hw: tuple[int, int]) -> Tensor:
         colours = self.output_linear(self.output_norm(x)).float().sigmoid()

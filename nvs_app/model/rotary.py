@@ -18,25 +18,31 @@ from torch import Tensor
 
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.geometry.rays import pixel_rays
+from nvs_app.model.config import LaCTConfig
 
 NUM_COORDINATES = 6
 
 
-def ray_coordinates(cameras: Cameras, patch: int) -> Float[Tensor, "b v n 6"]:
-    """Direction and moment of the ray through every patch centre.
+def patch_rays(cameras: Cameras, patch: int) -> Float[Tensor, "b v n 6"]:
+    """Origin and direction of the ray through every patch centre.
 
     Args:
         cameras: [b, v], in the normalised frame; image_hw a multiple of `patch`.
         patch: side of a patch in pixels.
     Returns:
-        [b, v, n, 6]: d (unit) and o x d; n = (h / patch) * (w / patch), row by row.
+        [b, v, n, 6]: o and d (unit); n = (h / patch) * (w / patch), row by row.
     """
     height, width = cameras.image_hw
     # A picture of one pixel a patch has its pixel centres at the patch centres.
     centres = cameras.scaled_to((height // patch, width // patch))
     origins, directions = pixel_rays(centres)
-    moments = torch.cross(origins, directions, dim=2)
-    return torch.cat([directions, moments], dim=2).flatten(3).transpose(2, 3)
+    return torch.cat([origins, directions], dim=2).flatten(3).transpose(2, 3)
+
+
+def ray_coordinates(rays: Float[Tensor, "*b 6"]) -> Float[Tensor, "*b 6"]:
+    """Direction d and moment o x d of rays given as origin and direction."""
+    origins, directions = rays.chunk(2, dim=-1)
+    return torch.cat([directions, torch.cross(origins, directions, dim=-1)], dim=-1)
 
 
 def phases(
@@ -51,6 +57,21 @@ def phases(
     frequencies = min_frequency * torch.exp(exponents * math.log(max_frequency / min_frequency))
     turned = (coordinates[..., None] * frequencies).flatten(-2)
     return torch.nn.functional.pad(turned, (0, pairs - count * NUM_COORDINATES))
+
+
+def turns_of(
+    coordinates: Float[Tensor, "b n 6"], width: int, config: LaCTConfig
+) -> tuple[Float[Tensor, "b 1 n pairs"], Float[Tensor, "b 1 n pairs"]]:
+    """Cosine and sine of the phases of `width` channels, one set for all heads.
+
+    Under autocast they are bfloat16, which halves their traffic in a pass that computes in bfloat16 anyway.
+    """
+    device = coordinates.device.type
+    dtype = torch.bfloat16 if torch.is_autocast_enabled(device) else torch.float32
+    with torch.autocast(device_type=device, enabled=False):
+        low, high = config.rotary_min_frequency, config.rotary_max_frequency
+        angle = phases(coordinates.float(), width // 2, low, high)
+        return angle.cos().to(dtype)[:, None], angle.sin().to(dtype)[:, None]
 
 
 def rotate(

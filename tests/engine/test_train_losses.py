@@ -52,3 +52,19 @@ def test_missing_lpips_is_named(tmp_path: Path) -> None:
     (tmp_path / "lpips.pt").write_bytes(b"no")
     with pytest.raises(NVSError, match="TorchScript"):
         load_lpips(tmp_path / "lpips.pt", torch.device("cpu"))
+
+
+def test_balance_makes_every_picture_count_alike():
+    target = torch.zeros(1, 2, 3, 16, 16)
+    shares = []
+    for balance in (0.0, 1.0):
+        prediction = torch.stack([torch.full((3, 16, 16), 0.1), torch.full((3, 16, 16), 0.6)])[None]
+        prediction.requires_grad_()
+        loss, parts = picture_loss(prediction, target, perceptual=0.0, balance=balance)
+        loss.backward()
+        assert parts["mse"] == pytest.approx((0.01 + 0.36) / 2, rel=1e-5)
+        # what a picture's error, made a little smaller in proportion, takes off the loss
+        gain = (prediction.grad * prediction.detach()).sum((0, 2, 3, 4))
+        shares.append(float(gain[0] / gain.sum()))
+    assert shares[0] == pytest.approx(0.01 / 0.37, rel=1e-3)
+    assert shares[1] == pytest.approx(0.5, abs=0.05)

@@ -13,6 +13,7 @@ from nvs_app.model.state import SceneState
 CONFIGS = {
     "published": LaCTConfig(dim=32, blocks=2, attention_head_dim=16),
     "heads": LaCTConfig(dim=32, blocks=2, attention_head_dim=16, fast_head_dim=16, fast_multiplier=4),
+    "point": LaCTConfig(dim=32, blocks=2, attention_head_dim=16, rotary="point"),
     "rotary": LaCTConfig(dim=32, blocks=2, attention_head_dim=16, rotary="fast+attention+value"),
 }
 
@@ -161,6 +162,8 @@ def test_sizes_that_do_not_fit_are_refused(model, pictures):
         LaCTConfig(dim=100)
     with pytest.raises(NVSError, match="rotary names"):
         LaCTConfig(rotary="fast+slow")
+    with pytest.raises(NVSError, match="expected one of them"):
+        LaCTConfig(rotary="fast+point")
     with pytest.raises(NVSError, match="unknown options"):
         LaCTConfig.from_dict({"depth": 3})
 

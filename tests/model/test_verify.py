@@ -14,7 +14,9 @@ from nvs_app.model.pretrained import released_name
 from nvs_app.model.verify import verify
 
 ROOT = Path(__file__).parents[2]
-GOLDEN = sorted(Path(os.environ.get("NVS_SAMPLE_DATA") or ROOT.parent / "shared").glob("golden/*.safetensors"))
+GOLDEN = sorted(
+    Path(os.environ.get("NVS_SAMPLE_DATA") or ROOT.parent / "shared").glob("golden/*.safetensors")
+)
 
 
 def weights(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess:
