@@ -9,7 +9,12 @@ from collections.abc import Sequence
 
 from nvs_app.errors import NVSError
 
-COMMANDS = ("data_tools.cli_contact_sheet", "data_tools.cli_examples")
+COMMANDS = (
+    "data_tools.cli_contact_sheet",
+    "data_tools.cli_convert",
+    "data_tools.cli_examples",
+    "data_tools.cli_photos",
+)
 """Modules with ``add_parser(subparsers)``, which sets ``run`` as the default function of its parsers."""
 
 

@@ -1,49 +1,220 @@
-"""Opening scenes: one module a format, each ``read(path) -> Scene``; :func:`open_scene` tells them apart."""
+"""Opening scenes: one module a format, each ``read(path) -> Scene``; :func:`open_scene` tells them apart by looking.
+
+    scene = open_scene("captures/chair")                # the format is recognised
+    scene = open_scene("chunks/000000.torch#5aca87f")   # one of the many scenes of a file
+    for scene in open_scenes("chunks"): ...             # all of them
+
+name            what is looked for                             who makes it
+nerfstudio      transforms.json                                nerfstudio, instant-ngp, Polycam, Record3D, DL3DV
+lact            opencv_cameras.json                            LaCT, Long-LRM
+blender         transforms_{train,val,test}.json               NeRF synthetic
+colmap          sparse/0, sparse/ or the folder: cameras.bin   COLMAP (.bin and .txt), GLOMAP, mip-NeRF 360
+                and images.bin, or .txt
+llff            poses_bounds.npy                               LLFF
+co3d            frame_annotations.jgz                          CO3D; a scene is CATEGORY#SEQUENCE
+pixelsplat      *.torch                                        pixelSplat's chunks of RealEstate10K, ACID; FILE#KEY
+mvsnet          cams/*_cam.txt                                 MVSNet, DTU, BlendedMVS
+bundler         bundle.out and list.txt                        Bundler, VisualSFM, 1DSfM
+frame_poses     *.pose.txt, or pose/*.txt beside color/        7-Scenes, ScanNet and their like
+realestate10k   KEY.txt whose first line is an address         RealEstate10K, with local frames or video
+
+A folder that holds several is read by the first of this list, and the scene's notes tell of the others: COLMAP
+comes before LLFF because it knows the lens's distortion. All scenes come out with OpenCV axes and pinhole
+intrinsics in pixels of the stored pictures; what was assumed or left out stands in ``scene.notes``.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from data_tools.readers import blender, lact, nerfstudio
-from data_tools.readers.fields import load_json
+from data_tools.readers import (
+    blender,
+    bundler,
+    co3d,
+    colmap,
+    frame_poses,
+    lact,
+    llff,
+    mvsnet,
+    nerfstudio,
+    pixelsplat,
+    re10k,
+)
+from data_tools.readers.fields import load_json, pictures_in
 from nvs_app.errors import NVSError
 from nvs_app.scenes.scene import Scene
 
-__all__ = ["open_scene"]
-
-# In this order: the first format found in a folder is the one that is read.
-LOOKED_FOR = ("transforms.json", "opencv_cameras.json", "transforms_train.json (or _val, _test)")
+__all__ = ["FORMATS", "Format", "open_scene", "open_scenes", "recognise", "scene_keys"]
 
 
-def open_scene(path: str | Path) -> Scene:
-    """Open a scene of any known format.
+@dataclass(frozen=True)
+class Format:
+    """How scenes of one kind are found and read.
 
-    Args:
-        path: a scene folder, or its camera file. A folder with several camera files is read by the first of
-            ``transforms.json`` (nerfstudio, instant-ngp), ``opencv_cameras.json`` (LaCT) and
-            ``transforms_{train,val,test}.json`` (Blender/NeRF, all splits together).
-
-    Raises:
-        NVSError: nothing known is there, or the camera file is malformed; one line says what and where.
+    Attributes:
+        name: for ``--format``.
+        expects: what is looked for, for people.
+        recognise: whether it is there; reads little.
+        read: path -> Scene; path, key -> Scene where ``keys`` is given.
+        keys: the names of the scenes at a path that may hold many.
     """
-    path = Path(path)
-    if path.is_dir():
-        if (path / "transforms.json").is_file():
-            return nerfstudio.read(path)
-        if (path / "opencv_cameras.json").is_file():
-            return lact.read(path)
-        if blender.files(path):
-            return blender.read(path)
-        raise NVSError(f"{path}: no scene found, looked for {', '.join(LOOKED_FOR)}")
-    if not path.is_file():
-        raise NVSError(f"{path}: no such file or folder")
-    if path.suffix.lower() != ".json":
-        raise NVSError(f"{path}: not a scene, expected a folder or a .json file of cameras")
+
+    name: str
+    expects: str
+    recognise: Callable[[Path], bool]
+    read: Callable[..., Scene]
+    keys: Callable[[Path], list[str]] | None = None
+
+
+def _json_kind(path: Path) -> str:
+    """The format of a .json file of any name, by its content; empty where it is none."""
     content = load_json(path)
     frames = content.get("frames") if isinstance(content, dict) else content
     first = frames[0] if isinstance(frames, list) and frames else None
     if isinstance(first, dict) and "w2c" in first:
-        return lact.read(path)
+        return "lact"
     if isinstance(content, dict) and "frames" in content:
-        return blender.read(path) if path.stem in blender.STEMS else nerfstudio.read(path)
-    raise NVSError(f'{path}: not a camera file, looked for "frames" with transform_matrix or w2c')
+        return "blender" if path.stem in blender.STEMS else "nerfstudio"
+    return ""
+
+
+def _is_json(name: str, path: Path) -> bool:
+    return path.is_file() and path.suffix.lower() == ".json" and _json_kind(path) == name
+
+
+FORMATS: dict[str, Format] = {
+    form.name: form
+    for form in (
+        Format(
+            "nerfstudio",
+            "transforms.json",
+            lambda path: (
+                _is_json("nerfstudio", path) or (path.is_dir() and nerfstudio.find(path) is not None)
+            ),
+            nerfstudio.read,
+        ),
+        Format(
+            "lact",
+            "opencv_cameras.json",
+            lambda path: _is_json("lact", path) or (path / "opencv_cameras.json").is_file(),
+            lact.read,
+        ),
+        Format(
+            "blender",
+            "transforms_train.json (or _val, _test)",
+            lambda path: _is_json("blender", path) or bool(blender.files(path)),
+            blender.read,
+        ),
+        Format("colmap", "sparse/0/images.bin (or .txt)", lambda path: bool(colmap.find(path)), colmap.read),
+        Format("llff", "poses_bounds.npy", llff.recognise, llff.read),
+        Format("co3d", "frame_annotations.jgz", co3d.recognise, co3d.read, co3d.keys),
+        Format("pixelsplat", "*.torch", pixelsplat.recognise, pixelsplat.read, pixelsplat.keys),
+        Format("mvsnet", "cams/*_cam.txt", mvsnet.recognise, mvsnet.read),
+        Format("bundler", "bundle.out", bundler.recognise, bundler.read),
+        Format("frame_poses", "*.pose.txt or pose/*.txt", frame_poses.recognise, frame_poses.read),
+        Format("realestate10k", "a RealEstate10K .txt", re10k.recognise, re10k.read, re10k.keys),
+    )
+}
+
+
+def recognise(path: str | Path, name: str | None = None) -> list[Format]:
+    """The formats that ``path`` holds, the one to read first.
+
+    Args:
+        path: a scene's folder, or a camera file.
+        name: take this format alone (``--format``).
+
+    Raises:
+        NVSError: nothing is there, nothing known is there, or not the format named.
+    """
+    path = Path(path)
+    if name is not None and name not in FORMATS:
+        raise NVSError(f"format {name} is not known, expected one of {', '.join(FORMATS)}")
+    if not path.exists():
+        raise NVSError(f"{path}: no such file or folder")
+    found = [form for form in FORMATS.values() if name in (None, form.name) and form.recognise(path)]
+    if found:
+        return found
+    if name is not None:
+        raise NVSError(f"{path}: no scene of the format {name}, looked for {FORMATS[name].expects}")
+    if path.is_file():
+        if path.suffix.lower() == ".json":
+            raise NVSError(f'{path}: not a camera file, looked for "frames" with transform_matrix or w2c')
+        raise NVSError(
+            f"{path}: not a scene, expected a folder or a .json file of cameras, images.bin, poses_bounds.npy,"
+            " frame_annotations.jgz, a .torch chunk, bundle.out or a RealEstate10K .txt"
+        )
+    looked = ", ".join(form.expects for form in FORMATS.values())
+    count = len(pictures_in(path)) or len(pictures_in(path / "images"))
+    if count:
+        raise NVSError(
+            f"{path}: {count} pictures but no scene found, their cameras must be recovered first (looked for {looked})"
+        )
+    raise NVSError(f"{path}: no scene found, looked for {looked}")
+
+
+def scene_keys(path: str | Path, name: str | None = None) -> list[str]:
+    """The keys of the scenes at ``path``: ``open_scene(f"{path}#{key}")``. Empty for a format of one scene a path."""
+    form = recognise(path, name)[0]
+    return form.keys(Path(path)) if form.keys else []
+
+
+def open_scene(path: str | Path, name: str | None = None, key: str | None = None) -> Scene:
+    """Open a scene of any known format.
+
+    Args:
+        path: a scene folder, or its camera file; ``PATH#KEY`` names one scene of a path that holds many.
+        name: the format, where it should not be recognised by looking.
+        key: the scene, as after ``#``.
+
+    Raises:
+        NVSError: nothing known is there, or the camera file is malformed, or it holds many scenes and none is
+            named; one line says what and where.
+    """
+    path, key = _split_key(path, key)
+    try:
+        return _open(path, name, key)
+    except OSError as error:
+        raise NVSError(f"{error.filename or path}: cannot be read ({error.strerror or error})") from error
+
+
+def _open(path: Path, name: str | None, key: str | None) -> Scene:
+    forms = recognise(path, name)
+    form = forms[0]
+    if form.keys is None:
+        if key is not None:
+            raise NVSError(f"{path}: {form.name} holds one scene, so no #{key}")
+        scene = form.read(path)
+    else:
+        keys = form.keys(path)
+        if key is None and len(keys) != 1:
+            shown = ", ".join(keys[:5]) + (", ..." if len(keys) > 5 else "")
+            raise NVSError(f"{path}: holds {len(keys)} scenes, name one as {path.name}#KEY ({shown})")
+        if key is not None and key not in keys:
+            raise NVSError(f"{path}: no scene {key} among its {len(keys)}")
+        scene = form.read(path, key)
+    if len(forms) > 1:
+        note = f"read as {form.name}; the folder also holds {', '.join(other.name for other in forms[1:])}"
+        scene = replace(scene, notes=(*scene.notes, note))
+    return scene
+
+
+def open_scenes(path: str | Path, name: str | None = None) -> Iterator[Scene]:
+    """All scenes at ``path``, one after the other: one, or those of a chunk, a category or a folder of them."""
+    path, key = _split_key(path, None)
+    keys: list[str | None] = [key]
+    if key is None:
+        keys = [*scene_keys(path, name)] or [None]
+    for each in keys:
+        yield open_scene(path, name, each)
+
+
+def _split_key(path: str | Path, key: str | None) -> tuple[Path, str | None]:
+    """PATH#KEY taken apart; a file or folder whose own name has a # wins."""
+    whole = Path(path)
+    if key is not None or "#" not in str(path) or whole.exists():
+        return whole, key
+    front, _, back = str(path).rpartition("#")
+    return Path(front), back or None

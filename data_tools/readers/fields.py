@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
 import numpy as np
@@ -77,6 +78,17 @@ class Place:
         return matrix
 
 
+    def pinhole(self, lens: Lens, image_hw: tuple[int, int]) -> tuple[float, float, float, float]:
+        """What is left of a lens when its distortion is removed; refuses one that leaves nothing."""
+        try:
+            intrinsics = lens.pinhole(image_hw)
+        except NVSError as error:
+            self.fail(str(error))
+        if not all(math.isfinite(value) for value in intrinsics) or min(intrinsics[:2]) <= 0:
+            self.fail(f"distortion {list(lens.coefficients)} cannot be removed, check k1, k2, k3, p1, p2")
+        return intrinsics
+
+
 @dataclass
 class SceneBuilder:
     """Collects checked frames and makes the Scene."""
@@ -88,6 +100,20 @@ class SceneBuilder:
     image_hws: list[tuple[int, int]] = field(default_factory=list)
     split: list[str | None] = field(default_factory=list)
     lenses: list[Lens | None] = field(default_factory=list)
+    encoded: list[bytes] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    name: str | None = None
+
+    def note(self, text: str) -> None:
+        """Remember, once, what was assumed or left out."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+    def inside(self, place: Place, path: Path) -> Path:
+        """``path``, refused where it leads out of the scene's folder (by a link, say)."""
+        if not (found := path.resolve()).is_relative_to(self.root.resolve()):
+            place.fail(f"{path.name} leads out of the scene's folder; copy the picture into it")
+        return found
 
     def add(
         self,
@@ -97,17 +123,31 @@ class SceneBuilder:
         intrinsics: tuple[float, float, float, float],
         camera_hw: tuple[float, float],
         split: str | None = None,
-        coefficients: tuple[float, float, float, float, float] | None = None,
+        coefficients: tuple[float, ...] | None = None,
+        model: str = "OPENCV",
+        data: bytes | None = None,
     ) -> None:
-        """Add a frame whose ``intrinsics`` refer to ``camera_hw``; they are scaled to the stored picture."""
-        image_hw = image_size(image_path, place.label)
+        """Add a frame whose ``intrinsics`` refer to ``camera_hw``; they are scaled to the stored picture.
+
+        Args:
+            place: for error messages.
+            image_path: the picture file, or its name where ``data`` holds the bytes of the file.
+            c2w: OpenCV axes, rigid.
+            intrinsics: fx, fy, cx, cy in pixels of ``camera_hw``.
+            camera_hw: the calibrated size (height, width).
+            split: "train", "val", "test" or None.
+            coefficients: of the lens ``model`` (see ``nvs_app.scenes.lens``); None for a pinhole.
+            model: the lens model.
+            data: the bytes of the picture file where it is not on disk; for all frames of a scene or for none.
+        """
+        image_hw = image_size(image_path, place.label, data)
         intrinsics = scale_intrinsics(place, intrinsics, camera_hw, image_hw)
         lens = None
-        if coefficients is not None and any(coefficients):
-            lens = Lens(intrinsics, coefficients)
-            intrinsics = lens.pinhole(image_hw)
-            if not all(math.isfinite(value) for value in intrinsics) or min(intrinsics[:2]) <= 0:
-                place.fail(f"distortion {list(coefficients)} cannot be removed, check k1, k2, k3, p1, p2")
+        if coefficients is not None and (any(coefficients) or model != "OPENCV"):
+            lens = Lens(intrinsics, coefficients, model)
+            intrinsics = place.pinhole(lens, image_hw)
+        if data is not None:
+            self.encoded.append(data)
         self.image_paths.append(image_path)
         self.c2w.append(c2w)
         self.fxfycxcy.append(intrinsics)
@@ -117,7 +157,7 @@ class SceneBuilder:
 
     def build(self) -> Scene:
         return Scene(
-            name=self.root.resolve().name,
+            name=self.name or self.root.resolve().name,
             root=self.root,
             image_paths=self.image_paths,
             c2w=torch.from_numpy(np.stack(self.c2w).astype(np.float32)),
@@ -125,6 +165,8 @@ class SceneBuilder:
             image_hws=torch.tensor(self.image_hws, dtype=torch.int64),
             split=self.split,
             lenses=tuple(self.lenses) if any(self.lenses) else (),
+            encoded=tuple(self.encoded),
+            notes=tuple(self.notes),
         )
 
 
@@ -179,23 +221,68 @@ def frame_places(label: str, frames: Any, what: str = "frames") -> list[Place]:
     return places
 
 
-def image_path(place: Place, root: Path) -> Path:
-    """The picture of a frame: inside ``root``, with a known suffix added where the file has none."""
+def image_path(place: Place, builder: SceneBuilder) -> Path:
+    """The picture that a frame's ``file_path`` names, see :func:`find_picture`."""
     name = place.values.get("file_path")
     if name is None:
         place.fail("file_path is missing")
     if not isinstance(name, str) or not name.strip() or "\0" in name:
         place.fail(f"file_path is {_shown(name)}, expected the name of a picture file")
-    root = root.resolve()
-    for candidate in (name, name.replace("\\", "/")):
-        for suffix in ("", *SUFFIXES):
-            path = (root / f"{candidate}{suffix}").resolve()
-            # Also for links: a scene that came from elsewhere must not show files of this machine.
-            if not path.is_relative_to(root):
-                place.fail("file_path leads out of the scene's folder; copy the picture into it")
-            if path.is_file():
+    return find_picture(place, builder, name)
+
+
+def find_picture(place: Place, builder: SceneBuilder, name: str) -> Path:
+    """A picture inside the scene's folder: ``name``, with a known suffix added where it has none.
+
+    Where ``images/`` lacks it, the same name in a down-scaled copy ``images_2/``, ``images_4/`` or ``images_8/``
+    is taken and noted; :meth:`SceneBuilder.add` scales the intrinsics.
+    """
+    root = builder.root.resolve()
+    if "\0" in name:
+        place.fail("the picture's name holds a zero byte")
+    for candidate in dict.fromkeys((name, name.replace("\\", "/"))):
+        if path := _inside(place, root, candidate, ("", *SUFFIXES)):
+            return path
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    if "images" in parts[:-1]:
+        at = parts.index("images")
+        for factor in (2, 4, 8):
+            smaller = PurePosixPath(*parts[:at], f"images_{factor}", *parts[at + 1 :])
+            stem = smaller.with_suffix("")
+            if path := _inside(place, root, str(smaller), ("",)) or _inside(place, root, str(stem), SUFFIXES):
+                builder.note(f"pictures missing in images/ read from images_{factor}/, intrinsics scaled to them")
                 return path
     place.fail("the picture file does not exist")
+
+
+def _inside(place: Place, root: Path, name: str, suffixes: tuple[str, ...]) -> Path | None:
+    for suffix in suffixes:
+        path = Path(os.path.realpath(root / f"{name}{suffix}"))
+        # Also for links: a scene that came from elsewhere must not show files of this machine.
+        if not path.is_relative_to(root):
+            place.fail("file_path leads out of the scene's folder; copy the picture into it")
+        try:
+            if path.is_file():
+                return path
+        except OSError:  # a name too long for the file system
+            return None
+    return None
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The picture files of a folder by name, in order; empty where there is no such folder."""
+    if not folder.is_dir():
+        return []
+    known = {suffix.lower() for suffix in SUFFIXES}
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in known and not path.name.startswith("."))
+
+
+def inverse_rigid(matrix: np.ndarray) -> np.ndarray:
+    """The inverse of a rigid 4x4 matrix."""
+    inverse = np.eye(4)
+    inverse[:3, :3] = matrix[:3, :3].T
+    inverse[:3, 3] = -matrix[:3, :3].T @ matrix[:3, 3]
+    return inverse
 
 
 def _shown(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Scenes of the LaCT release: ``opencv_cameras.json``, a list of frames or an object with "frames".
+"""Scenes of the LaCT and Long-LRM releases: ``opencv_cameras.json``, a list of frames or an object with "frames".
 
 Each frame has ``w2c`` (OpenCV axes), ``fx, fy, cx, cy`` in pixels of a ``w`` x ``h`` image, and ``file_path``.
 """
@@ -7,9 +7,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
-from data_tools.readers.fields import SceneBuilder, frame_places, image_path, load_json, scene_label
+from data_tools.readers.fields import (
+    SceneBuilder,
+    frame_places,
+    image_path,
+    inverse_rigid,
+    load_json,
+    scene_label,
+)
 from nvs_app.errors import NVSError
 from nvs_app.scenes.images import image_size
 from nvs_app.scenes.scene import Scene
@@ -28,11 +33,8 @@ def read(path: Path) -> Scene:
     frames = content["frames"] if isinstance(content, dict) else content
     builder = SceneBuilder(path.parent)
     for place in frame_places(label, frames):
-        picture = image_path(place, builder.root)
-        w2c = place.pose("w2c")
-        c2w = np.eye(4)
-        c2w[:3, :3] = w2c[:3, :3].T
-        c2w[:3, 3] = -w2c[:3, :3].T @ w2c[:3, 3]
+        picture = image_path(place, builder)
+        c2w = inverse_rigid(place.pose("w2c"))
         fx, fy = place.number("fx", positive=True), place.number("fy", positive=True)
         intrinsics = (fx, fy, place.number("cx"), place.number("cy"))
         if "w" in place.values or "h" in place.values:

@@ -1,4 +1,4 @@
-"""Scenes of nerfstudio and instant-ngp: ``transforms.json`` beside its images.
+"""Scenes of nerfstudio, instant-ngp, Polycam, Record3D and DL3DV: ``transforms.json`` beside its images.
 
 Poses are camera-to-world with OpenGL axes; intrinsics stand at the top or in each frame, in pixels, or as a
 field of view (``camera_angle_x``, radians). The frame of the world is taken as it is (``applied_transform`` only
@@ -17,25 +17,36 @@ import numpy as np
 from data_tools.readers.fields import Place, SceneBuilder, frame_places, image_path, load_json, scene_label
 from nvs_app.errors import NVSError
 from nvs_app.scenes.images import image_size
-from nvs_app.scenes.scene import SPLITS, Scene
+from nvs_app.scenes.scene import Scene
 
 PERSPECTIVE = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE")
+FISHEYE = ("OPENCV_FISHEYE", "FISHEYE")
 OPENGL_TO_OPENCV = np.array([1.0, -1.0, -1.0, 1.0])
 
 
 def read(path: Path) -> Scene:
     """Read a ``transforms.json``, given as the file or as its folder.
 
+    A folder is also one that holds the scene in ``nerfstudio/``, as DL3DV's does.
     Views keep the file's order. ``train_filenames`` and its like become the split. A picture whose size is not
-    ``w`` x ``h`` gets its intrinsics scaled; radial and tangential distortion is removed when loading.
+    ``w`` x ``h`` gets its intrinsics scaled (also one found in ``images_2/``, ``images_4/`` or ``images_8/`` where
+    ``images/`` is absent); distortion, fisheye too, is removed when loading.
 
     Raises:
-        NVSError: any malformed field, a missing picture, or a lens that is not perspective.
+        NVSError: any malformed field, a missing picture, or a camera model that is neither perspective nor fisheye.
     """
-    path = path / "transforms.json" if path.is_dir() else path
+    path = find(path) or path
     builder = SceneBuilder(path.parent)
     add_transforms(builder, path)
     return builder.build()
+
+
+def find(path: Path) -> Path | None:
+    """The camera file of a folder; a file is taken as it is."""
+    if path.is_file():
+        return path
+    candidates = (path / "transforms.json", path / "nerfstudio" / "transforms.json")
+    return next((file for file in candidates if file.is_file()), None)
 
 
 def add_transforms(builder: SceneBuilder, path: Path, split: str | None = None) -> None:
@@ -49,17 +60,15 @@ def add_transforms(builder: SceneBuilder, path: Path, split: str | None = None) 
     splits = _splits(label, content, places)
     for place in places:
         merged = Place(place.label, {**content, **place.values})
-        picture = image_path(place, builder.root)
+        picture = image_path(place, builder)
         c2w = merged.pose("transform_matrix") * OPENGL_TO_OPENCV
         camera_hw, intrinsics = _intrinsics(merged, picture)
-        coefficients = _distortion(merged)
+        model, coefficients = _distortion(merged)
         own_split = split or splits.get(posixpath.normpath(place.values["file_path"]))
-        builder.add(place, picture, c2w, intrinsics, camera_hw, own_split, coefficients)
+        builder.add(place, picture, c2w, intrinsics, camera_hw, own_split, coefficients, model)
 
 
-def _intrinsics(
-    place: Place, picture: Path
-) -> tuple[tuple[float, float], tuple[float, float, float, float]]:
+def _intrinsics(place: Place, picture: Path) -> tuple[tuple[float, float], tuple[float, float, float, float]]:
     """The calibrated size (height, width), and fx, fy, cx, cy in its pixels."""
     values = place.values
     if "w" in values or "h" in values:
@@ -83,27 +92,37 @@ def _intrinsics(
     return (height, width), (fx, focal.get("y", fx), cx, cy)
 
 
-def _distortion(place: Place) -> tuple[float, float, float, float, float] | None:
-    """k1, k2, p1, p2, k3 in OpenCV's order, or None for a plain pinhole."""
+def _distortion(place: Place) -> tuple[str, tuple[float, ...] | None]:
+    """The lens model of ``nvs_app.scenes.lens`` and its coefficients, None for a plain pinhole."""
     values = place.values
     model = values.get("camera_model", "OPENCV")
-    if not isinstance(model, str) or model.upper() not in PERSPECTIVE or values.get("is_fisheye"):
-        shown = "fisheye" if values.get("is_fisheye") else model
-        place.fail(f"camera_model {shown} is not supported, undistort the pictures to a pinhole first")
-    k1, k2, k3, k4, p1, p2 = (
-        place.number(key) if key in values else 0.0 for key in ("k1", "k2", "k3", "k4", "p1", "p2")
-    )
+    fisheye = bool(values.get("is_fisheye")) or model in FISHEYE
+    if not isinstance(model, str) or (model.upper() not in PERSPECTIVE and not fisheye):
+        place.fail(f"camera_model {model} is not supported, undistort the pictures to a pinhole first")
+    keys = ("k1", "k2", "k3", "k4", "p1", "p2")
+    if "distortion_params" in values:  # nerfstudio's own order
+        listed = values["distortion_params"]
+        if not isinstance(listed, list) or len(listed) != len(keys):
+            place.fail("distortion_params is no list of six numbers (k1, k2, k3, k4, p1, p2)")
+        place = Place(place.label, dict(zip(keys, listed)))
+    k1, k2, k3, k4, p1, p2 = (place.number(key) if key in place.values else 0.0 for key in keys)
+    if fisheye:
+        if p1 or p2:
+            place.fail("a fisheye with p1, p2 is not supported, undistort the pictures to a pinhole first")
+        return "OPENCV_FISHEYE", (k1, k2, k3, k4)
     if k4:
-        place.fail(f"k4 is {k4:g}: this distortion is not supported, undistort the pictures to a pinhole first")
-    return (k1, k2, p1, p2, k3) if any((k1, k2, p1, p2, k3)) else None
+        return "BROWN4", (k1, k2, p1, p2, k3, k4)
+    return "OPENCV", (k1, k2, p1, p2, k3) if any((k1, k2, p1, p2, k3)) else None
 
 
 def _splits(label: str, content: dict[str, Any], places: list[Place]) -> dict[str, str]:
     """File path -> split, from train_filenames, val_filenames and test_filenames."""
-    names = {place.values.get("file_path") for place in places if isinstance(place.values.get("file_path"), str)}
+    names = {
+        place.values.get("file_path") for place in places if isinstance(place.values.get("file_path"), str)
+    }
     known = {posixpath.normpath(str(name)) for name in names}
     found: dict[str, str] = {}
-    for split in SPLITS:
+    for split in ("train", "test", "val"):  # test wins: a saved scene repeats it as val, for nerfstudio
         listed = content.get(f"{split}_filenames", [])
         if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
             raise NVSError(f"{label}: {split}_filenames is no list of file paths")

@@ -6,8 +6,10 @@ picture refer to the stored pixels.
 
 from __future__ import annotations
 
+import io
+import struct
+import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -18,49 +20,35 @@ from PIL import Image
 from torch import Tensor
 
 from nvs_app.errors import NVSError
+from nvs_app.scenes.lens import Lens
+
+__all__ = ["MAX_PIXELS", "Lens", "image_size", "read_image"]
 
 # Refused from the file's header, before any memory is spent on pixels.
 MAX_PIXELS = 100_000_000
 
 
-@dataclass(frozen=True)
-class Lens:
-    """A pinhole with OpenCV's radial and tangential distortion, as calibrated.
-
-    Attributes:
-        fxfycxcy: in pixels of the stored picture, first pixel's centre at (0.5, 0.5).
-        coefficients: k1, k2, p1, p2, k3 of OpenCV's model.
-    """
-
-    fxfycxcy: tuple[float, float, float, float]
-    coefficients: tuple[float, float, float, float, float]
-
-    def matrices(self, image_hw: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        """OpenCV's matrices of the distorted picture and of the undistorted one (valid pixels only)."""
-        fx, fy, cx, cy = self.fxfycxcy
-        # OpenCV puts the first pixel's centre at (0, 0).
-        distorted = np.array([[fx, 0.0, cx - 0.5], [0.0, fy, cy - 0.5], [0.0, 0.0, 1.0]])
-        size = (image_hw[1], image_hw[0])
-        undistorted, _ = cv2.getOptimalNewCameraMatrix(distorted, np.array(self.coefficients), size, 0.0)
-        return distorted, undistorted
-
-    def pinhole(self, image_hw: tuple[int, int]) -> tuple[float, float, float, float]:
-        """``fxfycxcy`` of the undistorted picture, which has the same size."""
-        _, matrix = self.matrices(image_hw)
-        return float(matrix[0, 0]), float(matrix[1, 1]), float(matrix[0, 2] + 0.5), float(matrix[1, 2] + 0.5)
+# What people keep pictures in. Pillow would also try formats that run other programs (EPS) or old decoders.
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF", "HEIF", "TGA", "DIB", "QOI")
+# What decoders raise for broken data. SyntaxError: Pillow's word for a broken header.
+BROKEN = (
+    *(OSError, ValueError, SyntaxError, EOFError, OverflowError, IndexError, TypeError, KeyError),
+    *(ZeroDivisionError, MemoryError, struct.error, zlib.error, cv2.error),
+)
 
 
-def image_size(path: Path, label: str | None = None) -> tuple[int, int]:
+def image_size(path: Path, label: str | None = None, data: bytes | None = None) -> tuple[int, int]:
     """(height, width) from the file's header alone.
 
     Args:
         path: the picture file.
         label: what an error calls it; the path unless given.
+        data: the bytes of the file, where it is not on disk.
 
     Raises:
         NVSError: no picture that can be read, or one of more than 100 megapixels.
     """
-    with _open(path, label or str(path)) as image:
+    with _open(path, label or str(path), data) as image:
         return image.height, image.width
 
 
@@ -69,14 +57,16 @@ def read_image(
     background: Sequence[float | int] = (1.0, 1.0, 1.0),
     lens: Lens | None = None,
     label: str | None = None,
+    data: bytes | None = None,
 ) -> Float[Tensor, "3 h w"]:
     """Decode one picture.
 
     Args:
-        path: PNG, JPEG, WebP, TIFF, BMP or whatever else Pillow reads; 8 or 16 bits, grey, palette or colour.
+        path: PNG, JPEG, WebP, TIFF, BMP and other formats (FORMATS); 8 or 16 bits, grey, palette or colour.
         background: colour behind transparent pixels, in [0, 1]. Mixed in the stored (sRGB) values, as NeRF does.
         lens: undistort with it.
         label: what an error calls the file; the path unless given.
+        data: the bytes of the file, where it is not on disk.
 
     Returns:
         RGB, float32 in [0, 1], at the stored size.
@@ -85,24 +75,23 @@ def read_image(
         NVSError: the file cannot be decoded or has more than 100 megapixels.
     """
     label = label or str(path)
-    pixels = _decode(path, label)
+    pixels = _decode(path, label, data)
     if pixels.shape[2] == 4:
         alpha = pixels[:, :, 3:]
         pixels = pixels[:, :, :3] * alpha + np.asarray(background, dtype=np.float32) * (1.0 - alpha)
     if lens is not None:
-        distorted, undistorted = lens.matrices((pixels.shape[0], pixels.shape[1]))
-        pixels = cv2.undistort(pixels, distorted, np.array(lens.coefficients), None, undistorted)
+        pixels = lens.undistort(pixels)
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
 
-def _open(path: Path, label: str) -> Image.Image:
+def _open(path: Path, label: str, data: bytes | None = None) -> Image.Image:
     try:
-        image = Image.open(path)
+        image = Image.open(path if data is None else io.BytesIO(data), formats=_formats())
     except FileNotFoundError as error:
         raise NVSError(f"{label}: no such file") from error
     except Image.DecompressionBombError as error:
         raise NVSError(f"{label}: more than 100 megapixels, make it smaller first") from error
-    except (OSError, ValueError, SyntaxError) as error:  # SyntaxError: Pillow's word for a broken header
+    except BROKEN as error:
         raise NVSError(f"{label}: not a picture that can be read ({_reason(error)})") from error
     if image.width * image.height > MAX_PIXELS:
         size = f"{image.width}x{image.height}"
@@ -111,12 +100,18 @@ def _open(path: Path, label: str) -> Image.Image:
     return image
 
 
-def _decode(path: Path, label: str) -> np.ndarray:
+def _formats() -> list[str]:
+    """Those of FORMATS that this Pillow has, plug-ins included."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+def _decode(path: Path, label: str, data: bytes | None = None) -> np.ndarray:
     """Float32 [h, w, 3 or 4] in [0, 1]."""
-    with _open(path, label) as image:
+    with _open(path, label, data) as image:
         try:
             if image.format in ("PNG", "TIFF") and image.mode not in ("P", "1", "LA", "CMYK"):
-                pixels = _decode_deep(path)  # Pillow would cut 16-bit colour down to 8 bits
+                pixels = _decode_deep(path, data)  # Pillow would cut 16-bit colour down to 8 bits
                 if pixels is not None:
                     return pixels
             if image.mode in ("I", "F") or image.mode.startswith("I;16"):
@@ -125,14 +120,15 @@ def _decode(path: Path, label: str) -> np.ndarray:
                 return np.repeat(values.clip(0.0, 1.0)[:, :, None], 3, axis=2)
             transparent = image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
             return np.asarray(image.convert("RGBA" if transparent else "RGB"), dtype=np.float32) / 255.0
-        except (OSError, ValueError, SyntaxError) as error:
+        except BROKEN as error:
             raise NVSError(f"{label}: the picture cannot be decoded ({_reason(error)})") from error
 
 
-def _decode_deep(path: Path) -> np.ndarray | None:
+def _decode_deep(path: Path, data: bytes | None) -> np.ndarray | None:
     """OpenCV's reading of a PNG or TIFF at its full depth; None leaves the file to Pillow."""
     # IMREAD_UNCHANGED also leaves out the EXIF rotation.
-    pixels = cv2.imdecode(np.fromfile(path, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
+    encoded = np.fromfile(path, dtype=np.uint8) if data is None else np.frombuffer(data, dtype=np.uint8)
+    pixels = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.dtype not in (np.uint8, np.uint16):
         return None
     if pixels.ndim == 3 and pixels.shape[2] not in (1, 3, 4):

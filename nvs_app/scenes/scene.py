@@ -12,9 +12,11 @@ import os
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import cv2
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -40,6 +42,9 @@ class Scene:
         image_hws: stored sizes (height, width).
         split: "train", "val", "test" or None for each view.
         lenses: lens distortion of each view, removed when loading; empty where no view has any.
+        encoded: the bytes of each picture file where they are not on disk (a frame of a video, of an archive);
+            empty otherwise. The image paths are then only names.
+        notes: what the reader assumed or left out, a line each, for people.
     """
 
     name: str
@@ -50,12 +55,15 @@ class Scene:
     image_hws: Int[Tensor, "n 2"]
     split: list[str | None]
     lenses: tuple[Lens | None, ...] = ()
+    encoded: tuple[bytes, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         n = len(self.image_paths)
         counts = (len(self.c2w), len(self.fxfycxcy), len(self.image_hws), len(self.split), len(self.lenses) or n)
+        counts = (*counts, len(self.encoded) or n)
         if n == 0 or any(count != n for count in counts):
-            raise ValueError(f"Scene {self.name}: {n} image paths, but {counts} cameras, sizes, splits, lenses")
+            raise ValueError(f"Scene {self.name}: {n} image paths, but {counts} cameras, sizes, splits, lenses, bytes")
 
     def __len__(self) -> int:
         return len(self.image_paths)
@@ -100,7 +108,8 @@ class Scene:
         def read(slot: int) -> None:
             index = indices[slot]
             lens = self.lenses[index] if self.lenses else None
-            image = read_image(self.image_paths[index], background, lens, self._label(index))
+            data = self.encoded[index] if self.encoded else None
+            image = read_image(self.image_paths[index], background, lens, self._label(index), data)
             camera = self._camera(index)
             if tuple(image.shape[-2:]) != camera.image_hw:
                 raise NVSError(
@@ -115,11 +124,30 @@ class Scene:
                 pass
         return PosedImages(images, cameras)
 
+    def subset(self, indices: Sequence[int]) -> Scene:
+        """The scene of some of the views, in the order given.
+
+        Raises:
+            NVSError: no index, or one out of range.
+        """
+        chosen = self._checked(indices)
+        return replace(
+            self,
+            image_paths=[self.image_paths[i] for i in chosen],
+            c2w=self.c2w[chosen],
+            fxfycxcy=self.fxfycxcy[chosen],
+            image_hws=self.image_hws[chosen],
+            split=[self.split[i] for i in chosen],
+            lenses=tuple(self.lenses[i] for i in chosen) if self.lenses else (),
+            encoded=tuple(self.encoded[i] for i in chosen) if self.encoded else (),
+        )
+
     def save(self, folder: str | Path, copy_images: bool = True) -> Path:
         """Write the scene as a nerfstudio ``transforms.json`` and its pictures; it reads back identical.
 
         Everything is written under a temporary name and renamed at the end, so that a folder is either absent
-        or whole. The picture files are copied byte for byte.
+        or whole. The picture files are copied byte for byte, with the coefficients of OpenCV's distortion; a
+        picture with any other lens is undistorted and becomes a PNG (transparency on white).
 
         Args:
             folder: where to write; with ``copy_images`` it must not exist yet, or be empty.
@@ -138,9 +166,9 @@ class Scene:
         temporary = folder.parent / f".{folder.name}.{os.getpid()}.tmp"
         names = self._copy_names()
         try:
-            for path, name in zip(self.image_paths, names):
+            for index, name in enumerate(names):
                 (temporary / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path, temporary / name)
+                self._save_picture(index, temporary / name)
             _write_json(temporary / "transforms.json", self._transforms(names))
             os.replace(temporary, folder)
         except FileNotFoundError as error:
@@ -149,7 +177,20 @@ class Scene:
             shutil.rmtree(temporary, ignore_errors=True)
         return folder
 
+    def _save_picture(self, index: int, path: Path) -> None:
+        if not _keeps_lens(lens := self.lenses[index] if self.lenses else None):
+            data = self.encoded[index] if self.encoded else None
+            pixels = read_image(self.image_paths[index], lens=lens, label=self._label(index), data=data)
+            rows = (pixels * 255.0).round().to(torch.uint8).permute(1, 2, 0).numpy()
+            cv2.imwrite(str(path), np.ascontiguousarray(rows[:, :, ::-1]))
+        elif self.encoded:
+            path.write_bytes(self.encoded[index])
+        else:
+            shutil.copyfile(self.image_paths[index], path)
+
     def _save_beside(self, folder: Path) -> Path:
+        if self.encoded or not all(_keeps_lens(lens) for lens in self.lenses):
+            raise NVSError(f"{folder}: pictures must be extracted or undistorted; save with copy_images=True")
         names = []
         for path in self.image_paths:
             name = _inside(path, folder)
@@ -189,10 +230,14 @@ class Scene:
 
     def _copy_names(self) -> list[str]:
         """Where each picture goes under the saved folder: as under the root, else images/."""
-        names = [_inside(path, self.root) for path in self.image_paths]
+        names = [
+            _inside(path, self.root) or f"images/{index:05d}_{path.name}"
+            for index, path in enumerate(self.image_paths)
+        ]
+        lenses = self.lenses or (None,) * len(names)
         return [
-            f"images/{index:05d}_{path.name}" if name is None else name
-            for index, (path, name) in enumerate(zip(self.image_paths, names))
+            name if _keeps_lens(lens) else f"images/{index:05d}_{Path(name).stem}.png"
+            for index, (name, lens) in enumerate(zip(names, lenses))
         ]
 
     def _transforms(self, names: list[str]) -> dict:
@@ -213,16 +258,24 @@ class Scene:
             listed = [name for name, own in zip(names, self.split) if own == split]
             if listed:
                 content[f"{split}_filenames"] = listed
+        if "test_filenames" in content:  # nerfstudio validates on "val" while it trains, and stops without it
+            content.setdefault("val_filenames", content["test_filenames"])
         return content
 
     def _intrinsics(self, index: int) -> dict[str, float | int]:
         lens = self.lenses[index] if self.lenses else None
+        lens = lens if _keeps_lens(lens) else None
         fx, fy, cx, cy = lens.fxfycxcy if lens else self.fxfycxcy[index].tolist()
         height, width = self.image_hws[index].tolist()
         values = {"fl_x": fx, "fl_y": fy, "cx": cx, "cy": cy, "w": width, "h": height}
         if lens:
             values.update(zip(("k1", "k2", "p1", "p2", "k3"), lens.coefficients))
         return values
+
+
+def _keeps_lens(lens: Lens | None) -> bool:
+    """Whether a transforms.json of type OPENCV can hold it."""
+    return lens is None or (lens.model == "OPENCV" and len(lens.coefficients) <= 5)
 
 
 def _inside(path: Path, folder: Path) -> str | None:

@@ -1,0 +1,111 @@
+"""Any scene with cameras -> a nerfstudio scene: ``transforms.json`` beside its pictures.
+
+    python -m data_tools convert captures/garden scenes/garden
+    python -m data_tools convert chunks/000000.torch scenes --max-views 64     # every scene of the chunk
+
+The format is recognised by looking (``--format`` overrides); what was found, assumed and left out is printed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from data_tools.readers import FORMATS, open_scene, recognise, scene_keys
+from nvs_app.errors import NVSError
+from nvs_app.scenes.scene import Scene
+from nvs_app.scenes.views import spread_views
+
+
+@dataclass
+class Converted:
+    """What a conversion did.
+
+    Attributes:
+        written: scene folders made.
+        present: scene folders that were there already (a conversion of many scenes was resumed).
+        failed: the scenes that could not be converted, with the reason.
+    """
+
+    written: list[Path] = field(default_factory=list)
+    present: list[Path] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+def convert(
+    source: str | Path,
+    output: str | Path,
+    name: str | None = None,
+    key: str | None = None,
+    max_views: int | None = None,
+    say: Callable[[str], None] = print,
+) -> Converted:
+    """Convert one scene, or all scenes of a file or folder that holds many.
+
+    Args:
+        source: what :func:`data_tools.readers.open_scene` opens, or a path that holds many scenes.
+        output: the scene's folder, absent or empty; of many scenes the folder of their folders, where those that
+            are there already are kept (each is written whole or not at all, so a conversion resumes).
+        name: the format, where it should not be recognised.
+        key: one scene of many.
+        max_views: keep at most so many views, evenly spread over positions and directions.
+        say: prints one line.
+
+    Raises:
+        NVSError: nothing was recognised, or the one scene cannot be converted.
+    """
+    output = Path(output)
+    source_text = str(source)
+    if key is None and "#" in source_text and not Path(source_text).exists():
+        source_text, _, key = source_text.rpartition("#")
+    path = Path(source_text)
+    form = recognise(path, name)[0]
+    say(f"{path}: {form.name} ({FORMATS[form.name].expects})")
+    keys = scene_keys(path, form.name) if key is None else []
+    done = Converted()
+    if len(keys) < 2:
+        if output.exists() and (not output.is_dir() or any(output.iterdir())):
+            raise NVSError(f"{output}: exists and is not empty; choose another folder or remove it")
+        done.written.append(_convert_one(open_scene(path, name, key), output, max_views, say))
+        return done
+    say(f"{len(keys)} scenes, each into its own folder of {output}")
+    for each in keys:
+        folder = output / each
+        if each.startswith(".") or any(character in each for character in "/\\\0"):
+            done.failed[each] = "its key is no plain name"
+            continue
+        if (folder / "transforms.json").is_file():
+            done.present.append(folder)
+            continue
+        try:
+            done.written.append(_convert_one(open_scene(path, name, each), folder, max_views, say))
+        except NVSError as error:
+            done.failed[each] = str(error)
+            say(f"{each}: skipped: {error}")
+    say(f"{len(done.written)} scenes written, {len(done.present)} there already, {len(done.failed)} skipped")
+    if not done.written and not done.present:
+        raise NVSError(f"{path}: none of its {len(keys)} scenes could be converted")
+    return done
+
+
+def _convert_one(scene: Scene, output: Path, max_views: int | None, say: Callable[[str], None]) -> Path:
+    for note in scene.notes:
+        say(f"{scene.name}: note: {note}")
+    total = len(scene)
+    if max_views is not None and total > max_views:
+        scene = scene.subset(sorted(spread_views(scene.c2w, max_views)))
+    lenses = [lens for lens in scene.lenses if lens is not None]
+    scene.save(output)
+    sizes = sorted({(height, width) for height, width in scene.image_hws.tolist()})
+    shown = ", ".join(f"{width}x{height}" for height, width in sizes[:3]) + (
+        ", ..." if len(sizes) > 3 else ""
+    )
+    text = f"{scene.name}: {len(scene)} of {total} views kept ({shown})"
+    if len(scene) < total:
+        text += f", {total - len(scene)} skipped: --max-views {max_views}, evenly spread"
+    if lenses:
+        models = ", ".join(sorted({lens.model for lens in lenses}))
+        text += f"; {len(lenses)} with lens distortion ({models})"
+    say(f"{text} -> {output}")
+    return output

@@ -1,0 +1,284 @@
+"""COLMAP models, binary (``cameras.bin``, ``images.bin``) and text, with the pictures in ``images/`` beside them.
+
+Images have a world-to-camera rotation (quaternion w, x, y, z) and translation with OpenCV axes; the first pixel's
+centre is at (0.5, 0.5), as here. Points are not read. The files are parsed here and not by COLMAP, which ends
+the process for some broken ones.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from data_tools.readers.fields import (
+    Place,
+    SceneBuilder,
+    find_picture,
+    inverse_rigid,
+    pictures_in,
+    scene_label,
+)
+from data_tools.readers.text import floats, integer, load_bytes, load_text
+from nvs_app.errors import NVSError
+from nvs_app.scenes.lens import COLMAP_ONLY
+from nvs_app.scenes.scene import Scene
+
+# Model number in binary files: name, number of parameters.
+MODELS = {
+    0: ("SIMPLE_PINHOLE", 3),
+    1: ("PINHOLE", 4),
+    2: ("SIMPLE_RADIAL", 4),
+    3: ("RADIAL", 5),
+    4: ("OPENCV", 8),
+    5: ("OPENCV_FISHEYE", 8),
+    6: ("FULL_OPENCV", 12),
+    7: ("FOV", 5),
+    8: ("SIMPLE_RADIAL_FISHEYE", 4),
+    9: ("RADIAL_FISHEYE", 5),
+    10: ("THIN_PRISM_FISHEYE", 12),
+    11: ("RAD_TAN_THIN_PRISM_FISHEYE", 16),
+    12: ("SIMPLE_DIVISION", 4),
+    13: ("DIVISION", 5),
+    14: ("SIMPLE_FISHEYE", 3),
+    15: ("FISHEYE", 4),
+    16: ("EUCM", 6),
+    17: ("EQUIRECTANGULAR", 2),
+}
+COUNTS = dict(MODELS.values())
+# Models with one focal length.
+SINGLE = ("SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE", "SIMPLE_DIVISION",
+          "SIMPLE_FISHEYE")  # fmt: skip
+FISHEYES = ("OPENCV_FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE", "SIMPLE_FISHEYE", "FISHEYE")
+PLACES = ("sparse/0", "sparse", "colmap/sparse/0", "")
+
+
+@dataclass(frozen=True)
+class Camera:
+    """One entry of cameras.bin."""
+
+    model: str
+    width: int
+    height: int
+    params: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Image:
+    """One entry of images.bin: world-to-camera quaternion (w, x, y, z) and translation."""
+
+    quaternion: tuple[float, ...]
+    translation: tuple[float, ...]
+    camera: int
+    name: str
+
+
+def find(path: Path) -> list[Path]:
+    """The model folders of a scene, the one to read first; of a file ``images.bin`` its folder."""
+    if path.is_file():
+        return [path.parent] if _suffix(path.parent) and path.stem in ("cameras", "images") else []
+    found = [path / place for place in PLACES if _suffix(path / place)]
+    others = sorted((path / "sparse").iterdir()) if (path / "sparse").is_dir() else []
+    return found + [other for other in others if _suffix(other) and other not in found]
+
+
+def read(path: Path) -> Scene:
+    """Read a model, given as the scene's folder, the model's folder or one of its files; views sorted by name.
+
+    Distortion is removed when loading, so that the cameras are pinholes.
+
+    Raises:
+        NVSError: a truncated or malformed file, a missing picture, a camera that is no perspective or fisheye one.
+    """
+    models = find(path)
+    if not models:
+        raise NVSError(f"{path}: no COLMAP model (cameras.bin and images.bin, or .txt)")
+    model, suffix = models[0], _suffix(models[0])
+    parse_cameras, parse_images = (
+        (_binary_cameras, _binary_images) if suffix == ".bin" else (_text_cameras, _text_images)
+    )
+    cameras = parse_cameras(model / f"cameras{suffix}")
+    images = sorted(parse_images(model / f"images{suffix}"), key=lambda image: image.name)
+    label = scene_label(model / f"images{suffix}")
+    if not images:
+        raise NVSError(f"{label}: no registered image")
+    root, folder = _pictures_folder(path, model, images[0].name)
+    builder = SceneBuilder(root)
+    if len(models) > 1:
+        builder.note(
+            f"several models: {models[0].name} read, {', '.join(m.name for m in models[1:])} left alone"
+        )
+    for image in images:
+        place = Place(f"{label} ({image.name})", {})
+        if image.camera not in cameras:
+            place.fail(f"camera {image.camera} is not in cameras{suffix}")
+        camera = cameras[image.camera]
+        intrinsics, lens_model, coefficients = lens_of(place, camera.model, camera.params)
+        if not 0 < camera.width <= 1e6 or not 0 < camera.height <= 1e6:
+            place.fail(f"its camera is {camera.width}x{camera.height} pixels")
+        c2w = inverse_rigid(_w2c(place, image))
+        picture = find_picture(place, builder, f"{folder}{image.name}")
+        hw = (float(camera.height), float(camera.width))
+        builder.add(place, picture, c2w, intrinsics, hw, None, coefficients, lens_model)
+    there, listed = pictures_in(root / folder), {image.name for image in images}
+    if left := [picture.name for picture in there if picture.name not in listed]:
+        builder.note(
+            f"{len(left)} pictures without a camera in the model left out ({', '.join(left[:3])}...)"
+        )
+    return builder.build()
+
+
+def lens_of(
+    place: Place, model: str, params: tuple[float, ...]
+) -> tuple[tuple[float, float, float, float], str, tuple[float, ...] | None]:
+    """fx, fy, cx, cy, then the model and the coefficients of ``nvs_app.scenes.lens`` (None for a pinhole).
+
+    Args:
+        place: for error messages.
+        model: COLMAP's name.
+        params: COLMAP's parameters.
+    """
+    if model == "EQUIRECTANGULAR":
+        place.fail("camera model EQUIRECTANGULAR is a panorama, cut it to perspective views first")
+    if len(params) != COUNTS[model]:
+        place.fail(f"camera model {model} has {len(params)} parameters, expected {COUNTS[model]}")
+    if model in SINGLE:
+        params = (params[0], *params)
+    named = Place(f"{place.label}: camera", dict(zip(("fx", "fy", "cx", "cy"), params)))
+    fx, fy = named.number("fx", positive=True), named.number("fy", positive=True)
+    intrinsics = (fx, fy, named.number("cx"), named.number("cy"))
+    rest = tuple(Place(place.label, {"k": value}).number("k") for value in params[4:])
+    if model in ("SIMPLE_PINHOLE", "PINHOLE"):
+        return intrinsics, "OPENCV", None
+    if model in ("SIMPLE_RADIAL", "RADIAL", "OPENCV"):
+        return intrinsics, "OPENCV", (*rest, *(0.0,) * (5 - len(rest)))
+    if model == "FULL_OPENCV":
+        return intrinsics, "OPENCV", rest
+    if model in FISHEYES:
+        return intrinsics, "OPENCV_FISHEYE", (*rest, *(0.0,) * (4 - len(rest)))
+    assert model.removeprefix("SIMPLE_") in COLMAP_ONLY
+    return intrinsics, model.removeprefix("SIMPLE_"), rest
+
+
+def _suffix(folder: Path) -> str:
+    """The suffix of a model's files, empty where there is none."""
+    for suffix in (".bin", ".txt"):
+        if all((folder / f"{name}{suffix}").is_file() for name in ("cameras", "images")):
+            return suffix
+    return ""
+
+
+def _pictures_folder(path: Path, model: Path, name: str) -> tuple[Path, str]:
+    """The scene's folder and, under it, the folder that picture names refer to."""
+    model = model.resolve()
+    upwards = [model, *model.parents][:4]
+    for root in dict.fromkeys([path.resolve() if path.is_dir() else model, *upwards]):
+        if any((root / f"images{suffix}").is_dir() for suffix in ("", "_2", "_4", "_8")):
+            return root, "images/"
+        if ".." not in Path(name).parts and (root / name).is_file():
+            return root, ""
+    raise NVSError(
+        f"{scene_label(model / 'images')}: no folder images/ (nor images_2, images_4, images_8) beside it"
+    )
+
+
+def _w2c(place: Place, image: Image) -> np.ndarray:
+    w, x, y, z = image.quaternion
+    length = float(np.linalg.norm(image.quaternion))
+    if not abs(length - 1.0) < 0.02:  # also NaN
+        place.fail(f"its rotation is no unit quaternion (length {length:g})")
+    w, x, y, z = (value / length for value in (w, x, y, z))
+    w2c = np.eye(4)
+    w2c[:3, :3] = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+    ]
+    w2c[:3, 3] = image.translation
+    return Place(place.label, {"w2c": w2c.tolist()}).pose("w2c")
+
+
+class _Cursor:
+    """Little-endian values of a file, one after the other."""
+
+    def __init__(self, path: Path) -> None:
+        self.label, self.data, self.at = scene_label(path), load_bytes(path), 0
+
+    def take(self, layout: str) -> tuple:
+        layout = "<" + layout
+        self.skip(struct.calcsize(layout))
+        return struct.unpack_from(layout, self.data, self.at - struct.calcsize(layout))
+
+    def skip(self, count: int) -> None:
+        if self.at + count > len(self.data):
+            raise NVSError(
+                f"{self.label}: cut short or no COLMAP file ({len(self.data)} bytes, more expected)"
+            )
+        self.at += count
+
+    def name(self) -> str:
+        end = self.data.find(b"\0", self.at, self.at + 4096)
+        if end < 0:
+            raise NVSError(f"{self.label}: cut short or no COLMAP file (a name without its end)")
+        text = self.data[self.at : end].decode("utf-8", errors="replace")
+        self.at = end + 1
+        return text
+
+    def end(self) -> None:
+        if self.at != len(self.data):
+            raise NVSError(f"{self.label}: {len(self.data) - self.at} bytes too many, so no COLMAP file")
+
+
+def _binary_cameras(path: Path) -> dict[int, Camera]:
+    cursor, cameras = _Cursor(path), {}
+    for _ in range(cursor.take("Q")[0]):
+        number, model, width, height = cursor.take("iiQQ")
+        if model not in MODELS:
+            raise NVSError(f"{cursor.label}: camera {number} has the unknown model {model}")
+        name, count = MODELS[model]
+        cameras[number] = Camera(name, width, height, cursor.take(f"{count}d"))
+    cursor.end()
+    return cameras
+
+
+def _binary_images(path: Path) -> list[Image]:
+    cursor, images = _Cursor(path), []
+    for _ in range(cursor.take("Q")[0]):
+        values = cursor.take("I7di")
+        images.append(Image(values[1:5], values[5:8], values[8], cursor.name()))
+        cursor.skip(24 * cursor.take("Q")[0])
+    cursor.end()
+    return images
+
+
+def _text_cameras(path: Path) -> dict[int, Camera]:
+    cameras = {}
+    for number, line in enumerate(load_text(path).splitlines(), 1):
+        words = line.split()
+        if not words or words[0].startswith("#"):
+            continue
+        label = f"{scene_label(path)}: line {number}"
+        if len(words) < 5:
+            raise NVSError(f"{label}: expected CAMERA_ID MODEL WIDTH HEIGHT PARAMS")
+        if words[1] not in COUNTS:
+            raise NVSError(f"{label}: unknown camera model {words[1][:40]}")
+        width, height = integer(label, words[2]), integer(label, words[3])
+        cameras[integer(label, words[0])] = Camera(words[1], width, height, tuple(floats(label, words[4:])))
+    return cameras
+
+
+def _text_images(path: Path) -> list[Image]:
+    images, lines = [], iter(enumerate(load_text(path).splitlines(), 1))
+    for number, line in lines:
+        words = line.split(maxsplit=9)
+        if not words or words[0].startswith("#"):
+            continue
+        label = f"{scene_label(path)}: line {number}"
+        if len(words) != 10:
+            raise NVSError(f"{label}: expected IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME")
+        values = tuple(floats(label, words[1:8]))
+        images.append(Image(values[:4], values[4:], integer(label, words[8]), words[9].strip()))
+        next(lines, None)  # its points, an empty line where it has none
+    return images

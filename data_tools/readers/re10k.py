@@ -1,0 +1,137 @@
+"""RealEstate10K: camera files ``KEY.txt`` with local frames or a local video, and pixelSplat's rows of 18 numbers.
+
+A camera file has the video's address in its first line, then for each frame: timestamp (microseconds), fx fy cx cy
+(in units of the picture's width and height), two zeros, and the world-to-camera matrix 3x4 by rows, OpenCV axes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from data_tools.readers.fields import Place, SceneBuilder, inverse_rigid, pictures_in, scene_label
+from data_tools.readers.text import floats, integer, load_text
+from data_tools.readers.video_frames import frames_at
+from nvs_app.errors import NVSError
+from nvs_app.scenes.images import image_size
+from nvs_app.scenes.scene import Scene
+
+VIDEOS = (".mp4", ".mov", ".webm", ".mkv", ".m4v", ".avi")
+
+
+def recognise(path: Path) -> bool:
+    return bool(_files(path))
+
+
+def keys(path: Path) -> list[str]:
+    """The scenes of a folder: the names of its camera files."""
+    return [file.stem for file in _files(path)]
+
+
+def read(path: Path, key: str | None = None) -> Scene:
+    """Read a camera file, or the one of a folder that ``key`` names.
+
+    The frames are looked for in ``KEY/``, ``frames/KEY/``, ``images/KEY/``, ``frames/`` and ``images/`` beside the
+    camera file, named by their timestamps (``12345678.jpg``) or, if as many as its lines, taken in order; then a
+    video ``KEY.mp4`` or the folder's only video is opened at the timestamps.
+
+    Raises:
+        NVSError: a malformed line, no frames.
+    """
+    file = next(file for file in _files(path) if key in (None, file.stem))
+    label = scene_label(file)
+    lines = [line.split() for line in load_text(file).splitlines()[1:]]
+    rows, stamps = [], []
+    for number, words in enumerate(lines, 2):
+        if not words:
+            continue
+        values = floats(f"{label}: line {number}", words[1:], 18)
+        stamps.append(integer(f"{label}: line {number}", words[0]))
+        rows.append(values)
+    if not rows:
+        raise NVSError(f"{label}: no frame")
+    builder = SceneBuilder(file.parent, name=file.stem)
+    found, data = _frames(file, label, stamps, builder)
+    for stamp, row in zip(stamps, rows):
+        if stamp in found:
+            place = Place(f"{label}: frame {stamp}", {})
+            picture = found[stamp] if data else builder.inside(place, found[stamp])
+            add_row(builder, place, picture, row, data.get(stamp))
+    if missing := len(rows) - len(builder.image_paths):
+        builder.note(f"{missing} of {len(rows)} frames left out: no picture of their timestamp")
+    return builder.build()
+
+
+def add_row(
+    builder: SceneBuilder, place: Place, picture: Path, row: Sequence[float], data: bytes | None
+) -> None:
+    """Add a frame: ``row`` is fx fy cx cy 0 0 w2c(3x4), intrinsics in units of the picture's width and height."""
+    w2c = np.array([*row[6:], 0.0, 0.0, 0.0, 1.0]).reshape(4, 4)
+    values = Place(place.label, {**dict(zip(("fx", "fy", "cx", "cy"), row)), "w2c": w2c.tolist()})
+    c2w = inverse_rigid(values.pose("w2c"))
+    height, width = image_size(picture, place.label, data)
+    fx, fy = values.number("fx", positive=True), values.number("fy", positive=True)
+    if max(fx, fy) > 20.0:
+        place.fail(f"fx, fy are {fx:g}, {fy:g}: expected in units of the picture's size, not in pixels")
+    intrinsics = (fx * width, fy * height, values.number("cx") * width, values.number("cy") * height)
+    builder.add(place, picture, c2w, intrinsics, (float(height), float(width)), data=data)
+
+
+def _files(path: Path) -> list[Path]:
+    """The camera files at ``path``: itself, or those of a folder."""
+    if path.is_dir():
+        return sorted(file for file in path.glob("*.txt") if _is_camera_file(file))
+    return [path] if path.suffix.lower() == ".txt" and _is_camera_file(path) else []
+
+
+def _is_camera_file(path: Path) -> bool:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            first, second = file.readline(500).strip(), file.readline(2000).split()
+    except OSError:
+        return False
+    return first.startswith(("http://", "https://")) and (
+        not second or len(second) > 6 and second[0].isdigit()
+    )
+
+
+def _frames(
+    file: Path, label: str, stamps: list[int], builder: SceneBuilder
+) -> tuple[dict[int, Path], dict[int, bytes]]:
+    """The picture of each timestamp, and its bytes where it comes from a video."""
+    parent, key = file.parent, file.stem
+    folders = (
+        parent / key,
+        parent / "frames" / key,
+        parent / "images" / key,
+        parent / "frames",
+        parent / "images",
+    )
+    for folder in folders:
+        pictures = pictures_in(folder)
+        named = {int(picture.stem): picture for picture in pictures if picture.stem.isdigit()}
+        if any(stamp in named for stamp in stamps):
+            return named, {}
+        if pictures and len(pictures) == len(stamps):
+            builder.note(f"frames of {folder.name}/ are not named by timestamp: taken in order, one a line")
+            return dict(zip(stamps, pictures)), {}
+    videos = [parent / f"{key}{suffix}" for suffix in VIDEOS if (parent / f"{key}{suffix}").is_file()]
+    videos = videos or sorted(video for video in parent.iterdir() if video.suffix.lower() in VIDEOS)
+    if len(videos) != 1:
+        found = f"{len(videos)} videos" if videos else "none"
+        raise NVSError(
+            f"{label}: no frames named by timestamp in {key}/ and no video {key}.mp4 beside it ({found})"
+        )
+    video = builder.inside(Place(label, {}), videos[0])
+    data, rate = frames_at(video, [stamp * 1e-6 for stamp in stamps])
+    builder.note(
+        f"frames decoded from {video.name} ({rate:g} frames a second), each the nearest to its timestamp"
+    )
+    stamps = sorted(stamps)
+    digits = max(1, math.ceil(math.log10(max(stamps) + 1)))
+    names = {stamp: Path(f"images/{stamp:0{digits}d}.jpg") for stamp in stamps}
+    encoded = {stamp: data[stamp * 1e-6] for stamp in stamps if stamp * 1e-6 in data}
+    return {stamp: builder.root / names[stamp] for stamp in encoded}, encoded

@@ -1,0 +1,69 @@
+"""Reading the numbers of text files, with one line for each thing that can be wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from data_tools.readers.fields import scene_label
+from nvs_app.errors import NVSError
+
+# A camera file of a million pictures is smaller.
+MAX_BYTES = 1 << 30
+
+
+def load_text(path: Path) -> str:
+    """The content of a text file; ASCII control bytes mean that it is none."""
+    return load_bytes(path).decode("utf-8-sig", errors="replace")
+
+
+def load_bytes(path: Path) -> bytes:
+    """The content of a file of at most 1 GiB."""
+    label = scene_label(path)
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise NVSError(f"{label}: larger than 1 GiB, so no camera file")
+        return path.read_bytes()
+    except OSError as error:
+        raise NVSError(f"{label}: cannot be read ({error.strerror or error})") from error
+
+
+def floats(label: str, words: Sequence[str], count: int | None = None) -> list[float]:
+    """The numbers that ``words`` spell, NaN and infinite ones included; ``count`` of them where it is given."""
+    if count is not None and len(words) != count:
+        raise NVSError(f"{label}: {len(words)} numbers, expected {count}")
+    try:
+        return [float(word) for word in words]
+    except ValueError:
+        wrong = next(word for word in words if not _is_number(word))
+        raise NVSError(f"{label}: {wrong[:40]!r} where a number was expected") from None
+
+
+def integer(label: str, word: str) -> int:
+    """The integer that ``word`` spells."""
+    try:
+        return int(word)
+    except ValueError:
+        raise NVSError(f"{label}: {word[:40]!r} where an integer was expected") from None
+
+
+def load_matrix(path: Path, shapes: Sequence[tuple[int, int]]) -> np.ndarray:
+    """A matrix of one of ``shapes``, one row a line, from a text file."""
+    label = scene_label(path)
+    lines = [line.replace(",", " ").split() for line in load_text(path).splitlines()]
+    rows = [floats(label, words) for words in lines if words and not words[0].startswith("#")]
+    shape = (len(rows), len(rows[0]) if rows else 0)
+    if shape not in shapes or any(len(row) != shape[1] for row in rows):
+        wanted = " or ".join(f"{height}x{width}" for height, width in shapes)
+        raise NVSError(f"{label}: holds {shape[0]}x{shape[1]} numbers, expected {wanted}")
+    return np.array(rows, dtype=np.float64)
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
