@@ -24,7 +24,8 @@ PICTURES_A_CALL = 4
 PAIRS_A_CALL = 60
 PEAK = 0.003  # SIFT's contrast threshold: below the default of 0.0067, for soft toys and plain walls
 ENLARGE_BELOW = 1100  # pixels; smaller pictures are searched at twice their size too, larger ones have enough
-GENERATOR_SEED = 1
+SEED = 1  # of everything drawn at random
+CLOSE_PAIRS = 150  # compared a second time at most
 
 
 def main(arguments: list[str]) -> int:
@@ -132,41 +133,73 @@ class Worker:
                 for i, j in chosen
                 if not database.exists_two_view_geometry(ids[names[i]], ids[names[j]])
             ]
-        options = colmap.FeatureMatchingOptions()
-        options.num_threads = self.threads
-        verification = colmap.TwoViewGeometryOptions()
-        verification.ransac.random_seed = GENERATOR_SEED
-        pairing = colmap.ImportedPairingOptions()
-        pairing.match_list_path = self.work / "pairs.txt"
         done = len(chosen) - len(todo)
         self.emit("matches", done / max(1, len(chosen)), f"{done} of {len(chosen)} pairs ({strategy})")
         for first in range(0, len(todo), PAIRS_A_CALL):
             part = todo[first : first + PAIRS_A_CALL]
-            (self.work / "pairs.txt").write_text("".join(f"{a} {b}\n" for a, b in part), encoding="utf-8")
-            colmap.match_image_pairs(
-                self.database,
-                matching_options=options,
-                pairing_options=pairing,
-                verification_options=verification,
-                device=colmap.Device.cpu,
-            )
+            self._match(part)
             done += len(part)
             self.emit("matches", done / len(chosen), f"{done} of {len(chosen)} pairs ({strategy})")
 
+    def _match(self, pairs: list[tuple[str, str]], closely: bool = False) -> None:
+        """Compares pairs that the database does not have; closely: a second search along the epipolar lines."""
+        colmap = self.colmap
+        options = colmap.FeatureMatchingOptions()
+        options.num_threads = self.threads
+        if closely:
+            options.guided_matching = True
+            options.sift.max_ratio = 0.85
+        verification = colmap.TwoViewGeometryOptions()
+        verification.ransac.random_seed = SEED
+        pairing = colmap.ImportedPairingOptions()
+        pairing.match_list_path = self.work / "pairs.txt"
+        (self.work / "pairs.txt").write_text("".join(f"{a} {b}\n" for a, b in pairs), encoding="utf-8")
+        colmap.match_image_pairs(
+            self.database,
+            matching_options=options,
+            pairing_options=pairing,
+            verification_options=verification,
+            device=colmap.Device.cpu,
+        )
+
     def cameras(self) -> None:
-        """The mapper; tried again with lower demands where it finds nothing, as with few photos."""
-        best = self._map(careful=True)
-        if best is None or best.num_reg_images() < max(3, len(self.names) // 4):
-            again = self._map(careful=False)
-            if again is not None and (best is None or again.num_reg_images() > best.num_reg_images()):
-                best = again
-        self.model = best
+        """The mapper; again with lower demands where it leaves photos out or, with few photos, finds nothing."""
+        self.model = self._map(careful=True)
+        left_out = self._left_out()
+        if not left_out:
+            return
+        if len(left_out) <= len(self.names) // 2:
+            self._look_closely(left_out)
+        again = self._map(careful=False)
+        kept = 0 if self.model is None else self.model.num_reg_images()
+        if again is not None and again.num_reg_images() > kept:
+            self.model = again
+
+    def _left_out(self) -> list[str]:
+        model = self.model
+        there = set() if model is None else {image.name for image in model.images.values() if image.has_pose}
+        return [name for name in self.names if name not in there]
+
+    def _look_closely(self, left_out: list[str]) -> None:
+        """Compares the photos left out with all that they have something in common with, once more and closely."""
+        colmap = self.colmap
+        with colmap.Database.open(self.database) as database:
+            ids = {image.image_id: image.name for image in database.read_all_images()}
+            pairs = []
+            for key, count in zip(*database.read_num_matches()):
+                one, two = colmap.pair_id_to_image_pair(key)
+                if count >= 15 and not {ids[one], ids[two]}.isdisjoint(left_out) and len(pairs) < CLOSE_PAIRS:
+                    pairs.append((ids[one], ids[two]))
+                    database.delete_matches(one, two)
+                    database.delete_two_view_geometry(one, two)
+        self.emit("cameras", 0.95, f"{len(left_out)} photos left out, looking at them again")
+        self._match(pairs, closely=True)
 
     def _map(self, careful: bool):
         colmap, total = self.colmap, len(self.names)
         options = colmap.IncrementalPipelineOptions()
         options.num_threads = self.threads
-        options.random_seed = GENERATOR_SEED
+        options.random_seed = SEED
         options.min_model_size = 3
         options.max_num_models = 5
         options.extract_colors = True
@@ -174,6 +207,7 @@ class Worker:
             options.mapper.init_min_num_inliers = 50
             options.mapper.init_min_tri_angle = 6.0
             options.mapper.abs_pose_min_num_inliers = 20
+            options.mapper.max_reg_trials = 6
         count = 2
 
         def registered() -> None:
