@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from data_tools.readers import open_scene
+from data_tools.cli_photos import stage_progress
+from data_tools.photos import open_input
 from nvs_app.engine.renderer import PRECISIONS, Renderer
 from nvs_app.errors import NVSError
 from nvs_app.scenes.scene import Scene
@@ -85,12 +87,24 @@ def name_scenes(paths: Sequence[str]) -> dict[str, Path]:
     return named
 
 
-def read_scene(path: Path) -> Scene:
-    """Opens a scene of any known format. Raises NVSError, also for files that the system refuses to read."""
+def read_scene(path: Path, workdir: Path | None = None) -> Scene:
+    """Opens a scene of any known format, or makes one of photos, a zip of photos or a video.
+
+    Args:
+        path: what the user named.
+        workdir: where a scene made of photos is kept; beside the photos unless given.
+
+    Raises:
+        NVSError: also for files that the system refuses to read.
+    """
     try:
-        return open_scene(path)
+        with stage_progress() as progress:
+            scene = open_input(path, workdir, progress)
     except OSError as error:
         raise NVSError(f"{path}: cannot be read ({error.strerror or error})") from error
+    for note in scene.notes:
+        print(f"note: {note}", file=sys.stderr)
+    return scene
 
 
 def stderr_progress() -> Progress:

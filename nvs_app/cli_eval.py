@@ -41,7 +41,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="measure PSNR and SSIM on held-out views of scenes",
         description="PSNR per picture, averaged over the views of a scene, then over scenes.",
     )
-    parser.add_argument("scenes", nargs="+", metavar="SCENE", help="scene folder or its transforms.json")
+    parser.add_argument("scenes", nargs="+", metavar="SCENE", help="scene, folder or zip of photos, or video")
     add_context_options(parser)
     parser.add_argument(
         "--target-views", type=indices, metavar="I,J,K", help="compare these views (default: all that are no input)"

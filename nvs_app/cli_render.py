@@ -58,7 +58,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="render a camera path of one or many scenes to mp4, gif or png",
         description="Encode scenes from some of their pictures and render a camera path.",
     )
-    parser.add_argument("scenes", nargs="*", metavar="SCENE", help="scene folder or its transforms.json")
+    parser.add_argument("scenes", nargs="*", metavar="SCENE", help="scene, folder or zip of photos, or video")
     parser.add_argument(
         "--out",
         required=True,
@@ -182,7 +182,7 @@ def render_one(
     renderer: Renderer, job: Job, args: argparse.Namespace, fixed: tuple[Cameras, float] | None
 ) -> str:
     """Encodes and renders one scene; returns the line to print. `fixed`: the path of a file. Raises NVSError."""
-    scene = None if job.scene is None else read_scene(job.scene)
+    scene = None if job.scene is None else read_scene(job.scene, job.out.absolute().parent)
     source = Source(renderer, job, scene, args)
     image_hw = tuple(args.image_hw or trained_image_hw(renderer))
     cameras, fps = fixed or (path_around(args, scene, source.state, image_hw), args.fps or DEFAULT_FPS)
