@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -31,19 +32,36 @@ def scene_keys(seed: int, indices: Tensor) -> Tensor:
     return mix(mix(key + indices) ^ ((indices >> 32) & _MASK) * 0x85EBCA77)
 
 
+def hash_table(keys: Tensor, salt: int, columns: int) -> Tensor:
+    """Uniform numbers in [0, 1) of int64 keys, float32 [*keys, columns]; one kernel on a GPU."""
+    if keys.device.type == "cuda":
+        from data_tools.procedural.draws_triton import table_triton
+
+        return table_triton(keys, salt, columns)
+    own = mix(keys + salt)[..., None]
+    slots = torch.arange(columns, device=keys.device, dtype=torch.int64) * 0x9E3779B1
+    bits = mix(mix(own + slots) + own)
+    # 24 bits fit a float32 exactly: the numbers are the same on every device.
+    return (bits >> 8).to(torch.float32) * 2.0**-24
+
+
+@lru_cache(maxsize=512)
+def constant(values: tuple | float, device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
+    """A tensor of (nested) tuples of numbers, made once: each copy to a GPU would wait for it. Do not change it."""
+    with torch.inference_mode(False):
+        return torch.tensor(values, dtype=dtype, device=device)
+
+
 class Draws:
     """A row of uniform numbers for each scene, handed out in the order in which the code asks for them.
 
     One table is hashed at once: on a GPU a scene asks for thousands of numbers in hundreds of places, and
-    hashing at each of them would be all launch overhead.
+    hashing at each of them would be all launch overhead. For the same reason there are methods that return several
+    quantities at once.
     """
 
     def __init__(self, keys: Tensor, stream: str, columns: int) -> None:
-        salt = mix(keys + zlib.crc32(stream.encode()))
-        slots = torch.arange(columns, device=keys.device, dtype=torch.int64) * 0x9E3779B1
-        bits = mix(mix(salt[..., None] + slots) + salt[..., None])
-        # 24 bits fit a float32 exactly: the numbers are the same on every device.
-        self._table = (bits >> 8).to(torch.float32) * 2.0**-24
+        self._table = hash_table(keys, zlib.crc32(stream.encode()), columns)
         self._next = 0
         self.batch = keys.shape
         self.device = keys.device
@@ -56,7 +74,22 @@ class Draws:
             raise RuntimeError(f"random table of {self._table.shape[-1]} columns is too short")
         self._next += count
         values = values.reshape(*self.batch, *shape)
+        plain = isinstance(low, float) and isinstance(high, float)
+        if plain and low == 0.0:
+            return values if high == 1.0 else values * high
         return values * (high - low) + low
+
+    def ranges(self, *bounds: tuple[float, float], shape: tuple[int, ...] = ()) -> tuple[Tensor, ...]:
+        """Uniform in each (low, high), [*keys, *shape] each."""
+        ones = (1,) * len(shape)
+        low = constant(tuple(b[0] for b in bounds), self.device).view(-1, *ones)
+        span = constant(tuple(b[1] - b[0] for b in bounds), self.device).view(-1, *ones)
+        return (self.uniform(len(bounds), *shape) * span + low).unbind(len(self.batch))
+
+    def log_ranges(self, *bounds: tuple[float, float], shape: tuple[int, ...] = ()) -> tuple[Tensor, ...]:
+        """Uniform in the logarithm between each low and high (> 0), [*keys, *shape] each."""
+        logs = self.ranges(*((math.log(low), math.log(high)) for low, high in bounds), shape=shape)
+        return tuple(torch.exp(torch.stack(logs)).unbind(0))
 
     def log_uniform(self, *shape: int, low: float, high: float) -> Tensor:
         """Uniform in the logarithm between low and high (both > 0)."""
@@ -64,7 +97,8 @@ class Draws:
 
     def normal(self, *shape: int, std: float | Tensor = 1.0) -> Tensor:
         """About normal: the centred sum of three uniforms, so bounded by 3 std."""
-        return (self.uniform(3, *shape).sum(len(self.batch)) - 1.5) * 2.0 * std
+        total = self.uniform(3, *shape).sum(len(self.batch)) - 1.5
+        return total * (2.0 * std)
 
     def chance(self, probability: float | Tensor, *shape: int) -> Tensor:
         """True with the given probability."""
@@ -72,12 +106,12 @@ class Draws:
 
     def pick(self, weights: Sequence[float], *shape: int) -> Tensor:
         """An index of ``weights``, drawn with those relative weights; int64."""
+        total = float(sum(weights))
+        edges = tuple(sum(weights[: k + 1]) / total for k in range(len(weights) - 1))
         value = self.uniform(*shape)
-        total, edge, index = float(sum(weights)), 0.0, torch.zeros_like(value, dtype=torch.int64)
-        for weight in weights[:-1]:
-            edge += weight / total
-            index = index + (value >= edge)
-        return index
+        if not edges:
+            return torch.zeros_like(value, dtype=torch.int64)
+        return (value[..., None] >= constant(edges, self.device)).sum(-1)
 
     def integer(self, high: int | Tensor, *shape: int) -> Tensor:
         """Uniform integer in [0, high); int64."""

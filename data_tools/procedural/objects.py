@@ -12,7 +12,7 @@ from torch import Tensor
 
 from data_tools.procedural.assets import AssetPack
 from data_tools.procedural.bank import NUM_TILES, TextureBank
-from data_tools.procedural.draws import Draws
+from data_tools.procedural.draws import Draws, constant
 from data_tools.procedural.furniture import furniture
 from data_tools.procedural.pieces import (
     ASSET,
@@ -24,7 +24,7 @@ from data_tools.procedural.pieces import (
     random_rotation,
     turn,
 )  # fmt: skip
-from data_tools.procedural.shapes import INDEX, plain_shape
+from data_tools.procedural.shapes import plain_shape, shape_rows
 
 SOLIDS = 9
 OBJECT_SLOTS = 21
@@ -36,95 +36,82 @@ def random_solids(draws: Draws, count: int, altered: Tensor) -> tuple[Tensor, Te
 
     altered: int64, broadcasts to [*keys, count]: 0 may be displaced, 1 cut by a ball or box, 2 a lattice.
     """
-    d = draws.uniform
-    shape = plain_shape(*draws.batch, count, device=draws.device)
-    kind = draws.pick(
-        (0.2, 0.16, 0.14, 0.16, 0.1, 0.12, 0.12), count
-    )  # cube sphere round-box cylinder cone torus vase
-    zero, one = torch.zeros_like(kind, dtype=torch.float32), torch.ones_like(kind, dtype=torch.float32)
+    n, rank = (count,), len(draws.batch)
+    # cube sphere round-box cylinder cone torus vase
+    kind = draws.pick((0.2, 0.16, 0.14, 0.16, 0.1, 0.12, 0.12), count)
+    chances = constant((0.2, 0.5, 0.4, 0.3, 0.2, 0.1, 0.25, 0.5, 0.3, 0.5), draws.device)[:, None]
+    squarish, tapered, part, odd, bent_x, bent_y, flared, bumped, sharp, round_cut = draws.chance(
+        chances, 10, count
+    ).unbind(rank)
+    square, cone, loose, wave, waves, tube, arc, flare, sharpness, phase, reach, cut_size, step = draws.ranges(
+        (3.0, 10.0), (0.0, 0.3), (0.5, 1.4), (0.0, 0.3), (0.5, 4.5), (0.08, 0.45), (0.3, 1.0), (-0.7, 0.5),
+        (0.0, 1.0), (0.0, 100.0), (0.75, 1.25), (0.35, 0.75), (0.0, 4.0), shape=n,
+    )  # fmt: skip
+    soft, bump, bump_scale = draws.log_ranges((1.15, 10.0), (0.015, 0.18), (2.0, 11.0), shape=n)
+    bulge, twist, bend_x, bend_y = draws.normal(4, count).unbind(rank)
+    direction = torch.nn.functional.normalize(draws.normal(count, 3), dim=-1) * reach[..., None]
 
-    def put(name: str, value: Tensor) -> None:
-        shape[..., INDEX[name]] = value
-
-    put("family", torch.where(kind <= 2, 0.0, torch.where(kind == 5, 2.0, 1.0)))
-    lathe_power = torch.where(d(count) < 0.8, 2.0, d(count, low=3.0, high=10.0))
-    ball_power = torch.where(
-        kind == 0, 64.0, torch.where(kind == 1, 2.0, draws.log_uniform(count, low=1.15, high=10.0))
-    )
-    put("power", torch.where(kind <= 2, ball_power, lathe_power))
-    taper = torch.where(
-        kind == 4, d(count, high=0.3), torch.where(d(count) < 0.5, one, d(count, low=0.5, high=1.4))
-    )
-    put("taper", torch.where(kind >= 3, taper, one))
-    put("bulge", torch.where(kind == 6, draws.normal(count, std=0.3), zero))
-    put("wave", torch.where(kind == 6, d(count, high=0.3), zero))
-    put("waves", 0.5 + (d(count) * 4.0))
-    put("tube", d(count, low=0.08, high=0.45))
-    put("arc", torch.where(d(count) < 0.6, one, d(count, low=0.3, high=1.0)))
-    odd = d(count) < 0.3
-    put("twist", torch.where(odd & (kind != 5), draws.normal(count, std=1.2), zero))
-    put("bend_x", torch.where(d(count) < 0.2, draws.normal(count, std=0.35), zero))
-    put("bend_y", torch.where(d(count) < 0.1, draws.normal(count, std=0.35), zero))
-    put("flare", torch.where((d(count) < 0.25) & (kind <= 2), d(count, low=-0.7, high=0.5), zero))
-    bumpy = (d(count) < 0.5) & (altered == 0)
-    put("bump", torch.where(bumpy, draws.log_uniform(count, low=0.015, high=0.18), zero))
-    put("bump_scale", draws.log_uniform(count, low=2.0, high=11.0))
-    put("bump_sharp", torch.where(d(count) < 0.3, d(count), zero))
-    put("bump_phase", d(count, high=100.0))
-    cut = torch.where(d(count) < 0.5, one, 2 * one)
-    put("cut", torch.where((altered == 1) & (kind != 5), cut, zero))
-    direction = torch.nn.functional.normalize(draws.normal(count, 3), dim=-1)
-    reach = d(count, 1, low=0.75, high=1.25)
-    shape[..., INDEX["cut_x"] : INDEX["cut_z"] + 1] = direction * reach
-    put("cut_size", d(count, low=0.35, high=0.75) * reach[..., 0])
-    put(
-        "lattice",
-        torch.where(altered == 2, 2 + 2 * draws.integer(2, count) + draws.integer(2, count), 0).float(),
-    )
-    plain_box = (kind == 0) & (altered == 0) & ~bumpy & ~odd & (shape[..., INDEX["bend_x"]] == 0)
-    level = torch.where((altered > 0) | bumpy, 2, torch.where(plain_box, 0, 1))
-    return shape, level
+    ball, torus, vase = kind <= 2, kind == 5, kind == 6
+    power = torch.where(kind == 0, 64.0, torch.where(kind == 1, 2.0, soft))
+    power = torch.where(ball, power, torch.where(squarish, square, 2.0))
+    taper = torch.where(ball | ~tapered, 1.0, loose)
+    bumpy = bumped & (altered == 0)
+    step = step.floor()  # 0-3: every second to fifth line stays
+    shape = shape_rows(
+        kind, family=torch.where(ball, 0.0, torch.where(torus, 2.0, 1.0)), power=power,
+        taper=torch.where(kind == 4, cone, taper), bulge=vase * bulge * 0.3, wave=vase * wave, waves=waves, tube=tube,
+        arc=torch.where(part, arc, 1.0), twist=(odd & ~torus) * twist * 1.2, bend_x=bent_x * bend_x * 0.35,
+        bend_y=bent_y * bend_y * 0.35, flare=(flared & ball) * flare, bump=bumpy * bump, bump_scale=bump_scale,
+        bump_sharp=sharp * sharpness, bump_phase=phase, cut=((altered == 1) & ~torus) * torch.where(round_cut, 1, 2),
+        cut_x=direction[..., 0], cut_y=direction[..., 1], cut_z=direction[..., 2], cut_size=cut_size * reach,
+        lattice=(altered == 2) * (2.0 + step),
+    )  # fmt: skip
+    plain_box = (kind == 0) & (altered == 0) & ~(bumpy | odd | bent_x)
+    return shape, torch.where((altered > 0) | bumpy, 2, torch.where(plain_box, 0, 1))
 
 
-def _zeroverse(draws: Draws, bank: TextureBank) -> Pieces:
-    """1-9 random solids around the origin, [*keys, OBJECT_SLOTS]."""
-    n = SOLIDS
-    count = draws.integer(SOLIDS) + 1
-    change = draws.pick((0.42, 0.38, 0.2))  # nothing, cuts, lattices
-    altered = change[..., None] * (draws.uniform(n) < 0.6)
-    shape, level = random_solids(draws, n, altered)
-    size = draws.uniform(n, 1, low=0.2, high=0.6) * draws.log_uniform(n, 3, low=0.35, high=1.3)
-    linear = random_rotation(draws, n)
-    upright = turn(draws.uniform(n, high=2 * math.pi))
-    linear = torch.where(draws.chance(0.4, n)[..., None, None], upright, linear) * size[..., None, :]
-    offset = draws.uniform(n, 3, low=-0.55, high=0.55) * (count[..., None, None] > 1)
-    texture, material = materials(draws, bank, n)
-    alive = torch.arange(n, device=draws.device) < count[..., None]
-    pieces = Pieces(torch.where(alive, level, DEAD), linear, offset, shape, texture, material)
-    return pad_slots(pieces, OBJECT_SLOTS)
+def _composites(draws: Draws, bank: TextureBank) -> tuple[Pieces, Pieces]:
+    """Two objects, [*keys, OBJECT_SLOTS] each.
 
-
-def _mirrored(draws: Draws, bank: TextureBank) -> Pieces:
-    """A body with parts mirrored left to right, [*keys, OBJECT_SLOTS]: vehicles, robots, toys."""
+    The first: 1-9 random solids around the origin. The second: a body with parts mirrored left to right (vehicles,
+    robots, toys). Drawn together, for fewer launches.
+    """
     pairs, middles = 6, 4
-    n = pairs + middles
-    shape, level = random_solids(draws, n, torch.where(draws.chance(0.15, n), 1, 0))
-    size = draws.uniform(n, 1, low=0.1, high=0.45) * draws.log_uniform(n, 3, low=0.3, high=1.4)
-    upright = draws.chance(0.6, n)[..., None, None]
+    n, m = SOLIDS, pairs + middles
+    slot = torch.arange(n + m, device=draws.device)
+    first = slot < n
+    # The first as a whole has nothing altered, cuts, or lattices; of the second each part may be cut.
+    change, use = draws.pick((0.42, 0.38, 0.2), 1), draws.uniform(n + m)
+    altered = torch.where(first, change * (use < 0.6), (use < 0.15).to(torch.int64))
+    shape, level = random_solids(draws, n + m, altered)
+    size, a, b, c = draws.ranges((0.0, 1.0), *[(math.log(0.35), math.log(1.3))] * 3, shape=(n + m,))
+    size = torch.where(first, 0.2 + 0.4 * size, 0.1 + 0.35 * size)
+    size = size[..., None] * torch.exp(torch.stack([a, b, c], -1))
+    upright, angle = draws.uniform(2, n + m).unbind(len(draws.batch))
+    quarter = (angle * 4.0).floor() * 0.25
+    stand = turn(torch.where(first, angle, quarter) * (2 * math.pi))
     linear = torch.where(
-        upright, turn((draws.integer(4, n) * 0.5 * math.pi).float()), random_rotation(draws, n)
+        (upright < torch.where(first, 0.4, 0.6))[..., None, None], stand, random_rotation(draws, n + m)
     )
     linear = linear * size[..., None, :]
-    offset = draws.uniform(n, 3, low=-0.6, high=0.6)
-    middle = torch.arange(n, device=draws.device) >= pairs
-    offset[..., 0] = torch.where(middle, 0.0, offset[..., 0].abs() + 0.05)
-    texture, material = materials(draws, bank, n)
-    alive = (torch.arange(n, device=draws.device) % pairs) < (1 + draws.integer(pairs))[..., None]
-    pieces = Pieces(torch.where(alive | (torch.arange(n, device=draws.device) == pairs), level, DEAD), linear, offset,
-                    shape, texture, material)  # fmt: skip
-    flip = torch.diag(torch.tensor([-1.0, 1.0, 1.0], device=draws.device))
-    twin = pieces.map(lambda value: value[:, :pairs]).moved(flip, torch.zeros(3, device=draws.device))
-    return pad_slots(Pieces.cat([pieces, twin], 1), OBJECT_SLOTS)
+    place = draws.uniform(n + m, 3, low=-1.0, high=1.0)
+    counts = draws.uniform(2) * constant((float(SOLIDS), float(pairs)), draws.device)
+    counts = counts.floor() + 1.0
+    several = counts[..., :1, None] > 1
+    texture, material = materials(draws, bank, n + m)
+    whole = Pieces(level, linear, place, shape, texture, material)
+
+    heap = whole.map(lambda value: value[:, :n])
+    heap.offset = heap.offset * 0.55 * several
+    heap = heap.where(slot[:n] < counts[..., :1])
+    toy = whole.map(lambda value: value[:, n:])
+    part = slot[:m]
+    side = torch.where(part >= pairs, 0.0, toy.offset[..., 0].abs() * 0.6 + 0.05)
+    toy.offset = torch.cat([side[..., None], toy.offset[..., 1:] * 0.6], -1)
+    toy = toy.where((part % pairs < counts[..., 1:]) | (part == pairs))
+    flip = constant(((-1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)), draws.device)
+    twin = toy.map(lambda value: value[:, :pairs]).moved(flip, constant((0.0, 0.0, 0.0), draws.device))
+    return pad_slots(heap, OBJECT_SLOTS), pad_slots(Pieces.cat([toy, twin], 1), OBJECT_SLOTS)
 
 
 def pad_slots(pieces: Pieces, slots: int) -> Pieces:
@@ -150,11 +137,12 @@ def object_scene(keys: Tensor, bank: TextureBank) -> Pieces:
     which = draws.pick((0.45, 0.35, 0.2))
     kind = draws.pick((0.38, 0.18, 0.1, 0.1, 0.12, 0.12))
     chair, _ = furniture(Draws(keys, "furniture", 600), bank, kind)
-    pieces = choose(which, [_zeroverse(draws, bank), chair, _mirrored(draws, bank)])
+    heap, toy = _composites(draws, bank)
+    pieces = choose(which, [heap, chair, toy])
     tilt = torch.where(
         draws.chance(0.1)[..., None, None], random_rotation(draws), turn(draws.uniform(high=2 * math.pi))
     )
-    return pieces.moved(tilt[:, None], torch.zeros(3, device=keys.device))
+    return pieces.moved(tilt[:, None], constant((0.0, 0.0, 0.0), keys.device))
 
 
 def asset_material(draws: Draws, *shape: int, strength: float = 1.0) -> Tensor:
@@ -164,17 +152,13 @@ def asset_material(draws: Draws, *shape: int, strength: float = 1.0) -> Tensor:
     )
     wild = draws.chance(0.2 * strength, *shape)
     hue = torch.where(wild, draws.uniform(*shape, high=2 * math.pi), draws.normal(*shape, std=0.05))
-    matrix = colour_matrix(
-        hue, draws.uniform(*shape, low=0.75, high=1.2), draws.uniform(*shape, low=0.8, high=1.1), tint
+    saturation, contrast, shiny, dull, gloss = draws.ranges(
+        (0.75, 1.2), (0.8, 1.1), (0.03, 0.25), (0.0, 0.03), (math.log(8.0), math.log(100.0)), shape=shape
     )
-    glossy = draws.chance(0.3, *shape)
-    specular = torch.where(
-        glossy, draws.uniform(*shape, low=0.03, high=0.25), draws.uniform(*shape, high=0.03)
-    )
-    gloss = draws.log_uniform(*shape, low=8.0, high=100.0)
-    zeros = torch.zeros_like(gloss)
-    rest = [specular, gloss, zeros, zeros + 2.0, zeros + 1.0, zeros + 1.0, zeros, zeros, zeros, zeros]
-    return torch.cat([matrix, torch.stack(rest, -1)], -1)
+    matrix = colour_matrix(hue, saturation, contrast, tint)
+    specular = torch.where(draws.chance(0.3, *shape), shiny, dull)
+    fixed = constant((0.0, 2.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0), draws.device).expand(*gloss.shape, 8)
+    return torch.cat([matrix, specular[..., None], torch.exp(gloss)[..., None], fixed], -1)
 
 
 def asset_scene(keys: Tensor, bank: TextureBank, pack: AssetPack) -> Pieces:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from data_tools.procedural.bank import NUM_TILES, TextureBank
-from data_tools.procedural.draws import Draws
-from data_tools.procedural.shapes import INDEX, plain_shape
+from data_tools.procedural.draws import Draws, constant
+from data_tools.procedural.shapes import shape_rows
 from data_tools.procedural.tiles import FAMILIES, natural_colours
 
 MATERIAL_FIELDS = 22
@@ -51,6 +51,12 @@ class Pieces:
         moved = torch.einsum("...ij,...j->...i", linear.expand_as(self.linear), self.offset) + offset
         return Pieces(self.mesh, linear @ self.linear, moved, self.shape, self.texture, self.material)
 
+    def scaled(self, size: Tensor, offset: Tensor) -> Pieces:
+        """The pieces after x -> size x + offset, size with the batch shape."""
+        linear = self.linear * size[..., None, None]
+        moved = self.offset * size[..., None] + offset
+        return Pieces(self.mesh, linear, moved, self.shape, self.texture, self.material)
+
     def where(self, alive: Tensor) -> Pieces:
         """Only those alive (bool, batch shape); the others become DEAD."""
         return Pieces(torch.where(alive, self.mesh, DEAD), self.linear, self.offset, self.shape, self.texture,
@@ -59,16 +65,14 @@ class Pieces:
 
 def boxes(centre: Tensor, half: Tensor, texture: Tensor, material: Tensor, **shape: Tensor | float) -> Pieces:
     """Axis-aligned solids of the lowest detail: centre and half sizes [*b, 3]; shape fields by name."""
-    row = plain_shape(*centre.shape[:-1], device=centre.device)
-    for name, value in shape.items():
-        row[..., INDEX[name]] = value
+    row = shape_rows(centre[..., 0], **shape)
     mesh = torch.zeros(centre.shape[:-1], dtype=torch.int64, device=centre.device)
     return Pieces(mesh, torch.diag_embed(half), centre, row, texture, material)
 
 
 def random_rotation(draws: Draws, *shape: int) -> Tensor:
     """Rotations of all directions, [*keys, *shape, 3, 3]."""
-    quaternion = torch.stack([draws.normal(*shape) for _ in range(4)], -1)
+    quaternion = draws.normal(*shape, 4)
     w, x, y, z = torch.nn.functional.normalize(quaternion, dim=-1).unbind(-1)
     rows = [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
             2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
@@ -85,12 +89,11 @@ def turn(angle: Tensor) -> Tensor:
 def colour_matrix(hue: Tensor, saturation: Tensor, contrast: Tensor, tint: Tensor) -> Tensor:
     """Rows of 12 numbers: c -> M c + t: hue turned (radians), saturation, contrast about 0.5, tint [*b, 3]."""
     c, s = torch.cos(hue), torch.sin(hue)
-    eye = torch.eye(3, device=hue.device)
-    third = torch.full((3, 3), 1.0 / 3.0, device=hue.device)
-    cross = torch.tensor(
-        [[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]], device=hue.device
-    ) / math.sqrt(3.0)
-    chroma = c[..., None, None] * (eye - third) + s[..., None, None] * cross
+    third, r = 1.0 / 3.0, 1.0 / math.sqrt(3.0)
+    grey = constant(((1.0 - third, -third, -third), (-third, 1.0 - third, -third), (-third, -third, 1.0 - third)),
+                    hue.device)  # fmt: skip
+    cross = constant(((0.0, -r, r), (r, 0.0, -r), (-r, r, 0.0)), hue.device)
+    chroma = c[..., None, None] * grey + s[..., None, None] * cross
     matrix = (third + saturation[..., None, None] * chroma) * (contrast[..., None] * tint)[..., None]
     offset = 0.5 * (1.0 - contrast)[..., None] * tint
     return torch.cat([matrix.flatten(-2), offset], -1)
@@ -107,45 +110,68 @@ STYLES = {
 }
 
 
-def materials(draws: Draws, bank: TextureBank, *shape: int, style: str = "any") -> tuple[Tensor, Tensor]:
-    """Random looks: texture numbers int64 [*keys, *shape] and material rows [..., MATERIAL_FIELDS]."""
-    plain_share, made_share, real_share, families = STYLES[style]
-    if not bank.num_real:
-        real_share = 0.0
-    source = draws.pick((plain_share, made_share, real_share), *shape)
-    choices = torch.tensor(families or tuple(range(1, len(FAMILIES))), device=draws.device)
-    family = choices[draws.integer(len(choices), *shape)]
-    which = draws.integer(NUM_TILES // len(FAMILIES), *shape)
-    made = torch.where(source == 0, 0, family) + len(FAMILIES) * which
-    real = NUM_TILES + draws.integer(max(1, bank.num_real), *shape)
-    texture = torch.where(source == 2, real, made)
+def materials(
+    draws: Draws, bank: TextureBank, count: int, style: str | tuple[str, ...] = "any"
+) -> tuple[Tensor, Tensor]:
+    """Random looks: texture numbers int64 [*keys, count] and material rows [..., MATERIAL_FIELDS].
+
+    style: one of ``STYLES``, or one for each of the ``count`` looks.
+    """
+    styles = (style,) * count if isinstance(style, str) else style
+    if len(styles) != count:
+        raise ValueError(f"{len(styles)} styles for {count} looks")
+
+    def flags(*names: str) -> Tensor:
+        return constant(tuple(name in names for name in styles), draws.device, torch.bool)
+
+    def numbers(of: dict[str, float], other: float) -> Tensor:
+        return constant(tuple(of.get(name, other) for name in styles), draws.device)
+
+    shares = [(a, b, c if bank.num_real else 0.0) for a, b, c, _ in (STYLES[name] for name in styles)]
+    edges = constant(tuple((a / (a + b + c), (a + b) / (a + b + c)) for a, b, c in shares), draws.device)
+    pick, family, which, real, strong, shade, wild, glossy, fitted, quarter, grey = draws.uniform(
+        11, count
+    ).unbind(len(draws.batch))
+    source = (pick[..., None] >= edges).sum(-1)
+    lists = [STYLES[name][3] or tuple(range(1, len(FAMILIES))) for name in styles]
+    longest = max(map(len, lists))
+    padded = tuple(number for one in lists for number in (*one, *[0] * (longest - len(one))))
+    choices = constant(padded, draws.device, torch.int64)
+    lengths = constant(tuple(map(len, lists)), draws.device)
+    family = choices[(family * lengths).to(torch.int64) + torch.arange(count, device=draws.device) * longest]
+    which = (which * (NUM_TILES // len(FAMILIES))).to(torch.int64)
     plain = source == 0
-    tint = natural_colours(draws, *shape)
-    if style in ("wall", "picture"):
-        tint = tint * 0.5 + 0.5 * tint.amax(-1, keepdim=True)  # walls are pale
-    if style in ("wall", "floor"):  # and mostly greyish
-        grey = tint.mean(-1, keepdim=True)
-        tint = grey + (tint - grey) * torch.where(draws.chance(0.7, *shape, 1), 0.3, 1.0)
-    strong = plain | draws.chance(0.12, *shape)
-    tint = torch.where(strong[..., None], tint, draws.uniform(*shape, 1, low=0.75, high=1.1))
-    calm = style in ("wall", "floor", "furniture")
-    wild = (source == 1) & draws.chance(0.1 if calm else 0.5, *shape)
-    hue = torch.where(wild, draws.uniform(*shape, high=2 * math.pi), draws.normal(*shape, std=0.1))
-    saturation = draws.uniform(*shape, low=0.2 if calm else 0.6, high=0.9 if calm else 1.15)
-    contrast = draws.uniform(*shape, low=0.7, high=1.1)
+    made = torch.where(plain, 0, family) + len(FAMILIES) * which
+    real = NUM_TILES + (real * max(1, bank.num_real)).to(torch.int64)
+    texture = torch.where(source == 2, real, made)
+    tint = natural_colours(draws, count)
+    # Walls and pictures are pale, walls and floors mostly greyish.
+    pale = constant(tuple(0.5 if name in ("wall", "picture") else 0.0 for name in styles), draws.device)[
+        :, None
+    ]
+    tint = torch.lerp(tint, tint.amax(-1, keepdim=True), pale)
+    greyish = (flags("wall", "floor") & (grey < 0.7))[..., None]
+    mean = tint.mean(-1, keepdim=True)
+    tint = torch.where(greyish, mean + (tint - mean) * 0.3, tint)
+    tint = torch.where((plain | (strong < 0.12))[..., None], tint, (0.75 + 0.35 * shade)[..., None])
+    calm = flags("wall", "floor", "furniture")
+    wild = (source == 1) & (wild < numbers({"wall": 0.1, "floor": 0.1, "furniture": 0.1}, 0.5))
+    low, spread, contrast, dull, shiny, gloss, stretch = draws.ranges(
+        (0.0, 0.4), (0.2, 0.9), (0.7, 1.1), (0.0, 0.04), (0.04, 0.35), (math.log(8.0), math.log(120.0)),
+        (0.8, 1.25), shape=(count,),
+    )  # fmt: skip
+    saturation = torch.where(calm, spread, 0.6 + low * 1.375)
+    hue = torch.where(wild, draws.uniform(count, high=2 * math.pi), draws.normal(count, std=0.1))
     contrast = torch.where(plain, 1.0, contrast)
-    glossy = draws.chance(0.35, *shape)
-    specular = torch.where(
-        glossy, draws.uniform(*shape, low=0.04, high=0.35), draws.uniform(*shape, high=0.04)
-    )
-    gloss = draws.log_uniform(*shape, low=8.0, high=120.0)
+    specular = torch.where(glossy < 0.35, shiny, dull)
     # One in three prints a whole picture on each patch, the others repeat by length.
-    fit = draws.chance(0.85 if style in ("package", "picture") else 0.3, *shape).float()
-    scale = torch.where(fit > 0, 1.0, draws.log_uniform(*shape, low=0.4, high=2.5))
-    quarter = draws.chance(0.3, *shape).float() * (1 - fit)
-    rows = [colour_matrix(hue, saturation, contrast, tint), specular[..., None], gloss[..., None],
-            torch.zeros_like(gloss)[..., None], fit[..., None], scale[..., None],
-            (scale * draws.uniform(*shape, low=0.8, high=1.25).where(fit < 0.5, torch.ones_like(scale)))[..., None],
-            draws.uniform(*shape, 2) * (1.0 - fit[..., None]), quarter[..., None],
-            torch.zeros_like(gloss)[..., None]]  # fmt: skip
-    return texture, torch.cat(rows, -1)
+    fit = (fitted < numbers({"package": 0.85, "picture": 0.85}, 0.3)).float()
+    size = draws.log_uniform(count, low=0.4, high=2.5)
+    scale = torch.where(fit > 0, 1.0, size)
+    across = torch.where(fit > 0, 1.0, size * stretch)
+    turned = (quarter < 0.3) * (1.0 - fit)
+    zero = constant(0.0, draws.device).expand(fit.shape)
+    rest = torch.stack([specular, torch.exp(gloss), zero, fit, scale, across], -1)
+    shift = draws.uniform(count, 2) * (1.0 - fit[..., None])
+    last = torch.stack([turned, zero], -1)
+    return texture, torch.cat([colour_matrix(hue, saturation, contrast, tint), rest, shift, last], -1)

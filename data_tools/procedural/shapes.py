@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from data_tools.procedural.draws import constant
+
 SHAPE_FIELDS = (
     "family",  # 0 ball of a p-norm (cube, rounded box, sphere, octahedron), 1 lathe, 2 torus
     "power",  # p of the ball, or of the lathe's cross-section (2 round, large square)
@@ -43,14 +45,24 @@ GRID_SIDES = (3, 8, 12)
 _MAX_LANES = 2**17
 
 
+_PLAIN = {"power": 64.0, "taper": 1.0, "arc": 1.0, "tube": 0.3}
+
+
 def plain_shape(*shape: int, device: torch.device) -> Tensor:
     """Rows of unit cubes, [*shape, fields]; set the fields to vary."""
-    values = torch.zeros(*shape, len(SHAPE_FIELDS), device=device)
-    values[..., INDEX["power"]] = 64.0
-    values[..., INDEX["taper"]] = 1.0
-    values[..., INDEX["arc"]] = 1.0
-    values[..., INDEX["tube"]] = 0.3
-    return values
+    row = constant(tuple(_PLAIN.get(name, 0.0) for name in SHAPE_FIELDS), device)
+    return row.expand(*shape, len(SHAPE_FIELDS)).clone()
+
+
+def shape_rows(like: Tensor, **values: Tensor | float) -> Tensor:
+    """Rows [*like, fields] of the named fields, the others as in :func:`plain_shape`."""
+    device = like.device
+    fields = [values.get(name, _PLAIN.get(name, 0.0)) for name in SHAPE_FIELDS]
+    columns = [
+        (field if isinstance(field, Tensor) else constant(float(field), device)).expand(like.shape).float()
+        for field in fields
+    ]
+    return torch.stack(columns, -1)
 
 
 def _cube_point(patch: Tensor, a: Tensor, b: Tensor) -> Tensor:

@@ -11,15 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from data_tools.procedural.draws import Draws, mix, scene_keys
+from data_tools.procedural.draws import Draws, constant, mix, scene_keys
 
 TILE_SIZE = 256
 
 
 def natural_colours(draws: Draws, *shape: int) -> Tensor:
     """Colours as things have them, [*keys, *shape, 3]: greys and whites, wood and skin tones, saturated paints."""
-    kind = draws.uniform(*shape)
-    a, b, c = draws.uniform(*shape), draws.uniform(*shape), draws.uniform(*shape)
+    kind, a, b, c = draws.uniform(4, *shape).unbind(len(draws.batch))
     grey, brown = kind < 0.34, kind < 0.58
     hue = torch.where(brown & ~grey, 0.03 + 0.1 * a, a)
     saturation = torch.where(grey, 0.14 * b * b, torch.where(brown, 0.15 + 0.5 * b, 0.3 + 0.7 * b))
@@ -29,9 +28,7 @@ def natural_colours(draws: Draws, *shape: int) -> Tensor:
 
 def hsv_to_rgb(hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
     """All in [0, 1]; hue wraps. [...] each -> [..., 3]."""
-    offsets = (
-        torch.arange(3, device=hue.device, dtype=hue.dtype).mul(-2.0).add(6.0) % 6.0
-    )  # 0, 4, 2 for r, g, b
+    offsets = constant((0.0, 4.0, 2.0), hue.device)  # for r, g, b
     ramp = ((hue[..., None] * 6.0 + offsets) % 6.0 - 3.0).abs() - 1.0
     return value[..., None] * (1.0 + saturation[..., None] * (ramp.clamp(0.0, 1.0) - 1.0))
 
