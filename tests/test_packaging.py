@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
@@ -113,3 +114,28 @@ def test_setup_names_what_the_system_lacks(repo: Path, tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "apt-get install" in done.stderr and "libgl1 libglib2.0-0" in done.stderr
     assert not (tmp_path / ".venv").exists()
+
+
+# Used where they are, done without where they are not: triton comes with torch's CUDA build.
+UNPINNED = {"triton", "pillow_heif"}
+PACKAGE_OF = {"PIL": "pillow", "cv2": "opencv-python"}
+
+
+def test_every_import_is_pinned(repo: Path) -> None:
+    own = {"nvs_app", "data_tools", *(path.stem for path in (repo / "tests").rglob("*.py"))}
+    imported: dict[str, str] = {}
+    for top in ("app.py", "nvs_app", "data_tools", "tests"):
+        for path in [repo / top] if top.endswith(".py") else (repo / top).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+                if isinstance(node, ast.Import):
+                    names = [alias.name for alias in node.names]
+                elif isinstance(node, ast.ImportFrom) and not node.level:
+                    names = [node.module or ""]
+                else:
+                    continue
+                imported |= {name.split(".")[0]: str(path.relative_to(repo)) for name in names}
+    foreign = imported.keys() - sys.stdlib_module_names - own - UNPINNED
+    missing = {
+        name: imported[name] for name in foreign if canonical(PACKAGE_OF.get(name, name)) not in pins(repo)
+    }
+    assert not missing, f"imported, but not in requirements.txt: {missing}"
