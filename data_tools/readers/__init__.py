@@ -42,7 +42,7 @@ from data_tools.readers import (
     pixelsplat,
     re10k,
 )
-from data_tools.readers.fields import load_json, pictures_in
+from data_tools.readers.fields import load_json, one_line, pictures_in
 from nvs_app.errors import NVSError
 from nvs_app.scenes.scene import Scene
 
@@ -190,7 +190,7 @@ def _open(path: Path, name: str | None, key: str | None) -> Scene:
     else:
         keys = form.keys(path)
         if key is None and len(keys) != 1:
-            shown = ", ".join(keys[:5]) + (", ..." if len(keys) > 5 else "")
+            shown = one_line(", ".join(keys[:5]) + (", ..." if len(keys) > 5 else ""))
             raise NVSError(f"{path}: holds {len(keys)} scenes, name one as {path.name}#KEY ({shown})")
         if key is not None and key not in keys:
             raise NVSError(f"{path}: no scene {key} among its {len(keys)}")

@@ -64,7 +64,7 @@ def read(path: Path) -> Scene:
         focal = place.number("f", positive=True)
         intrinsics = (focal, focal, 0.5 * width, 0.5 * height)
         coefficients = (place.number("k1"), place.number("k2"), 0.0, 0.0, 0.0)
-        builder.add(place, picture, inverse_rigid(w2c), intrinsics, (height, width), None, coefficients)
+        builder.add(place, picture, inverse_rigid(w2c), intrinsics, None, None, coefficients)
     if not builder.image_paths:
         raise NVSError(f"{label}: none of the {count} pictures has a camera")
     if left := count - len(builder.image_paths):

@@ -33,6 +33,9 @@ class Place:
     label: str
     values: dict[str, Any]
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "label", one_line(self.label))
+
     def fail(self, message: str) -> NoReturn:
         raise NVSError(f"{self.label}: {message}")
 
@@ -111,8 +114,11 @@ class SceneBuilder:
 
     def inside(self, place: Place, path: Path) -> Path:
         """``path``, refused where it leads out of the scene's folder (by a link, say)."""
-        if not (found := path.resolve()).is_relative_to(self.root.resolve()):
+        found = Path(os.path.realpath(path))  # unlike Path.resolve it does not raise where links run in a circle
+        if not found.is_relative_to(os.path.realpath(self.root)):
             place.fail(f"{path.name} leads out of the scene's folder; copy the picture into it")
+        if not found.is_file():
+            place.fail(f"{path.name} is no file")  # a pipe, perhaps, whose reading would never end
         return found
 
     def add(
@@ -121,7 +127,7 @@ class SceneBuilder:
         image_path: Path,
         c2w: np.ndarray,
         intrinsics: tuple[float, float, float, float],
-        camera_hw: tuple[float, float],
+        camera_hw: tuple[float, float] | None,
         split: str | None = None,
         coefficients: tuple[float, ...] | None = None,
         model: str = "OPENCV",
@@ -134,14 +140,15 @@ class SceneBuilder:
             image_path: the picture file, or its name where ``data`` holds the bytes of the file.
             c2w: OpenCV axes, rigid.
             intrinsics: fx, fy, cx, cy in pixels of ``camera_hw``.
-            camera_hw: the calibrated size (height, width).
+            camera_hw: the calibrated size (height, width); None means the stored picture's.
             split: "train", "val", "test" or None.
             coefficients: of the lens ``model`` (see ``nvs_app.scenes.lens``); None for a pinhole.
             model: the lens model.
             data: the bytes of the picture file where it is not on disk; for all frames of a scene or for none.
         """
         image_hw = image_size(image_path, place.label, data)
-        intrinsics = scale_intrinsics(place, intrinsics, camera_hw, image_hw)
+        if camera_hw is not None:
+            intrinsics = scale_intrinsics(place, intrinsics, camera_hw, image_hw)
         lens = None
         if coefficients is not None and (any(coefficients) or model != "OPENCV"):
             lens = Lens(intrinsics, coefficients, model)
@@ -237,7 +244,7 @@ def find_picture(place: Place, builder: SceneBuilder, name: str) -> Path:
     Where ``images/`` lacks it, the same name in a down-scaled copy ``images_2/``, ``images_4/`` or ``images_8/``
     is taken and noted; :meth:`SceneBuilder.add` scales the intrinsics.
     """
-    root = builder.root.resolve()
+    root = Path(os.path.realpath(builder.root))
     if "\0" in name:
         place.fail("the picture's name holds a zero byte")
     for candidate in dict.fromkeys((name, name.replace("\\", "/"))):
@@ -283,6 +290,13 @@ def inverse_rigid(matrix: np.ndarray) -> np.ndarray:
     inverse[:3, :3] = matrix[:3, :3].T
     inverse[:3, 3] = -matrix[:3, :3].T @ matrix[:3, 3]
     return inverse
+
+
+def one_line(text: str, longest: int = 300) -> str:
+    """``text`` from a stranger's file as part of a message: one line, printable, not too long."""
+    if not text.isprintable():
+        text = "".join(character if character.isprintable() else "?" for character in text)
+    return text if len(text) <= longest else f"{text[: longest // 2]}...{text[-longest // 2 :]}"
 
 
 def _shown(value: Any) -> str:

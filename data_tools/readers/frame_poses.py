@@ -58,7 +58,7 @@ def read(path: Path) -> Scene:
         height, width = image_size(picture, place.label)
         intrinsics = _intrinsics(builder, place, shared, name, (height, width))
         refuse_other_size(place, intrinsics[2:], (height, width))
-        builder.add(place, picture, c2w, intrinsics, (float(height), float(width)))
+        builder.add(place, picture, c2w, intrinsics, None)
     if not builder.image_paths:
         raise NVSError(f"{path}: {len(poses)} pose files, {lost} of them lost, none with its picture")
     if lost:

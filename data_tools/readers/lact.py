@@ -16,7 +16,6 @@ from data_tools.readers.fields import (
     scene_label,
 )
 from nvs_app.errors import NVSError
-from nvs_app.scenes.images import image_size
 from nvs_app.scenes.scene import Scene
 
 
@@ -37,10 +36,8 @@ def read(path: Path) -> Scene:
         c2w = inverse_rigid(place.pose("w2c"))
         fx, fy = place.number("fx", positive=True), place.number("fy", positive=True)
         intrinsics = (fx, fy, place.number("cx"), place.number("cy"))
+        camera_hw = None
         if "w" in place.values or "h" in place.values:
             camera_hw = (place.number("h", positive=True), place.number("w", positive=True))
-        else:
-            height, width = image_size(picture, place.label)
-            camera_hw = (float(height), float(width))
         builder.add(place, picture, c2w, intrinsics, camera_hw)
     return builder.build()

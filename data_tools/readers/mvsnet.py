@@ -55,7 +55,7 @@ def read(path: Path) -> Scene:
         picture = builder.inside(place, pictures[number])
         height, width = image_size(picture, place.label)
         refuse_other_size(place, (cx, cy), (height, width))
-        builder.add(place, picture, inverse_rigid(w2c), (fx, fy, cx, cy), (float(height), float(width)))
+        builder.add(place, picture, inverse_rigid(w2c), (fx, fy, cx, cy), None)
     if not builder.image_paths:
         raise NVSError(f"{scene_label(files[0])}: no camera file has its picture in {folder.name}/")
     if missing:

@@ -77,7 +77,7 @@ def add_row(
     if max(fx, fy) > 20.0:
         place.fail(f"fx, fy are {fx:g}, {fy:g}: expected in units of the picture's size, not in pixels")
     intrinsics = (fx * width, fy * height, values.number("cx") * width, values.number("cy") * height)
-    builder.add(place, picture, c2w, intrinsics, (float(height), float(width)), data=data)
+    builder.add(place, picture, c2w, intrinsics, None, data=data)
 
 
 def _files(path: Path) -> list[Path]:

@@ -41,12 +41,6 @@ def nerfstudio_content() -> dict:
     return {"fl_x": 20.0, "fl_y": 21.0, "cx": 8.5, "cy": 6.25, "w": 16, "h": 12, "frames": frames}
 
 
-@pytest.fixture
-def scene_folder(tmp_path) -> Path:
-    pictures(tmp_path / "scene", [f"images/{i:03d}.png" for i in range(3)])
-    return tmp_path / "scene"
-
-
 # nerfstudio
 
 
@@ -102,39 +96,6 @@ def test_nerfstudio_distortion(scene_folder) -> None:
     ):
         with pytest.raises(NVSError, match=message):
             open_scene(write(scene_folder, {**content, **change}))
-
-
-def test_nerfstudio_fisheye_and_fourth_coefficient(scene_folder) -> None:
-    content = {**nerfstudio_content(), "k1": 0.02, "k2": -0.01, "k3": 0.003, "k4": 0.001}
-    scene = open_scene(write(scene_folder, content))
-    assert scene.lenses[0].model == "BROWN4" and scene.lenses[0].coefficients == (0.02, -0.01, 0, 0, 0.003, 0.001)
-    listed = {**nerfstudio_content(), "distortion_params": [0.02, -0.01, 0.003, 0.001, 0, 0]}
-    assert open_scene(write(scene_folder, listed)).lenses == scene.lenses
-    for change in ({"camera_model": "OPENCV_FISHEYE"}, {"is_fisheye": True}):
-        scene = open_scene(write(scene_folder, {**content, **change}))
-        lens = scene.lenses[1]
-        assert lens.model == "OPENCV_FISHEYE" and lens.coefficients == (0.02, -0.01, 0.003, 0.001)
-        # A ray at 30 degrees, by the published polynomial of the angle.
-        angle = math.radians(30)
-        bent = angle * (1 + 0.02 * angle**2 - 0.01 * angle**4 + 0.003 * angle**6 + 0.001 * angle**8)
-        pixel = lens.project(np.array([[math.tan(angle), 0.0]]))[0]
-        np.testing.assert_allclose(pixel, [20 * bent + 8.5, 6.25], atol=1e-9)
-        assert scene.load([1]).images.shape == (1, 3, 12, 16)
-    # Another lens than OpenCV's is undistorted when the scene is saved.
-    again = open_scene(scene.save(scene_folder.parent / "saved"))
-    assert again.lenses == () and torch.equal(again.fxfycxcy, scene.fxfycxcy)
-    torch.testing.assert_close(again.load([2]).images, scene.load([2]).images, atol=0.5 / 255 + 1e-6, rtol=0)
-    with pytest.raises(NVSError, match="save with copy_images=True"):
-        scene.save(scene_folder, copy_images=False)
-
-
-def test_dl3dv_folder_with_downscaled_pictures(tmp_path) -> None:
-    pictures(tmp_path / "hash/nerfstudio", [f"images_4/{i:03d}.png" for i in range(3)])
-    write(tmp_path / "hash/nerfstudio", {**nerfstudio_content(), "w": 64, "h": 48})
-    for path in (tmp_path / "hash", tmp_path / "hash/nerfstudio"):
-        scene = open_scene(path)
-        torch.testing.assert_close(scene.fxfycxcy[0], torch.tensor([5.0, 21 / 4, 8.5 / 4, 6.25 / 4]))
-        assert scene.notes == ("pictures missing in images/ read from images_4/, intrinsics scaled to them",)
 
 
 def test_nearly_orthonormal_matrices_are_mended(scene_folder) -> None:
@@ -233,14 +194,6 @@ def test_malformed_nerfstudio_fields(scene_folder, change, message) -> None:
     with pytest.raises(NVSError) as caught:
         open_scene(write(scene_folder, broken(change)))
     assert str(caught.value) == message
-
-
-def test_a_saved_test_split_is_also_val_for_nerfstudio(scene_folder, tmp_path) -> None:
-    content = {**nerfstudio_content(), "train_filenames": ["images/000.png", "images/001.png"]}
-    scene = open_scene(write(scene_folder, {**content, "test_filenames": ["images/002.png"]}))
-    saved = scene.save(tmp_path / "saved")
-    assert json.loads((saved / "transforms.json").read_text())["val_filenames"] == ["images/002.png"]
-    assert open_scene(saved).split == scene.split == ["train", "train", "test"]
 
 
 def test_malformed_files(scene_folder) -> None:
