@@ -8,6 +8,7 @@ vocabulary of local features. The vocabulary is made from the photos themselves,
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -67,7 +68,8 @@ def word_histograms(descriptors: Sequence[np.ndarray], seed: int = 0) -> np.ndar
         return np.zeros((len(descriptors), WORDS), np.float32)
     cv2.setRNGSeed(seed)
     stop = (cv2.TERM_CRITERIA_MAX_ITER, 8, 0.0)
-    _, _, centers = cv2.kmeans(sample, WORDS, None, stop, 1, cv2.KMEANS_RANDOM_CENTERS)
+    labels: Any = None  # cv2 takes None for none, its types do not say so
+    _, _, centers = cv2.kmeans(sample, WORDS, labels, stop, 1, cv2.KMEANS_RANDOM_CENTERS)
     half_norm = 0.5 * (centers**2).sum(1)
     counts = np.zeros((len(descriptors), WORDS), np.float32)
     for row, own in zip(counts, descriptors):

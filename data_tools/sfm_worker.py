@@ -185,7 +185,7 @@ class Worker:
         colmap = self.colmap
         with colmap.Database.open(self.database) as database:
             ids = {image.image_id: image.name for image in database.read_all_images()}
-            pairs = []
+            pairs: list[tuple[str, str]] = []
             for key, count in zip(*database.read_num_matches()):
                 one, two = colmap.pair_id_to_image_pair(key)
                 if count >= 15 and not {ids[one], ids[two]}.isdisjoint(left_out) and len(pairs) < CLOSE_PAIRS:
