@@ -44,7 +44,7 @@ def _slab(centre, size, x):
     return tl.minimum(one, two), tl.maximum(one, two)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["lanes"])
 def _surface_kernel(shape_ptr, piece_ptr, patch_ptr, a_ptr, b_ptr, out_ptr, lanes, FIELDS: tl.constexpr,
                     BLOCK: tl.constexpr):  # fmt: skip
     lane = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -142,7 +142,7 @@ def surface_triton(shape: Tensor, piece: Tensor, patch: Tensor, a: Tensor, b: Te
     return out
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["lanes"])
 def _sky_kernel(corner_ptr, normal_ptr, scene_ptr, radius_ptr, direction_ptr, w2c_ptr, k_ptr, depth_ptr, out_ptr,
                 lanes, DIRECTIONS: tl.constexpr, SIDE: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
     lane = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)

@@ -31,7 +31,8 @@ def _corner(tri_ptr, cam_ptr, k_ptr, face, image, corner, mask):
     return hx, hy, cz
 
 
-@triton.jit
+# Counts differ from call to call: specialised on (divisible by 16, equal to 1), each kind would compile anew.
+@triton.jit(do_not_specialize=["pairs", "views"])
 def _setup_kernel(tri_ptr, scene_ptr, cam_ptr, k_ptr, box_ptr, tiles_ptr, pairs, views, width, height,
                   BLOCK: tl.constexpr):  # fmt: skip
     """Sample rectangle and number of tiles of every (triangle, view) pair."""
@@ -84,7 +85,7 @@ def _setup_kernel(tri_ptr, scene_ptr, cam_ptr, k_ptr, box_ptr, tiles_ptr, pairs,
     tl.store(box_ptr + pair * 2 + 1, x1 | (y1 << 16), mask & (out == 0))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["jobs", "views"])
 def _raster_kernel(tri_ptr, scene_ptr, cam_ptr, k_ptr, box_ptr, job_ptr, number_ptr, key_ptr, jobs, views,
                    width, height, JOBS: tl.constexpr, TILE: tl.constexpr, SINGLE: tl.constexpr):  # fmt: skip
     """One row of lanes for each job: a tile of TILE x TILE samples of one pair."""

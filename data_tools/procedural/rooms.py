@@ -103,7 +103,7 @@ _LOOKS = (
 def room_scene(keys: Tensor, bank: TextureBank, pack: AssetPack | None) -> tuple[Pieces, RoomLayout]:
     """Pieces [s, n] of rooms in metres, floor at z = 0, and the layout for cameras and lights."""
     draws = Draws(keys, "room", ROOM_COLUMNS)
-    d, device, s = draws.uniform, draws.device, len(keys)
+    d, device = draws.uniform, draws.device
     chances = constant((0.15, 0.3, 0.55), device)
     outdoor, on_floor, against = draws.chance(chances, 3).unbind(-1)
     against = against & ~outdoor

@@ -139,8 +139,8 @@ def _shade_kernel(key_ptr, view_ptr, view_scene_ptr, rows_ptr, piece_ptr, textur
                   ROW: tl.constexpr, MATERIAL: tl.constexpr, LIGHT: tl.constexpr, SAMPLES: tl.constexpr,
                   BLOCK: tl.constexpr):  # fmt: skip
     """A block of output pixels of one view: so its scene, camera and lights are scalars."""
-    image = tl.program_id(1).to(tl.int64)
-    pixel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    image = tl.program_id(0).to(tl.int64)
+    pixel = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     valid = pixel < height * width
     px, py = pixel % width, pixel // width
     scene = tl.load(view_scene_ptr + image)
@@ -264,14 +264,10 @@ def shade_pixels_triton(
     out = torch.empty(n, 3, height, width, dtype=torch.uint8, device=keys.device)
     tensors = (keys, view_rows, view_scene, rows, piece, texture, material, table, texels, lights, shadow_camera,
                shadow_depth)  # fmt: skip
-    # The grid's second axis holds 65,535 programs.
-    for start in range(0, n, 65_535):
-        stop = min(n, start + 65_535)
-        grid = (triton.cdiv(height * width, _BLOCK), stop - start)
-        keys_part, views_part, scene_part, *rest = (tensor.contiguous() for tensor in tensors)
-        _shade_kernel[grid](
-            keys_part[start:stop], views_part[start:stop], scene_part[start:stop], *rest, out[start:stop],
-            height, width, shadow_depth.shape[-1], ROW=rows.shape[1], MATERIAL=material.shape[1],
-            LIGHT=lights.shape[1], SAMPLES=samples, BLOCK=_BLOCK, num_warps=4,
-        )  # fmt: skip
+    grid = (n, triton.cdiv(height * width, _BLOCK))
+    _shade_kernel[grid](
+        *(tensor.contiguous() for tensor in tensors), out, height, width, shadow_depth.shape[-1],
+        ROW=rows.shape[1], MATERIAL=material.shape[1], LIGHT=lights.shape[1], SAMPLES=samples, BLOCK=_BLOCK,
+        num_warps=4,
+    )  # fmt: skip
     return out

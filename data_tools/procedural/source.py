@@ -140,7 +140,8 @@ class ProceduralSource:
         w2c = inverse(c2w)
         view_rows = torch.cat([c2w[..., :3, :].flatten(2), sample_intrinsics], -1)
         images = torch.empty((len(numbers), num_views, 3, *image_hw), dtype=torch.uint8, device=self.device)
-        step = max(1, _CHUNK_SAMPLES // (num_views * sample_hw[0] * sample_hw[1]))
+        limit = _CHUNK_SAMPLES if self.device.type == "cuda" else _CHUNK_SAMPLES >> 4
+        step = max(1, limit // (num_views * sample_hw[0] * sample_hw[1]))
         starts = list(range(0, len(numbers), step))
         edges = [0, len(soup.scene)]
         if len(starts) > 1:
@@ -148,14 +149,19 @@ class ProceduralSource:
             edges[1:1] = torch.searchsorted(soup.scene, bounds).tolist()
         for start, first, last in zip(starts, edges[:-1], edges[1:], strict=True):
             part, faces = slice(start, start + step), slice(first, last)
+            # Copied, if it is a part: a kernel would compile anew for pointers that are less aligned.
+            whole = len(starts) == 1
+            corners, piece = (
+                value if whole else value[faces].clone() for value in (soup.corners, soup.piece)
+            )
             hits = rasterize(
-                soup.corners[faces], soup.scene[faces] - start, w2c[part], sample_intrinsics[part], sample_hw
+                corners, soup.scene[faces] - start, w2c[part], sample_intrinsics[part], sample_hw
             )
             view_scene = torch.arange(start, start + len(hits), device=self.device).repeat_interleave(
                 num_views
             )
             images[part] = shade_pixels(
-                hits.flatten(0, 1), view_rows[part].flatten(0, 1), view_scene, rows[faces], soup.piece[faces],
+                hits.flatten(0, 1), view_rows[part].flatten(0, 1), view_scene, rows[faces], piece,
                 pieces.texture, pieces.material, self.bank.table, self.bank.texels, lights, lamp, lamp_depth,
                 SUPERSAMPLING,
             ).unflatten(0, hits.shape[:2])  # fmt: skip
