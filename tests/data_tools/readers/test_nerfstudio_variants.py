@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from known_camera import check_rays
+from known_camera import OPENGL_C2W, check_rays, picture
 from scene_writers import chunk_entry
 from scene_writers import nerfstudio as known_scene
 from test_readers import nerfstudio_content, pictures, write
@@ -134,3 +134,54 @@ def test_our_scenes_open_in_nerfstudio_with_the_same_rays(tmp_path) -> None:
             assert (
                 len(parsed(folder, "val").image_filenames) == len(parsed(folder, "test").image_filenames) == 2
             )
+
+
+# Files by nerfstudio's own writers
+
+
+@pytest.mark.slow
+def test_record3d_and_polycam_as_nerfstudio_writes_them(tmp_path) -> None:
+    record3d = pytest.importorskip("nerfstudio.process_data.record3d_utils")
+    polycam = pytest.importorskip("nerfstudio.process_data.polycam_utils")
+    folder = tmp_path / "record3d"
+    picture(folder / "images/frame_00001.png")
+    # The export's quaternion (x, y, z, w) and position are camera-to-world with OpenGL axes; K is by columns.
+    pose = [0.5, -0.5, -0.5, 0.5, 1, 2, 3]
+    metadata = {"poses": [pose], "K": [20.0, 0, 0, 0, 20.0, 0, 8.0, 6.0, 1], "w": 16, "h": 12}
+    write(tmp_path, metadata, "metadata.json")
+    images = [Path("images/frame_00001.png")]
+    record3d.record3d_to_json(images, tmp_path / "metadata.json", folder, np.array([0]))
+    check_rays(open_scene(folder), fy=20.0, cx=8.0, cy=6.0)
+
+    folder = tmp_path / "polycam"
+    picture(folder / "images/frame_00001.jpg")
+    # Polycam's world has +y up; nerfstudio's writer turns its rows 2, 0, 1 into rows 0, 1, 2.
+    rows = {f"t_{row}{column}": OPENGL_C2W[(row + 1) % 3][column] for row in range(3) for column in range(4)}
+    write(
+        tmp_path / "cameras",
+        {**rows, "fx": 20, "fy": 21, "cx": 8.5, "cy": 6.25, "width": 16, "height": 12},
+        "7.json",
+    )
+    polycam.polycam_to_json([Path("7.jpg")], [], None, tmp_path / "cameras", folder)
+    check_rays(open_scene(folder))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["OPENCV", "OPENCV_FISHEYE", "SIMPLE_RADIAL", "PINHOLE"])
+def test_colmap_model_as_nerfstudio_writes_it(tmp_path, model) -> None:
+    """COLMAP's files read here, and read by way of nerfstudio's transforms.json, give the same lenses and poses."""
+    pytest.importorskip("pycolmap")
+    utils = pytest.importorskip("nerfstudio.process_data.colmap_utils")
+    from test_colmap import camera_of, write_model
+
+    recon = write_model(tmp_path / "s/colmap/sparse/0", camera_of(model))
+    for name in "abc":
+        picture(tmp_path / f"s/images/{name}.png", 64, 48)
+    direct = open_scene(tmp_path / "s")
+    utils.colmap_to_json(recon, tmp_path / "s", keep_original_world_coordinate=True)
+    turned = open_scene(tmp_path / "s")
+    assert any("the folder also holds colmap" in note for note in turned.notes)
+    order = [[p.name for p in turned.image_paths].index(p.name) for p in direct.image_paths]
+    torch.testing.assert_close(turned.c2w[order], direct.c2w, atol=1e-5, rtol=0)
+    torch.testing.assert_close(turned.fxfycxcy[order], direct.fxfycxcy)
+    assert turned.lenses == direct.lenses
