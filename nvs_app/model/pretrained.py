@@ -11,8 +11,11 @@ from __future__ import annotations
 
 import pickle
 import re
+import socket
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import torch
 from torch import Tensor
@@ -160,10 +163,16 @@ def fetch_released(name: str, out: Path, dtype: str = "float32") -> Path:
     """Download one released file through huggingface_hub and convert it; `NVSError` without a network."""
     if name not in RELEASES:
         raise NVSError(f"weights {name}: unknown, expected one of {sorted(RELEASES)}")
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+    from huggingface_hub import logging as hub_logging
     from huggingface_hub.errors import HfHubHTTPError
 
+    hub_logging.set_verbosity_error()  # its warnings of every retry would bury the one line below
     try:
+        cached = isinstance(try_to_load_from_cache(HUB_NAME, f"{name}.pt"), str)
+        if not (cached or constants.HF_HUB_OFFLINE or getproxies()):
+            # Without a network the hub's client retries for half a minute; a name that does not resolve says it now.
+            socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, 443)
         path = hf_hub_download(HUB_NAME, f"{name}.pt")
     except (HfHubHTTPError, OSError, ValueError, RuntimeError) as error:
         raise NVSError(
