@@ -53,7 +53,7 @@ def open_input(
         NVSError, Cancelled: as :func:`reconstruct` and ``open_scene`` do.
     """
     path = Path(path)
-    archive = is_archive(path)
+    archive = is_archive(path) and not _has_cameras(path)  # a .torch chunk is a zip file too
     if not archive and not is_video(path) and not _is_photo_folder(path):
         if path.is_file() and is_picture_name(path):
             raise NVSError(f"{path}: one photo alone has no cameras; give a folder or zip of photos")
