@@ -17,11 +17,11 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, NoReturn
+from typing import NoReturn
 
 from PIL import Image, UnidentifiedImageError
 
@@ -139,7 +139,7 @@ class _Unpacker:
                 target = self._accept(info.filename, info.file_size, info.is_dir())
                 if target is not None:
                     with packed.open(info) as source:
-                        self._write(info.filename, source, target)
+                        self._write(info.filename, source.read, target)
 
     def unpack_tar(self) -> None:
         errors = (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, ValueError, OSError)
@@ -152,7 +152,7 @@ class _Unpacker:
                 source = packed.extractfile(info) if target is not None else None
                 if target is not None and source is not None:
                     with source:
-                        self._write(info.name, source, target)
+                        self._write(info.name, source.read, target)
 
     def _accept(self, name: str, size: int, is_folder: bool) -> Path | None:
         """Where the entry goes; None for folders and litter, which are not written."""
@@ -176,7 +176,7 @@ class _Unpacker:
         self.written.add(key)
         return self.folder.joinpath(*parts)
 
-    def _write(self, name: str, source: IO[bytes], target: Path) -> None:
+    def _write(self, name: str, read: Callable[[int], bytes], target: Path) -> None:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             file = target.open("xb")
@@ -184,7 +184,7 @@ class _Unpacker:
             self._refuse(name, "is there both as a file and as a folder")
         written = 0
         with file:
-            while chunk := source.read(CHUNK):
+            while chunk := read(CHUNK):
                 written += len(chunk)
                 self.total += len(chunk)
                 if written > self.limits.file_bytes:
@@ -249,7 +249,10 @@ def check_picture(path: Path, label: str | None = None) -> tuple[str, tuple[int,
 def open_picture(path: Path, label: str | None = None) -> Image.Image:
     """Pillow's image of a checked file, header only; the caller closes it. Raises as :func:`check_picture`."""
     label = label or path.name
-    formats = [name for name in FORMATS if name != "HEIF" or register_heif()]
+    register_heif()
+    Image.preinit()  # formats are named below before Pillow has met a file
+    Image.init()
+    formats = [name for name in FORMATS if name in Image.OPEN]
     try:
         image = Image.open(path, formats=formats)
     except FileNotFoundError as error:

@@ -22,7 +22,8 @@ from data_tools.archives import extract, is_archive
 from data_tools.readers import FORMATS, open_scene
 from data_tools.sfm import Cancelled, ProgressCallback
 from data_tools.sfm_prepare import find_pictures, is_picture_name
-from data_tools.sfm_run import WORK, PhotoOptions, PhotoReport, input_key, reconstruct
+from data_tools.sfm_report import PhotoOptions, PhotoReport, input_key
+from data_tools.sfm_run import WORK, reconstruct
 from data_tools.video import is_video
 from nvs_app.errors import NVSError
 from nvs_app.scenes.scene import Scene

@@ -73,8 +73,13 @@ class Photo:
         return Photo(**{**values, "image_hw": tuple(values["image_hw"])})
 
 
-def find_pictures(inputs: Sequence[Path]) -> list[Path]:
+def find_pictures(inputs: Sequence[Path], leave_out: Path | None = None) -> list[Path]:
     """All picture files of folders (searched within) and listed files, in natural order of their names.
+
+    Args:
+        inputs: folders and files. Hidden folders, and folders inside that are scenes (as this project writes them),
+            are not searched.
+        leave_out: a folder whose pictures are not photos (masks).
 
     Raises:
         NVSError: an input that does not exist.
@@ -82,10 +87,17 @@ def find_pictures(inputs: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for path in inputs:
         if path.is_dir():
-            inner = [p for p in path.rglob("*") if is_picture_name(p) and not _hidden(p.relative_to(path))]
             # A link could show any file of this machine to whoever gets the scene.
             root = path.resolve()
-            found += sorted((p for p in inner if p.resolve().is_relative_to(root)), key=natural_key)
+            scenes = [mark.parent for name in ("transforms.json", ".sfm") for mark in path.rglob(name)]
+            closed = [scene.resolve() for scene in scenes if scene.resolve() != root]
+            closed += [leave_out.resolve()] if leave_out is not None else []
+            inner = [p for p in path.rglob("*") if is_picture_name(p) and not _hidden(p.relative_to(path))]
+            real = {p: p.resolve() for p in inner}
+            inner = [p for p in inner if real[p].is_relative_to(root)]
+            found += sorted(
+                (p for p in inner if not any(map(real[p].is_relative_to, closed))), key=natural_key
+            )
         elif path.is_file():
             found.append(path)
         else:

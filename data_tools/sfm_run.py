@@ -2,94 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from data_tools.archives import extract, is_archive
 from data_tools.sfm import ADVICE, Cancelled, ProgressCallback, SfMResult, WorkerFailed, run_sfm
 from data_tools.sfm_prepare import Photo, find_pictures, prepare_photos
+from data_tools.sfm_report import PhotoOptions, PhotoReport, camera_words, input_key
 from data_tools.sfm_scene import write_scene
-from data_tools.video import DEFAULT_FRAMES, choose_frames, is_video, write_frames
+from data_tools.video import choose_frames, is_video, write_frames
 from nvs_app.errors import NVSError
 
 WORK = ".sfm"
+MAX_PHOTOS = 2000  # beyond this the run takes days
 RESULTS = (
     "images",
     "sparse.ply",
     "report.json",
     "transforms.json",
 )  # in the order in which they are moved out
-
-
-@dataclass(frozen=True)
-class PhotoOptions:
-    """How pictures become a scene.
-
-    Attributes:
-        max_size: longer side of the pictures, pixels; None: 1600, less for more than 80 photos.
-        frames: frames taken of a video.
-        masks: folder with a mask for each photo, white is the subject: the pictures become transparent elsewhere
-            and render on white. Photos that are transparent themselves need none.
-    """
-
-    max_size: int | None = None
-    frames: int = DEFAULT_FRAMES
-    masks: Path | None = None
-
-    def __post_init__(self) -> None:
-        if self.max_size is not None and not 64 <= self.max_size <= 8192:
-            raise NVSError(f"max size {self.max_size}: expected 64 to 8192 pixels")
-        if not 3 <= self.frames <= 1000:
-            raise NVSError(f"frames {self.frames}: expected 3 to 1000")
-        if self.masks is not None and not self.masks.is_dir():
-            raise NVSError(f"masks {self.masks}: no such folder")
-
-
-@dataclass(frozen=True)
-class PhotoReport:
-    """What was found; also written as ``report.json``.
-
-    Attributes:
-        folder: the scene.
-        registered: names of the photos that have cameras, as the user knows them.
-        unregistered: name -> why it has none.
-        skipped: files that are no pictures -> why.
-        points: sparse points. reprojection_error: mean, pixels of the pictures as used.
-        strategy: how pairs of photos were chosen. cameras: what was assumed about the lenses.
-        seconds: by stage. key: of the input and options.
-    """
-
-    folder: str
-    registered: list[str]
-    unregistered: dict[str, str]
-    skipped: dict[str, str]
-    points: int
-    reprojection_error: float
-    strategy: str
-    cameras: str
-    seconds: dict[str, float] = field(default_factory=dict)
-    key: str = ""
-
-    def lines(self) -> list[str]:
-        """The report for people."""
-        count = len(self.registered) + len(self.unregistered)
-        total = sum(self.seconds.values())
-        found = [
-            (
-                f"{self.folder}: {len(self.registered)} of {count} photos have cameras, {self.points} points,"
-                f" {self.reprojection_error:.2f} px mean error, {total:.0f} s"
-            ),
-            f"{self.cameras}; {self.strategy}",
-        ]
-        found += [f"no camera for {name}: {why}" for name, why in self.unregistered.items()]
-        return found + [f"not used {name}: {why}" for name, why in self.skipped.items()]
 
 
 def reconstruct(
@@ -196,11 +133,15 @@ class _Run:
                 found.append(path)
         videos = [path for path in found if is_video(path)]
         videos += [p for f in found if f.is_dir() for p in sorted(f.rglob("*")) if is_video(p)]
-        pictures = find_pictures([path for path in found if not is_video(path)])
+        pictures = find_pictures([path for path in found if not is_video(path)], self.options.masks)
         if videos and not pictures:
             if len(videos) > 1:
                 raise NVSError(f"{self.label}: {len(videos)} videos; give one, or take frames of them first")
             return self.frames(videos[0]), True
+        if len(pictures) > MAX_PHOTOS:
+            raise NVSError(
+                f"{self.label}: {len(pictures)} photos, {MAX_PHOTOS} at most; take every second or third"
+            )
         if not pictures:
             raise NVSError(f"{self.label}: no pictures found (JPEG, PNG, WebP, HEIC) and no video; {ADVICE}")
         return pictures, False
@@ -262,7 +203,7 @@ class _Run:
             points=len(result.xyz),
             reprojection_error=round(result.reprojection_error, 4),
             strategy=result.strategy,
-            cameras=_camera_words(photos),
+            cameras=camera_words(photos),
             seconds=self.seconds,
             key=self.key,
         )
@@ -276,18 +217,6 @@ class _Run:
         return report
 
 
-def input_key(paths: Sequence[Path], options: PhotoOptions) -> str:
-    """A digest of the input files (names, sizes, times of change) and the options that matter."""
-    listed: list[Path] = []
-    for path in (*paths, *([options.masks] if options.masks else [])):
-        if not path.exists():
-            raise NVSError(f"{path}: no such file or folder")
-        listed += sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    facts = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in listed]
-    text = json.dumps([facts, options.max_size, options.frames, options.masks is not None])
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def _finished(output: Path, key: str) -> PhotoReport:
     try:
         report = PhotoReport(**json.loads((output / "report.json").read_text(encoding="utf-8")))
@@ -296,14 +225,6 @@ def _finished(output: Path, key: str) -> PhotoReport:
     if report is None or report.key != key:
         raise NVSError(f"{output}: holds a scene of another input; choose another folder or remove it")
     return replace(report, folder=str(output))
-
-
-def _camera_words(photos: Sequence[Photo]) -> str:
-    count = len({photo.camera for photo in photos})
-    known = sum(photo.has_focal for photo in photos)
-    of = "one camera" if count == 1 else f"{count} cameras (by EXIF and size)"
-    focal = "focal length from EXIF, refined" if known == len(photos) else "no EXIF, focal length estimated"
-    return f"{of}, {focal if known in (0, len(photos)) else f'focal length from EXIF in {known} photos, refined'}"
 
 
 @contextmanager
