@@ -47,7 +47,7 @@ class Place:
         kind = "a positive number" if positive else "a number"
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             self.fail(f"{key} is {_shown(value)}, expected {kind}")
-        if not math.isfinite(value) or abs(value) > LARGEST or (positive and value <= 1e-9):
+        if abs(value) > LARGEST or not math.isfinite(value) or (positive and value <= 1e-9):
             self.fail(f"{key} is {_shown(value)}, expected {kind}")
         return float(value)
 
@@ -64,7 +64,7 @@ class Place:
         for entry in (entry for row in rows for entry in row):
             if isinstance(entry, bool) or not isinstance(entry, (int, float)):
                 self.fail(f"{key} holds {_shown(entry)}, expected numbers")
-            if not math.isfinite(entry) or abs(entry) > LARGEST:
+            if abs(entry) > LARGEST or not math.isfinite(entry):
                 self.fail(f"{key} holds {_shown(entry)}, expected finite numbers")
         matrix = np.array(rows, dtype=np.float64)
         if np.abs(matrix[3] - [0.0, 0.0, 0.0, 1.0]).max() > 1e-6:

@@ -7,6 +7,7 @@ The principal point is the middle of the picture.
 
 from __future__ import annotations
 
+import tokenize
 from pathlib import Path
 
 import numpy as np
@@ -54,11 +55,28 @@ def read(path: Path) -> Scene:
 FOLDERS = ("images", "images_2", "images_4", "images_8")
 
 
+# What NumPy raises for broken headers, which it reads as Python literals.
+BROKEN = (
+    *(
+        OSError,
+        ValueError,
+        EOFError,
+        SyntaxError,
+        TypeError,
+        KeyError,
+        OverflowError,
+        MemoryError,
+        RecursionError,
+    ),
+    tokenize.TokenError,
+)
+
+
 def _load(path: Path, label: str) -> np.ndarray:
     try:
         # Mapped, so that a header with a false size is found before memory is asked for.
         rows = np.array(np.load(path, mmap_mode="r", allow_pickle=False))
-    except (OSError, ValueError, EOFError, SyntaxError, TypeError, OverflowError, MemoryError) as error:
+    except BROKEN as error:
         reason = (str(error) or type(error).__name__).splitlines()[0][:120]
         raise NVSError(f"{label}: not a NumPy array that can be read ({reason})") from error
     if rows.ndim != 2 or rows.shape[1] not in (15, 17) or len(rows) == 0 or rows.dtype.kind not in "fi":

@@ -10,7 +10,7 @@ import pickle
 import zipfile
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeGuard
 
 import torch
 from torch import Tensor
@@ -46,13 +46,14 @@ def read(path: Path, key: str | None = None) -> Scene:
     if entry is None:
         raise NVSError(f"{label}: not in this chunk, though index.json says so")
     cameras, images, stamps = entry.get("cameras"), entry.get("images"), entry.get("timestamps")
-    if not isinstance(cameras, Tensor) or cameras.ndim != 2 or cameras.shape[1] != 18:
+    if not _is_plain(cameras) or cameras.ndim != 2 or cameras.shape[1] != 18:
         raise NVSError(f"{label}: cameras is {_told(cameras)}, expected a tensor [n, 18]")
     if not isinstance(images, list) or len(images) != len(cameras) or not images:
         raise NVSError(f"{label}: {_told(images)} of images, {len(cameras)} cameras; expected as many")
     names: list[str] = [f"{number:06d}" for number in range(len(images))]
-    if isinstance(stamps, Tensor) and stamps.shape == (len(images),) and len(stamps.unique()) == len(images):
-        names = [str(int(stamp)) for stamp in stamps.tolist()]
+    if _is_plain(stamps) and stamps.dtype in (torch.int64, torch.int32) and stamps.shape == (len(images),):
+        if len(stamps.unique()) == len(images):
+            names = [str(int(stamp)) for stamp in stamps.tolist()]
     builder = SceneBuilder(file.parent / file.stem / key, name=key)
     for name, row, image in zip(names, cameras.double().tolist(), images):
         place = Place(f"{label}: frame {name}", {})
@@ -64,7 +65,7 @@ def read(path: Path, key: str | None = None) -> Scene:
 
 def _files(path: Path) -> list[Path]:
     if path.is_dir():
-        return sorted(path.glob("*.torch"))
+        return sorted(file for file in path.glob("*.torch") if file.is_file())
     return [path] if path.suffix.lower() == ".torch" else []
 
 
@@ -74,7 +75,9 @@ def _index(path: Path) -> dict[str, Path]:
     if path.is_dir() and listed.is_file():
         content = load_json(listed)
         known = {file.name: file for file in _files(path)}
-        if not isinstance(content, dict) or not all(value in known for value in content.values()):
+        if not isinstance(content, dict) or not all(
+            isinstance(value, str) and value in known for value in content.values()
+        ):
             raise NVSError(
                 f"{scene_label(listed)}: expected an object of scene keys and names of .torch files here"
             )
@@ -110,14 +113,12 @@ def _load_cached(path: Path, changed: int, size: int) -> list[dict]:
         raise NVSError(f"{label}: {reason}")
 
     try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                entries = archive.infolist()
-            if (
-                any(e.compress_type != zipfile.ZIP_STORED for e in entries)
-                or sum(e.file_size for e in entries) > size
-            ):
-                fail("its parts are compressed, which torch.save never does; refused")
+        # Older files, plain pickles, can claim tensors larger than themselves; no chunk is one.
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+        stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
+        if not stored or sum(entry.file_size for entry in entries) > size:
+            fail("its parts are compressed, which torch.save never does; refused")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise NVSError(
@@ -133,12 +134,18 @@ def _load_cached(path: Path, changed: int, size: int) -> list[dict]:
 
 
 def _bytes(place: Place, image: Any) -> bytes:
-    if not isinstance(image, Tensor) or image.dtype != torch.uint8 or image.ndim != 1:
+    if not _is_plain(image) or image.dtype != torch.uint8 or image.ndim != 1:
         place.fail(f"its image is {_told(image)}, expected the bytes of a JPEG file")
     # A tensor can claim more elements than its file holds (stride 0).
     if image.numel() > min(MAX_PICTURE_BYTES, image.untyped_storage().nbytes()):
         place.fail(f"its image claims {image.numel()} bytes, more than there are")
     return image.numpy().tobytes()
+
+
+def _is_plain(value: Any) -> TypeGuard[Tensor]:
+    """Whether it is a dense tensor of real numbers with memory behind it."""
+    dense = isinstance(value, Tensor) and value.layout == torch.strided and value.device.type == "cpu"
+    return dense and not value.is_quantized and not value.is_complex()
 
 
 def _told(value: Any) -> str:

@@ -50,6 +50,8 @@ def read(path: Path, key: str | None = None) -> Scene:
             continue
         values = floats(f"{label}: line {number}", words[1:], 18)
         stamps.append(integer(f"{label}: line {number}", words[0]))
+        if not 0 <= stamps[-1] < 1 << 62:
+            raise NVSError(f"{label}: line {number}: the timestamp is out of range")
         rows.append(values)
     if not rows:
         raise NVSError(f"{label}: no frame")

@@ -51,6 +51,7 @@ def test_llff_malformed(tmp_path) -> None:
     whole = file.read_bytes()
     for broken in (
         b"",
+        whole.replace(b"}", b" "),
         whole[:40],
         whole[:-8],
         b"\x80\x04K\x01.",
@@ -134,6 +135,7 @@ def test_realestate10k_malformed(tmp_path) -> None:
         ("100000 1.25", "100000", "line 2: 17 numbers, expected 18"),
         ("100000 1.25", "100000 x", "line 2: 'x' where a number was expected"),
         ("0 -1 0 2", "0 0 0 2", "w2c is no rigid motion"),
+        ("100000 1.25", "9" * 400 + " 1.25", "line 2: the timestamp is out of range"),
     ):
         assert old in text
         file.write_text(text.replace(old, new))

@@ -184,6 +184,9 @@ def test_broken_chunks(tmp_path) -> None:
         ({"cameras": bad_row}, "frame 33000: w2c holds NaN"),
         ({"images": good["images"][:1]}, "a list of 1 of images, 2 cameras"),
         ({"images": [torch.zeros(3, 4)] * 2}, r"its image is float32 \[3, 4\]"),
+        ({"cameras": torch.zeros(2, 18).to_sparse()}, "cameras is float32"),
+        ({"images": [torch.zeros(9, dtype=torch.uint8, device="meta")] * 2}, "its image is uint8"),
+        ({"timestamps": torch.tensor([float("nan"), 1]), "cameras": bad_row}, "frame 000001: w2c holds NaN"),
         ({"images": [wide] * 2}, "claims 1000000000000 bytes"),
         ({"images": [torch.frombuffer(bytearray(false_png()), dtype=torch.uint8)] * 2}, "100 megapixels"),
         ({"images": [torch.zeros(50, dtype=torch.uint8)] * 2}, "not a picture"),
@@ -196,8 +199,9 @@ def test_broken_chunks(tmp_path) -> None:
         torch.save(content, file)
         refused(file, "expected a list of scenes")
     torch.save([good], file)
-    write(tmp_path / "index.json", json.dumps({"a": "../000000.torch"}))
-    refused(tmp_path, "expected an object of scene keys")
+    for listed in ("../000000.torch", ["000000.torch"], 3):
+        write(tmp_path / "index.json", json.dumps({"a": listed}))
+        refused(tmp_path, "expected an object of scene keys")
     assert len(list(open_scenes(file))) == 1
 
 

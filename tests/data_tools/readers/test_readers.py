@@ -167,6 +167,7 @@ FRAME = "scene/transforms.json: frame 2 (images/002.png): "
             f"scene/transforms.json: frame 2 (/etc/passwd): {OUTSIDE}",
         ),
         (set_frame(fl_x=-20), FRAME + "fl_x is -20, expected a positive number"),
+        (set_frame(cy=10**400), FRAME + f"cy is 1{'0' * 56}..., expected a number"),
         (set_frame(fl_x=None), FRAME + "fl_x is null, expected a positive number"),
         (set_frame(fl_y=True), FRAME + "fl_y is true, expected a positive number"),
         (set_frame(cx=math.inf), FRAME + "cx is Infinity, expected a number"),
