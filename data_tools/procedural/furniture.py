@@ -103,7 +103,7 @@ def furniture(draws: Draws, bank: TextureBank, kind: Tensor) -> tuple[Pieces, Te
     plan.put((13, 14, 15, 16, 17), cabinet, (0.0, sy + 0.02, knob), (0.05, 0.012, 0.008))
     centre, half, alive = plan.resolve()
 
-    texture, material = materials(draws, bank, 4, style="furniture")
+    texture, material = materials(draws, bank, 4, ("furniture", "furniture", "fabric", "fabric"))
     look = (0, 0, 0, 0, 1, 2, 0, 0, 3, 3, 3, 3, 3, 0, 0, 0, 0, 0, 0, 0, 0)
     slot_look = constant(look, device, torch.int64)
     texture, material = texture[..., slot_look], material[..., slot_look, :]

@@ -98,7 +98,7 @@ def _composites(draws: Draws, bank: TextureBank) -> tuple[Pieces, Pieces]:
     counts = draws.uniform(2) * constant((float(SOLIDS), float(pairs)), draws.device)
     counts = counts.floor() + 1.0
     several = counts[..., :1, None] > 1
-    texture, material = materials(draws, bank, n + m)
+    texture, material = materials(draws, bank, n + m, "object")
     whole = Pieces(level, linear, place, shape, texture, material)
 
     heap = whole.map(lambda value: value[:, :n])

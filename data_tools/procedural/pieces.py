@@ -101,9 +101,11 @@ def colour_matrix(hue: Tensor, saturation: Tensor, contrast: Tensor, tint: Tenso
 
 STYLES = {
     # weights of plain, generated, real; families of the generated ones (None: all of them)
-    "any": (0.22, 0.45, 0.33, None),
+    "any": (0.18, 0.47, 0.35, None),
+    "object": (0.12, 0.53, 0.35, None),
     "package": (0.1, 0.6, 0.3, (9, 10, 11, 11, 4, 5, 13)),
-    "furniture": (0.4, 0.35, 0.25, (3, 3, 3, 1, 2, 12, 4)),
+    "furniture": (0.3, 0.42, 0.28, (3, 3, 3, 1, 2, 12, 4, 14)),
+    "fabric": (0.08, 0.62, 0.3, (14, 14, 14, 12, 5, 4, 6, 8)),
     "wall": (0.6, 0.2, 0.2, (1, 7, 4, 5, 12, 13, 0)),
     "floor": (0.2, 0.4, 0.4, (3, 3, 7, 5, 12, 1, 2)),
     "picture": (0.0, 0.35, 0.65, (10, 11, 9, 1, 8)),
@@ -129,8 +131,8 @@ def materials(
 
     shares = [(a, b, c if bank.num_real else 0.0) for a, b, c, _ in (STYLES[name] for name in styles)]
     edges = constant(tuple((a / (a + b + c), (a + b) / (a + b + c)) for a, b, c in shares), draws.device)
-    pick, family, which, real, strong, shade, wild, glossy, fitted, quarter, grey = draws.uniform(
-        11, count
+    pick, family, which, real, strong, shade, wild, glossy, fitted, quarter, grey, lift = draws.uniform(
+        12, count
     ).unbind(len(draws.batch))
     source = (pick[..., None] >= edges).sum(-1)
     lists = [STYLES[name][3] or tuple(range(1, len(FAMILIES))) for name in styles]
@@ -154,6 +156,9 @@ def materials(
     mean = tint.mean(-1, keepdim=True)
     tint = torch.where(greyish, mean + (tint - mean) * 0.3, tint)
     tint = torch.where((plain | (strong < 0.12))[..., None], tint, (0.75 + 0.35 * shade)[..., None])
+    # Objects are mostly brighter than chance makes them: their colours are scaled up, hues kept.
+    lowest = numbers({"object": 1.0, "fabric": 1.0, "furniture": 0.85}, 0.0) * (0.3 + 0.7 * lift)
+    tint = tint * (lowest[..., None] / tint.amax(-1, keepdim=True).clamp_min(0.05)).clamp(1.0, 5.0)
     calm = flags("wall", "floor", "furniture")
     wild = (source == 1) & (wild < numbers({"wall": 0.1, "floor": 0.1, "furniture": 0.1}, 0.5))
     low, spread, contrast, dull, shiny, gloss, stretch = draws.ranges(

@@ -266,8 +266,21 @@ def _gradient(draws: Draws) -> Tensor:
     return _blend(torch.where(draws.chance(0.4, 1, 1), stepped, mirrored), natural_colours(draws, 2))
 
 
+def _damask(draws: Draws) -> Tensor:
+    """Brocade: a mirrored motif of contour bands in two colours, over a fine thread."""
+    motif = _fractal(draws, 2, 5)[:, : TILE_SIZE // 4, : TILE_SIZE // 4]
+    motif = torch.cat([motif, motif.flip(-1)], -1)
+    motif = torch.cat([motif, motif.flip(-2)], -2).repeat(1, 2, 2)
+    bands = torch.sin(motif * draws.uniform(1, 1, low=12.0, high=45.0))
+    amount = (bands * draws.uniform(1, 1, low=1.0, high=4.0) + 0.5).clamp(0.0, 1.0)
+    x, y = _grid(draws.device)
+    turns = 2 * math.pi * TILE_SIZE / 4
+    thread = 1.0 + torch.sin(turns * x) * torch.sin(turns * y) * draws.uniform(1, 1, high=0.25)
+    return _blend(amount, natural_colours(draws, 2)) * thread[:, None]
+
+
 FAMILIES = (_plain, _clouds, _marble, _wood, _stripes, _checks, _dots, _bricks, _cells, _text, _shapes, _label,
-            _weave, _gradient)  # fmt: skip
+            _weave, _gradient, _damask)  # fmt: skip
 LABEL_FAMILIES = (9, 10, 11)
 FAMILY_PLAIN, FAMILY_WOOD = 0, 3
 

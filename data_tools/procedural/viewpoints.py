@@ -45,11 +45,11 @@ def _cameras(c2w: Tensor, fov: Tensor, centre: Tensor, image_hw: tuple[int, int]
 
 
 def object_cameras(keys: Tensor, num_views: int, image_hw: tuple[int, int]) -> Cameras:
-    """Around an object inside the unit ball, which fills about 0.5 to 1.1 of the frame."""
+    """Around an object inside the unit ball, which fills about 0.6 to 1.2 of the frame."""
     scene, view = Draws(keys, "cameras", 64), _view_draws(keys, num_views, 48)
     fov = scene.uniform(low=math.radians(28), high=math.radians(65))
     fov = torch.where(scene.chance(0.3), math.radians(39.6), fov)  # NeRF-synthetic's
-    fill = scene.uniform(low=0.7, high=1.35)
+    fill = scene.uniform(low=0.8, high=1.5)
     distance = (1.0 / (fill * torch.sin(0.5 * fov))).clamp_min(1.35)
     varied = scene.chance(0.35)
     ratio = torch.where(varied[:, None], view.uniform(low=0.85, high=1.25), 1.0)
@@ -63,9 +63,7 @@ def object_cameras(keys: Tensor, num_views: int, image_hw: tuple[int, int]) -> C
     flat = (1.0 - height * height).clamp_min(0.0).sqrt()
     direction = torch.stack([flat * torch.cos(azimuth), flat * torch.sin(azimuth), height], -1)
     eye = direction * (distance[:, None] * ratio)[..., None]
-    aim = torch.stack([view.normal() for _ in range(3)], -1) * (
-        scene.uniform(1, 1, high=0.09) * scene.chance(0.6, 1, 1)
-    )
+    aim = view.normal(3) * (scene.uniform(1, 1, high=0.09) * scene.chance(0.6, 1, 1))
     roll = view.normal() * (scene.chance(0.12, 1) * 0.15)
     centre = scene.normal(1, 2, std=0.02) * scene.chance(0.2, 1, 1)
     shape = (len(keys), num_views)
@@ -73,9 +71,9 @@ def object_cameras(keys: Tensor, num_views: int, image_hw: tuple[int, int]) -> C
 
 
 def room_cameras(keys: Tensor, layout: RoomLayout, num_views: int, image_hw: tuple[int, int]) -> Cameras:
-    """Captures of a table, walks, and forward-facing sweeps; eyes keep clear of things and stay in the room."""
+    """Captures of a table, walks, sweeps, and roams along it; eyes keep clear of things and stay in the room."""
     scene, view = Draws(keys, "cameras", 96), _view_draws(keys, num_views, 192)
-    mode = scene.pick((0.62, 0.2, 0.18))  # capture, walk, sweep
+    mode = scene.pick((0.52, 0.18, 0.15, 0.15))  # capture, walk, sweep, roam
     n = CANDIDATES
 
     # Capture: an arc around the cluster, aiming at points spread over it, as a hand-held phone does.
@@ -141,9 +139,16 @@ def room_cameras(keys: Tensor, layout: RoomLayout, num_views: int, image_hw: tup
         + shift * (far * scene.uniform(1, 1, high=0.2))[..., None]
     )
 
+    # Roam: along the cluster and past its ends, looking across: far views share nothing, neighbours most.
+    reach = layout.radius[:, None] * scene.uniform(1, low=0.9, high=2.2)
+    stop = side * (reach * view.uniform(low=-1.0, high=1.0))[:, :, None, None]
+    beyond = layout.radius[:, None, None] * scene.uniform(1, 1, low=0.5, high=1.1)
+    roam = layout.focus[:, None, None] + stop + base * beyond[..., None] + shift * (0.12 * beyond)[..., None]
+    across = layout.focus[:, None, None] + stop + (aim - layout.focus[:, None, None]) * 0.8
+
     pick = mode[:, None, None, None]
-    eye = torch.where(pick == 0, capture, torch.where(pick == 1, walk, patch))
-    target = torch.where(pick == 0, aim, torch.where(pick == 1, gaze, point))
+    eye = torch.where(pick == 0, capture, torch.where(pick == 1, walk, torch.where(pick == 2, patch, roam)))
+    target = torch.where(pick == 0, aim, torch.where(pick == 1, gaze, torch.where(pick == 2, point, across)))
     margin = 0.12
     bound = torch.cat([layout.half - margin, layout.height[:, None] - margin], -1)[:, None, None]
     low = torch.cat([-layout.half + margin, torch.full_like(layout.height, margin)[:, None]], -1)[
