@@ -150,7 +150,8 @@ def recognise(path: str | Path, name: str | None = None) -> list[Format]:
     count = len(pictures_in(path)) or len(pictures_in(path / "images"))
     if count:
         raise NVSError(
-            f"{path}: {count} pictures but no scene found, their cameras must be recovered first (looked for {looked})"
+            f"{path}: {count} pictures but no scene found; recover their cameras first with"
+            f" `python -m data_tools photos` (looked for {looked})"
         )
     raise NVSError(f"{path}: no scene found, looked for {looked}")
 

@@ -91,7 +91,7 @@ def test_mistakes_are_one_line_and_exit_2(tmp_path, capsys) -> None:
         ((tmp_path / "empty", tmp_path / "o"), "no scene found, looked for transforms.json"),
         (
             (tmp_path / "photos", tmp_path / "o"),
-            "1 pictures but no scene found, their cameras must be recovered",
+            "1 pictures but no scene found; recover their cameras first with",
         ),
         ((tmp_path / "text.txt", tmp_path / "o"), "not a scene, expected a folder or"),
         ((tmp_path / "bad", tmp_path / "o"), "frames is empty"),
