@@ -14,6 +14,7 @@ COMMANDS = (
     "data_tools.cli_convert",
     "data_tools.cli_examples",
     "data_tools.cli_photos",
+    "data_tools.cli_shards",
 )
 """Modules with ``add_parser(subparsers)``, which sets ``run`` as the default function of its parsers."""
 

@@ -5,6 +5,7 @@ Everything draws from the generator it is given, so a step's examples are a func
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -77,6 +78,34 @@ def choose_views(
     rest = targets.scatter(1, context, -1.0).argsort(1, descending=True)[:, : v - num_context]
     repeats = -(-num_target // rest.shape[1])
     return torch.cat([context, rest.repeat(1, repeats)[:, :num_target]], dim=1)
+
+
+def draw_views(
+    images: Sequence[Tensor],
+    cameras: Sequence[Cameras],
+    which: list[int],
+    num_context: int,
+    num_target: int,
+    spread: float,
+    generator: torch.Generator,
+) -> tuple[Tensor, Cameras]:
+    """Views of the scenes `which`, whose numbers of views differ: pictures [b, k, 3, h, w] and cameras, context first.
+
+    images: [v, 3, h, w] of each scene; cameras: [v] of each, on the CPU. See `choose_views`; a scene with too few
+    views repeats context views rather than show a target.
+    """
+    pictures, c2w, fxfycxcy = [], [], []
+    for scene in which:
+        own = cameras[scene]
+        context = min(num_context, len(own.c2w) - 1)
+        views = choose_views(own.c2w[None], context, num_context + num_target - context, spread, generator)[0]
+        if context < num_context:
+            views = torch.cat([views[:context].repeat(-(-num_context // context))[:num_context],
+                               views[context : context + num_target]])
+        pictures.append(images[scene][views.to(images[scene].device)])
+        c2w.append(own.c2w[views])
+        fxfycxcy.append(own.fxfycxcy[views])
+    return torch.stack(pictures), Cameras(torch.stack(c2w), torch.stack(fxfycxcy), cameras[which[0]].image_hw)
 
 
 def mirror_world(

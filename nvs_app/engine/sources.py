@@ -1,4 +1,4 @@
-"""Where training scenes come from: procedural ones made on the fly, scene folders, or a mix.
+"""Where training scenes come from: procedural ones made on the fly, scene folders, shards, or a mix.
 
     source = TrainSource(plan, seed=0, rank=0, world=1, device=device)
     examples = source.examples(step=17, image_hw=(128, 128), count=ViewCount(8, 8, 1), scenes=32)
@@ -9,6 +9,7 @@ What a step sees is a function of (seed, step, rank): a resumed run makes the sa
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,11 +19,20 @@ import torch
 from torch import Tensor
 
 from nvs_app.engine.prefetch import Prefetch
-from nvs_app.engine.sampling import Augmentation, Examples, choose_views, make_examples, step_generator
+from nvs_app.engine.sampling import (
+    Augmentation,
+    Examples,
+    choose_views,
+    draw_views,
+    make_examples,
+    step_generator,
+)
 from nvs_app.engine.schedule import ViewCount
+from nvs_app.engine.shard_source import ShardPool
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.scenes.posed import PosedImages
+from nvs_app.scenes.shards import find_shards, is_shards
 
 ON_DEVICE_BYTES = 8 * 2**30  # scene folders up to this size are kept on the device, larger ones in memory
 
@@ -128,24 +138,15 @@ class FolderPool:
         # Views are chosen on the host: scenes differ in length, and their pictures may be there too.
         generator = step_generator(self.seed, step, stream, "cpu")
         which = torch.randint(len(self.images), (scenes,), generator=generator).tolist()
-        images, c2w, fxfycxcy = [], [], []
-        for scene in which:
-            cameras = self.cameras[scene]
-            context = min(count.context, len(cameras.c2w) - 1)
-            views = choose_views(cameras.c2w[None], context, count.total - context, self.spread, generator)[0]
-            if context < count.context:  # a short scene: repeat context views rather than show a target
-                views = torch.cat([views[:context].repeat(-(-count.context // context))[: count.context],
-                                   views[context : context + count.target]])
-            images.append(self.images[scene][views.to(self.store)])
-            c2w.append(cameras.c2w[views])
-            fxfycxcy.append(cameras.fxfycxcy[views])
-        cameras = Cameras(torch.stack(c2w), torch.stack(fxfycxcy), self.image_hw).to(self.device)
-        return torch.stack(images).to(self.device, non_blocking=True), cameras
+        images, cameras = draw_views(
+            self.images, self.cameras, which, count.context, count.target, self.spread, generator
+        )
+        return images.to(self.device, non_blocking=True), cameras.to(self.device)
 
 
 @dataclass(frozen=True)
 class SourcePlan:
-    """What to train on. shares: "procedural" or a folder -> weight; the rest as in TrainConfig."""
+    """What to train on. shares: "procedural", a folder or shards -> weight; the rest as in TrainConfig."""
 
     shares: dict[str, float]
     kinds: dict[str, float] | None = None
@@ -162,12 +163,16 @@ class SourcePlan:
 def parse_shares(text: str, option: str) -> dict[str, float]:
     """`"procedural=0.8,scans=0.2"` -> {"procedural": 0.8, "scans": 0.2}; a name without weight counts 1."""
     shares = {}
-    for part in text.split(","):
-        name, _, weight = part.strip().partition("=")
+    for part in re.split(r",(?![^{]*\})", text):  # not at the commas inside braces
+        name, equals, weight = part.strip().rpartition("=")
+        if not equals:
+            name, weight = weight, ""
         try:
             shares[name] = float(weight or 1)
         except ValueError:
-            shares[name] = -1.0
+            address = is_shards(part.strip())  # it may hold = itself
+            name = part.strip() if address else name
+            shares[name] = 1.0 if address else -1.0
         if not name or shares[name] <= 0:
             raise NVSError(f"{option}: {part!r} is not NAME=WEIGHT with a positive weight")
     return shares
@@ -198,8 +203,11 @@ class TrainSource:
 
     def __init__(self, plan: SourcePlan, seed: int, rank: int, world: int, device: torch.device) -> None:
         self.plan, self.seed, self.rank, self.world, self.device = plan, seed, rank, world, device
+        self.shards = {name: find_shards(name) for name in plan.shares if is_shards(name)}
         self.scenes = {
-            name: open_scenes(Path(name), "--data") for name in plan.shares if name != "procedural"
+            name: open_scenes(Path(name), "--data")
+            for name in plan.shares
+            if name != "procedural" and name not in self.shards
         }
         self.procedural = make_procedural(plan, device, seed) if "procedural" in plan.shares else None
         self.pools: dict[tuple[str, tuple[int, int]], Pool] = {}
@@ -209,15 +217,21 @@ class TrainSource:
             del self.pools[other]  # the curriculum only goes forward
         if (name, image_hw) not in self.pools:
             plan = self.plan
+            # The same memory at every resolution, but never less than two steps' scenes.
+            size = max(2 * scenes, round(plan.pool * 128 * 128 / (image_hw[0] * image_hw[1])))
+            share = plan.shares[name] / sum(plan.shares.values())
+            fresh = scenes * share / plan.reuse
             if name == "procedural":
                 assert self.procedural is not None
-                # The same memory at every resolution, but never less than two steps' scenes.
-                size = max(2 * scenes, round(plan.pool * 128 * 128 / (image_hw[0] * image_hw[1])))
-                share = plan.shares[name] / sum(plan.shares.values())
                 self.pools[name, image_hw] = ProceduralPool(
-                    self.procedural, image_hw, size, plan.pool_views, plan.generate, scenes * share / plan.reuse,
+                    self.procedural, image_hw, size, plan.pool_views, plan.generate, fresh,
                     plan.spread, self.seed, self.rank, self.world,
                     Prefetch(self.device) if plan.prefetch else None,
+                )
+            elif name in self.shards:
+                self.pools[name, image_hw] = ShardPool(
+                    self.shards[name], image_hw, size, plan.pool_views, fresh, plan.spread, self.seed, self.rank,
+                    self.world, self.device,
                 )
             else:
                 self.pools[name, image_hw] = FolderPool(
@@ -229,7 +243,7 @@ class TrainSource:
         """Load or make what a step needs, so that the step itself is a usual one."""
         for name in self.plan.shares:
             pool = self._pool(name, image_hw, usual)
-            if isinstance(pool, ProceduralPool):
+            if isinstance(pool, (ProceduralPool, ShardPool)):
                 pool.advance(step)
 
     def counts(self, step: int, scenes: int) -> dict[str, int]:

@@ -53,19 +53,21 @@ class TrainConfig:
     """Compile the blocks: on, off, or auto (on CUDA only)."""
 
     data: str = "procedural"
-    """Training scenes: NAME=WEIGHT,... where NAME is "procedural", a scene, or a folder of scenes."""
+    """Training scenes: NAME=WEIGHT,... where NAME is "procedural", a scene, a folder of scenes, or shards:PATTERN
+    (.tar files or their index.json: a path, a glob, an http(s) address, {000..127} in either)."""
     kinds: str = ""
     """Kinds of procedural scenes, e.g. object=0.5,asset=0.2,room=0.3; empty: the generator's own mix."""
     assets: str = ""
     """Folder of textures and scanned meshes for the procedural scenes."""
     pool: int = 1024
-    """Procedural scenes kept on each device (at 128x128; fewer at higher resolutions)."""
+    """Procedural scenes kept on each device, scenes of shards kept in memory (at 128x128; fewer at higher
+    resolutions)."""
     pool_views: int = 24
-    """Views rendered of each procedural scene."""
+    """Views rendered of each procedural scene, or kept of each scene of a shard."""
     generate: int = 16
     """Procedural scenes made in one call of the generator."""
     reuse: float = 8.0
-    """How often a procedural scene is drawn, on average, before it is replaced."""
+    """How often a scene, procedural or of a shard, is drawn on average before it is replaced."""
     prefetch: bool = False
     """Make the next procedural scenes in a thread and CUDA stream of their own while the network trains."""
 
