@@ -216,6 +216,8 @@ def _reason(photo: Photo, found: dict[str, Any]) -> str:
     fault = f", {photo.fault}" if photo.fault else ""
     if features < FEW_FEATURES:
         return f"too few features ({features}{fault})"
+    if photo.name in found["weak"]:
+        return f"placed on {found['weak'][photo.name]} points only, too few to trust{fault}"
     if best < FEW_MATCHES:
         return f"too few matches (at most {best} with another photo{fault})"
     return f"left out by the mapper (at most {best} matches with another photo, unlike the rest{fault})"

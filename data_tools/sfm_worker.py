@@ -25,6 +25,7 @@ PAIRS_A_CALL = 60
 PEAK = 0.003  # SIFT's contrast threshold: below the default of 0.0067, for soft toys and plain walls
 ENLARGE_BELOW = 1100  # pixels; smaller pictures are searched at twice their size too, larger ones have enough
 SEED = 1  # of everything drawn at random
+RELIABLE = 30  # points that a camera must see: with 22 of them one was a quarter of the extent of a capture off
 CLOSE_PAIRS = 150  # compared a second time at most
 
 
@@ -55,6 +56,7 @@ class Worker:
         self.database = work / "database.db"
         self.threads = int(job["threads"])
         self.seconds: dict[str, float] = {}
+        self.weak: dict[str, int] = {}
 
     def run(self) -> None:
         """All stages, and the result."""
@@ -250,6 +252,7 @@ class Worker:
         os.replace(temporary, self.work / "model.npz")
         content = {
             "registered": registered,
+            "weak": self.weak,
             "features": {name: features.get(name, 0) for name in self.names},
             "best_pair": best_pair,
             "raw_pair": raw_pair,
@@ -261,8 +264,13 @@ class Worker:
         (self.work / "result.json").write_text(json.dumps(content), encoding="utf-8")
 
     def _arrays(self, model) -> tuple[dict[str, Any], list[str]]:
-        """c2w (OpenCV axes), f, cx, cy, k of the registered pictures in the order of the job, and the points."""
+        """c2w (OpenCV axes), f, cx, cy, k of the registered pictures in the order of the job, and the points.
+
+        Cameras that rest on too few points are left out: they are often wrong.
+        """
         images = {image.name: image for image in model.images.values() if image.has_pose}
+        self.weak = {name: n for name, image in images.items() if (n := image.num_points3D) < RELIABLE}
+        images = {name: image for name, image in images.items() if name not in self.weak}
         names = [name for name in self.names if name in images]
         c2w, lens = np.tile(np.eye(4), (len(names), 1, 1)), np.zeros((len(names), 4))
         for row, name in enumerate(names):

@@ -83,7 +83,7 @@ def choose_frames(
 
 def pick_even(motion: np.ndarray, sharpness: np.ndarray, count: int) -> list[int]:
     """Indices of at most ``count`` frames, ascending: the path of motion is cut into equal stretches, and of each
-    the sharpest frame of its middle half is taken.
+    the sharpest frame of its middle is taken.
 
     Args:
         motion: [n], from the frame before to this one, in widths of the picture.
@@ -98,7 +98,7 @@ def pick_even(motion: np.ndarray, sharpness: np.ndarray, count: int) -> list[int
     place = (path - path[0]) / max(length, 1e-9) * count
     chosen: list[int] = []
     for stretch in range(count):
-        inside = np.flatnonzero(np.abs(place - stretch - 0.5) <= 0.25)
+        inside = np.flatnonzero(np.abs(place - stretch - 0.5) <= 0.35)
         if not len(inside):  # a jump: the nearest frame
             inside = np.array([int(np.abs(place - stretch - 0.5).argmin())])
         chosen.append(int(inside[sharpness[inside].argmax()]))

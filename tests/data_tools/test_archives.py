@@ -166,6 +166,7 @@ def png_header(width: int, height: int) -> bytes:
     return chunks
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_pictures_are_judged_by_their_headers(tmp_path: Path) -> None:
     picture = tmp_path / "named.png"  # whatever its name
     Image.new("RGB", (40, 30)).save(picture, format="JPEG")
