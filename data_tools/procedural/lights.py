@@ -29,7 +29,7 @@ def object_lights(keys: Tensor) -> Tensor:
         low=0.5, high=1.0
     )  # share of the sky; NeRF-synthetic and product scans are lit softly
     soft = torch.where(draws.chance(0.15), draws.uniform(low=0.2, high=0.5), soft)
-    level = draws.uniform(low=1.2, high=1.9)
+    level = draws.uniform(low=1.2, high=1.7)
     sky = _warmth(draws, 0.04) * (soft * level)[..., None]
     ground = sky * draws.uniform(1, low=0.35, high=0.95)
     azimuth, height = draws.uniform(high=2 * math.pi), draws.uniform(low=0.35, high=1.0)
@@ -41,7 +41,7 @@ def object_lights(keys: Tensor) -> Tensor:
     fill_direction = torch.stack([flat * torch.cos(azimuth), flat * torch.sin(azimuth), height], -1)
     fill = _warmth(draws, 0.06) * draws.uniform(1, high=0.3)
     strength = torch.where(draws.chance(0.7), draws.uniform(low=0.4, high=1.0), 0.0)
-    blur, exposure = draws.ranges((1.0, 5.0), (1.05, 2.1))
+    blur, exposure = draws.ranges((1.0, 5.0), (0.95, 1.7))
     rest = torch.stack([strength, blur, *[torch.ones_like(strength)] * 3, exposure], -1)
     return torch.cat([sky, ground, direction * 5.0, key, fill_direction, fill, rest], -1)
 
