@@ -179,18 +179,16 @@ def parse_shares(text: str, option: str) -> dict[str, float]:
 
 
 def open_scenes(path: Path, option: str) -> list:
-    """The scenes at a path: a scene folder or file, or a folder of scene folders. Raises NVSError."""
-    from data_tools.readers import open_scene
+    """The scenes at a path: a scene, a file of many scenes, or a folder of either. Raises NVSError."""
+    from data_tools.readers import open_scenes as read_scenes
 
-    if not path.exists():
-        raise NVSError(f"{option} {path}: no such file or folder")
     try:
-        return [open_scene(path)]
+        return list(read_scenes(path))
     except NVSError as error:
         scenes = []
         for folder in sorted(path.iterdir()) if path.is_dir() else []:
             try:
-                scenes.append(open_scene(folder))
+                scenes.extend(read_scenes(folder))
             except NVSError:
                 continue
         if not scenes:
