@@ -185,7 +185,7 @@ def open_scenes(path: Path, option: str) -> list:
     try:
         return list(read_scenes(path))
     except NVSError as error:
-        scenes = []
+        scenes: list = []
         for folder in sorted(path.iterdir()) if path.is_dir() else []:
             try:
                 scenes.extend(read_scenes(folder))
