@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 EXAMPLES = (("object_chair", "object", 0), ("object_shapes", "object", 14), ("room_desk", "room", 9))
-"""(folder, kind, scene number) with seed 7; those in the repository were made by an earlier version of the generator."""
+"""(folder, kind, scene number) with seed 7; an earlier generator made those in the repository."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:

@@ -47,6 +47,12 @@ def test_a_scene_depends_on_its_number_alone(source, posed):
     assert not torch.equal(other.images, alone.images)
 
 
+def test_chunks_of_scenes_change_nothing(source, posed, monkeypatch):
+    monkeypatch.setattr("data_tools.procedural.source._CHUNK_SAMPLES", 1)
+    again = source.batch([4, 6], 3, (40, 56), ["object", "object"])
+    assert torch.equal(again.images, posed.images[[0, 2]])
+
+
 def test_objects_stand_on_exact_white(posed):
     objects = posed.images[[0, 2]]
     white = (objects == 255).all(2)
@@ -90,7 +96,22 @@ def test_missing_assets_folder(tmp_path):
 def test_contact_sheet(tmp_path):
     out = tmp_path / "sheet.png"
     assert (
-        main(["contact-sheet", "--out", str(out), "--scenes", "1", "--views", "2", "--image-hw", "16", "16"])
+        main(
+            [
+                "contact-sheet",
+                "--out",
+                str(out),
+                "--scenes",
+                "1",
+                "--views",
+                "2",
+                "--image-hw",
+                "16",
+                "16",
+                "--kind",
+                "object",
+            ]
+        )
         == 0
     )
     assert out.stat().st_size > 100
