@@ -19,14 +19,14 @@ def source():
 
 @pytest.fixture(scope="module")
 def posed(source):
-    return source.batch([4, 5, 6, 7], 3, (40, 56), KINDS)
+    return source.batch([4, 5, 6, 7], 3, (28, 40), KINDS)
 
 
 def test_shapes_and_cameras(posed):
     assert posed.images.dtype == torch.uint8
-    assert posed.images.shape == (4, 3, 3, 40, 56)
+    assert posed.images.shape == (4, 3, 3, 28, 40)
     assert posed.cameras.shape == (4, 3)
-    assert posed.cameras.image_hw == (40, 56)
+    assert posed.cameras.image_hw == (28, 40)
     rotation = posed.cameras.c2w[..., :3, :3]
     torch.testing.assert_close(rotation @ rotation.mT, torch.eye(3).expand_as(rotation), atol=1e-5, rtol=0)
     torch.testing.assert_close(torch.linalg.det(rotation), torch.ones(4, 3), atol=1e-5, rtol=0)
@@ -35,21 +35,21 @@ def test_shapes_and_cameras(posed):
 
 
 def test_a_scene_depends_on_its_number_alone(source, posed):
-    alone = source.batch([6], 2, (40, 56), ["object"])
+    alone = source.batch([6], 2, (28, 40), ["object"])
     assert torch.equal(alone.cameras.c2w[0], posed.cameras.c2w[2, :2])
     assert torch.equal(alone.images[0], posed.images[2, :2])
-    again = source.batch(torch.tensor([7, 4]), 3, (40, 56), ["room", "object"])
+    again = source.batch(torch.tensor([7, 4]), 3, (28, 40), ["room", "object"])
     # A compiled or differently blocked sum may round otherwise; a different scene would be far off.
     difference = (again.images[0].float() - posed.images[3].float()).abs()
     assert difference.mean() < 0.05
     assert not torch.equal(posed.images[0], posed.images[2])
-    other = ProceduralSource("cpu", seed=4).batch([6], 2, (40, 56), ["object"])
+    other = ProceduralSource("cpu", seed=4).batch([6], 2, (28, 40), ["object"])
     assert not torch.equal(other.images, alone.images)
 
 
 def test_chunks_of_scenes_change_nothing(source, posed, monkeypatch):
     monkeypatch.setattr("data_tools.procedural.source._CHUNK_SAMPLES", 1)
-    again = source.batch([4, 6], 3, (40, 56), ["object", "object"])
+    again = source.batch([4, 6], 3, (28, 40), ["object", "object"])
     assert torch.equal(again.images, posed.images[[0, 2]])
 
 
@@ -73,7 +73,7 @@ def test_rooms_have_no_holes(source):
 
     module.rasterize = spy
     try:
-        source.batch(range(20, 23), 3, (24, 24), ["room"] * 3)
+        source.batch(range(20, 22), 4, (16, 16), ["room"] * 2)
     finally:
         module.rasterize = original
     assert (seen[-1] != EMPTY).all()
