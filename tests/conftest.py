@@ -10,12 +10,16 @@ function of `nvs_app` and `data_tools` is checked against its annotations at eac
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
 # Before gradio or a hub library is imported by any test: tests speak to nobody.
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+# A shell's background job ignores SIGINT, and so would every child process that a test interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REPO = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPO))

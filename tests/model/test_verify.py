@@ -73,8 +73,9 @@ def test_mistakes_get_one_line():
     unknown = weights("fetch", "nothing")
     assert unknown.returncode == 2 and unknown.stderr.count("\n") == 1 and "expected one of" in unknown.stderr
     # No network, or a machine that is told so: the same line, without the client's warnings of every retry.
-    for variable, value in (("HF_HUB_OFFLINE", "1"), ("HF_ENDPOINT", "https://hub.invalid")):
-        offline = weights("fetch", "obj_res256", env={variable: value, "HF_HOME": "/nonexistent"})
+    for told, endpoint in (("1", "https://hub.example"), ("0", "https://hub.invalid")):
+        env = {"HF_HUB_OFFLINE": told, "HF_ENDPOINT": endpoint, "HF_HOME": "/nonexistent"}
+        offline = weights("fetch", "obj_res256", env=env)
         assert offline.returncode == 2 and offline.stderr.count("\n") == 1, offline.stderr
         assert "could not be downloaded" in offline.stderr
     listing = weights("list")
