@@ -281,8 +281,6 @@ def _damask(draws: Draws) -> Tensor:
 
 FAMILIES = (_plain, _clouds, _marble, _wood, _stripes, _checks, _dots, _bricks, _cells, _text, _shapes, _label,
             _weave, _gradient, _damask)  # fmt: skip
-LABEL_FAMILIES = (9, 10, 11)
-FAMILY_PLAIN, FAMILY_WOOD = 0, 3
 
 
 def make_tiles(family: int, keys: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from train_fakes import TINY_MODEL, fake_procedural, make_scene, tiny_config
+from train_fakes import TINY_MODEL, fake_procedural, make_scene, records, tiny_config, train_three_steps
 
 from nvs_app.cli_train import to_arguments
 from nvs_app.engine import sources, train
@@ -43,11 +43,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-def records(out: Path, kind: str = "train") -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in (out / "train.jsonl").read_text().splitlines()]
-    return [line for line in lines if line["kind"] == kind]
 
 
 def environment() -> dict[str, str]:
@@ -90,17 +85,7 @@ def test_resume_continues_exactly(tmp_path: Path) -> None:
     whole = tiny_config(tmp_path / "whole", **options)
     train.run(whole)
     parts = tiny_config(tmp_path / "parts", **options)
-    signals = StopSignals()
-    trainer = Trainer(parts, World("cpu"), signals)
-    step = trainer.train_step
-
-    def stop_after_three(progress: float) -> None:
-        step(progress)
-        if trainer.step == 3:
-            signals.received = "SIGTERM"
-
-    trainer.train_step = stop_after_three  # type: ignore[method-assign]
-    assert trainer.train()["stopped_by"] == "SIGTERM"
+    assert train_three_steps(parts)["stopped_by"] == "SIGTERM"
     train.run(parts)
     first, second = records(whole.out), records(parts.out)
     assert [r["step"] for r in second] == [1, 2, 3, 4, 5, 6]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -11,15 +10,13 @@ from typing import Any
 
 import pytest
 import torch
-from train_fakes import make_scene, tiny_config
+from train_fakes import make_scene, records, tiny_config, train_three_steps
 
 from data_tools.shards import ShardOptions, write_shards
 from nvs_app.engine import sources, train
-from nvs_app.engine.parallel import StopSignals, World
 from nvs_app.engine.schedule import ViewCount
 from nvs_app.engine.shard_source import ShardPool, ShardStream, shard_order
 from nvs_app.engine.sources import TrainSource, parse_shares
-from nvs_app.engine.train import Trainer
 from nvs_app.engine.training_state import state_path
 from nvs_app.errors import NVSError
 from nvs_app.scenes.shards import ShardSet, find_shards
@@ -57,11 +54,6 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "out"
 
 
-def records(out: Path) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in (out / "train.jsonl").read_text().splitlines()]
-    return [line for line in lines if line["kind"] == "train"]
-
-
 def test_trains_from_shards_of_the_examples(examples: Path, tmp_path: Path) -> None:
     config = tiny_config(
         tmp_path / "run", steps=16, data=f"shards:{examples}/shard-{{000000..000002}}.tar=1", muon_lr=1e-2,
@@ -92,17 +84,7 @@ def test_resume_continues_exactly(
     }
     whole, parts = tiny_config(tmp_path / "whole", **options), tiny_config(tmp_path / "parts", **options)
     train.run(whole)
-    signals = StopSignals()
-    trainer = Trainer(parts, World("cpu"), signals)
-    step = trainer.train_step
-
-    def stop_after_three(progress: float) -> None:
-        step(progress)
-        if trainer.step == 3:
-            signals.received = "SIGTERM"
-
-    trainer.train_step = stop_after_three  # type: ignore[method-assign]
-    trainer.train()
+    train_three_steps(parts)
     train.run(parts)
     first, second = records(whole.out), records(parts.out)
     assert [r["step"] for r in second] == list(range(1, 9))

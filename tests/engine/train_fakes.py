@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import torch
 from PIL import Image
 
+from nvs_app.engine.parallel import StopSignals, World
+from nvs_app.engine.train import Trainer
 from nvs_app.engine.train_config import TrainConfig
 from nvs_app.geometry.cameras import Cameras, look_at
 from nvs_app.scenes.posed import PosedImages
@@ -64,3 +67,24 @@ def tiny_config(out: Path, **changes: Any) -> TrainConfig:
         "export": "float32", "gpus": 1,
     }
     return TrainConfig(**{**options, **changes})
+
+
+def train_three_steps(config: TrainConfig) -> dict[str, Any]:
+    """A run that a signal stops after its third step; its summary."""
+    signals = StopSignals()
+    trainer = Trainer(config, World("cpu"), signals)
+    step = trainer.train_step
+
+    def stop_after_three(progress: float) -> None:
+        step(progress)
+        if trainer.step == 3:
+            signals.received = "SIGTERM"
+
+    trainer.train_step = stop_after_three  # type: ignore[method-assign]
+    return trainer.train()
+
+
+def records(out: Path, kind: str = "train") -> list[dict[str, Any]]:
+    """The records of one kind in a run's log."""
+    lines = [json.loads(line) for line in (out / "train.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["kind"] == kind]
