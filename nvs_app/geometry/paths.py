@@ -109,14 +109,27 @@ def spline(keyframes: Cameras, n: int, loop: bool = False) -> Cameras:
     _check_count(n)
     keyframes = keyframes.flatten()
     count = len(keyframes)
+    if loop and count > 1:
+        index = torch.arange(n, dtype=torch.float64, device=keyframes.device) * (count / n)
+    else:
+        index = torch.linspace(0, max(count - 1, 0), n, dtype=torch.float64, device=keyframes.device)
+    return spline_at(keyframes, index, loop)
+
+
+def spline_at(keyframes: Cameras, index: Float[Tensor, "n"], loop: bool = False) -> Cameras:
+    """The path of :func:`spline` at given places: whole numbers are keyframes, 1.5 is between the second and third.
+
+    Args:
+        keyframes: one camera or more, batch shape [k].
+        index: float64, from 0 to k - 1, or to k (the first keyframe again) in a loop.
+        loop: the last keyframe is followed by the first.
+    """
+    keyframes = keyframes.flatten()
+    count = len(keyframes)
     if count == 0:
         raise NVSError("spline: no keyframes, expected one camera or more")
     loop = loop and count > 1
     c2w, fxfycxcy = keyframes.c2w.double(), keyframes.fxfycxcy.double()
-    if loop:
-        index = torch.arange(n, dtype=torch.float64, device=c2w.device) * (count / n)
-    else:
-        index = torch.linspace(0, count - 1, n, dtype=torch.float64, device=c2w.device)
     rotation = quaternion_to_matrix(squad(matrix_to_quaternion(c2w[:, :3, :3]), index, loop))
     position = _catmull_rom(c2w[:, :3, 3], index, loop)
     focal = _catmull_rom(fxfycxcy[:, :2].log(), index, loop).exp()

@@ -21,10 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras, opencv_to_opengl, opengl_to_opencv
 
+MAX_BYTES = 64 << 20  # a hundred thousand cameras
 # What this module fills in itself; everything else in a file is kept in `extra`.
 _OWN_KEYS = ("camera_path", "render_height", "render_width", "fps", "seconds", "keyframes", "camera_type")
 
@@ -55,28 +58,31 @@ def read_camera_path(path: Path | str) -> CameraPath:
     """Reads a nerfstudio camera path. Raises NVSError naming the file, the entry, and what was expected there."""
     path = Path(path)
     try:
+        if path.stat().st_size > MAX_BYTES:
+            raise NVSError(f"{path}: larger than {MAX_BYTES >> 20} MiB, so no camera path")
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise NVSError(f"{path}: cannot be read ({error.strerror or error}), expected a camera path JSON") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # RecursionError: lists within lists without end
         raise NVSError(f"{path}: not JSON ({error}), expected a nerfstudio camera path") from error
     entries = data.get("camera_path") if isinstance(data, dict) else None
     if not isinstance(entries, list) or not entries:
         raise NVSError(f'{path}: no "camera_path" list with a camera or more, expected a nerfstudio camera path')
     if str(data.get("camera_type", "perspective")).lower() not in ("perspective", "simple_pinhole", "pinhole"):
         raise NVSError(f"{path}: camera_type is {data['camera_type']!r}, only perspective paths can be rendered")
-    height = _number(data, "render_height", path, "", minimum=1.0)
-    width = _number(data, "render_width", path, "", minimum=1.0)
+    height = parse_number(data, "render_height", f"{path}: ", minimum=1.0)
+    width = parse_number(data, "render_width", f"{path}: ", minimum=1.0)
 
     c2w, focals = [], []
     for index, entry in enumerate(entries):
-        where = f"camera {index}: "
+        where = f"{path}: camera {index}: "
         if not isinstance(entry, dict):
-            raise NVSError(f"{path}: {where}{type(entry).__name__}, expected an object with camera_to_world and fov")
-        c2w.append(_pose(entry.get("camera_to_world"), path, where))
-        fov = _number(entry, "fov", path, where, minimum=0.01, maximum=179.0)
+            raise NVSError(f"{where}{type(entry).__name__}, expected an object with camera_to_world and fov")
+        c2w.append(parse_pose(entry.get("camera_to_world"), f"{where}camera_to_world"))
+        fov = parse_number(entry, "fov", where, minimum=0.01, maximum=179.0)
         focals.append(0.5 * height / math.tan(math.radians(fov) / 2))
-    fps = float(data["fps"]) if isinstance(data.get("fps"), (int, float)) and data["fps"] > 0 else 24.0
+    fps = data.get("fps")
+    fps = float(fps) if isinstance(fps, (int, float)) and 0 < fps <= 1000 else 24.0
     intrinsics = [[focal, focal, width / 2, height / 2] for focal in focals]
     cameras = Cameras(
         opengl_to_opencv(torch.stack(c2w)),
@@ -126,31 +132,34 @@ def write_camera_path(path: Path | str, camera_path: CameraPath) -> Path:
     return path
 
 
-def _pose(values: Any, path: Path, where: str) -> torch.Tensor:
-    """camera_to_world as a 4x4 matrix: 16 numbers in a row (or 12, or nested rows), row by row."""
+def parse_pose(values: Any, where: str) -> Float[Tensor, "4 4"]:
+    """A pose of a JSON file as a 4x4 matrix: 16 numbers in a row (or 12, or nested rows), row by row.
+
+    Raises NVSError that starts with `where`, unless it is a rigid pose of finite numbers.
+    """
     if isinstance(values, list) and values and isinstance(values[0], list):
-        values = [number for row in values for number in row]
+        values = [number for row in values if isinstance(row, list) for number in row]
     if not isinstance(values, list) or len(values) not in (12, 16):
         count = len(values) if isinstance(values, list) else "no"
-        raise NVSError(f"{path}: {where}camera_to_world has {count} numbers, expected 16 (4x4, row by row)")
+        raise NVSError(f"{where} has {count} numbers, expected 16 (4x4, row by row)")
     try:
         matrix = torch.tensor([float(number) for number in values], dtype=torch.float32)
-    except (TypeError, ValueError) as error:
-        raise NVSError(f"{path}: {where}camera_to_world holds something that is no number ({error})") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise NVSError(f"{where} holds something that is no number ({error})") from error
     if not bool(torch.isfinite(matrix).all()):
-        raise NVSError(f"{path}: {where}camera_to_world holds NaN or infinity")
+        raise NVSError(f"{where} holds NaN or infinity")
     if len(values) == 12:
-        matrix = torch.cat((matrix, torch.tensor([0.0, 0.0, 0.0, 1.0])))
+        matrix = torch.cat((matrix, torch.zeros(4)))
     matrix = matrix.view(4, 4)
+    matrix[3] = torch.tensor([0.0, 0.0, 0.0, 1.0])
     rotation = matrix[:3, :3]
     if not torch.allclose(rotation @ rotation.T, torch.eye(3), atol=1e-2) or torch.det(rotation) < 0:
-        raise NVSError(f"{path}: {where}camera_to_world does not hold a rotation (row by row, OpenGL axes)")
+        raise NVSError(f"{where} does not hold a rotation (row by row, OpenGL axes)")
     return matrix
 
 
-def _number(
-    entry: dict[str, Any], key: str, path: Path, where: str, minimum: float, maximum: float = 1e5
-) -> float:
+def parse_number(entry: dict[str, Any], key: str, where: str, minimum: float, maximum: float = 1e5) -> float:
+    """A number of a JSON object, also one that is written as text. Raises NVSError that starts with `where`."""
     value = entry.get(key)
     if isinstance(value, str):  # the legacy viewer writes numbers as text
         try:
@@ -158,7 +167,7 @@ def _number(
         except ValueError:
             value = None
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not minimum <= value <= maximum:
-        raise NVSError(
-            f"{path}: {where}{key} is {entry.get(key)!r}, expected a number from {minimum:g} to {maximum:g}"
-        )
+        shown = repr(entry.get(key))
+        shown = shown if len(shown) <= 40 else shown[:37] + "..."
+        raise NVSError(f"{where}{key} is {shown}, expected a number from {minimum:g} to {maximum:g}")
     return float(value)
