@@ -159,7 +159,10 @@ class Timeline:
 
     @staticmethod
     def from_dict(values: Any) -> Timeline:
-        """The inverse of `to_dict`, for values that anyone may have sent. Raises NVSError."""
+        """The inverse of `to_dict`, for values that anyone may have sent. Raises NVSError.
+
+        Instead of "seconds" of each keyframe one "seconds" of the whole may stand beside "keyframes".
+        """
         where = "camera path: "
         entries = values.get("keyframes") if isinstance(values, dict) else None
         if not isinstance(entries, list):
@@ -169,7 +172,11 @@ class Timeline:
         size = values.get("image_hw", [256, 256])
         if not isinstance(size, list) or len(size) != 2 or not all(type(side) is int for side in size):
             raise NVSError(f"{where}image_hw: expected two whole numbers, height and width")
-        keys = []
+        loop, keys = values.get("loop") is True, []
+        gaps = max(1, len(entries) - (0 if loop else 1))
+        even: dict[str, Any] = {}
+        if "seconds" in values:
+            even = {"seconds": parse_number(values, "seconds", where, 0.0, 1e5) / gaps}
         for number, entry in enumerate(entries):
             at = f"{where}keyframe {number}: "
             if not isinstance(entry, dict):
@@ -178,11 +185,11 @@ class Timeline:
                 Keyframe(
                     parse_pose(entry.get("c2w"), f"{at}c2w"),
                     parse_number(entry, "fov", at, *FOV_RANGE),
-                    parse_number(entry, "seconds", at, *SECONDS_RANGE),
+                    parse_number({**even, **entry}, "seconds", at, *SECONDS_RANGE),
                 )
             )
         fps = parse_number({"fps": values.get("fps", 24.0)}, "fps", where, *FPS_RANGE)
-        return Timeline(tuple(keys), fps, values.get("loop") is True, (size[0], size[1]))
+        return Timeline(tuple(keys), fps, loop, (size[0], size[1]))
 
     def _checked(self, index: int, last: int) -> int:
         if not 0 <= index <= last:

@@ -180,6 +180,17 @@ def test_saved_path_is_edited_again(tmp_path: Path, loop: bool) -> None:
     same(Timeline.from_dict(json.loads(json.dumps(line.to_dict()))), line)
 
 
+def test_seconds_of_the_whole_are_shared_out() -> None:
+    values = timeline().to_dict()
+    for key in values["keyframes"]:
+        del key["seconds"]
+    for loop, gaps in ((False, 3), (True, 4)):
+        line = Timeline.from_dict({**values, "loop": loop, "seconds": 6})
+        assert line.seconds == pytest.approx(6) and line.keyframes[0].seconds == pytest.approx(6 / gaps)
+    with pytest.raises(NVSError, match="keyframe 0: seconds is None"):
+        Timeline.from_dict(values)
+
+
 def test_nerfstudio_reads_the_file_and_times_it_alike(tmp_path: Path) -> None:
     """Its viewer gives a keyframe the seconds of the way to it; its renderer reads the sampled cameras."""
     camera_paths = pytest.importorskip("nerfstudio.cameras.camera_paths")
