@@ -23,7 +23,7 @@ from torch import Tensor
 
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
-from nvs_app.geometry.normalize import normalize_context
+from nvs_app.geometry.normalize import SimilarityTransform, normalize_context
 from nvs_app.model.checkpoint import (
     checkpoints_dir,
     find_checkpoint,
@@ -86,12 +86,14 @@ class Renderer:
         device = pick_device(device)
         return cls(load_checkpoint(name or default_checkpoint(), device=device), device, precision, compile)
 
-    def encode(self, posed: PosedImages) -> SceneState:
+    def encode(self, posed: PosedImages, transform: SimilarityTransform | None = None) -> SceneState:
         """Writes the context views into fast weights.
 
         posed: images [v, 3, H, W], float in [0, 1] or uint8; cameras [v] in the scene's own frame (OpenCV axes).
             Sides that are no multiple of the patch are cut evenly at both ends, at most patch - 1 pixels in all,
             and the principal point moves along: no pixel is resampled.
+        transform: the scene's frame to that of the fast weights, batch shape [1], where it should not come from
+            these cameras (benchmarks that normalise with the target cameras included).
 
         Returns a state whose `transform` maps the scene's frame to the frame of the fast weights (batch shape
         [1]), computed from these cameras alone with the preset of the model's card, and whose `meta` names the
@@ -109,7 +111,7 @@ class Renderer:
 
         preset = str(self.card.get("normalization", "auto"))
         c2w = cameras.c2w.to(self.device).float()
-        transform = normalize_context(c2w[None], preset)
+        transform = normalize_context(c2w[None], preset) if transform is None else transform.to(self.device)
         normalised = transform.apply_cameras(_batched(cameras.to(self.device)))
         what = f"encode: {views} context views of {height}x{width}"
         group = min(views, self._chunk_of(height * width // self.patch**2))
@@ -163,8 +165,11 @@ class Renderer:
                 progress(len(images))
         return out
 
-    def stream(self, state: SceneState, cameras: Cameras, chunk: int | None = None) -> Iterator[Tensor]:
-        """As `render`, but yields [n, 3, H, W] as soon as a chunk is drawn, so that a long path needs no memory."""
+    def stream(
+        self, state: SceneState, cameras: Cameras, chunk: int | None = None, on_device: bool = False
+    ) -> Iterator[Tensor]:
+        """As `render`, but yields [n, 3, H, W] as soon as a chunk is drawn, so that a long path needs no memory.
+        on_device: leave the pictures on the device, where a benchmark compares them."""
         self._check_state(state)
         height, width = cameras.image_hw
         padded_hw = (-(-height // self.patch) * self.patch, -(-width // self.patch) * self.patch)
@@ -179,7 +184,8 @@ class Renderer:
                 part = state.transform.apply_cameras(part)
             try:
                 with self._inference(f"render: a view of {height}x{width}", "ask for a smaller size"):
-                    images = self.model.decode(state, part)[0, :, :, :height, :width].float().cpu()
+                    images = self.model.decode(state, part)[0, :, :, :height, :width].float()
+                    images = images if on_device else images.cpu()
             except _OutOfMemory:
                 if chunk == 1:
                     raise
