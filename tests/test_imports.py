@@ -31,6 +31,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "nvs_app.cli": OURS,
     "nvs_app.__main__": OURS,
     "nvs_app.web": OURS,
+    "nvs_app.nerfstudio_plugin": OURS,
+    "nvs_app.torchvision_ops": (),
     "nvs_app": (),
 }
 

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Makes everything ready: Debian's packages, .venv and the packages of requirements.txt.
+# Makes everything ready: Debian's packages, .venv, the packages of requirements.txt, and the project itself
+# (editable, so that nerfstudio finds its method).
 #
 #   tools/setup.sh app      what `make app` needs
 #   tools/setup.sh test     the same, and the browser of the tests
 #
 # A second run does nothing and takes well under a second. It starts over by itself after an interrupted
-# run, a changed requirements.txt or another Python. PYTHON=... picks the interpreter; without it, the first
+# run, a changed requirements.txt, another Python or a moved folder. PYTHON=... picks the interpreter; without it, the first
 # that suits of python3, python3.12 and python3.11 is taken.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -101,25 +102,41 @@ command -v "$python" >/dev/null || fail "'$python' not found: $wanted"
 
 # ---- .venv ----------------------------------------------------------------------------------------------
 
-# What the finished environment was made from; written last, so that a run cut short is not taken for done.
+# What the finished environment was made from, and what was installed as the project; written last, so that
+# a run cut short is not taken for done.
 stamp=.venv/.made-from
 state="$(sha256sum requirements.txt | cut -d' ' -f1) $("$python" -c 'import sys; print(sys.version)' | tr '\n' ' ')"
-if [[ -x .venv/bin/python && -f "$stamp" && "$(cat "$stamp")" == "$state" ]]; then
-    exit 0
+project_stamp=.venv/.project-from
+project=none
+[[ ! -f pyproject.toml ]] || project="$(cat pyproject.toml setup.py | sha256sum | cut -d' ' -f1) $PWD"
+holds() { [[ -f "$1" && "$(cat "$1")" == "$2" ]]; }
+record() { printf '%s' "$2" >"$1.new" && mv "$1.new" "$1"; }
+
+made=false
+if [[ -x .venv/bin/python ]] && holds "$stamp" "$state"; then
+    ! holds "$project_stamp" "$project" || exit 0
+else
+    # An environment of another Python, or one broken half-way, is made anew; a sound one is brought up to date.
+    version='import sys; print(sys.version_info[:2])'
+    if [[ "$(.venv/bin/python -c "import pip; $version" 2>/dev/null || true)" != "$("$python" -c "$version")" ]]; then
+        rm -rf .venv
+        echo "setup: creating .venv"
+        "$python" -m venv .venv || fail "could not create .venv with '$python -m venv'"
+    fi
+    rm -f "$stamp" "$project_stamp"
+    echo "setup: installing requirements.txt into .venv (some minutes and about 5 GB of disk the first time)"
+    # Always `python -m pip`: the console scripts' first lines break in a path with spaces.
+    .venv/bin/python -m pip install -q --disable-pip-version-check -r requirements.txt ||
+        fail "pip could not install requirements.txt (see above); run 'make setup' to try again"
+    record "$stamp" "$state"
+    made=true
 fi
 
-# An environment of another Python, or one broken half-way, is made anew; a sound one is brought up to date.
-version='import sys; print(sys.version_info[:2])'
-if [[ "$(.venv/bin/python -c "import pip; $version" 2>/dev/null || true)" != "$("$python" -c "$version")" ]]; then
-    rm -rf .venv
-    echo "setup: creating .venv"
-    "$python" -m venv .venv || fail "could not create .venv with '$python -m venv'"
+if [[ "$project" != none ]]; then
+    $made || echo "setup: installing the project into .venv"
+    # torch has brought setuptools, so that nothing is downloaded.
+    .venv/bin/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation --no-index -e . ||
+        fail "pip could not install the project (see above); run 'make setup' to try again"
 fi
-rm -f "$stamp"
-echo "setup: installing requirements.txt into .venv (some minutes and about 5 GB of disk the first time)"
-# Always `python -m pip`: the console scripts' first lines break in a path with spaces.
-.venv/bin/python -m pip install -q --disable-pip-version-check -r requirements.txt ||
-    fail "pip could not install requirements.txt (see above); run 'make setup' to try again"
-printf '%s' "$state" >"$stamp.new"
-mv "$stamp.new" "$stamp"
+record "$project_stamp" "$project"
 echo "setup: done"

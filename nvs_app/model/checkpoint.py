@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,8 +34,12 @@ Dtype = Literal["float32", "bfloat16", "int8"]
 
 
 def checkpoints_dir() -> Path:
-    """Where checkpoints live: $NVS_CHECKPOINTS, else `checkpoints/` beside the package."""
-    return Path(os.environ.get("NVS_CHECKPOINTS", Path(__file__).resolve().parents[2] / "checkpoints"))
+    """Where checkpoints live: $NVS_CHECKPOINTS, else `checkpoints/` beside the package, else (an installed package)
+    `share/nvs_app/checkpoints` of the Python environment."""
+    if named := os.environ.get("NVS_CHECKPOINTS"):
+        return Path(named)
+    beside = Path(__file__).resolve().parents[2] / "checkpoints"
+    return beside if beside.is_dir() else Path(sys.prefix) / "share" / "nvs_app" / "checkpoints"
 
 
 def list_checkpoints() -> list[str]:

@@ -55,9 +55,8 @@ class SceneState:
         transform = None if self.transform is None else self.transform.to(device)
         return replace(self, fast_weights=weights, transform=transform)
 
-    def save(self, path: Path | str) -> Path:
-        """Write to a `.safetensors` file, to a temporary name first."""
-        path = Path(path)
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors by the names that `save` gives them: float32 copies on the CPU."""
         tensors = {
             f"fast_weights.{i}.{name}": getattr(layer, name).float().cpu().contiguous()
             for i, layer in enumerate(self.fast_weights)
@@ -66,9 +65,30 @@ class SceneState:
         if self.transform is not None:
             for name in ("scale", "rotation", "translation"):
                 tensors[f"transform.{name}"] = getattr(self.transform, name).float().cpu().contiguous()
+        return tensors
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor], meta: dict[str, str]) -> SceneState:
+        """What `tensors` gave. Raises KeyError or ValueError where something is missing."""
+        count = 1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("fast_weights."))
+        layers = [
+            FastWeights(*(tensors[f"fast_weights.{i}.{name}"] for name in FastWeights._fields)) for i in range(count)
+        ]
+        transform = None
+        if "transform.scale" in tensors:
+            transform = SimilarityTransform(
+                scale=tensors["transform.scale"],
+                rotation=tensors["transform.rotation"],
+                translation=tensors["transform.translation"],
+            )
+        return cls(layers, transform, dict(meta))
+
+    def save(self, path: Path | str) -> Path:
+        """Write to a `.safetensors` file, to a temporary name first."""
+        path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        save_file(tensors, temporary, metadata={"format": FORMAT, "meta": json.dumps(self.meta)})
+        save_file(self.tensors(), temporary, metadata={"format": FORMAT, "meta": json.dumps(self.meta)})
         os.replace(temporary, path)
         return path
 
@@ -81,25 +101,11 @@ class SceneState:
         try:
             with safe_open(path, framework="pt", device=str(device)) as file:
                 metadata = file.metadata() or {}
-                names = list(file.keys())
-                tensors = {name: file.get_tensor(name) for name in names}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}
             if metadata.get("format") != FORMAT:
                 raise NVSError(
                     f"{path}: not a scene state (format {metadata.get('format')!r}), expected {FORMAT!r}"
                 )
-            count = 1 + max(int(name.split(".")[1]) for name in names if name.startswith("fast_weights."))
-            layers = [
-                FastWeights(*(tensors[f"fast_weights.{i}.{name}"] for name in FastWeights._fields))
-                for i in range(count)
-            ]
-            transform = None
-            if "transform.scale" in tensors:
-                transform = SimilarityTransform(
-                    scale=tensors["transform.scale"],
-                    rotation=tensors["transform.rotation"],
-                    translation=tensors["transform.translation"],
-                )
-            meta = json.loads(metadata.get("meta", "{}"))
+            return cls.from_tensors(tensors, json.loads(metadata.get("meta", "{}")))
         except (SafetensorError, KeyError, ValueError, IndexError) as error:
             raise NVSError(f"{path}: not a readable scene state ({error}); encode the scene again") from error
-        return cls(layers, transform, meta)

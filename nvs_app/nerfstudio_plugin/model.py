@@ -1,0 +1,163 @@
+"""The network as a nerfstudio model: holds a `SceneState`, and draws whole pictures with `Renderer`.
+
+The network's own weights stay in the checkpoint; a run's `.ckpt` file holds the fast weights of the scene alone, in
+nerfstudio's world frame.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import torch
+from nerfstudio.cameras.cameras import Cameras as NerfstudioCameras
+from nerfstudio.cameras.rays import RayBundle
+from nerfstudio.data.scene_box import OrientedBox
+from nerfstudio.models.base_model import Model, ModelConfig
+from nerfstudio.utils.rich_utils import CONSOLE
+from torch import Tensor
+
+from nvs_app.engine.framing import in_frame
+from nvs_app.engine.metrics import LPIPS, psnr, ssim
+from nvs_app.engine.renderer import Renderer, default_checkpoint
+from nvs_app.errors import NVSError
+from nvs_app.geometry.normalize import SimilarityTransform
+from nvs_app.model.state import SceneState
+from nvs_app.nerfstudio_plugin.cameras import from_nerfstudio
+from nvs_app.scenes.posed import PosedImages
+
+FAR = 50.0  # in nerfstudio's units, where scenes reach to about 1: behind everything that its viewer draws
+
+
+@dataclass
+class LaCTModelConfig(ModelConfig):
+    """Which network."""
+
+    _target: type = field(default_factory=lambda: LaCTModel)
+    enable_collider: bool = False
+    checkpoint: str | None = None
+    """Name in checkpoints/, or a folder; None takes the default one."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """auto is bf16 on a GPU and fp32 on a CPU."""
+
+
+class Outputs(dict):
+    """A picture's outputs. The network knows no depth; where nerfstudio asks for one regardless (its viewer, to put
+    the drawn cameras in front of or behind the picture), everything is far away and covered."""
+
+    def __missing__(self, key: str) -> Tensor:
+        if key not in ("depth", "accumulation"):
+            raise KeyError(key)
+        like = self["rgb"][..., :1]
+        return torch.full_like(like, FAR if key == "depth" else 1.0)
+
+
+class LaCTModel(Model):
+    """See the module. `source` gives the context views the first time that something is to be drawn, unless a state
+    was loaded before."""
+
+    config: LaCTModelConfig
+
+    def populate_modules(self) -> None:
+        """Nothing to optimise."""
+        self.state: SceneState | None = None
+        self.source: Callable[[], tuple[PosedImages, list[str], SimilarityTransform | None]] | None = None
+        self.encode_seconds: float | None = None
+        # In a list, so that neither the network nor LPIPS becomes a part of this module and of its state_dict.
+        self._renderers: list[Renderer] = []
+        self._lpips: list[LPIPS | None] = []
+        self._lock = threading.Lock()
+        self._told_crop = False
+
+    @property
+    def renderer(self) -> Renderer:
+        """The network, loaded when it is first needed, on this model's device."""
+        if not self._renderers or self._renderers[0].device.type != self.device.type:
+            name = self.config.checkpoint or (self.state.meta.get("checkpoint") if self.state else None)
+            renderer = Renderer.from_checkpoint(name or default_checkpoint(), self.device, self.config.precision)
+            self._renderers = [renderer]
+        return self._renderers[0]
+
+    def encoded(self) -> SceneState:
+        """The fast weights of the scene, in nerfstudio's frame; written now if they were not yet.
+
+        Raises:
+            NVSError: nothing was loaded and there are no pictures to read.
+        """
+        with self._lock:  # the viewer draws in a thread of its own
+            if self.state is None:
+                if self.source is None:
+                    raise NVSError("lact: no scene was encoded; run ns-train lact, and give its config.yml")
+                posed, names, frame = self.source()
+                renderer = self.renderer
+                start = time.perf_counter()
+                state = renderer.encode(posed)
+                self.encode_seconds = time.perf_counter() - start
+                state = replace(state, meta={**state.meta, "context_images": "\n".join(names)})
+                self.state = state if frame is None else in_frame(state, frame)
+            if self.state.fast_weights[0].w0.device.type != self.device.type:
+                self.state = self.state.to(self.device)  # once, and not for every picture
+            return self.state
+
+    def get_outputs_for_camera(
+        self, camera: NerfstudioCameras, obb_box: OrientedBox | None = None
+    ) -> dict[str, Tensor]:
+        """The picture of one camera: {"rgb": [h, w, 3] in [0, 1]} on the camera's device."""
+        if obb_box is not None and not self._told_crop:
+            self._told_crop = True
+            CONSOLE.print("[yellow]lact draws whole pictures: the crop box is not used.")
+        state = self.encoded()
+        images = self.renderer.render(state, from_nerfstudio(camera.to("cpu")))
+        return Outputs(rgb=images[0].permute(1, 2, 0).contiguous().to(camera.device))
+
+    def get_outputs(self, ray_bundle: RayBundle | NerfstudioCameras) -> dict[str, Tensor]:
+        """Of a camera as above. Rays have no colour of their own here, only nothing in their way."""
+        if isinstance(ray_bundle, RayBundle):
+            return Outputs(rgb=torch.zeros_like(ray_bundle.origins))
+        return self.get_outputs_for_camera(ray_bundle)
+
+    def get_param_groups(self) -> dict[str, list[torch.nn.Parameter]]:
+        """None."""
+        return {}
+
+    def get_loss_dict(self, outputs: Any, batch: Any, metrics_dict: Any = None) -> dict[str, Tensor]:
+        """A zero that nerfstudio's trainer can differentiate: nothing is optimised."""
+        return {"none": self.device_indicator_param.sum()}
+
+    def get_metrics_dict(self, outputs: Any, batch: Any) -> dict[str, Tensor]:
+        """What encoding took."""
+        return {"encode_seconds": torch.tensor(self.encode_seconds or math.nan)}
+
+    def get_image_metrics_and_images(
+        self, outputs: dict[str, Tensor], batch: dict[str, Tensor]
+    ) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """PSNR and SSIM (LPIPS where $NVS_LPIPS_WEIGHTS is set), as `python -m nvs_app eval` measures them, and the
+        photo beside the picture."""
+        truth = batch["image"].to(outputs["rgb"].device)
+        rendered, photo = (image.permute(2, 0, 1).cpu() for image in (outputs["rgb"], truth))
+        figures = {"psnr": float(psnr(rendered, photo)), "ssim": float(ssim(rendered, photo))}
+        if not self._lpips:
+            self._lpips = [LPIPS.find(os.environ.get("NVS_LPIPS_WEIGHTS"))]
+        if self._lpips[0] is not None:
+            figures["lpips"] = float(self._lpips[0](rendered, photo))
+        return figures, {"img": torch.cat([truth, outputs["rgb"]], dim=1)}
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """For the run's checkpoint: tensors and text only, which torch.load reads without unpickling objects."""
+        if self.state is None:
+            return {}
+        return {"tensors": self.state.tensors(), "meta": dict(self.state.meta)}
+
+    def set_extra_state(self, state: Any) -> None:
+        """Takes over what `get_extra_state` gave. Raises NVSError for anything else."""
+        if not state:
+            return
+        try:
+            self.state = SceneState.from_tensors(state["tensors"], state["meta"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise NVSError(f"the run's checkpoint holds no scene of lact ({error}); train it again") from error
