@@ -1,7 +1,8 @@
-"""Any scene with cameras -> a nerfstudio scene: ``transforms.json`` beside its pictures.
+"""Any scene with cameras -> a nerfstudio scene: ``transforms.json`` beside its pictures; or a COLMAP project.
 
     python -m data_tools convert captures/garden scenes/garden
     python -m data_tools convert chunks/000000.torch scenes --max-views 64     # every scene of the chunk
+    python -m data_tools convert captures/garden colmap/garden --to colmap
 
 The format is recognised by looking (``--format`` overrides); what was found, assumed and left out is printed.
 """
@@ -12,10 +13,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from data_tools.colmap_export import save_colmap
 from data_tools.readers import FORMATS, open_scene, recognise, scene_keys
 from nvs_app.errors import NVSError
 from nvs_app.scenes.scene import Scene
 from nvs_app.scenes.views import spread_views
+
+# What can be written, and the file that says that it is there.
+WRITTEN = {"nerfstudio": "transforms.json", "colmap": "sparse/0/cameras.bin"}
 
 
 @dataclass
@@ -40,6 +45,7 @@ def convert(
     key: str | None = None,
     max_views: int | None = None,
     say: Callable[[str], None] = print,
+    to: str = "nerfstudio",
 ) -> Converted:
     """Convert one scene, or all scenes of a file or folder that holds many.
 
@@ -51,6 +57,7 @@ def convert(
         key: one scene of many.
         max_views: keep at most so many views, evenly spread over positions and directions.
         say: prints one line.
+        to: what is written, "nerfstudio" or "colmap".
 
     Raises:
         NVSError: nothing was recognised, or the one scene cannot be converted.
@@ -67,7 +74,7 @@ def convert(
     if len(keys) < 2:
         if output.exists() and (not output.is_dir() or any(output.iterdir())):
             raise NVSError(f"{output}: exists and is not empty; choose another folder or remove it")
-        done.written.append(_convert_one(open_scene(path, name, key), output, max_views, say))
+        done.written.append(_convert_one(open_scene(path, name, key), output, max_views, say, to))
         return done
     say(f"{len(keys)} scenes, each into its own folder of {output}")
     for each in keys:
@@ -75,11 +82,11 @@ def convert(
         if each.startswith(".") or any(character in each for character in "/\\\0"):
             done.failed[each] = "its key is no plain name"
             continue
-        if (folder / "transforms.json").is_file():
+        if (folder / WRITTEN[to]).is_file():
             done.present.append(folder)
             continue
         try:
-            done.written.append(_convert_one(open_scene(path, name, each), folder, max_views, say))
+            done.written.append(_convert_one(open_scene(path, name, each), folder, max_views, say, to))
         except NVSError as error:
             done.failed[each] = str(error)
             say(f"{each}: skipped: {error}")
@@ -89,14 +96,16 @@ def convert(
     return done
 
 
-def _convert_one(scene: Scene, output: Path, max_views: int | None, say: Callable[[str], None]) -> Path:
+def _convert_one(
+    scene: Scene, output: Path, max_views: int | None, say: Callable[[str], None], to: str
+) -> Path:
     for note in scene.notes:
         say(f"{scene.name}: note: {note}")
     total = len(scene)
     if max_views is not None and total > max_views:
         scene = scene.subset(sorted(spread_views(scene.c2w, max_views)))
     lenses = [lens for lens in scene.lenses if lens is not None]
-    scene.save(output)
+    save_colmap(scene, output) if to == "colmap" else scene.save(output)
     sizes = sorted({(height, width) for height, width in scene.image_hws.tolist()})
     shown = ", ".join(f"{width}x{height}" for height, width in sizes[:3]) + (
         ", ..." if len(sizes) > 3 else ""
