@@ -40,8 +40,10 @@ from nvs_app.engine.renderer import Renderer
 from nvs_app.errors import NVSError
 from nvs_app.geometry import paths
 from nvs_app.geometry.cameras import Cameras, crop_resize_cameras
+from nvs_app.geometry.normalize import SimilarityTransform
 from nvs_app.model.state import SceneState
-from nvs_app.scenes.camera_path import CameraPath, read_camera_path, write_camera_path
+from nvs_app.scenes.camera_path import CameraPath, keyframes_along, read_camera_path, write_camera_path
+from nvs_app.scenes.nerfstudio_frame import read_frame, to_nerfstudio, to_scene
 from nvs_app.scenes.scene import Scene
 from nvs_app.scenes.views import choose_views
 
@@ -99,6 +101,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--state", metavar="FILE", help="encoded scene (.safetensors): used if it exists, else saved")
     parser.add_argument("--save-path", metavar="FILE", help="also write the path as nerfstudio camera path JSON")
+    parser.add_argument(
+        "--path-frame",
+        type=Path,
+        metavar="RUN",
+        help="folder of the nerfstudio run in whose world --path FILE was drawn and --save-path is to be read",
+    )
     parser.add_argument("--overwrite", action="store_true", help="render again what is there")
     add_context_options(parser)
     add_model_options(parser)
@@ -118,7 +126,8 @@ class Job:
 def run(args: argparse.Namespace) -> int:
     """Runs the command; 0, or 2 when a scene failed."""
     jobs = plan(args)
-    fixed = None if args.path in PATHS else path_from_file(args)  # a wrong file costs no work
+    frame = path_frame(args)
+    fixed = None if args.path in PATHS else path_from_file(args, frame)  # a wrong file costs no work
     failed = 0
     renderer: Renderer | None = None
     for job in jobs:
@@ -127,7 +136,7 @@ def run(args: argparse.Namespace) -> int:
                 print(f"{job.name}: {job.out} is there, skipped (--overwrite renders it again)")
                 continue
             renderer = renderer or load_renderer(args)
-            print(render_one(renderer, job, args, fixed))
+            print(render_one(renderer, job, args, fixed, frame))
         except NVSError as error:
             if renderer is None or len(jobs) == 1:
                 raise  # no checkpoint: the other scenes would fail alike
@@ -179,15 +188,22 @@ def finished(job: Job) -> bool:
 
 
 def render_one(
-    renderer: Renderer, job: Job, args: argparse.Namespace, fixed: tuple[Cameras, float] | None
+    renderer: Renderer,
+    job: Job,
+    args: argparse.Namespace,
+    fixed: tuple[Cameras, float] | None,
+    frame: SimilarityTransform | None,
 ) -> str:
-    """Encodes and renders one scene; returns the line to print. `fixed`: the path of a file. Raises NVSError."""
+    """Encodes and renders one scene; returns the line to print. `fixed`: the path of a file. `frame`: of the path
+    that is written. Raises NVSError."""
     scene = None if job.scene is None else read_scene(job.scene, job.out.absolute().parent)
     source = Source(renderer, job, scene, args)
     image_hw = tuple(args.image_hw or trained_image_hw(renderer))
     cameras, fps = fixed or (path_around(args, scene, source.state, image_hw), args.fps or DEFAULT_FPS)
     if job.save_path is not None:
-        write_camera_path(job.save_path, CameraPath(cameras, fps))
+        saved = cameras if frame is None else to_nerfstudio(frame, cameras)
+        editing = keyframes_along(saved, fps)
+        write_camera_path(job.save_path, CameraPath(saved, fps, editing.pop("keyframes"), editing))
     todo = list(range(len(cameras)))
     if not is_film(job.out):
         todo = missing_pictures(job.out, len(cameras), settings(source, cameras, args.path), args.overwrite)
@@ -272,15 +288,24 @@ def choose_context(scene: Scene, args: argparse.Namespace) -> list[int]:
     return choose_views(scene, args.context, args.mode, args.seed, args.context_views, target=None).context
 
 
-def path_from_file(args: argparse.Namespace) -> tuple[Cameras, float]:
-    """The cameras and the speed of a nerfstudio path, at the size that was asked for."""
+def path_frame(args: argparse.Namespace) -> SimilarityTransform | None:
+    """The way from the scene's frame to that of --path-frame; None without the option."""
+    if args.path_frame is None:
+        return None
+    if len(args.scenes) > 1:
+        raise NVSError(f"--path-frame {args.path_frame}: the world of one scene, but {len(args.scenes)} are given")
+    return read_frame(args.path_frame, Path(args.scenes[0]) if args.scenes else None)
+
+
+def path_from_file(args: argparse.Namespace, frame: SimilarityTransform | None) -> tuple[Cameras, float]:
+    """The cameras and the speed of a nerfstudio path, at the size that was asked for, in the scene's frame."""
     file = Path(args.path)
     if not file.is_file():
         raise NVSError(f"--path {args.path}: expected {', '.join(PATHS)} or a camera path file that exists")
     path = read_camera_path(file)
     if args.frames is not None and args.frames != len(path.cameras):
         raise NVSError(f"--frames {args.frames}: {file} has {len(path.cameras)} cameras of its own; leave --frames out")
-    cameras = path.cameras
+    cameras = path.cameras if frame is None else to_scene(frame, path.cameras)
     # As in nerfstudio, the vertical field of view stays whatever the frame's shape.
     fov = vertical_fov(cameras) if args.fov is None else args.fov
     cameras = with_vertical_fov(cameras, fov, None if args.image_hw is None else tuple(args.image_hw))

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from nvs_app.geometry.cameras import Cameras
-from nvs_app.geometry.normalize import SimilarityTransform
 from nvs_app.model.state import SceneState
 
 
@@ -25,25 +23,6 @@ def context_cameras(state: SceneState) -> Cameras | None:
         torch.tensor(values["fxfycxcy"], dtype=torch.float32),
         (int(height), int(width)),
     )
-
-
-def in_frame(state: SceneState, frame: SimilarityTransform) -> SceneState:
-    """The same encoded scene for cameras of another world frame.
-
-    frame: maps the frame that `state` takes cameras in to the new one, batch shape (). The fast weights stay; the
-    cameras that the state remembers are moved too.
-    """
-    frame = frame.to("cpu", torch.float64)
-    whole = state.transform or SimilarityTransform.identity((1,))
-    back = frame.inverse()
-    batched = SimilarityTransform(back.scale[None], back.rotation[None], back.translation[None])
-    transform = whole.to("cpu", torch.float64).compose(batched).to(whole.scale.device, torch.float32)
-    meta = dict(state.meta)
-    cameras = context_cameras(state)
-    if cameras is not None:
-        moved = frame.apply_c2w(cameras.c2w.double()).float()
-        meta["context_cameras"] = json.dumps({**json.loads(meta["context_cameras"]), "c2w": moved.tolist()})
-    return replace(state, transform=transform, meta=meta)
 
 
 def with_vertical_fov(cameras: Cameras, degrees: float | Tensor, image_hw: tuple[int, int] | None = None) -> Cameras:

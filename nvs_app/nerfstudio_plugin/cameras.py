@@ -18,7 +18,7 @@ from nvs_app.geometry.cameras import Cameras, opencv_to_opengl, opengl_to_opencv
 from nvs_app.geometry.normalize import SimilarityTransform
 from nvs_app.scenes.images import image_size
 from nvs_app.scenes.lens import Lens
-from nvs_app.scenes.nerfstudio_frame import is_identity
+from nvs_app.scenes.nerfstudio_frame import to_scene
 from nvs_app.scenes.scene import Scene
 
 
@@ -91,15 +91,15 @@ def scene_of(outputs: DataparserOutputs, frame: SimilarityTransform, name: str, 
         row if lens is None else torch.tensor(lens.pinhole((int(height), int(width))), dtype=torch.float64)
         for lens, row, (height, width) in zip(lenses, intrinsics, sizes.tolist())
     ]
-    c2w = _to_opencv(cameras.camera_to_worlds)
-    if not is_identity(frame):
-        c2w = frame.inverse().apply_c2w(c2w.double()).float()
+    fxfycxcy = torch.stack(pinholes).float()
+    # Sizes differ from view to view; they play no part here.
+    placed = to_scene(frame, Cameras(_to_opencv(cameras.camera_to_worlds), fxfycxcy, (1, 1)))
     return Scene(
         name=name,
         root=paths[0].parent,
         image_paths=paths,
-        c2w=c2w,
-        fxfycxcy=torch.stack(pinholes).float(),
+        c2w=placed.c2w,
+        fxfycxcy=fxfycxcy,
         image_hws=sizes.long(),
         split=[None] * len(paths),
         lenses=tuple(lenses) if any(lenses) else (),

@@ -26,7 +26,7 @@ from torch import Tensor
 from nvs_app.errors import NVSError
 from nvs_app.geometry.normalize import SimilarityTransform
 from nvs_app.nerfstudio_plugin.cameras import scene_of, to_nerfstudio
-from nvs_app.scenes.nerfstudio_frame import frame_of, is_identity
+from nvs_app.scenes.nerfstudio_frame import frame_of
 from nvs_app.scenes.posed import PosedImages
 from nvs_app.scenes.scene import Scene
 from nvs_app.scenes.views import choose_views
@@ -172,10 +172,6 @@ class LaCTDataManager(VanillaDataManager):
         image_hw = max(sizes, key=sizes.count)  # the commonest
         posed = dataset.scene.load(chosen, image_hw, dataset.background)
         return posed, [str(dataset.scene.image_paths[index]) for index in chosen]
-
-    def to_nerfstudio(self) -> SimilarityTransform | None:
-        """:attr:`frame`, or None where nerfstudio's frame is the scene's own."""
-        return None if is_identity(self.frame) else self.frame
 
 
 def check_data(data: Path, is_nerfstudio: bool) -> None:

@@ -1,7 +1,7 @@
 """The network as a nerfstudio model: holds a `SceneState`, and draws whole pictures with `Renderer`.
 
 The network's own weights stay in the checkpoint; a run's `.ckpt` file holds the fast weights of the scene alone, in
-nerfstudio's world frame.
+the scene's own world frame, and the way from that frame to nerfstudio's.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from nerfstudio.models.base_model import Model, ModelConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
-from nvs_app.engine.framing import in_frame
 from nvs_app.engine.metrics import LPIPS, psnr, ssim
 from nvs_app.engine.renderer import Renderer, default_checkpoint
 from nvs_app.errors import NVSError
 from nvs_app.geometry.normalize import SimilarityTransform
 from nvs_app.model.state import SceneState
 from nvs_app.nerfstudio_plugin.cameras import from_nerfstudio
+from nvs_app.scenes.nerfstudio_frame import to_scene
 from nvs_app.scenes.posed import PosedImages
 
 FAR = 50.0  # in nerfstudio's units, where scenes reach to about 1: behind everything that its viewer draws
@@ -66,7 +66,8 @@ class LaCTModel(Model):
     def populate_modules(self) -> None:
         """Nothing to optimise."""
         self.state: SceneState | None = None
-        self.source: Callable[[], tuple[PosedImages, list[str], SimilarityTransform | None]] | None = None
+        self.frame = SimilarityTransform.identity().to(torch.float64)
+        self.source: Callable[[], tuple[PosedImages, list[str], SimilarityTransform]] | None = None
         self.encode_seconds: float | None = None
         # In a list, so that neither the network nor LPIPS becomes a part of this module and of its state_dict.
         self._renderers: list[Renderer] = []
@@ -84,7 +85,7 @@ class LaCTModel(Model):
         return self._renderers[0]
 
     def encoded(self) -> SceneState:
-        """The fast weights of the scene, in nerfstudio's frame; written now if they were not yet.
+        """The fast weights of the scene; written now if they were not yet.
 
         Raises:
             NVSError: nothing was loaded and there are no pictures to read.
@@ -93,13 +94,12 @@ class LaCTModel(Model):
             if self.state is None:
                 if self.source is None:
                     raise NVSError("lact: no scene was encoded; run ns-train lact, and give its config.yml")
-                posed, names, frame = self.source()
+                posed, names, self.frame = self.source()
                 renderer = self.renderer
                 start = time.perf_counter()
                 state = renderer.encode(posed)
                 self.encode_seconds = time.perf_counter() - start
-                state = replace(state, meta={**state.meta, "context_images": "\n".join(names)})
-                self.state = state if frame is None else in_frame(state, frame)
+                self.state = replace(state, meta={**state.meta, "context_images": "\n".join(names)})
             if self.state.fast_weights[0].w0.device.type != self.device.type:
                 self.state = self.state.to(self.device)  # once, and not for every picture
             return self.state
@@ -112,7 +112,7 @@ class LaCTModel(Model):
             self._told_crop = True
             CONSOLE.print("[yellow]lact draws whole pictures: the crop box is not used.")
         state = self.encoded()
-        images = self.renderer.render(state, from_nerfstudio(camera.to("cpu")))
+        images = self.renderer.render(state, to_scene(self.frame, from_nerfstudio(camera.to("cpu"))))
         return Outputs(rgb=images[0].permute(1, 2, 0).contiguous().to(camera.device))
 
     def get_outputs(self, ray_bundle: RayBundle | NerfstudioCameras) -> dict[str, Tensor]:
@@ -151,13 +151,15 @@ class LaCTModel(Model):
         """For the run's checkpoint: tensors and text only, which torch.load reads without unpickling objects."""
         if self.state is None:
             return {}
-        return {"tensors": self.state.tensors(), "meta": dict(self.state.meta)}
+        frame = {"scale": self.frame.scale, "rotation": self.frame.rotation, "translation": self.frame.translation}
+        return {"tensors": self.state.tensors(), "meta": dict(self.state.meta), "frame": frame}
 
     def set_extra_state(self, state: Any) -> None:
         """Takes over what `get_extra_state` gave. Raises NVSError for anything else."""
         if not state:
             return
         try:
+            self.frame = SimilarityTransform(**state["frame"])
             self.state = SceneState.from_tensors(state["tensors"], state["meta"])
         except (KeyError, TypeError, ValueError) as error:
             raise NVSError(f"the run's checkpoint holds no scene of lact ({error}); train it again") from error

@@ -67,7 +67,7 @@ class LaCTPipeline(VanillaPipeline):
         provide_ffmpeg()
         super().__init__(config, device, *args, **kwargs)
         # A scene is encoded when its first picture is drawn, be it by the viewer. A loaded state comes before.
-        self.model.source = lambda: (*self.datamanager.context(), self.datamanager.to_nerfstudio())
+        self.model.source = lambda: (*self.datamanager.context(), self.datamanager.frame)
 
     @property
     def model(self) -> LaCTModel:
@@ -98,7 +98,7 @@ class LaCTPipeline(VanillaPipeline):
         def keep(step: int) -> None:
             assert trainer is not None
             state = self.model.encoded().save(trainer.base_dir / STATE_FILE)
-            write_frame(trainer.base_dir / FRAME_FILE, self.datamanager.frame)
+            write_frame(trainer.base_dir / FRAME_FILE, self.model.frame)
             CONSOLE.print(f"lact: encoded scene in {state}")
 
         return [TrainingCallback(where_to_run=[TrainingCallbackLocation.AFTER_TRAIN], func=keep)]

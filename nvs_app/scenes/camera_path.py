@@ -7,8 +7,7 @@
 The file stores poses with OpenGL axes (+y up, -z forward), 16 numbers row by row, and the vertical field of view
 in degrees; pixels are square and the principal point is the middle of the frame. Here poses are in OpenCV axes.
 The world frame is the scene's own, that of its transforms.json. A path drawn in nerfstudio's viewer lives in the
-frame that its dataparser made: export it with `--orientation-method none --center-method none
---auto-scale-poses False`, and both are one.
+frame that its dataparser made; `nvs_app.scenes.nerfstudio_frame` leads from one to the other.
 """
 
 from __future__ import annotations
@@ -130,6 +129,29 @@ def write_camera_path(path: Path | str, camera_path: CameraPath) -> Path:
     temporary.write_text(json.dumps(data, indent=1), encoding="utf-8")
     os.replace(temporary, path)
     return path
+
+
+def keyframes_along(cameras: Cameras, fps: float, count: int = 16) -> dict[str, Any]:
+    """What lets nerfstudio's viewer edit a path that was not drawn in it ("Load Path"): keyframes, and their times.
+
+    cameras: [n], OpenCV axes. fps: pictures a second. count: keyframes at most, evenly spaced along the path; the
+        viewer's curve through them comes near to the path, the path itself stays as it is.
+
+    Returns entries of the file: `keyframes`, and `default_fov` and `default_transition_sec` for `CameraPath.extra`.
+    """
+    total, height = len(cameras), cameras.image_hw[0]
+    places = sorted({round(place) for place in torch.linspace(0, total - 1, min(count, total)).tolist()})
+    poses = opencv_to_opengl(cameras.c2w.detach().cpu().double())
+    fovs = [math.degrees(2 * math.atan(0.5 * height / cameras.fxfycxcy[place, 1].item())) for place in places]
+    aspect = cameras.image_hw[1] / height
+    return {
+        "keyframes": [
+            {"matrix": poses[place].flatten().tolist(), "fov": fov, "aspect": aspect}
+            for place, fov in zip(places, fovs)
+        ],
+        "default_fov": fovs[0],
+        "default_transition_sec": (total - 1) / max(1, len(places) - 1) / fps,
+    }
 
 
 def parse_pose(values: Any, where: str) -> Float[Tensor, "4 4"]:

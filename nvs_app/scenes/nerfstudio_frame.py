@@ -1,7 +1,7 @@
 """The world frame in which nerfstudio shows a scene, and the way to it from the scene's own.
 
-    to_nerfstudio = read_frame(Path("outputs/chair/nerfacto/2026-01-01_000000"))
-    cameras = to_nerfstudio.inverse().apply_cameras(path_drawn_in_its_viewer)
+    frame = read_frame(Path("outputs/chair/nerfacto/2026-01-01_000000"))
+    cameras = to_scene(frame, read_camera_path("drawn_in_its_viewer.json").cameras)
 
 nerfstudio's dataparsers turn, centre and scale the cameras before anything else sees them. A run keeps what they did
 in `dataparser_transforms.json`: x' = scale * (transform @ x), where x are coordinates of the capture. A scene that
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nvs_app.errors import NVSError
+from nvs_app.geometry.cameras import Cameras
 from nvs_app.geometry.normalize import SimilarityTransform
 
 FRAME_FILE = "scene_frame.json"  # written by our method beside config.yml: from transforms.json's coordinates
@@ -93,6 +95,24 @@ def write_frame(path: Path, frame: SimilarityTransform) -> Path:
     temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     os.replace(temporary, path)
     return path
+
+
+def to_scene(frame: SimilarityTransform, cameras: Cameras) -> Cameras:
+    """Cameras in nerfstudio's frame -> in the scene's own, float32, computed in double precision.
+
+    The one way for `ns-render` and for `python -m nvs_app render`, so that both draw the same pixels.
+    """
+    return cameras if is_identity(frame) else _moved(frame.inverse(), cameras)
+
+
+def to_nerfstudio(frame: SimilarityTransform, cameras: Cameras) -> Cameras:
+    """The inverse of :func:`to_scene`."""
+    return cameras if is_identity(frame) else _moved(frame, cameras)
+
+
+def _moved(transform: SimilarityTransform, cameras: Cameras) -> Cameras:
+    transform = transform.to("cpu", torch.float64)
+    return replace(cameras, c2w=transform.apply_c2w(cameras.c2w.cpu().double()).float())
 
 
 def is_identity(frame: SimilarityTransform) -> bool:
