@@ -38,12 +38,16 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads (default: all cores)")
 
 
-def add_context_options(parser: argparse.ArgumentParser) -> None:
-    """--context, --context-views, --mode, --seed."""
+def add_context_options(parser: argparse.ArgumentParser, several: bool = False) -> None:
+    """--context (a tuple, or None, with `several`), --context-views, --mode, --seed."""
     group = parser.add_argument_group("context views")
-    group.add_argument(
-        "--context", type=positive_int, default=8, metavar="N", help="number of input views (default: 8)"
-    )
+    if several:
+        text = "number of input views (default: 8); several as in 4,8,16 with --benchmark (default: its own)"
+        group.add_argument("--context", type=counts, metavar="N[,N...]", help=text)
+    else:
+        group.add_argument(
+            "--context", type=positive_int, default=8, metavar="N", help="number of input views (default: 8)"
+        )
     group.add_argument(
         "--context-views", type=indices, metavar="I,J,K", help="these input views, counted from 0, instead"
     )
@@ -124,6 +128,11 @@ def stderr_progress() -> Progress:
 def positive_int(text: str) -> int:
     """argparse type: an integer of 1 or more."""
     return _checked(text, int, lambda value: value >= 1, "a whole number of 1 or more")
+
+
+def counts(text: str) -> tuple[int, ...]:
+    """argparse type: `8` or `4,8,16`, ascending."""
+    return tuple(sorted({positive_int(part) for part in text.split(",")}))
 
 
 def positive_float(text: str) -> float:

@@ -1,4 +1,5 @@
-"""`python -m nvs_app eval SCENE ... --checkpoint NAME --context 8 --image-hw 256 256 --json FILE`
+"""`python -m nvs_app eval SCENE ... --checkpoint NAME --context 8 --image-hw 256 256 --json FILE`, and
+`python -m nvs_app eval --benchmark NAME --data DIR --context 4,8,16` (see cli_benchmark).
 
 Measures PSNR and SSIM (LPIPS where its weights are at hand) on the views that were not given to the model. The
 table goes to stdout, progress to stderr. Scenes that cannot be read are named in one line each, the others go on,
@@ -18,6 +19,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from nvs_app.cli_benchmark import add_benchmark_options, check_no_benchmark, run_benchmark
 from nvs_app.cli_common import (
     add_context_options,
     add_model_options,
@@ -41,8 +43,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="measure PSNR and SSIM on held-out views of scenes",
         description="PSNR per picture, averaged over the views of a scene, then over scenes.",
     )
-    parser.add_argument("scenes", nargs="+", metavar="SCENE", help="scene, folder or zip of photos, or video")
-    add_context_options(parser)
+    parser.add_argument("scenes", nargs="*", metavar="SCENE", help="scene, folder or zip of photos, or video")
+    add_context_options(parser, several=True)
     parser.add_argument(
         "--target-views", type=indices, metavar="I,J,K", help="compare these views (default: all that are no input)"
     )
@@ -65,16 +67,20 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--lpips", metavar="PATH", help="LPIPS weights, file or folder (default: $NVS_LPIPS_WEIGHTS, else no LPIPS)"
     )
+    add_benchmark_options(parser)
     add_model_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command; 0, or 2 when a scene failed."""
+    if args.benchmark is not None:
+        return run_benchmark(args)
+    check_no_benchmark(args)
     EvalConfig(image_hw=tuple(args.image_hw or (256, 256)))  # a wrong size is said before the model is loaded
     lpips = LPIPS.find(args.lpips)
     renderer = load_renderer(args)
     config = EvalConfig(
-        num_context=args.context,
+        num_context=(args.context or (8,))[0],
         image_hw=tuple(args.image_hw or trained_image_hw(renderer)),
         mode=args.mode,
         seed=args.seed,

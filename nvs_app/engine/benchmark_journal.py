@@ -1,0 +1,66 @@
+"""What a benchmark run has done so far: a file a scene, written whole or not at all, so that a run can go on.
+
+    journal = Journal(Path("outputs/benchmarks/re10k"), fingerprint)
+    if (done := journal.read("scene")) is None: ...; journal.write("scene", record)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from nvs_app.errors import NVSError
+
+
+def fingerprint(description: Any) -> str:
+    """A short name for everything that decides the figures; a scene done under another one is not used."""
+    text = json.dumps(description, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+class Journal:
+    """Records of scenes in `folder`/scenes. `strange` counts records of other settings that were met."""
+
+    def __init__(self, folder: Path, fingerprint: str) -> None:
+        self.folder, self.fingerprint, self.strange = folder / "scenes", fingerprint, 0
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise NVSError(f"--out {folder}: cannot be written ({error.strerror or error})") from error
+
+    def path(self, name: str) -> Path:
+        """The file of a scene; names that are no file names get a readable one with a hash."""
+        plain = re.sub(r"[^\w.-]", "_", name)[:80].lstrip(".")
+        if plain != name:
+            plain = f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+        return self.folder / f"{plain}.json"
+
+    def read(self, name: str) -> dict[str, Any] | None:
+        """The record of a scene, or None where it is not done, not whole, or done under other settings."""
+        try:
+            record = json.loads(self.path(name).read_text("utf-8"))
+        except (OSError, ValueError):
+            return None
+        if not isinstance(record, dict) or record.get("fingerprint") != self.fingerprint:
+            self.strange += 1
+            return None
+        return record
+
+    def write(self, name: str, record: dict[str, Any]) -> None:
+        """Keeps a record. Raises NVSError where the disk refuses."""
+        path = self.path(name)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            temporary.write_text(json.dumps({"fingerprint": self.fingerprint, **record}, allow_nan=False), "utf-8")
+            os.replace(temporary, path)
+        except OSError as error:
+            raise NVSError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+    def clear(self) -> None:
+        """Forgets every scene (`--restart`)."""
+        for path in self.folder.glob("*.json"):
+            path.unlink(missing_ok=True)

@@ -1,0 +1,198 @@
+"""The figures of one scene at one number of context views, compared on the device; times and pictures apart."""
+
+from __future__ import annotations
+
+import base64
+import io
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from nvs_app.engine.baselines import fit_gsplat, mean_colour
+from nvs_app.engine.benchmark_load import Case, Loaded
+from nvs_app.engine.metrics import LPIPS, psnr, ssim, to_uint8
+from nvs_app.engine.renderer import Renderer
+from nvs_app.geometry.normalize import normalize_context
+from nvs_app.scenes.posed import PosedImages
+
+NORMALIZE_WITH = {
+    "context": "frame and scale from the context cameras alone",
+    "context+target": "frame and scale from context and target cameras, as some releases do: sees the targets' cameras",
+}
+# A fixed number, so that the figures do not depend on how much memory is free at the moment.
+_CUDA_CHUNK_TOKENS = 32768
+_PICTURE_SIDE = 256
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What is measured: `lpips` where its weights are at hand; gsplat_steps 0 leaves that baseline out."""
+
+    rounded: bool = False
+    normalize_with: str = "context"
+    gsplat_steps: int = 0
+    lpips: LPIPS | None = None
+
+    @property
+    def baselines(self) -> tuple[str, ...]:
+        return ("nearest_view", "mean_colour", *(("gsplat",) if self.gsplat_steps else ()))
+
+
+@dataclass
+class Extreme:
+    """The best or worst view so far, small enough to keep: uint8 [h, w, 3] each, on the device."""
+
+    psnr: float
+    row: int
+    pictures: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Clock:
+    """Wall time, after the work that this thread gave to the device (and no other thread's)."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def __call__(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.current_stream(self.device).synchronize()
+        return time.perf_counter()
+
+
+def measure(
+    renderer: Renderer, loaded: Loaded, count: int, measures: Measures, keep_pictures: bool
+) -> tuple[dict[str, Any], dict[str, float], dict[str, Extreme]]:
+    """(figures, seconds, {"worst", "best"} views or nothing) of a scene at `count` context views. Raises NVSError.
+
+    The figures are a function of the scene, the settings and the device; the seconds are not.
+    """
+    clock, case, device = Clock(renderer.device), loaded.cases[count], renderer.device
+    context = PosedImages(loaded.pictures(case.context_rows, device), case.context_cameras)
+    transform = None
+    if measures.normalize_with == "context+target":
+        c2w = torch.cat([case.context_cameras.c2w, case.target_cameras.c2w])[None].float()
+        transform = normalize_context(c2w, str(renderer.card.get("normalization", "auto")))
+    start = clock()
+    state = renderer.encode(context, transform)
+    seconds = {"encode_s": clock() - start, "decode_s": 0.0, "compare_s": 0.0}
+
+    height, width = loaded.image_hw
+    tokens = -(-height // renderer.patch) * -(-width // renderer.patch)
+    chunk = max(1, _CUDA_CHUNK_TOKENS // tokens) if device.type == "cuda" else None
+    fitted = None
+    if measures.gsplat_steps:
+        start = clock()
+        fitted = fit_gsplat(context, case.target_cameras, measures.gsplat_steps)
+        seconds["gsplat_s"] = clock() - start
+    colour = mean_colour(context.images)
+    rows: list[list[float]] = []
+    extremes: dict[str, Extreme] = {}
+    stream = renderer.stream(state, case.target_cameras, chunk, on_device=True)
+    while True:
+        start = clock()
+        rendered = next(stream, None)
+        seconds["decode_s"] += (decoded := clock()) - start
+        if rendered is None:
+            break
+        part = slice(len(rows), len(rows) + len(rendered))
+        truth = loaded.pictures(case.target_rows[part], device)
+        nearest = loaded.pictures(case.nearest_rows[part], device)
+        answers = [rendered.clone(), nearest, colour.expand_as(truth)]
+        answers += [] if fitted is None else [fitted[part]]
+        with torch.inference_mode():
+            figures = _compare(torch.stack(answers), truth, measures)
+        if keep_pictures:
+            _keep_extremes(extremes, len(rows), figures, rendered, truth, nearest)
+        rows += figures
+        seconds["compare_s"] += time.perf_counter() - decoded
+    return _figures(loaded, case, rows, measures, renderer), seconds, extremes
+
+
+def _compare(answers: Tensor, truth: Tensor, measures: Measures) -> list[list[float]]:
+    """Ours and the baselines [k, t, 3, h, w] against the photos [t, ...] -> for each view PSNR of the k answers, SSIM
+    of the k answers and, where measured, LPIPS of ours. One copy to the host."""
+    repeated = truth.expand_as(answers)
+    columns = [*psnr(answers, repeated, rounded=measures.rounded), *ssim(answers, repeated, rounded=measures.rounded)]
+    if measures.lpips is not None:
+        columns.append(torch.cat([measures.lpips(a[None], b[None]) for a, b in zip(answers[0], truth)]))
+    return torch.stack(columns, dim=-1).double().cpu().tolist()
+
+
+def _figures(
+    loaded: Loaded, case: Case, rows: list[list[float]], measures: Measures, renderer: Renderer
+) -> dict[str, Any]:
+    names = ("ours", *measures.baselines)
+    k = len(names)
+    views = []
+    for index, row in zip(case.split.target, rows):
+        view: dict[str, Any] = {"index": index, "file": loaded.files[index]}
+        view |= {"psnr": round(row[0], 5), "ssim": round(row[k], 6)}
+        if measures.lpips is not None:
+            view["lpips"] = round(row[2 * k], 6)
+        view["baselines"] = {
+            name: {"psnr": round(row[n], 5), "ssim": round(row[k + n], 6)} for n, name in enumerate(names) if n
+        }
+        views.append(view)
+    height, width = (side // renderer.patch for side in loaded.image_hw)
+    metrics = [name for name in ("psnr", "ssim", "lpips") if name in views[0]]
+    return {
+        **{name: mean([view[name] for view in views]) for name in metrics},
+        "baselines": {
+            name: {m: mean([view["baselines"][name][m] for view in views]) for m in ("psnr", "ssim")}
+            for name in measures.baselines
+        },
+        "tokens": len(case.split.context) * height * width,
+        "context": list(case.split.context),
+        "target": list(case.split.target),
+        "views": views,
+    }
+
+
+def mean(values: list[float]) -> float:
+    """The mean, rounded as figures are stored; the sum is in the order of the views."""
+    return round(sum(values) / len(values), 6)
+
+
+def _keep_extremes(
+    extremes: dict[str, Extreme], first: int, figures: list[list[float]], rendered: Tensor, truth: Tensor,
+    nearest: Tensor,
+) -> None:  # fmt: skip
+    values = [row[0] for row in figures]
+    for name, pick, better in (("worst", min, float.__lt__), ("best", max, float.__gt__)):
+        row = values.index(pick(values))
+        if name in extremes and not better(values[row], extremes[name].psnr):
+            continue
+        error = (rendered[row].clamp(0, 1) - truth[row]).abs().mean(0, keepdim=True) * 4
+        images = {"render": rendered[row], "photo": truth[row], "nearest": nearest[row]}
+        images["error"] = error.expand(3, -1, -1)
+        small = {key: _small(image) for key, image in images.items()}
+        extremes[name] = Extreme(values[row], first + row, small)
+
+
+def _small(image: Tensor) -> Tensor:
+    height, width = image.shape[-2:]
+    factor = min(1.0, _PICTURE_SIDE / max(height, width))
+    if factor < 1:
+        size = (max(1, round(height * factor)), max(1, round(width * factor)))
+        image = F.interpolate(image[None], size=size, mode="area")[0]
+    return to_uint8(image)
+
+
+def encode_pictures(extreme: Extreme) -> dict[str, str]:
+    """The pictures of a view as data URIs of JPEGs; the error, times 4, in the colours of `inferno`."""
+    uris = {}
+    for name, pixels in extreme.pictures.items():
+        array = np.ascontiguousarray(pixels.cpu().numpy())
+        if name == "error":
+            array = cv2.cvtColor(cv2.applyColorMap(array[:, :, 0], cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
+        stream = io.BytesIO()
+        Image.fromarray(array).save(stream, "JPEG", quality=88, subsampling=0)
+        uris[name] = "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
+    return uris

@@ -1,0 +1,1 @@
+"""Benchmark reports: what a run's JSON holds, its tables, its page, and the comparison of several."""

@@ -1,0 +1,140 @@
+"""Several reports of one benchmark: scenes are paired, and differences come with intervals.
+
+    result = compare({"ours": read_report(a), "theirs": read_report(b)})
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.table import Table
+
+from nvs_app.errors import NVSError
+from nvs_app.report.bootstrap import interval
+from nvs_app.report.tables import console, figure
+
+METRICS = {"psnr": 1, "ssim": 1, "lpips": -1}  # the sign of better
+
+
+def label_reports(reports: list[tuple[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """(file, report) -> label -> report. The label is the checkpoint's name where that tells them apart."""
+    names = [str(report["model"]["checkpoint"]) for _, report in reports]
+    if len(set(names)) < len(names):
+        names = [f"{name} ({file})" for name, (file, _) in zip(names, reports)]
+    if len(set(names)) < len(names):
+        raise NVSError("--compare: the same report twice")
+    return dict(zip(names, (report for _, report in reports)))
+
+
+def compare(reports: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Differences of every report to the first.
+
+    A scene counts where both have it at the same number of context views with the same target views. Intervals come
+    from drawing the paired scenes anew. Raises NVSError where reports are of different benchmarks or no scene pairs.
+    """
+    if len(reports) < 2:
+        raise NVSError("--compare: name two reports or more")
+    base, *others = reports
+    result: dict[str, Any] = {"base": base, "benchmark": reports[base]["benchmark"]["title"], "others": {}}
+    for label in others:
+        a, b = reports[base], reports[label]
+        if a["benchmark"]["name"] != b["benchmark"]["name"]:
+            raise NVSError(
+                f"--compare: {base} is of {a['benchmark']['name']}, {label} of {b['benchmark']['name']}; not comparable"
+            )
+        counts = {count: _pair(a, b, count) for count in a["overall"] if count in b["overall"]}
+        counts = {count: row for count, row in counts.items() if row["scenes"]}
+        if not counts:
+            raise NVSError(f"--compare: {base} and {label} share no scene with the same views")
+        result["others"][label] = {"counts": counts, "unlike": unlike(a, b)}
+    return result
+
+
+def _pair(a: dict[str, Any], b: dict[str, Any], count: str) -> dict[str, Any]:
+    names = [
+        name
+        for name, scene in a["scenes"].items()
+        if count in scene["counts"] and count in b["scenes"].get(name, {"counts": {}})["counts"]
+    ]
+    same = [n for n in names if _targets(a, n, count) == _targets(b, n, count)]
+    row: dict[str, Any] = {
+        "scenes": len(same),
+        "other_targets": len(names) - len(same),
+        "only_in_one": len({n for r in (a, b) for n, s in r["scenes"].items() if count in s["counts"]}) - len(names),
+        "by_scene": {},
+    }
+    for name in same:
+        first, second = a["scenes"][name]["counts"][count], b["scenes"][name]["counts"][count]
+        row["by_scene"][name] = {m: second[m] - first[m] for m in METRICS if m in first and m in second}
+    for metric in METRICS:
+        values = [figures[metric] for figures in row["by_scene"].values() if metric in figures]
+        if values:
+            ends = interval(values)
+            row[metric] = {
+                "mean": sum(values) / len(values),
+                "low": None if ends is None else ends[0],
+                "high": None if ends is None else ends[1],
+                "better": sum(METRICS[metric] * value > 0 for value in values),
+                "verdict": _verdict(ends, METRICS[metric]),
+            }
+    return row
+
+
+def unlike(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
+    """What was set differently, a line each: figures of unlike settings differ for that reason, too."""
+    lines = []
+    for section, keys in (("benchmark", ("image_hw", "seed")), ("measures", ("normalize_with", "rounded")),
+                          ("model", ("precision",))):  # fmt: skip
+        for key in keys:
+            if a[section][key] != b[section][key]:
+                lines.append(f"{key}: {a[section][key]}, {b[section][key]}")
+    for name in sorted({*a["benchmark"]["options"], *b["benchmark"]["options"]}):
+        values = [r["benchmark"]["options"].get(name, {}).get("value") for r in (a, b)]
+        if values[0] != values[1]:
+            lines.append(f"{name}: {values[0]}, {values[1]}")
+    return lines
+
+
+def print_comparison(result: dict[str, Any]) -> None:
+    """A table for each other report."""
+    out = console()
+    for label, other in result["others"].items():
+        table = Table(title=f"{label} minus {result['base']}; 95 % intervals over paired scenes", title_justify="left")
+        for column in ("context", "scenes", "PSNR", "better in", "SSIM", "LPIPS", "verdict on PSNR"):
+            table.add_column(column, justify="right", no_wrap=True)
+        for count, row in other["counts"].items():
+            better = f"{row['psnr']['better']} of {row['scenes']}"
+            cells = [difference(row.get(metric), digits) for metric, digits in (("ssim", 4), ("lpips", 4))]
+            verdict = row["psnr"]["verdict"]
+            table.add_row(count, str(row["scenes"]), difference(row["psnr"], 2), better, *cells, verdict)
+        out.print(table)
+        for line in other["unlike"]:
+            out.print(f"  set differently: {line}", markup=False, highlight=False)
+        for count, row in other["counts"].items():
+            if row["other_targets"] or row["only_in_one"]:
+                out.print(
+                    f"  at {count} views: {row['other_targets']} scenes with other targets and"
+                    f" {row['only_in_one']} that only one report has are left out",
+                    highlight=False,
+                )
+
+
+def difference(values: dict[str, Any] | None, digits: int) -> str:
+    """A signed mean with its interval."""
+    if values is None:
+        return "-"
+    text = f"{values['mean']:+.{digits}f}"
+    if values["low"] is None:
+        return text
+    return f"{text} [{figure(values['low'], digits)}, {figure(values['high'], digits)}]"
+
+
+def _targets(report: dict[str, Any], name: str, count: str) -> list[int]:
+    return report["scenes"][name]["counts"][count]["target"]
+
+
+def _verdict(ends: tuple[float, float] | None, sign: int) -> str:
+    if ends is None:
+        return "one scene: no interval"
+    low, high = sorted(sign * end for end in ends)
+    return "better" if low > 0 else "worse" if high < 0 else "no clear difference"

@@ -1,0 +1,84 @@
+"""Reports on disk: JSON with everything, CSV with a row a view and a row a scene. Written whole or not at all."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from nvs_app.errors import NVSError
+from nvs_app.report.summary import FORMAT
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes under a temporary name, then renames. Raises NVSError."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text, encoding="utf-8", newline="")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise NVSError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def write_json(report: dict[str, Any], path: Path) -> None:
+    """The whole report. Raises NVSError."""
+    write_text(path, json.dumps(report, indent=1, allow_nan=False) + "\n")
+
+
+def read_report(path: Path) -> dict[str, Any]:
+    """A report that `write_json` wrote, also by the name of its folder. Raises NVSError for anything else."""
+    path = path / "report.json" if path.is_dir() else path
+    try:
+        report = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise NVSError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except ValueError as error:
+        raise NVSError(f"{path}: not JSON ({error})") from error
+    if not isinstance(report, dict) or report.get("format") != FORMAT:
+        raise NVSError(f"{path}: not a benchmark's report; `eval --benchmark` writes them")
+    return report
+
+
+def views_csv(report: dict[str, Any]) -> str:
+    """A row a view: scene, context views, tokens, view, file, our figures, the baselines'."""
+    cases = [
+        (name, count, case)
+        for name, scene in report["scenes"].items()
+        for count, case in scene["counts"].items()
+    ]
+    metrics = [m for m in ("psnr", "ssim", "lpips") if any(m in case for _, _, case in cases)]
+    baselines = list(report["measures"]["baselines"])
+    header = ["scene", "context_views", "tokens", "view", "file", *metrics]
+    header += [f"{baseline}_{metric}" for baseline in baselines for metric in ("psnr", "ssim")]
+    rows = [
+        [name, count, case["tokens"], view["index"], view["file"], *(view[metric] for metric in metrics)]
+        + [view["baselines"][baseline][metric] for baseline in baselines for metric in ("psnr", "ssim")]
+        for name, count, case in cases
+        for view in case["views"]
+    ]
+    return _csv(header, rows)
+
+
+def scenes_csv(report: dict[str, Any]) -> str:
+    """A row a scene and number of context views, averaged over its views."""
+    baselines = list(report["measures"]["baselines"])
+    rows, metrics = [], [m for m in ("psnr", "ssim", "lpips") if any(m in o for o in report["overall"].values())]
+    for name, scene in report["scenes"].items():
+        for count, case in scene["counts"].items():
+            figures = [case[metric] for metric in metrics]
+            figures += [case["baselines"][b][metric] for b in baselines for metric in ("psnr", "ssim")]
+            rows.append([name, count, case["tokens"], len(case["views"]), *figures])
+    header = ["scene", "context_views", "tokens", "views", *metrics]
+    return _csv(header + [f"{b}_{metric}" for b in baselines for metric in ("psnr", "ssim")], rows)
+
+
+def _csv(header: list[str], rows: list[list[Any]]) -> str:
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return stream.getvalue()

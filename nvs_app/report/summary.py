@@ -1,0 +1,115 @@
+"""From the records of scenes to a report: averages, intervals, the pictures worth showing, and the seconds apart.
+
+Everything outside `report["timing"]` is a function of the scenes, the model and the settings: two runs, one of them
+interrupted, or on more processes, give the same (`comparable`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nvs_app.report.bootstrap import interval
+
+FORMAT = "nvs_app benchmark 1"
+PICTURES = 6  # of the worst and of the best views
+
+
+def assemble(
+    header: dict[str, Any],
+    records: dict[str, dict[str, Any]],
+    failed: dict[str, dict[str, str]],
+    listed: int,
+    timing: dict[str, Any],
+) -> dict[str, Any]:
+    """The report.
+
+    header: what was measured (see `benchmark_run.describe`). records: scene -> {"result", "timing"}, in order.
+    failed: scene -> {"*" or a number of views: why it is left out}. listed: scenes that the benchmark has.
+    """
+    scenes = {name: record["result"] for name, record in records.items()}
+    pictures = {
+        which: sorted(
+            ({"scene": name, **scene["pictures"][which]} for name, scene in scenes.items() if scene.get("pictures")),
+            key=lambda view: (view["psnr"] if which == "worst" else -view["psnr"], view["scene"]),
+        )[:PICTURES]
+        for which in ("worst", "best")
+    }
+    return {
+        "format": FORMAT,
+        **header,
+        "overall": overall(scenes, header["benchmark"]["contexts"]),
+        "coverage": {"listed": listed, "measured": len(scenes)},
+        "scenes": {name: {k: v for k, v in scene.items() if k != "pictures"} for name, scene in scenes.items()},
+        "failed": dict(sorted(failed.items())),
+        "pictures": pictures,
+        "timing": {
+            **timing,
+            "counts": _seconds(records, header["benchmark"]["contexts"]),
+            "scenes": {name: record["timing"] for name, record in records.items()},
+        },
+    }
+
+
+def overall(scenes: dict[str, dict[str, Any]], contexts: list[int]) -> dict[str, dict[str, Any]]:
+    """Number of context views -> figures over the scenes that have them."""
+    result = {}
+    for count in map(str, contexts):
+        cases = [scene["counts"][count] for scene in scenes.values() if count in scene["counts"]]
+        if not cases:
+            continue
+        metrics = [metric for metric in ("psnr", "ssim", "lpips") if metric in cases[0]]
+        result[count] = {
+            "scenes": len(cases),
+            "views": sum(len(case["views"]) for case in cases),
+            "tokens": round(sum(case["tokens"] for case in cases) / len(cases)),
+            **{metric: _figure([_column(case, metric) for case in cases]) for metric in metrics},
+            "baselines": {
+                name: {
+                    metric: _figure([[v["baselines"][name][metric] for v in case["views"]] for case in cases])
+                    for metric in ("psnr", "ssim")
+                }
+                for name in cases[0]["baselines"]
+            },
+        }
+    return result
+
+
+def comparable(report: dict[str, Any]) -> dict[str, Any]:
+    """The report without what depends on the clock, the number of processes and interruptions."""
+    return {key: value for key, value in report.items() if key != "timing"}
+
+
+def _column(case: dict[str, Any], metric: str) -> list[float]:
+    return [view[metric] for view in case["views"]]
+
+
+def _figure(by_scene: list[list[float]]) -> dict[str, float | None]:
+    """Mean over the views of a scene, then over scenes, with its interval; and pooled, over all views alike."""
+    means = [sum(values) / len(values) for values in by_scene]
+    ends = interval(means)
+    everything = [value for values in by_scene for value in values]
+    return {
+        "mean": round(sum(means) / len(means), 6),
+        "low": None if ends is None else round(ends[0], 6),
+        "high": None if ends is None else round(ends[1], 6),
+        "pooled": round(sum(everything) / len(everything), 6),
+    }
+
+
+def _seconds(records: dict[str, dict[str, Any]], contexts: list[int]) -> dict[str, dict[str, float]]:
+    """Mean seconds of a scene's encoding and of a view's decoding, at each number of context views."""
+    result = {}
+    for count in map(str, contexts):
+        cases = [
+            (record["timing"]["counts"][count], len(record["result"]["counts"][count]["views"]))
+            for record in records.values()
+            if count in record["timing"]["counts"]
+        ]
+        if cases:
+            result[count] = {
+                "encode_s": sum(seconds["encode_s"] for seconds, _ in cases) / len(cases),
+                "decode_s_per_view": sum(s["decode_s"] for s, _ in cases) / sum(views for _, views in cases),
+            }
+            if all("gsplat_s" in seconds for seconds, _ in cases):
+                result[count]["gsplat_s"] = sum(seconds["gsplat_s"] for seconds, _ in cases) / len(cases)
+    return result
