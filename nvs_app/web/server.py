@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from nvs_app.cli_common import add_model_options, load_renderer, positive_int, trained_image_hw
+from nvs_app.cli_common import add_model_options, load_renderer, positive_float, positive_int
 from nvs_app.errors import NVSError
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -18,7 +19,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 def build_parser() -> argparse.ArgumentParser:
     """The options of `python app.py`."""
-    parser = argparse.ArgumentParser(prog="python app.py", description="The web page: pick a scene, orbit around it.")
+    parser = argparse.ArgumentParser(prog="python app.py", description="The web page: drop photos, orbit the scene.")
     parser.add_argument(
         "--scene",
         action="append",
@@ -27,14 +28,36 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="offer this scene too, before the bundled ones (may be given again)",
     )
-    parser.add_argument("--context", type=positive_int, default=8, metavar="N", help="input views (default: 8)")
+    parser.add_argument(
+        "--context", type=positive_int, default=8, metavar="N", help="input views of the examples (default: 8)"
+    )
     add_model_options(parser)
     server = parser.add_argument_group("server")
     server.add_argument("--host", default=LOOPBACK[0], help="address (default: 127.0.0.1, only this machine)")
     server.add_argument("--port", type=positive_int, default=7860, help="port (default: 7860)")
     server.add_argument("--share", action="store_true", help="also open a public address through gradio's servers")
     server.add_argument("--auth", metavar="USER:PASSWORD", help="ask visitors for this name and password")
-    server.add_argument("--root-path", metavar="PATH", help="path prefix behind a reverse proxy")
+    server.add_argument("--root-path", metavar="PATH", help="path prefix (or whole address) behind a reverse proxy")
+    server.add_argument(
+        "--keep", type=Path, metavar="DIR", help="let visitors keep encoded scenes in this folder, also over restarts"
+    )
+    limits = parser.add_argument_group("limits")
+    limits.add_argument(
+        "--visitors", type=positive_int, default=64, metavar="N", help="visits at the same time (default: 64)"
+    )
+    limits.add_argument(
+        "--idle-minutes", type=positive_float, default=30, metavar="M", help="an idle visit ends (default: 30)"
+    )
+    limits.add_argument(
+        "--upload-mb", type=positive_int, default=1024, metavar="MB", help="size of an upload (default: 1024)"
+    )
+    limits.add_argument(
+        "--visit-mb", type=positive_int, default=4096, metavar="MB", help="files of one visit (default: 4096)"
+    )
+    limits.add_argument(
+        "--state-mb", type=positive_int, default=2048, metavar="MB",
+        help="encoded scenes in memory; more go to disk (default: 2048)",
+    )  # fmt: skip
     return parser
 
 
@@ -54,17 +77,51 @@ def serve(args: argparse.Namespace) -> int:
     """Loads the checkpoint, builds the page and serves it; the first scene is encoded meanwhile."""
     if args.auth is not None and not all(args.auth.partition(":")[::2]):
         raise NVSError("--auth: expected USER:PASSWORD")
+    _check_port(args.host, args.port)
     # Before gradio is imported: nothing is sent anywhere.
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-    from nvs_app.web.page import build_page, launch_options
-    from nvs_app.web.studio import Studio, find_examples
-
     renderer = load_renderer(args)
-    studio = Studio(renderer, trained_image_hw(renderer), args.context)
+
+    from nvs_app.web.hub import Hub
+    from nvs_app.web.opening import find_examples
+    from nvs_app.web.sessions import MIB, Limits
+
+    limits = Limits(
+        sessions=args.visitors,
+        idle_seconds=60 * args.idle_minutes,
+        upload_bytes=args.upload_mb * MIB,
+        session_bytes=args.visit_mb * MIB,
+    )
     examples = find_examples(EXAMPLES, args.scene)
-    # Others must not read this machine's folders.
-    local = args.host in LOOPBACK and not args.share
-    page = build_page(studio, examples, allow_paths=local)
+    hub = Hub(renderer, examples, args.context, limits, args.state_mb * MIB, args.keep)
+    try:
+        _serve(hub, args)
+    finally:
+        hub.close()
+    return 0
+
+
+def _check_port(host: str, port: int) -> None:
+    """Says at once what gradio finds out after half a minute."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host.strip("[]"), port))
+        except (OSError, OverflowError) as error:
+            raise NVSError(f"--port {port}: cannot listen there ({error}); choose another --port") from error
+
+
+def _serve(hub, args: argparse.Namespace) -> None:
+    # gradio puts uploads and downloads there; the folder goes with the visits'.
+    os.environ["GRADIO_TEMP_DIR"] = str(hub.root / "gradio")
+    from starlette.middleware import Middleware
+
+    from nvs_app.web.access import VisitorCookie, routes
+    from nvs_app.web.page import build_page, launch_options
+
+    page = build_page(hub)
+    public = args.root_path if args.root_path and "//" in args.root_path else None
     try:
         page.launch(
             server_name=args.host,
@@ -73,15 +130,24 @@ def serve(args: argparse.Namespace) -> int:
             auth=tuple(args.auth.split(":", 1)) if args.auth else None,
             root_path=args.root_path,
             prevent_thread_lock=True,
+            max_file_size=hub.limits.upload_bytes,
+            app_kwargs={"routes": routes(hub, public), "middleware": [Middleware(VisitorCookie)]},
             **launch_options(),
         )
     except OSError as error:
         raise NVSError(f"--port {args.port}: cannot listen there ({error}); choose another --port") from error
     # Not a daemon: a thread that is killed inside a matrix product takes the whole process down with an abort.
-    for path in list(examples.values())[:1]:
-        threading.Thread(target=studio.prepare, args=(path,)).start()
+    threading.Thread(target=_prepare, args=(hub,), name="first example").start()
     print(f"The page is at {page.local_url} (Ctrl-C stops it)", flush=True)
     if page.share_url:
         print(f"and at {page.share_url}", flush=True)
     page.block_thread()
-    return 0
+
+
+def _prepare(hub) -> None:
+    """Encodes the first example before anybody asks; a mistake is told again to whoever opens it."""
+    for name in list(hub.examples)[:1]:
+        try:
+            hub.example(name)
+        except NVSError as error:
+            print(f"error: {error}", file=sys.stderr)

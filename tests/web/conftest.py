@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
+from nvs_app.engine.renderer import Renderer
 from nvs_app.geometry.cameras import look_at
+from nvs_app.model.config import PRESETS
+from nvs_app.model.lact import LaCT
 from nvs_app.scenes.scene import Scene
+from nvs_app.web.hub import Hub
 
 
 @pytest.fixture(scope="session")
@@ -34,3 +39,14 @@ def small_scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [None] * 6,
     )
     return scene.save(folder / "small scene")
+
+
+@pytest.fixture
+def hub(small_scene: Path) -> Iterator[Hub]:
+    """Everything behind the page, with a tiny network and one example."""
+    torch.manual_seed(0)
+    model = LaCT(PRESETS["tiny"])
+    model.card = {"name": "tiny", "hash": "0" * 64, "train_image_hw": [64, 64]}
+    hub = Hub(Renderer(model, "cpu"), {"small scene": small_scene}, num_context=3)
+    yield hub
+    hub.close()

@@ -1,31 +1,25 @@
-"""The page in a real headless browser, and the server's own mistakes."""
+"""The page in a real browser: headless Chromium against the application started as a user starts it."""
 
 from __future__ import annotations
 
 import os
-import re
-import select
-import signal
 import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from serving import CHROMIUM, FLAGS, at_rest, closed, drag, opened, serving, start, wait
 
+from data_tools.readers import open_scene
+from nvs_app.engine.metrics import to_uint8
+from nvs_app.engine.renderer import Renderer
 from nvs_app.model.checkpoint import save_checkpoint
 from nvs_app.model.config import PRESETS
 from nvs_app.model.lact import LaCT
-
-REPO = Path(__file__).resolve().parents[2]
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
+from nvs_app.scenes.views import choose_views
+from nvs_app.web.viewpoint import camera_from_page
 
 
 @pytest.fixture(scope="module")
@@ -33,54 +27,14 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoints")
     torch.manual_seed(0)
     config = PRESETS["tiny"]
-    save_checkpoint(folder / "tiny", LaCT(config).state_dict(), config, {"train_image_hw": [64, 64]})
+    save_checkpoint(folder / "tiny", LaCT(config).state_dict(), config, {"train_image_hw": [64, 64], "name": "tiny"})
     return folder
-
-
-def start(checkpoints: Path, *words: object) -> subprocess.Popen:
-    environment = {
-        **os.environ,
-        "NVS_CHECKPOINTS": str(checkpoints),
-        "OMP_NUM_THREADS": "1",
-        "PYTHONUNBUFFERED": "1",
-        "no_proxy": "*",  # gradio asks its own address whether it is up
-    }
-    return subprocess.Popen(
-        [sys.executable, "app.py", *map(str, words)],
-        cwd=REPO,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
 def address(checkpoints: Path, small_scene: Path) -> Iterator[str]:
-    """The page, served by a child process that offers one small scene first."""
-    server = start(checkpoints, "--scene", small_scene, "--context", 3, "--port", free_port())
-    said, deadline = "", time.monotonic() + 120
-    try:
-        while "The page is at" not in said:
-            assert server.poll() is None and time.monotonic() < deadline, said
-            if select.select([server.stdout], [], [], 1)[0]:
-                said += server.stdout.readline()
-        yield re.search(r"http://\S+", said)[0]
-    finally:
-        server.send_signal(signal.SIGINT)
-        try:
-            rest, _ = server.communicate(timeout=30)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            raise
-    assert "Traceback" not in rest, rest
-    assert server.returncode in (0, 130), rest
+    with serving(checkpoints, "--scene", small_scene, "--context", 3) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -97,111 +51,156 @@ def browser() -> Iterator:
 
 @pytest.fixture
 def page(browser, address: str) -> Iterator:
-    page = browser.new_page(viewport={"width": 1280, "height": 900})
-    outside: list[str] = []
-    errors: list[str] = []
-    page.on("request", lambda r: None if r.url.startswith((address, "data:", "blob:")) else outside.append(r.url))
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.goto(address)
-    page.wait_for_selector("#nvs-comparison img", timeout=60_000)
+    page = opened(browser, address)
     yield page
-    page.close()
-    assert outside == [], "the page asked others for something"
-    assert errors == []
+    closed(page)
 
 
-def picture(page) -> str:
-    return page.get_attribute("#nvs-view img", "src")
-
-
-def caption(page) -> str:
-    return page.inner_text("#nvs-view figcaption")
-
-
-def wait_for(page, what, timeout: float = 30.0):
-    deadline = time.monotonic() + timeout
-    while not what():
-        assert time.monotonic() < deadline, f"waited in vain; the view says {caption(page)!r}"
-        page.wait_for_timeout(50)
+def turned_by(before: dict, after: dict) -> float:
+    """Degrees between two viewing directions."""
+    first, second = (np.array(shown["camera"]["c2w"]).reshape(4, 4)[:3, 2] for shown in (before, after))
+    return float(np.degrees(np.arccos(np.clip(first @ second, -1, 1))))
 
 
 @pytest.mark.browser
-def test_opens_with_a_rendered_scene(page) -> None:
-    width = page.evaluate("document.querySelector('#nvs-view img').naturalWidth")
-    assert width == 128 and "128 × 128 px" in caption(page) and re.search(r"\d+ ms", caption(page))
-    assert page.locator("#nvs-inputs img").count() == 3
-    assert page.locator("#nvs-comparison img").count() == 2
-    assert re.search(r"PSNR\s+\d+\.\d\d dB", page.inner_text("#nvs-comparison"))
-
-
-@pytest.mark.browser
-def test_dragging_a_slider_turns_the_view(page) -> None:
-    before = picture(page)
-    page.click("#nvs-resolution label:has-text('256')")
-    wait_for(page, lambda: "256 × 256 px" in caption(page))
-    slider = page.locator("#nvs-azimuth input[type=range]")
-    box = slider.bounding_box()
-    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    page.mouse.move(x, y)
-    page.mouse.down()
-    for step in range(8):
-        page.mouse.move(x + 8 * step, y)
-        page.wait_for_timeout(60)
-    wait_for(page, lambda: "128 × 128 px" in caption(page))  # smaller while it is held
-    dragged = picture(page)
+def test_opens_orbiting_and_a_drag_shows_what_the_renderer_draws(
+    page, checkpoints: Path, small_scene: Path
+) -> None:
+    assert page.evaluate("nvs.viewer.auto") is True  # it turns gently by itself
+    first = page.evaluate("nvs.viewer.shown.camera.c2w")
+    wait(page, f"JSON.stringify(nvs.viewer.shown.camera.c2w) !== '{first}'")
+    page.evaluate("nvs.viewer.format = 'png'")
+    page.select_option("[data-nvs=side]", "128")
+    drag(page, 1, 0)
+    before = at_rest(page)
+    assert page.evaluate("nvs.viewer.auto") is False  # the hand has taken over
+    drag(page, 120, -60, lift=False)
+    small = page.evaluate("nvs.viewer.shown.header.hw")
     page.mouse.up()
-    wait_for(page, lambda: "256 × 256 px" in caption(page))  # and whole when let go
-    turned = picture(page)
-    assert len({before, dragged, turned}) == 3
-    assert float(slider.input_value()) > 20
-    # The keyboard reaches the sliders too.
-    slider.focus()
-    page.keyboard.press("ArrowLeft")
-    wait_for(page, lambda: picture(page) != turned)
-    page.click("#nvs-reset")
-    wait_for(page, lambda: float(slider.input_value()) == 0)
+    after = at_rest(page)
+    assert 10 < turned_by(before, after) < 80 and not np.array_equal(before["pixels"], after["pixels"])
+    assert small[0] <= 128 and after["header"]["hw"][0] == 128
+    scene = open_scene(small_scene)
+    renderer = Renderer.from_checkpoint(checkpoints / "tiny", "cpu")
+    state = renderer.encode(scene.load(choose_views(scene, 3).context, (64, 64)))
+    drawn = to_uint8(renderer.render(state, camera_from_page(after["camera"], 1024))[0]).numpy()
+    assert drawn.shape == after["pixels"].shape
+    assert np.abs(drawn.astype(int) - after["pixels"].astype(int)).max() <= 1  # rounding with other thread counts
+    assert "ms model" in page.inner_text("[data-nvs=timing]")
 
 
 @pytest.mark.browser
-def test_held_out_view_is_chosen(page) -> None:
-    before = page.inner_text("#nvs-comparison")
-    page.click("#nvs-held-out input")
-    page.locator("#nvs-held-out [role=option], [role=option]").first.click()
-    wait_for(page, lambda: page.inner_text("#nvs-comparison") != before)
+def test_hand_wheel_keys_and_controls_move_the_camera(page) -> None:
+    page.evaluate("nvs.viewer.format = 'png'")
+    drag(page, 1, 0)
+    views = [at_rest(page)]
+
+    def eye(shown: dict) -> np.ndarray:
+        return np.array(shown["camera"]["c2w"]).reshape(4, 4)[:3, 3]
+
+    page.keyboard.down("Shift")
+    drag(page, 80, 0)
+    page.keyboard.up("Shift")
+    views.append(at_rest(page))
+    assert turned_by(*views[-2:]) < 0.1 and np.abs(eye(views[-1]) - eye(views[-2])).max() > 0.1  # shift pans
+    drag(page, 0, 60, button="right")
+    views.append(at_rest(page))
+    assert turned_by(*views[-2:]) < 0.1
+    page.mouse.wheel(0, -300)
+    views.append(at_rest(page))
+    assert turned_by(*views[-2:]) < 0.1 and np.abs(eye(views[-1]) - eye(views[-2])).max() > 0.1
+    box = page.locator("#nvs-stage canvas").bounding_box()
+    page.mouse.dblclick(box["x"] + box["width"] * 0.75, box["y"] + box["height"] / 2)
+    views.append(at_rest(page))
+    assert turned_by(*views[-2:]) > 3 and np.allclose(eye(views[-1]), eye(views[-2]), atol=1e-4)
+    for key in ("w", "ArrowLeft", "e"):
+        page.locator("#nvs-stage canvas").focus()
+        page.keyboard.down(key)
+        page.wait_for_timeout(150)
+        page.keyboard.up(key)
+        views.append(at_rest(page))
+        assert not np.allclose(eye(views[-1]), eye(views[-2]), atol=1e-3), key
+    page.locator("[data-nvs=fov]").fill("80")
+    assert at_rest(page)["camera"]["fov"] == 80
+    page.select_option("[data-nvs=up]", "+x")
+    right = np.array(at_rest(page)["camera"]["c2w"]).reshape(4, 4)[:3, 0]
+    assert abs(right[0]) < 1e-3  # level: the horizon is square to the up axis
+    page.click("[data-nvs=reset]")
+    views.append(at_rest(page))
+    start_at = page.evaluate("nvs.viewer.scene.c2w")
+    assert np.allclose(views[-1]["camera"]["c2w"], start_at, atol=1e-4)
+    assert page.locator("#nvs-stage canvas").get_attribute("aria-label").startswith("Rendered view of")
 
 
 @pytest.mark.browser
-def test_a_wrong_folder_is_one_sentence_and_the_scene_stays(page) -> None:
-    page.fill("#nvs-path-text input, #nvs-path-text textarea", "/absent/scene")
-    page.click("#nvs-open")
-    page.get_by_text("/absent/scene: no such file or folder").first.wait_for(timeout=30_000)
-    assert page.locator("text=Traceback").count() == 0
-    page.wait_for_selector("#nvs-view img")
-    before = picture(page)
-    page.locator("#nvs-elevation input[type=range]").focus()
-    page.keyboard.press("ArrowRight")
-    wait_for(page, lambda: picture(page) != before)  # the next request works
+def test_the_line_comes_back_and_a_reload_goes_on(page) -> None:
+    token = page.evaluate("nvs.token")
+    drag(page, 1, 0)
+    page.evaluate("nvs.line.socket.close()")
+    wait(page, "document.querySelector('#nvs-stage').dataset.line === 'lost'")
+    wait(page, "document.querySelector('#nvs-stage').dataset.line === 'open'")
+    number = page.evaluate("nvs.viewer.shown.id")
+    drag(page, 40, 0)
+    wait(page, f"nvs.viewer.shown.id > {number}")
+    page.reload()
+    wait(page, "window.nvs?.viewer?.shown", 60)
+    assert page.evaluate("nvs.token") == token
 
 
 @pytest.mark.browser
-def test_a_folder_is_opened(page, small_scene: Path, tmp_path: Path) -> None:
-    import shutil
-
-    shutil.copytree(small_scene, tmp_path / "another")
-    page.fill("#nvs-path-text input, #nvs-path-text textarea", str(tmp_path / "another"))
-    page.locator("#nvs-path-text input, #nvs-path-text textarea").press("Enter")
-    page.wait_for_selector("#nvs-view img[alt='Rendered view of another']", timeout=30_000)
-    assert page.locator("#nvs-scenes input:checked").count() == 0
+def test_two_visitors_side_by_side(browser, address: str, page) -> None:
+    other = opened(browser, address)
+    mine, theirs = page.evaluate("nvs.token"), other.evaluate("nvs.token")
+    assert mine != theirs
+    for visitor in (page, other):
+        visitor.evaluate("nvs.viewer.format = 'png'")
+        drag(visitor, 1, 0)
+    still = at_rest(other)
+    drag(page, 100, 0)
+    at_rest(page)
+    assert at_rest(other)["id"] == still["id"]  # nothing of mine arrives there
+    # With my token, another visitor's browser gets nothing: the cookie is not mine.
+    code = other.evaluate(
+        """(token) => new Promise((resolve) => {
+          const line = new WebSocket(`ws://${location.host}/nvs/socket?visit=${token}`);
+          line.onmessage = () => resolve('a message'); line.onclose = (event) => resolve(event.code); })""",
+        mine,
+    )
+    assert code == 4401
+    closed(other)
 
 
 @pytest.mark.browser
-def test_fits_a_phone(browser, address: str) -> None:
-    page = browser.new_page(viewport={"width": 390, "height": 844})
-    page.goto(address)
-    page.wait_for_selector("#nvs-comparison img", timeout=60_000)
+def test_fits_a_phone_and_follows_a_finger(browser, address: str) -> None:
+    page = opened(browser, address, viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    assert page.locator("#nvs-view img").bounding_box()["width"] > 320
-    page.close()
+    box = page.locator("#nvs-stage canvas").bounding_box()
+    assert box["width"] >= 340 and box["y"] + box["height"] < 844
+    touch = page.context.new_cdp_session(page)
+    x, y = box["x"] + 100, box["y"] + 100
+
+    def fingers(kind: str, *points: tuple[float, float]) -> None:
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": a, "y": b} for a, b in points]})
+
+    fingers("touchStart", (x, y))
+    before = page.evaluate("nvs.viewer.camera().c2w")
+    fingers("touchMove", (x + 60, y + 10))
+    fingers("touchEnd")
+    wait(page, f"nvs.viewer.camera().c2w.some((x, i) => Math.abs(x - {before}[i]) > 0.1)")
+    distance = page.evaluate("nvs.viewer.view.distance")
+    fingers("touchStart", (x, y), (x + 60, y))
+    fingers("touchMove", (x - 20, y), (x + 100, y))
+    fingers("touchEnd")
+    assert page.evaluate("nvs.viewer.view.distance") < 0.8 * distance  # a pinch comes closer
+    assert page.evaluate("scrollY") == 0
+    closed(page)
+
+
+@pytest.mark.browser
+def test_motion_is_not_forced_upon_anybody(browser, address: str) -> None:
+    page = opened(browser, address, reduced_motion="reduce")
+    assert page.evaluate("nvs.viewer.auto") is False
+    closed(page)
 
 
 @pytest.mark.parametrize(

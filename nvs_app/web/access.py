@@ -1,0 +1,104 @@
+"""Who a request comes from, and whether it may: the visitor's cookie, gradio's login, the socket's origin.
+
+A browser gets a random cookie that scripts cannot read with its first page. What belongs to a visit opens only for
+the same cookie and the same login. Programs (gradio_client) bring no cookie; for them the secret names alone count.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Callable
+from http.cookies import CookieError, SimpleCookie
+from typing import Any
+
+from starlette.datastructures import MutableHeaders
+from starlette.routing import BaseRoute, WebSocketRoute
+from starlette.websockets import WebSocket
+
+from nvs_app.web.hub import Hub
+from nvs_app.web.wire import REFUSED, Line, same_origin
+
+COOKIE = "nvs-visitor"
+COOKIE_DAYS = 365  # kept scenes are found again by it
+
+
+def owner_of(cookies: Any, user: str | None) -> str:
+    """The owner that sessions are tied to: a digest of the cookie and the login; of neither, a constant."""
+    cookie = cookies.get(COOKIE, "") if cookies else ""
+    return hashlib.sha256(f"{cookie}\0{user or ''}".encode()).hexdigest()
+
+
+def owner_of_request(request: Any) -> str:
+    """The owner behind a `gradio.Request`; a call without one (from a test) is nobody's."""
+    starlette = getattr(request, "request", None)
+    return owner_of(getattr(starlette, "cookies", None), getattr(request, "username", None))
+
+
+class VisitorCookie:
+    """ASGI layer that gives each browser its cookie with the first page it asks for."""
+
+    def __init__(self, app: Callable):
+        self.app = app
+
+    async def __call__(self, scope: dict, receive: Callable, send: Callable) -> None:
+        if scope["type"] != "http" or scope["method"] != "GET" or _has_cookie(scope):
+            await self.app(scope, receive, send)
+            return
+
+        async def send_with_cookie(message: dict) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                if headers.get("content-type", "").startswith("text/html"):
+                    age = COOKIE_DAYS * 24 * 3600
+                    headers.append(
+                        "set-cookie",
+                        f"{COOKIE}={secrets.token_urlsafe(24)}; Path=/; Max-Age={age}; HttpOnly; SameSite=Lax",
+                    )
+            await send(message)
+
+        await self.app(scope, receive, send_with_cookie)
+
+
+def routes(hub: Hub, public: str | None = None) -> list[BaseRoute]:
+    """The routes that the application adds to gradio's: the viewer's socket.
+
+    public: the public address, where --root-path gives a whole one.
+    """
+
+    async def socket(ws: WebSocket) -> None:
+        user, login_wanted = _login(ws)
+        if not same_origin(ws.headers, public):
+            await ws.close(1008, "opened from another site")
+            return
+        if login_wanted and user is None:
+            await ws.close(1008, "not logged in")
+            return
+        session = hub.store.find(ws.query_params.get("visit"), owner_of(ws.cookies, user))
+        # Accepted first: a browser learns the code only of a connection that was open.
+        await ws.accept()
+        if session is None:
+            await ws.close(REFUSED, "This visit has ended. Reload the page to start again.")
+            return
+        await Line(hub, session, ws).run()
+
+    return [WebSocketRoute("/nvs/socket", socket)]
+
+
+def _login(ws: WebSocket) -> tuple[str | None, bool]:
+    """The user that is logged in with gradio, and whether a login is asked for."""
+    app = ws.app
+    token = ws.cookies.get(f"access-token-{app.cookie_id}") or ws.cookies.get(
+        f"access-token-unsecure-{app.cookie_id}"
+    )
+    return app.tokens.get(token), app.get_blocks().auth is not None
+
+
+def _has_cookie(scope: dict) -> bool:
+    for name, value in scope["headers"]:
+        if name == b"cookie":
+            try:
+                return COOKIE in SimpleCookie(value.decode("latin-1"))
+            except CookieError:
+                return False
+    return False

@@ -1,0 +1,175 @@
+"""What all visitors share: the renderers, the encoded states, the row of jobs, the drawing thread, the sessions.
+
+    hub = Hub(renderer, examples, limits)
+    session = hub.store.create("owner")
+    hub.open_example(session, "object chair")
+    picture, timing = hub.draw_frame(session, camera)
+    hub.close()
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+
+from jaxtyping import Float
+from torch import Tensor
+
+from data_tools.readers import open_scene
+from nvs_app.cli_common import trained_image_hw
+from nvs_app.engine.renderer import Renderer
+from nvs_app.errors import NVSError
+from nvs_app.geometry.cameras import Cameras
+from nvs_app.model.state import SceneState
+from nvs_app.scenes.views import ViewSplit, choose_views
+from nvs_app.web.drawer import Drawer
+from nvs_app.web.jobs import JobQueue
+from nvs_app.web.opening import Opened, Report, Shelf, open_scene_for_viewing
+from nvs_app.web.sessions import Limits, Session, SessionStore, temporary_root
+from nvs_app.web.states import StateCache
+
+KEPT_RENDERERS = 2  # the first one always stays
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A drawn view [3, h, w] in [0, 1], and the milliseconds that the model took."""
+
+    image: Float[Tensor, "3 h w"]
+    model_ms: float
+
+
+class Hub:
+    """The one object behind the page, its socket and its API."""
+
+    def __init__(
+        self,
+        renderer: Renderer,
+        examples: dict[str, Path],
+        num_context: int = 8,
+        limits: Limits | None = None,
+        state_bytes: int = 2 << 30,
+        keep: Path | None = None,
+    ):
+        self.root = temporary_root()
+        self.examples = examples
+        self.num_context = num_context
+        self.keep = keep
+        self.states = StateCache(self.root / "states", state_bytes)
+        self.drawer = Drawer()
+        self.jobs = JobQueue("encoder")
+        self.films = JobQueue("films")
+        self.store = SessionStore(self.root / "visits", limits, self._forget)
+        self.shelf = Shelf()
+        self._first = renderer
+        self._renderers: OrderedDict[tuple[str, str], Renderer] = OrderedDict()
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._sweeper = threading.Thread(target=self._sweep, name="sweeper", daemon=True)
+        self._sweeper.start()
+
+    @property
+    def limits(self) -> Limits:
+        return self.store.limits
+
+    def renderer(self, checkpoint: str | None = None, device: str | None = None) -> Renderer:
+        """The renderer of a checkpoint in checkpoints/ on a device; loads it on the first call. Raises NVSError."""
+        first = str(self._first.card.get("name", ""))
+        here = str(self._first.device)
+        name, where = checkpoint or first, device or here
+        if (name, where) == (first, here):
+            return self._first
+        with self._lock:
+            if (name, where) not in self._renderers:
+                # Only by name: a visitor must not open folders of this machine.
+                if "/" in name or "\\" in name or name.startswith("."):
+                    raise NVSError(f"checkpoint: {name!r} is not a name in checkpoints/")
+                self._renderers[(name, where)] = Renderer.from_checkpoint(name, where)
+                while len(self._renderers) >= KEPT_RENDERERS:
+                    if next(iter(self._renderers)) == (name, where):
+                        break
+                    self._renderers.popitem(last=False)
+            self._renderers.move_to_end((name, where))
+            return self._renderers[(name, where)]
+
+    def example(self, name: str, renderer: Renderer | None = None, report: Report | None = None) -> Opened:
+        """An example, encoded on the first call. Raises NVSError."""
+        if name not in self.examples:
+            raise NVSError(f"example {name!r}: there is none of that name, expected one of {', '.join(self.examples)}")
+        path, renderer = self.examples[name], renderer or self._first
+
+        def make() -> Opened:
+            try:
+                scene = open_scene(path)
+            except OSError as error:
+                raise NVSError(f"{name}: cannot be read ({error.strerror or error})") from error
+            count = min(self.num_context, len(scene) - 1)  # one view at least is held out
+            split = choose_views(scene, count) if count else ViewSplit([0], [])
+            return open_scene_for_viewing(scene, split, renderer, self.states, None, report, origin=f"example:{name}")
+
+        return self.shelf.get(self._example_key(name, renderer), make)
+
+    def has_example(self, name: str) -> bool:
+        """Whether an example is encoded already, by the first renderer."""
+        return self.shelf.has(self._example_key(name, self._first))
+
+    @staticmethod
+    def _example_key(name: str, renderer: Renderer) -> tuple[str, str, str]:
+        return (name, str(renderer.card.get("hash", "")), str(renderer.device))
+
+    def state(self, opened: Opened) -> SceneState:
+        """The encoded state of a scene."""
+        return self.states.get(opened.state_key)
+
+    def show(self, session: Session, opened: Opened) -> None:
+        """Makes a scene the one that a visitor looks at; the one before is forgotten. A visit that has ended
+        meanwhile keeps nothing."""
+        before = session.scene
+        if session.ended:
+            self._drop(opened)
+            return
+        session.show(opened)
+        if before is not None and before.state_key != opened.state_key:
+            self._drop(before)
+
+    def frame(self, opened: Opened, camera: Cameras) -> Frame:
+        """Draws one camera now, in the calling thread: for `drawer.submit`, which keeps the turns."""
+        state = self.state(opened)
+        start = time.perf_counter()
+        image = opened.renderer.render(state, camera[:1])[0]
+        return Frame(image, 1e3 * (time.perf_counter() - start))
+
+    def require_scene(self, session: Session) -> Opened:
+        """The scene that a visitor looks at. Raises NVSError when there is none yet."""
+        opened = session.scene
+        if opened is None:
+            raise NVSError("There is no scene yet: open an example or encode your photos first.")
+        return opened
+
+    def trained_hw(self) -> tuple[int, int]:
+        """The picture size that the first renderer's checkpoint was trained at."""
+        return trained_image_hw(self._first)
+
+    def close(self) -> None:
+        """Ends visits and threads and removes all temporary files."""
+        self._stop.set()
+        self.store.close()
+        for part in (self.jobs, self.films, self.drawer):
+            part.close()
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    def _drop(self, opened: Opened) -> None:
+        if not self.shelf.keeps(opened.state_key):
+            self.states.drop(opened.state_key)
+
+    def _forget(self, session: Session) -> None:
+        if session.scene is not None:
+            self._drop(session.scene)
+
+    def _sweep(self) -> None:
+        while not self._stop.wait(min(10.0, self.limits.away_seconds / 4)):
+            self.store.sweep()

@@ -1,0 +1,267 @@
+"""Visitors: each has a session with a secret name, a folder of its own, and limits; it ends with the visit.
+
+    store = SessionStore(root, Limits())
+    session = store.create(owner)              # owner: what the visitor's cookie and login say
+    store.find(session.token, owner)           # None for anybody else, whatever he knows
+
+A session is reached only with its token (192 random bits) by the owner it was made for. Files, scenes and states hang
+on the session and go with it.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nvs_app.errors import NVSError
+
+MIB = 1 << 20
+ENDED_IDLE = "This visit has ended because nothing happened for {minutes:.0f} minutes. Reload the page to start again."
+ENDED_FULL = "This visit has ended because others were waiting for a place. Reload the page to start again."
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What visitors may use.
+
+    Attributes:
+        sessions: visitors at the same time.
+        idle_seconds: a visit in which nothing was asked for so long ends.
+        away_seconds: a visit whose page is closed ends after so long; a reload in time finds it again.
+        upload_files, upload_bytes: of one upload. upload_pixels: of one picture.
+        session_bytes: all files of a session; uploads and exports beyond are refused.
+        context_views: most views that may be read at once.
+        frame_side: longest side of a frame for the viewer, pixels.
+        film_frames, film_side: of an exported film.
+    """
+
+    sessions: int = 64
+    idle_seconds: float | int = 30 * 60
+    away_seconds: float | int = 3 * 60
+    upload_files: int = 1000
+    upload_bytes: int = 1024 * MIB
+    upload_pixels: int = 100_000_000
+    session_bytes: int = 4096 * MIB
+    context_views: int = 512
+    frame_side: int = 1024
+    film_frames: int = 1800
+    film_side: int = 1024
+
+
+@dataclass
+class Session:
+    """One visit. `scene` is what the viewer shows (an `opening.Opened`); `revision` grows with each new one."""
+
+    token: str
+    owner: str
+    folder: Path
+    limits: Limits
+    created: float = field(default_factory=time.monotonic)
+    active: float = field(default_factory=time.monotonic)
+    away_since: float | None = field(default_factory=time.monotonic)
+    scene: Any = None
+    revision: int = 0
+    job: Any = None
+    film: Any = None
+    uploads: list[Path] = field(default_factory=list)
+    memory: dict[str, Any] = field(default_factory=dict)
+    ended: str | None = None
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    _listeners: list[Callable[[dict], None]] = field(default_factory=list)
+
+    def touch(self) -> None:
+        """The visitor did something."""
+        self.active = time.monotonic()
+
+    def listen(self, listener: Callable[[dict], None]) -> Callable[[], None]:
+        """Messages to the page go to the newest listener, until the returned function is called; the one before
+        learns that another page took over."""
+        with self.lock:
+            before = list(self._listeners)
+            self._listeners = [listener]
+            self.away_since = None
+        for old in before:
+            old({"type": "ended", "message": "This visit goes on in another tab."})
+
+        def leave() -> None:
+            with self.lock:
+                if listener in self._listeners:
+                    self._listeners.remove(listener)
+                if not self._listeners:
+                    self.away_since = time.monotonic()
+
+        return leave
+
+    def tell(self, message: dict) -> None:
+        """Sends a message to the page, if one is open."""
+        with self.lock:
+            listeners = list(self._listeners)
+        for listener in listeners:
+            listener(message)
+
+    def show(self, scene: Any) -> None:
+        """Makes `scene` the one that is looked at."""
+        with self.lock:
+            self.scene = scene
+            self.revision += 1
+            self.memory.clear()
+            message = self.scene_message()
+        if message:
+            self.tell(message)
+
+    def scene_message(self) -> dict | None:
+        """What the viewer must know of the scene, or None without one."""
+        with self.lock:
+            if self.scene is None:
+                return None
+            return {"type": "scene", "revision": self.revision, **self.scene.for_viewer()}
+
+    def room(self, what: str, wanted: int = 0) -> None:
+        """Raises NVSError when the session's files and `wanted` more bytes exceed the limit."""
+        used = folder_bytes(self.folder)
+        if used + wanted > self.limits.session_bytes:
+            raise NVSError(
+                f"{what}: this visit may keep {self.limits.session_bytes // MIB} MB of files and has "
+                f"{used // MIB} MB; use fewer or smaller files, or reload the page to start afresh"
+            )
+
+    def new_folder(self, name: str) -> Path:
+        """A new empty folder inside the session's."""
+        folder = self.folder / f"{name}-{secrets.token_hex(4)}"
+        folder.mkdir(parents=True)
+        return folder
+
+
+class SessionStore:
+    """All visits. `on_end` is called with each session that ends, before its folder is removed."""
+
+    def __init__(self, root: Path, limits: Limits | None = None, on_end: Callable[[Session], None] | None = None):
+        self.root = root
+        self.limits = limits or Limits()
+        self.on_end = on_end
+        self._sessions: dict[str, Session] = {}
+        self._pages: dict[tuple[str, str], str] = {}  # (owner, gradio's own name of the page) -> token
+        self._lock = threading.RLock()
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def create(self, owner: str) -> Session:
+        """A new visit. When all places are taken, the visit that is away for longest gives way.
+
+        Raises NVSError when everybody is there."""
+        self.sweep()
+        with self._lock:
+            if len(self._sessions) >= self.limits.sessions:
+                away = [s for s in self._sessions.values() if s.away_since is not None]
+                if not away:
+                    raise NVSError(
+                        f"All {self.limits.sessions} places are taken just now; try again in some minutes."
+                    )
+                self.end(min(away, key=lambda s: s.away_since or 0.0), ENDED_FULL)
+            token = secrets.token_urlsafe(24)
+            # Not the token: a path may be read in a message, and must not open the session.
+            folder = self.root / secrets.token_hex(16)
+            folder.mkdir(parents=True, mode=0o700)
+            session = Session(token, owner, folder, self.limits)
+            self._sessions[token] = session
+            return session
+
+    def find(self, token: str | None, owner: str) -> Session | None:
+        """The session of this token, if it is this owner's."""
+        with self._lock:
+            session = self._sessions.get(token or "")
+        if session is None or not secrets.compare_digest(session.owner.encode(), owner.encode()):
+            return None
+        return session
+
+    def of_page(self, page: str, owner: str) -> Session:
+        """The session of a page or API client that gradio calls `page`; made when there is none."""
+        with self._lock:
+            session = self.find(self._pages.get((owner, page)), owner)
+            if session is None:
+                session = self.create(owner)
+                self._pages[(owner, page)] = session.token
+        session.touch()
+        return session
+
+    def bind(self, page: str, session: Session) -> None:
+        """From now on `page` is this session (its page was reloaded)."""
+        with self._lock:
+            self._pages[(session.owner, page)] = session.token
+
+    def sweep(self) -> None:
+        """Ends visits that are idle or away for too long."""
+        now = time.monotonic()
+        with self._lock:
+            for session in list(self._sessions.values()):
+                if session.job is not None and not session.job.done:
+                    continue
+                idle = now - session.active > self.limits.idle_seconds
+                away = session.away_since is not None and now - session.away_since > self.limits.away_seconds
+                if away and now - session.active > self.limits.away_seconds or idle:
+                    self.end(session, ENDED_IDLE.format(minutes=self.limits.idle_seconds / 60))
+
+    def end(self, session: Session, why: str) -> None:
+        """Ends a visit: the page is told, its work cancelled, its files removed."""
+        with self._lock:
+            if self._sessions.pop(session.token, None) is None:
+                return
+            self._pages = {page: token for page, token in self._pages.items() if token != session.token}
+        session.ended = why
+        session.tell({"type": "ended", "message": why})
+        for work in (session.job, session.film):
+            if work is not None:
+                work.cancel()
+        if self.on_end is not None:
+            self.on_end(session)
+        session.scene = None
+        session.memory.clear()
+        shutil.rmtree(session.folder, ignore_errors=True)
+
+    def close(self) -> None:
+        """Ends all visits."""
+        with self._lock:
+            for session in list(self._sessions.values()):
+                self.end(session, "The server has been stopped.")
+
+
+def folder_bytes(folder: Path) -> int:
+    """Size of all files below a folder."""
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += os.lstat(os.path.join(parent, name)).st_size
+            except FileNotFoundError:  # removed meanwhile
+                continue
+    return total
+
+
+def temporary_root() -> Path:
+    """A new folder for the files of visits, named after this process; those of processes that are gone, and left
+    theirs behind, are removed."""
+    parent = Path(tempfile.gettempdir())
+    for folder in parent.glob("nvs-web-*-*"):
+        number = folder.name.split("-")[2]
+        if number.isdigit() and not _alive(int(number)) and folder.is_dir() and folder.stat().st_uid == os.getuid():
+            shutil.rmtree(folder, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"nvs-web-{os.getpid()}-"))
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

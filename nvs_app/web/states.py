@@ -1,0 +1,75 @@
+"""Encoded scenes in memory up to a number of bytes; the one unused for longest goes to disk and comes back when asked.
+
+    cache = StateCache(folder, max_bytes=2 << 30)
+    cache.put("key", state)
+    state = cache.get("key")
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections import OrderedDict
+from pathlib import Path
+
+import torch
+
+from nvs_app.errors import NVSError
+from nvs_app.model.state import SceneState
+
+
+def state_bytes(state: SceneState) -> int:
+    """Bytes of the fast weights."""
+    return sum(w.numel() * w.element_size() for layer in state.fast_weights for w in layer)
+
+
+class StateCache:
+    """Scene states by name. `folder` holds those that do not fit in `max_bytes`."""
+
+    def __init__(self, folder: Path, max_bytes: int = 2 << 30):
+        self.folder = folder
+        self.max_bytes = max_bytes
+        self._lock = threading.RLock()
+        self._states: OrderedDict[str, SceneState] = OrderedDict()
+        self._spilled: dict[str, tuple[Path, torch.device]] = {}
+
+    def put(self, key: str, state: SceneState) -> None:
+        """Keeps a state under a name; an older one of that name is forgotten."""
+        with self._lock:
+            self.drop(key)
+            self._states[key] = state
+            self._make_room()
+
+    def get(self, key: str) -> SceneState:
+        """The state. Raises NVSError when it was dropped (its visit has ended)."""
+        with self._lock:
+            if key in self._states:
+                self._states.move_to_end(key)
+                return self._states[key]
+            if key not in self._spilled:
+                raise NVSError("The encoded scene is gone; encode it again.")
+            path, device = self._spilled.pop(key)
+            state = SceneState.load(path, device)
+            path.unlink()
+            self._states[key] = state
+            self._make_room()
+            return state
+
+    def drop(self, key: str) -> None:
+        """Forgets a state; nothing happens when it is not there."""
+        with self._lock:
+            self._states.pop(key, None)
+            if key in self._spilled:
+                self._spilled.pop(key)[0].unlink(missing_ok=True)
+
+    def bytes_held(self) -> int:
+        """Bytes of the states in memory."""
+        with self._lock:
+            return sum(state_bytes(state) for state in self._states.values())
+
+    def _make_room(self) -> None:
+        # The newest stays, also where it alone exceeds the limit: it is being looked at.
+        while len(self._states) > 1 and self.bytes_held() > self.max_bytes:
+            key, state = self._states.popitem(last=False)
+            device = state.fast_weights[0].w0.device
+            self._spilled[key] = (state.save(self.folder / f"{secrets.token_hex(8)}.safetensors"), device)

@@ -1,0 +1,255 @@
+// The orbit viewer: a camera that follows the hand, and a line to the server that draws what it sees.
+//
+//   nvs.connect(token)          opens the line; the server sends the scene, the viewer asks for frames
+//   nvs.viewer.jump(view)       {c2w: 16 numbers row by row, fov: degrees}: look from there
+//   nvs.viewer.camera()         the same, of now
+//   nvs.viewer.play(views, fps, loop)
+//
+// Cameras have OpenCV axes (x right, y down, z forward) in the scene's own frame; fov is vertical, in degrees.
+// While the camera moves, small frames follow it; at rest it is drawn again, sharper.
+(() => {
+  "use strict";
+  const add = (a, b, s = 1) => [a[0] + s * b[0], a[1] + s * b[1], a[2] + s * b[2]];
+  const times = (a, s) => [a[0] * s, a[1] * s, a[2] * s];
+  const dot = (a, b) => a[0] * b[0] + a[1] * b[1] + a[2] * b[2];
+  const cross = (a, b) => [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]];
+  const size = (a) => Math.sqrt(dot(a, a));
+  const unit = (a) => times(a, 1 / Math.max(size(a), 1e-12));
+  const clamp = (x, low, high) => Math.min(Math.max(x, low), high);
+  // Rodrigues: v turned about the unit vector k.
+  const turned = (v, k, angle) => {
+    const c = Math.cos(angle), s = Math.sin(angle);
+    return add(add(times(v, c), cross(k, v), s), k, dot(k, v) * (1 - c));
+  };
+  const rad = Math.PI / 180;
+  const FOV = [5, 120], SIDES = [96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 1024];
+  const DRAG_MS = 120; // a frame while the hand moves should not take longer; below 96 pixels the network draws blocks
+  const AUTO_SPEED = 14, AUTO_SECONDS = 90; // degrees a second; then it rests, whoever still looks can turn it on again
+
+  // A camera as axes and eye; distance is how far ahead the point lies about which dragging turns.
+  class Camera {
+    constructor(view, focus, up) {
+      const m = view.c2w;
+      this.right = unit([m[0], m[4], m[8]]);
+      this.forward = unit([m[2], m[6], m[10]]);
+      this.down = cross(this.forward, this.right);
+      this.right = cross(this.down, this.forward);
+      this.eye = [m[3], m[7], m[11]];
+      this.fov = clamp(view.fov, ...FOV);
+      this.up = up;
+      const ahead = dot(add(focus, this.eye, -1), this.forward);
+      this.distance = ahead > 0 ? ahead : size(add(focus, this.eye, -1)) || 1;
+    }
+    c2w() {
+      const { right: r, down: d, forward: f, eye: e } = this;
+      return [r[0], d[0], f[0], e[0], r[1], d[1], f[1], e[1], r[2], d[2], f[2], e[2], 0, 0, 0, 1];
+    }
+    target() { return add(this.eye, this.forward, this.distance); }
+    turn(axis, angle) { for (const name of ["right", "down", "forward"]) this[name] = unit(turned(this[name], axis, angle)); }
+    orbit(yaw, pitch) {
+      const target = this.target();
+      this.turn(this.up, yaw);
+      // Not over the pole, where left and right would change places.
+      const height = Math.asin(clamp(dot(this.forward, this.up), -1, 1));
+      const wanted = clamp(height + pitch, Math.min(height, -85 * rad), Math.max(height, 85 * rad));
+      this.turn(this.right, this.tilt() * (wanted - height));
+      this.eye = add(target, this.forward, -this.distance);
+    }
+    // Which way a turn about `right` raises the view: upright or upside down.
+    tilt() { return dot(this.down, this.up) <= 0 ? 1 : -1; }
+    pan(x, y) {
+      this.eye = add(add(this.eye, this.right, x * this.distance), this.down, y * this.distance);
+    }
+    dolly(factor) {
+      const target = this.target();
+      this.distance = clamp(this.distance * factor, 1e-4, 1e6);
+      this.eye = add(target, this.forward, -this.distance);
+    }
+    fly(x, y, z, step) {
+      this.eye = add(add(add(this.eye, this.right, x * step), this.up, y * step), this.forward, z * step);
+    }
+    // Level: the horizon is horizontal again, looking the same way.
+    level(up) {
+      this.up = unit(up);
+      let right = cross(this.forward, this.up);
+      if (size(right) < 1e-3) right = this.right;
+      this.right = unit(right);
+      this.down = cross(this.forward, this.right);
+    }
+    copy() { return Object.assign(Object.create(Camera.prototype), structuredClone({ ...this })); }
+  }
+
+  class Viewer {
+    constructor(stage, line) {
+      this.stage = stage; this.line = line;
+      this.canvas = stage.querySelector("canvas");
+      this.paper = this.canvas.getContext("2d", { alpha: false });
+      this.scene = null; this.view = null; this.bitmap = null;
+      this.number = 0; this.sent = new Map(); this.shown = null;
+      this.restSide = 256; this.format = "jpeg"; this.perPixel = 0; this.times = [];
+      this.dirty = false; this.moved = 0; this.ladder = []; this.playing = null; this.auto = false; this.autoStart = 0;
+      this.calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+      this.touched = false; this.last = 0;
+      new ResizeObserver(() => this.resize()).observe(this.canvas);
+      requestAnimationFrame((now) => this.tick(now));
+    }
+
+    // -- the scene and the camera
+    open(message) {
+      const first = !this.scene || this.scene.name !== message.name || this.fresh;
+      const kept = !first && this.view;
+      this.scene = message; this.bitmap = first ? null : this.bitmap;
+      this.sent.clear(); this.stop();
+      if (!kept) this.reset(false);
+      this.moved = 0; this.dirty = true;
+      this.setAuto(!this.calm && !this.touched);
+      this.emit("scene", message);
+    }
+    reset(byHand = true) {
+      if (!this.scene) return;
+      const { focus, up } = this.scene;
+      this.view = new Camera(this.scene, focus, unit(up));
+      if (byHand) this.hand();
+      this.move(); this.emit("fov", this.view.fov); this.emit("up", "scene");
+    }
+    // Somebody took hold of the camera: nothing turns or plays by itself any more.
+    hand() { this.touched = true; this.setAuto(false); this.stop(); }
+    move() { this.dirty = true; this.moved = performance.now(); this.ladder = []; }
+    camera() { return this.view && { c2w: this.view.c2w(), fov: this.view.fov }; }
+    jump(view, byHand = true) {
+      if (!this.scene) return;
+      if (byHand) this.hand();
+      const up = this.view ? this.view.up : unit(this.scene.up);
+      this.view = new Camera(view, this.scene.focus, up);
+      this.move(); this.emit("fov", this.view.fov);
+    }
+    setFov(degrees) { if (!this.view) return; this.hand(); this.view.fov = clamp(degrees, ...FOV); this.move(); }
+    setUp(name) {
+      if (!this.view) return;
+      const axis = { x: [1, 0, 0], y: [0, 1, 0], z: [0, 0, 1] }[name.slice(-1)];
+      this.hand(); this.view.level(name === "scene" ? this.scene.up : times(axis, name[0] === "-" ? -1 : 1)); this.move();
+    }
+    setRest(side) { this.restSide = side; this.move(); }
+    recentre(x, y) { // the point under the pointer, as far away as the present one, comes to the middle
+      const { view } = this, half = Math.tan(view.fov * rad / 2), aspect = this.canvas.clientWidth / this.canvas.clientHeight;
+      const ray = unit(add(add(view.forward, view.right, (2 * x - 1) * half * aspect), view.down, (2 * y - 1) * half));
+      const target = add(view.eye, ray, view.distance);
+      view.forward = unit(add(target, view.eye, -1));
+      view.level(view.up); this.hand(); this.move();
+    }
+    setAuto(on) {
+      if (this.auto === on) return;
+      this.auto = on; this.autoStart = performance.now(); this.emit("auto", on);
+      if (!on) this.move();
+    }
+    play(views, fps, loop) {
+      this.hand();
+      this.playing = { views, fps, loop, start: performance.now() };
+      this.emit("play", true);
+    }
+    stop() { if (!this.playing) return; this.playing = null; this.move(); this.emit("play", false); }
+    emit(name, detail) { this.stage.dispatchEvent(new CustomEvent(`nvs-${name}`, { detail, bubbles: true })); }
+
+    // -- frames: asked for as the camera moves, at most three on their way; the server draws the newest
+    sides(side) {
+      const aspect = clamp(this.canvas.clientWidth / Math.max(1, this.canvas.clientHeight), 0.4, 2.5);
+      const even = (x) => Math.max(16, Math.round(x / 8) * 8);
+      return aspect >= 1 ? [side, Math.min(1024, even(side * aspect))] : [Math.min(1024, even(side / aspect)), side];
+    }
+    expected(side) { const [h, w] = this.sides(side); return this.perPixel * h * w; }
+    dragSide() {
+      if (!this.perPixel) return Math.min(96, this.restSide);
+      const fitting = SIDES.filter((side) => side <= this.restSide && this.expected(side) <= DRAG_MS);
+      return fitting.length ? fitting[fitting.length - 1] : Math.min(SIDES[0], this.restSide);
+    }
+    restLadder() {
+      const drag = this.dragSide(), steps = [this.restSide];
+      const middle = SIDES.filter((side) => side <= this.restSide * 0.7).pop();
+      if (this.expected(this.restSide) > 350 && middle > drag * 1.3) steps.unshift(middle);
+      return steps;
+    }
+    ask(side, quality) {
+      const hw = this.sides(side), id = ++this.number, view = this.camera();
+      const own = this.auto || (this.playing && !this.touched);
+      const message = { type: "frame", id, ...view, hw, format: this.format, quality, auto: !!own };
+      if (!this.line.send(message)) { this.number--; return false; }
+      this.sent.set(id, { ...view, hw, at: performance.now() });
+      return true;
+    }
+    tick(now) {
+      requestAnimationFrame((later) => this.tick(later));
+      const seconds = Math.min(0.1, (now - this.last) / 1000 || 0);
+      this.last = now;
+      if (!this.view || document.hidden) return;
+      this.steer?.(seconds);
+      if (this.auto) {
+        if (now - this.autoStart > 1000 * AUTO_SECONDS) this.setAuto(false);
+        else { this.view.orbit(AUTO_SPEED * rad * seconds, 0); this.move(); }
+      }
+      if (this.playing) this.playOn(now);
+      for (const [id, sent] of this.sent) if (now - sent.at > 60000) this.sent.delete(id);
+      if (this.sent.size >= 3) return;
+      const still = performance.now() - this.moved > 140;
+      if (this.dirty && !still) { if (this.ask(this.dragSide(), 80)) this.dirty = false; return; }
+      if (still && this.dirty !== null && !this.ladder.length) { this.ladder = this.restLadder(); this.dirty = null; }
+      // One step after the other: were both asked for, the server would drop the first.
+      if (this.dirty === null && this.ladder.length && !this.sent.size && this.ask(this.ladder[0], 92)) this.ladder.shift();
+    }
+    playOn(now) {
+      const { views, fps, loop, start } = this.playing;
+      let index = Math.floor((now - start) / 1000 * fps);
+      if (index >= views.length && !loop) { index = views.length - 1; }
+      const view = views[index % views.length];
+      if (this.playing.index !== index) {
+        this.playing.index = index;
+        const up = this.view.up;
+        this.view = new Camera(view, this.scene.focus, up);
+        this.move(); this.emit("time", { seconds: (index % views.length) / fps, total: views.length / fps });
+      }
+      if (index === views.length - 1 && !loop) this.stop();
+    }
+    async show(header, data) {
+      const sent = this.sent.get(header.id);
+      this.sent.delete(header.id);
+      if (!sent || !this.scene || header.revision !== this.scene.revision || (this.shown && header.id < this.shown.id)) return;
+      const bitmap = await createImageBitmap(new Blob([data], { type: `image/${header.format}` }));
+      if (this.shown && header.id < this.shown.id) return;
+      this.bitmap = bitmap; this.paint();
+      const total = performance.now() - sent.at, pixels = header.hw[0] * header.hw[1];
+      const cost = (header.model_ms + 0.5 * header.wait_ms) / pixels;
+      this.perPixel = this.perPixel ? 0.7 * this.perPixel + 0.3 * cost : cost;
+      this.shown = { id: header.id, camera: sent, header, data, total, rest: Math.max(0, total - header.model_ms - header.wait_ms) };
+      this.times.push({ total, model: header.model_ms, wait: header.wait_ms, rest: this.shown.rest, side: header.hw[0], at: performance.now() });
+      if (this.times.length > 400) this.times.shift();
+      this.emit("frame", this.shown);
+    }
+    failed(message) {
+      this.sent.delete(message.id);
+      this.emit("problem", message.message);
+    }
+    resize() {
+      const scale = Math.min(2, devicePixelRatio || 1);
+      const width = Math.round(this.canvas.clientWidth * scale), height = Math.round(this.canvas.clientHeight * scale);
+      if (!width || !height || (width === this.canvas.width && height === this.canvas.height)) return;
+      const before = this.canvas.width / this.canvas.height;
+      this.canvas.width = width; this.canvas.height = height; this.paint();
+      if (Math.abs(before - width / height) > 0.01) this.move();
+    }
+    paint() {
+      const { paper, canvas, bitmap } = this;
+      paper.fillStyle = "#0d1017"; paper.fillRect(0, 0, canvas.width, canvas.height);
+      if (!bitmap) return;
+      paper.imageSmoothingEnabled = true; paper.imageSmoothingQuality = "high";
+      paper.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+    }
+    thumbnail(side = 96) {
+      const small = document.createElement("canvas"), { width, height } = this.canvas, cut = Math.min(width, height);
+      small.width = small.height = side;
+      small.getContext("2d").drawImage(this.canvas, (width - cut) / 2, (height - cut) / 2, cut, cut, 0, 0, side, side);
+      return small.toDataURL("image/jpeg", 0.8);
+    }
+  }
+
+  window.nvsCamera = Camera;
+  window.nvsViewer = Viewer;
+})();

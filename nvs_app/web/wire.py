@@ -1,0 +1,192 @@
+"""The viewer's connection: cameras come in, frames go out, over one WebSocket on the page's own address.
+
+In (JSON): {"type": "frame", "id": 7, "revision": 1, "c2w": [16 numbers], "fov": 40, "hw": [256, 256],
+"format": "jpeg" | "png", "quality": 85, "auto": false}; {"type": "path", "id": 3, "timeline": {...}}.
+Out: a frame as bytes (4 bytes little-endian length, that many bytes of JSON {"id", "model_ms", "server_ms", ...},
+the picture); or JSON {"type": "scene" | "path" | "error" | "ended" | "notice", ...}.
+
+Of one visitor's frames the newest counts: one that still waits when the next is asked for is never drawn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import struct
+import time
+import traceback
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+from urllib.parse import urlsplit
+
+import cv2
+import numpy as np
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from nvs_app.engine.metrics import to_uint8
+from nvs_app.errors import NVSError
+from nvs_app.web.hub import Frame, Hub
+from nvs_app.web.sessions import Session
+from nvs_app.web.viewpoint import camera_from_page
+
+MAX_MESSAGE = 1 << 20  # characters; a timeline of hundreds of keyframes is far below
+REFUSED = 4401  # close codes of our own: the page starts a new visit
+TAKEN = 4409  # another tab of the same visit took over
+
+
+class Line:
+    """One open connection of one visit."""
+
+    def __init__(self, hub: Hub, session: Session, ws: WebSocket):
+        self.hub, self.session, self.ws = hub, session, ws
+        self.loop = asyncio.get_running_loop()
+        self.out: asyncio.Queue[dict | bytes | None] = asyncio.Queue()
+
+    def post(self, message: dict | bytes | None) -> None:
+        """Puts a message into the way out; from any thread."""
+        try:
+            self.loop.call_soon_threadsafe(self.out.put_nowait, message)
+        except RuntimeError:  # the server stops
+            return
+
+    async def run(self) -> None:
+        """Serves the connection until either side closes it."""
+        leave = self.session.listen(self.post)
+        scene = self.session.scene_message()
+        if scene is not None:
+            self.post(scene)
+        sender = asyncio.create_task(self._send())
+        try:
+            while True:
+                text = await self.ws.receive_text()
+                if len(text) > MAX_MESSAGE:
+                    raise WebSocketDisconnect(1009)
+                self._take(text)
+        except (WebSocketDisconnect, KeyError):  # KeyError: starlette's answer to a binary message
+            return
+        finally:
+            leave()
+            sender.cancel()
+
+    async def _send(self) -> None:
+        while True:
+            message = await self.out.get()
+            try:
+                if isinstance(message, bytes):
+                    await self.ws.send_bytes(message)
+                else:
+                    await self.ws.send_text(json.dumps(message, allow_nan=False))
+                    if message is not None and message.get("type") == "ended":
+                        await self.ws.close(REFUSED if self.session.ended else TAKEN)
+                        return
+            except (RuntimeError, WebSocketDisconnect, OSError):  # closed meanwhile; the receiver ends the line
+                return
+
+    def _take(self, text: str) -> None:
+        message: dict[str, Any] = {}
+        try:
+            message = json.loads(text)
+            if not isinstance(message, dict):
+                raise NVSError("expected a JSON object")
+            if not message.get("auto"):
+                self.session.touch()
+            kind = message.get("type")
+            if kind == "frame":
+                self._frame(message)
+            elif kind == "path":
+                self._path(message)
+            elif kind != "ping":
+                raise NVSError(f"message type {kind!r}: unknown")
+        except (NVSError, ValueError, RecursionError) as error:
+            number = message.get("id") if isinstance(message, dict) else None
+            self.post({"type": "error", "id": number, "message": sentence(error)})
+
+    def _frame(self, message: dict[str, Any]) -> None:
+        asked = time.perf_counter()
+        opened = self.hub.require_scene(self.session)
+        revision = self.session.revision
+        camera = camera_from_page(message, self.hub.limits.frame_side)
+        lossless, quality = message.get("format") == "png", message.get("quality")
+        number = message.get("id")
+
+        def work() -> bytes:
+            started = time.perf_counter()
+            frame = self.hub.frame(opened, camera)
+            drawn = time.perf_counter()
+            data = encode_frame(frame, lossless, int(quality) if isinstance(quality, (int, float)) else 85)
+            packed = time.perf_counter()
+            header = {
+                "id": number,
+                "revision": revision,
+                "hw": list(camera.image_hw),
+                "format": "png" if lossless else "jpeg",
+                "model_ms": round(frame.model_ms, 3),
+                "wait_ms": round(1e3 * (started - asked), 3),
+                "pack_ms": round(1e3 * (packed - drawn), 3),
+                "server_ms": round(1e3 * (packed - asked), 3),
+            }
+            return pack(header, data)
+
+        self._answer(number, self.hub.drawer.submit(self.session.token, work), self.post)
+
+    def _path(self, message: dict[str, Any]) -> None:
+        raise NVSError("paths are not there yet")
+
+    def _answer(self, number: Any, future: Future, deliver: Callable[[Any], None]) -> None:
+        """Delivers a result, or the reason why there is none; a request that was replaced gets no answer."""
+
+        def done(future: Future) -> None:
+            if future.cancelled():
+                self.post({"type": "dropped", "id": number})
+                return
+            error = future.exception()
+            if error is None:
+                deliver(future.result())
+                return
+            if not isinstance(error, NVSError):
+                traceback.print_exception(error)
+            self.post({"type": "error", "id": number, "message": sentence(error)})
+
+        future.add_done_callback(done)
+
+
+def sentence(error: BaseException) -> str:
+    """One line for the page; of an error of ours no more than its kind (the log has the rest)."""
+    if isinstance(error, NVSError):
+        return " ".join(str(error).split())
+    if isinstance(error, (ValueError, RecursionError)):
+        return "the message could not be read"
+    return f"this could not be drawn ({type(error).__name__}); the server's log says why"
+
+
+def encode_frame(frame: Frame, lossless: bool, quality: int) -> bytes:
+    """The picture as a JPEG of this quality, or as a PNG with exactly the renderer's pixels."""
+    pixels = np.ascontiguousarray(to_uint8(frame.image).cpu().numpy()[:, :, ::-1])
+    if lossless:
+        return cv2.imencode(".png", pixels)[1].tobytes()
+    options = [cv2.IMWRITE_JPEG_QUALITY, min(max(quality, 30), 98)]
+    return cv2.imencode(".jpg", pixels, options)[1].tobytes()
+
+
+def pack(header: dict[str, Any], data: bytes) -> bytes:
+    """Header and picture as one message."""
+    text = json.dumps(header).encode()
+    return struct.pack("<I", len(text)) + text + data
+
+
+def unpack(message: bytes) -> tuple[dict[str, Any], bytes]:
+    """The reverse of `pack`."""
+    (length,) = struct.unpack_from("<I", message)
+    return json.loads(message[4 : 4 + length]), message[4 + length :]
+
+
+def same_origin(headers: Any, own: str | None = None) -> bool:
+    """Whether a page of our own address opened the socket. Programs send no Origin; browsers always do.
+
+    own: the public address (scheme://host/path) where a proxy hides it from us."""
+    origin = headers.get("origin")
+    if origin is None:
+        return True
+    hosts = {headers.get("host"), headers.get("x-forwarded-host"), urlsplit(own or "").netloc}
+    return urlsplit(origin).netloc in {host for host in hosts if host}

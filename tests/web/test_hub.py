@@ -1,0 +1,241 @@
+"""Visitors, turns, jobs and encoded scenes, without a server."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import Future
+from pathlib import Path
+
+import pytest
+import torch
+
+from data_tools.sfm import Cancelled
+from nvs_app.engine.framing import vertical_fov
+from nvs_app.errors import NVSError
+from nvs_app.geometry.cameras import Cameras, look_at
+from nvs_app.web.drawer import Drawer
+from nvs_app.web.hub import Hub
+from nvs_app.web.jobs import JobQueue
+from nvs_app.web.opening import find_examples
+from nvs_app.web.sessions import Limits, SessionStore, temporary_root
+from nvs_app.web.states import StateCache, state_bytes
+from nvs_app.web.viewpoint import Viewpoint, camera_for_page, camera_from_page
+
+
+@pytest.fixture
+def drawer():
+    drawer = Drawer()
+    yield drawer
+    drawer.close()
+
+
+def held(drawer: Drawer) -> tuple[threading.Event, Future]:
+    """Keeps the thread busy until the event is set."""
+    gate, begun = threading.Event(), threading.Event()
+    future = drawer.submit("holder", lambda: (begun.set(), gate.wait(10)))
+    assert begun.wait(10)
+    return gate, future
+
+
+def test_turns_are_fair_and_the_newest_counts(drawer: Drawer) -> None:
+    gate, _ = held(drawer)
+    order: list[str] = []
+    greedy = [drawer.submit("greedy", lambda i=i: order.append(f"greedy {i}")) for i in range(5)]
+    modest = drawer.submit("modest", lambda: order.append("modest"))
+    again = drawer.submit("greedy", lambda: order.append("greedy last"))
+    gate.set()
+    again.result(10), modest.result(10)
+    assert order == ["greedy last", "modest"]  # in the row of arrival, and of each the newest
+    assert all(future.cancelled() for future in greedy)
+
+
+def test_two_visitors_that_ask_without_end_get_the_same(drawer: Drawer) -> None:
+    counts = {"a": 0, "b": 0}
+    stop = time.monotonic() + 0.4
+
+    def ask(name: str) -> None:
+        while time.monotonic() < stop:
+            drawer.run(name, lambda: (time.sleep(0.002), counts.__setitem__(name, counts[name] + 1)))
+
+    threads = [threading.Thread(target=ask, args=(name,)) for name in counts]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert min(counts.values()) > 10 and max(counts.values()) < 1.5 * min(counts.values())
+
+
+def test_a_turn_excludes_others_and_errors_do_not_stay(drawer: Drawer) -> None:
+    with drawer.turn("film"):
+        waiting = drawer.submit("a", lambda: 7)
+        assert not waiting.done() and drawer.waiting() == 1
+    assert waiting.result(10) == 7
+    with pytest.raises(ZeroDivisionError):
+        drawer.run("a", lambda: 1 / 0)
+    assert drawer.run("a", lambda: 8) == 8
+
+
+def test_jobs_wait_in_a_row_and_can_be_cancelled() -> None:
+    queue, gate, begun = JobQueue(), threading.Event(), threading.Event()
+    try:
+
+        def long(job) -> str:
+            begun.set()
+            while not gate.wait(0.01):
+                job.report("stage", 0.5, "words")
+            return "done"
+
+        first, second, third = queue.submit(long), queue.submit(lambda job: 2), queue.submit(lambda job: 3)
+        assert begun.wait(10)
+        assert [job.step().position for job in (first, second, third)] == [0, 1, 2]
+        second.cancel()
+        assert third.step().position == 1
+        time.sleep(0.05)
+        assert first.step().stage == "stage" and first.step().fraction == 0.5
+        first.cancel()
+        for job in (first, second):
+            with pytest.raises(Cancelled):
+                job.result()
+        assert third.result() == 3  # the next one is not hurt
+        broken = queue.submit(lambda job: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            broken.result()
+        gate.set()
+        assert queue.submit(long).result() == "done"
+    finally:
+        gate.set()
+        queue.close()
+
+
+def test_visits_are_separate_and_end(tmp_path: Path) -> None:
+    ended = []
+    store = SessionStore(tmp_path, Limits(sessions=2, idle_seconds=100, away_seconds=50), ended.append)
+    alice, _ = store.create("alice"), store.create("bob")
+    assert store.find(alice.token, "alice") is alice
+    assert store.find(alice.token, "bob") is None and store.find("", "bob") is None and store.find(None, "bob") is None
+    assert store.of_page("page", "alice") is not store.of_page("page", "bob")  # the same name of a page is not enough
+    assert alice.token not in str(alice.folder) and len(alice.token) >= 32
+
+    heard: list[dict] = []
+    store = SessionStore(tmp_path / "more", Limits(sessions=2, idle_seconds=100, away_seconds=50), ended.append)
+    there, away = store.create("a"), store.create("b")
+    there.listen(heard.append)
+    (away.folder / "photo.jpg").write_bytes(b"0" * 100)
+    third = store.create("c")  # full: the one whose page is closed gives way
+    assert store.find(away.token, "b") is None and not away.folder.exists() and away in ended
+    third.listen(heard.append)
+    with pytest.raises(NVSError, match="All 2 places are taken"):
+        store.create("d")
+    there.active -= 101
+    store.sweep()
+    assert store.find(there.token, "a") is None and store.find(third.token, "c") is third
+    assert heard[-1]["type"] == "ended" and "nothing happened" in heard[-1]["message"]
+
+
+def test_a_visit_keeps_within_its_bytes(tmp_path: Path) -> None:
+    session = SessionStore(tmp_path, Limits(session_bytes=1000)).create("a")
+    session.room("upload", 900)
+    (session.new_folder("upload") / "x").write_bytes(b"0" * 500)
+    with pytest.raises(NVSError, match="upload: this visit may keep"):
+        session.room("upload", 501)
+
+
+def test_a_second_tab_takes_over(tmp_path: Path) -> None:
+    session = SessionStore(tmp_path).create("a")
+    first: list[dict] = []
+    second: list[dict] = []
+    session.listen(first.append)
+    leave = session.listen(second.append)
+    session.tell({"type": "x"})
+    assert first[-1]["type"] == "ended" and second == [{"type": "x"}] and session.away_since is None
+    leave()
+    assert session.away_since is not None
+
+
+def test_temporary_folders_of_the_dead_go(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (tmp_path / "nvs-web-999999999-x").mkdir()
+    mine = temporary_root()
+    assert temporary_root() != mine and mine.is_dir() and not (tmp_path / "nvs-web-999999999-x").exists()
+
+
+def test_states_go_to_disk_and_come_back(hub: Hub, small_scene: Path, tmp_path: Path) -> None:
+    state = hub.state(hub.example("small scene"))
+    cache = StateCache(tmp_path, max_bytes=state_bytes(state) + 1)
+    cache.put("a", state)
+    cache.put("b", state)
+    assert cache.bytes_held() <= state_bytes(state) + 1 and len(list(tmp_path.iterdir())) == 1
+    back = cache.get("a")
+    assert torch.equal(back.fast_weights[0].w1, state.fast_weights[0].w1) and back.meta == state.meta
+    cache.drop("a")
+    cache.drop("b")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(NVSError, match="gone"):
+        cache.get("a")
+
+
+def test_examples_are_shared_and_stay(hub: Hub) -> None:
+    opened = hub.example("small scene")
+    assert hub.example("small scene") is opened and hub.has_example("small scene")
+    a, b = hub.store.create("a"), hub.store.create("b")
+    hub.show(a, opened)
+    hub.show(b, opened)
+    hub.store.end(a, "over")
+    assert hub.frame(b.scene, b.scene.cameras[:1]).image.shape == (3, 64, 64)
+    with pytest.raises(NVSError, match="example 'other'"):
+        hub.example("other")
+    with pytest.raises(NVSError, match="not a name"):
+        hub.renderer("../checkpoints/tiny")
+
+
+def capture(count: int = 12, up: tuple = (0.0, 0.0, 1.0)) -> Cameras:
+    azimuth = torch.linspace(0, 2 * torch.pi, count + 1)[:count]
+    z = torch.tensor(up)
+    x = torch.linalg.cross(torch.tensor([0.3, 0.5, 0.1]), z)
+    x = x / x.norm()
+    local = torch.stack((azimuth.cos() * 0.9, azimuth.sin() * 0.9, torch.full((count,), 0.43)), -1)
+    eye = 4 * local @ torch.stack((x, torch.linalg.cross(z, x), z)) + torch.tensor([1.0, 2.0, 3.0])
+    c2w = look_at(eye, torch.tensor([1.0, 2.0, 3.0]).expand(count, 3), z.expand(count, 3))
+    return Cameras(c2w, torch.tensor([50.0, 50.0, 32.0, 32.0]).expand(count, 4), (64, 64))
+
+
+@pytest.mark.parametrize("up", [(0.0, 0.0, 1.0), (0.0, -1.0, 0.0), (0.6, 0.0, 0.8)])
+def test_the_first_look_is_one_of_the_captures(up: tuple) -> None:
+    cameras = capture(up=up)
+    first = Viewpoint.of(cameras)
+    assert torch.allclose(first.focus, torch.tensor([1.0, 2.0, 3.0]), atol=0.05)
+    assert torch.allclose(first.up, torch.tensor(up), atol=0.02) and first.radius == pytest.approx(4, rel=0.02)
+    assert (cameras.c2w - first.c2w).flatten(1).norm(dim=1).min() < 1e-6
+
+
+def test_cameras_come_and_go_exactly() -> None:
+    camera = capture()[2:3]
+    page = camera_for_page(camera)
+    back = camera_from_page({**page, "hw": [64, 64]}, 1024)
+    assert torch.allclose(back.c2w, camera.c2w, atol=1e-6)
+    assert torch.allclose(back.fxfycxcy, camera.fxfycxcy, rtol=1e-5)
+    wide = camera_from_page({**page, "hw": [48, 96]}, 1024)
+    assert torch.allclose(vertical_fov(wide), vertical_fov(camera)) and wide.fxfycxcy[0, 2:].tolist() == [48, 24]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"c2w": [0.0] * 16}, {"c2w": [1.0] * 12}, {"c2w": "x"}, {"c2w": [float("nan")] * 16}, {"c2w": [True] * 16},
+        {"fov": 0}, {"fov": None}, {"fov": float("inf")}, {"hw": [8, 64]}, {"hw": [64, 5000]}, {"hw": [64.5, 64]},
+        {"hw": None}, {"c2w": None},
+    ],
+)  # fmt: skip
+def test_wrong_cameras_are_refused(wrong: dict) -> None:
+    page = {**camera_for_page(capture()[:1]), "hw": [64, 64]}
+    with pytest.raises(NVSError, match="camera: "):
+        camera_from_page({**page, **wrong}, 1024)
+
+
+def test_examples_are_found(small_scene: Path, tmp_path: Path) -> None:
+    (tmp_path / "examples" / "b_room").mkdir(parents=True)
+    (tmp_path / "examples" / "b_room" / "transforms.json").write_text("{}")
+    (tmp_path / "examples" / "notes").mkdir()
+    found = find_examples(tmp_path / "examples", [small_scene])
+    assert list(found.values()) == [small_scene, tmp_path / "examples" / "b_room"]
+    assert list(found)[1] == "b room"
+    assert find_examples(tmp_path / "absent") == {}
