@@ -86,7 +86,12 @@ class Renderer:
         device = pick_device(device)
         return cls(load_checkpoint(name or default_checkpoint(), device=device), device, precision, compile)
 
-    def encode(self, posed: PosedImages, transform: SimilarityTransform | None = None) -> SceneState:
+    def encode(
+        self,
+        posed: PosedImages,
+        transform: SimilarityTransform | None = None,
+        progress: Callable[[float], None] | None = None,
+    ) -> SceneState:
         """Writes the context views into fast weights.
 
         posed: images [v, 3, H, W], float in [0, 1] or uint8; cameras [v] in the scene's own frame (OpenCV axes).
@@ -94,6 +99,7 @@ class Renderer:
             and the principal point moves along: no pixel is resampled.
         transform: the scene's frame to that of the fast weights, batch shape [1], where it should not come from
             these cameras (benchmarks that normalise with the target cameras included).
+        progress: called with the fraction done, several times a block; what it raises stops the work.
 
         Returns a state whose `transform` maps the scene's frame to the frame of the fast weights (batch shape
         [1]), computed from these cameras alone with the preset of the model's card, and whose `meta` names the
@@ -119,7 +125,9 @@ class Renderer:
             try:
                 with self._inference(what, "give fewer or smaller views"):
                     # Views pushed through a block in groups give the same state up to rounding.
-                    state = self.model.encode(images[None], normalised, views_per_chunk=group)
+                    state = self.model.encode(
+                        images[None], normalised, views_per_chunk=group, progress=progress
+                    )
                 break
             except _OutOfMemory:
                 if group == 1:

@@ -12,7 +12,7 @@ Source: arXiv 2505.23884, section 5 (novel view synthesis).
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -108,7 +108,11 @@ class LaCT(nn.Module):
         return unpatchify(colours, self.config.patch, image_hw)
 
     def encode(
-        self, images: Float[Tensor, "b v 3 h w"], cameras: Cameras, views_per_chunk: int | None = None
+        self,
+        images: Float[Tensor, "b v 3 h w"],
+        cameras: Cameras,
+        views_per_chunk: int | None = None,
+        progress: Callable[[float], None] | None = None,
     ) -> SceneState:
         """Write posed pictures into fast weights.
 
@@ -117,6 +121,7 @@ class LaCT(nn.Module):
             cameras: [b, v], normalised frame.
             views_per_chunk: bounds memory: views are pushed through a block in groups; the result is the same
                 up to rounding because the update is a sum over tokens.
+            progress: called with the fraction done after each group in each block.
         Returns:
             SceneState with `transform` None; decode takes cameras of the same frame.
         """
@@ -134,6 +139,8 @@ class LaCT(nn.Module):
                 total = (
                     part if total is None else FastWeights(*(a + b for a, b in zip(total, part, strict=True)))
                 )
+                if progress is not None:
+                    progress((len(layers) + (i + 1) / len(groups)) / len(self.blocks))
             assert total is not None
             weights = FastWeights(*(w.float() for w in block.fast.step(total)))
             layers.append(weights)
