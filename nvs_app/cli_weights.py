@@ -1,4 +1,4 @@
-"""`python -m nvs_app weights list|info|fetch|convert|verify`: checkpoints and released weights."""
+"""`python -m nvs_app weights list|info|fetch|convert|average|verify`: checkpoints and released weights."""
 
 from __future__ import annotations
 
@@ -17,8 +17,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     fetch.add_argument("name", help="one of the released names that `weights list` shows")
     convert = actions.add_parser("convert", help="convert a released .pt file")
     convert.add_argument("file", type=Path, help="released .pt file")
-    for action in (fetch, convert):
-        action.add_argument("--out", type=Path, help="checkpoint folder (default: checkpoints/NAME)")
+    average = actions.add_parser("average", help="write the mean of two checkpoints of one run")
+    average.add_argument("first", help="checkpoint: a name or a folder")
+    average.add_argument("second", help="checkpoint of the same configuration; its card is kept")
+    average.add_argument("--share", type=float, default=0.5, help="weight of the second (default: 0.5)")
+    for action in (fetch, convert, average):
+        action.add_argument("--out", type=Path, help="checkpoint folder (default: in checkpoints/)")
         action.add_argument("--dtype", choices=["float32", "bfloat16", "int8"], default="float32")
     check = actions.add_parser("verify", help="compare this build on this hardware with recorded outputs")
     check.add_argument("file", type=Path, nargs="+", help="recording(s), .safetensors")
@@ -27,9 +31,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Carry out the command; returns the exit code."""
-    return {"list": _list, "info": _info, "fetch": _fetch, "convert": _convert, "verify": _verify}[
-        args.action
-    ](args)
+    actions = {"list": _list, "info": _info, "fetch": _fetch, "convert": _convert, "average": _average,
+               "verify": _verify}  # fmt: skip
+    return actions[args.action](args)
 
 
 def _list(args: argparse.Namespace) -> int:
@@ -77,6 +81,16 @@ def _convert(args: argparse.Namespace) -> int:
     from nvs_app.model.pretrained import convert_released
 
     print(convert_released(args.file, args.out or checkpoints_dir() / args.file.stem, args.dtype))
+    return 0
+
+
+def _average(args: argparse.Namespace) -> int:
+    from nvs_app.model.averaging import average_checkpoints
+    from nvs_app.model.checkpoint import checkpoints_dir
+
+    names = [Path(name).name for name in (args.first, args.second)]
+    out = args.out or checkpoints_dir() / "-".join([*names, "average"])
+    print(average_checkpoints(args.first, args.second, out, args.share, args.dtype))
     return 0
 
 

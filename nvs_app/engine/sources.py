@@ -215,8 +215,8 @@ class TrainSource:
             del self.pools[other]  # the curriculum only goes forward
         if (name, image_hw) not in self.pools:
             plan = self.plan
-            # The same memory at every resolution, but never less than two steps' scenes.
-            size = max(2 * scenes, round(plan.pool * 128 * 128 / (image_hw[0] * image_hw[1])))
+            # No more memory than at 128x128, but never less than two steps' scenes.
+            size = max(2 * scenes, min(plan.pool, round(plan.pool * 128 * 128 / (image_hw[0] * image_hw[1]))))
             share = plan.shares[name] / sum(plan.shares.values())
             fresh = scenes * share / plan.reuse
             if name == "procedural":

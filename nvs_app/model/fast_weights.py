@@ -198,9 +198,12 @@ class FastWeightLayer(nn.Module):
         return (unit if turns is None else rotate(unit, *turns)).to(x.dtype)
 
     def learning_rates(self, x: Float[Tensor, "b n c"]) -> Float[Tensor, "3 b h n 1"]:
-        """softplus(linear + softplus^-1(base)), in float32 also under autocast."""
+        """softplus(linear + softplus^-1(base)); under autocast only the product is rounded, not the rate."""
+        # Padded to eight columns: tensor cores take no fewer, and a product in float32 would cost more than q's.
+        weight = F.pad(self.to_lr.weight, (0, 0, 0, -len(self.to_lr.weight) % 8))
+        linear = F.linear(x, weight)[..., : len(self.to_lr.weight)].float()
         with torch.autocast(device_type=x.device.type, enabled=False):
-            lr = F.softplus(self.to_lr(x.float()) + self.base_lr_inverse)
+            lr = F.softplus(linear + self.to_lr.bias + self.base_lr_inverse)
         return lr.unflatten(-1, (3, self.heads)).permute(2, 0, 3, 1)[..., None]
 
     def gradient(self, x: Float[Tensor, "b n c"], turns: Turns, hidden_turns: Turns) -> FastWeights:

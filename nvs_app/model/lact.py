@@ -81,7 +81,10 @@ class LaCT(nn.Module):
             rays = ray_features(cameras)
             colours = torch.zeros_like(rays[:, :, :3]) if images is None else images.to(rays.dtype) * 2 - 1
             features = patchify(torch.cat([rays, colours], dim=2), self.config.patch)
-        return self.input_norm(self.patch_embed(features).float())
+        tokens = self.input_norm(self.patch_embed(features).float())
+        # Under autocast the residual stream is bfloat16: half the traffic of every norm and every addition.
+        device = tokens.device.type
+        return tokens.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else tokens
 
     def turns(self, cameras: Cameras) -> RayTurns:
         """Rotary turns of all tokens of the cameras [b, v]."""

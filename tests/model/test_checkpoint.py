@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from nvs_app.cli import main
 from nvs_app.errors import NVSError
 from nvs_app.model import checkpoint
 from nvs_app.model.config import LaCTConfig
@@ -44,6 +45,28 @@ def test_replaced_only_when_whole_and_found_by_name(model, tmp_path, monkeypatch
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
     with pytest.raises(NVSError, match=r"not found.*\['a'\]"):
         checkpoint.load_checkpoint("b")
+
+
+def test_average_of_two_checkpoints(model, tmp_path, capsys):
+    torch.manual_seed(1)
+    other = LaCT(CONFIG)
+    for name, weights in (("a", model), ("b", other)):
+        card = {"data": name, "held_out_psnr": {"a scene": 20.0}}
+        checkpoint.save_checkpoint(tmp_path / name, weights.state_dict(), CONFIG, card)
+    arguments = ["weights", "average", str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(tmp_path / "mean")]
+    assert main([*arguments, "--share", "0.25", "--dtype", "float32"]) == 0
+    mean = checkpoint.load_checkpoint(tmp_path / "mean")
+    for name, value in mean.state_dict().items():
+        expected = 0.75 * model.state_dict()[name] + 0.25 * other.state_dict()[name]
+        torch.testing.assert_close(value, expected)
+    assert mean.card["data"] == "b" and "held_out_psnr" not in mean.card
+    assert [part["share"] for part in mean.card["average_of"]] == [0.75, 0.25]
+    assert main([*arguments, "--share", "1.5"]) == 2
+    assert "--share 1.5: expected" in capsys.readouterr().err
+    deeper = LaCTConfig(dim=32, blocks=3, attention_head_dim=16)
+    checkpoint.save_checkpoint(tmp_path / "b", LaCT(deeper).state_dict(), deeper, {})
+    assert main(arguments) == 2
+    assert "different configurations" in capsys.readouterr().err
 
 
 def test_parameter_names_are_stable(model):
