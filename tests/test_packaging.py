@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 
@@ -139,3 +140,47 @@ def test_every_import_is_pinned(repo: Path) -> None:
         name: imported[name] for name in foreign if canonical(PACKAGE_OF.get(name, name)) not in pins(repo)
     }
     assert not missing, f"imported, but not in requirements.txt: {missing}"
+
+
+def test_the_wheel_is_whole(repo: Path, tmp_path: Path) -> None:
+    """Built without a network: every file of the packages, the entry points, and the checkpoints where the installed
+    package looks for them."""
+    tree = tmp_path / "tree"
+    clutter = shutil.ignore_patterns("__pycache__", "*.tmp")
+    for name in ("nvs_app", "data_tools"):
+        shutil.copytree(repo / name, tree / name, ignore=clutter)
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+        shutil.copy(repo / name, tree)
+    (tree / "checkpoints" / "mine").mkdir(parents=True)
+    (tree / "checkpoints" / "mine" / "config.json").write_text("{}")
+    options = ["-q", "--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check", "-w", "wheels"]
+    build = [sys.executable, "-m", "pip", "wheel", *options, str(tree)]
+    done = subprocess.run(build, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = (tmp_path / "wheels").glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        points = archive.read(next(name for name in names if name.endswith("entry_points.txt"))).decode()
+        archive.extractall(tmp_path / "installed")
+    wanted = {
+        path.relative_to(tree).as_posix() for top in ("nvs_app", "data_tools") for path in (tree / top).rglob("*.*")
+    }
+    assert wanted <= names and any(name.endswith(".js") for name in wanted)
+    assert {name.split("/")[0].split("-")[0] for name in names} == {"nvs_app", "data_tools"}
+    assert any(name.endswith(".data/data/share/nvs_app/checkpoints/mine/config.json") for name in names)
+    modules = re.findall(r"^[\w-]+ = ([\w.]+):\w+$", points, re.M)
+    assert len(modules) >= 6 and all(f"{module.replace('.', '/')}.py" in names for module in modules)
+    code = "import nvs_app.model.checkpoint as c; print(c.__file__, c.checkpoints_dir(), sep='\\n')"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "installed")}
+    environment.pop("NVS_CHECKPOINTS", None)
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; {code}; print(sys.prefix)"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=True,
+    )
+    module, folder, prefix = done.stdout.splitlines()
+    assert module.startswith(str(tmp_path)) and Path(folder) == Path(prefix) / "share/nvs_app/checkpoints"

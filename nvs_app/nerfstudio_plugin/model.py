@@ -134,7 +134,7 @@ class LaCTModel(Model):
         return {"encode_seconds": torch.tensor(self.encode_seconds or math.nan)}
 
     def get_image_metrics_and_images(
-        self, outputs: dict[str, Tensor], batch: dict[str, Tensor]
+        self, outputs: dict[str, Tensor], batch: dict[str, Any]
     ) -> tuple[dict[str, float], dict[str, Tensor]]:
         """PSNR and SSIM (LPIPS where $NVS_LPIPS_WEIGHTS is set), as `python -m nvs_app eval` measures them, and the
         photo beside the picture."""

@@ -60,12 +60,12 @@ class LaCTPipeline(VanillaPipeline):
     config: LaCTPipelineConfig
     datamanager: LaCTDataManager
 
-    def __init__(self, config: LaCTPipelineConfig, device: str, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, config: LaCTPipelineConfig, device: torch.device | str, *args: Any, **kwargs: Any) -> None:
         if int(kwargs.get("world_size", 1)) > 1:
             raise NVSError("lact: encoding takes one pass on one device; leave --machine.num-devices at 1")
         config.resolve()
         provide_ffmpeg()
-        super().__init__(config, device, *args, **kwargs)
+        super().__init__(config, str(device), *args, **kwargs)
         # A scene is encoded when its first picture is drawn, be it by the viewer. A loaded state comes before.
         self.model.source = lambda: (*self.datamanager.context(), self.datamanager.frame)
 
