@@ -13,6 +13,7 @@ COMMANDS = (
     "data_tools.cli_contact_sheet",
     "data_tools.cli_convert",
     "data_tools.cli_examples",
+    "data_tools.cli_objaverse",
     "data_tools.cli_photos",
     "data_tools.cli_shards",
 )
