@@ -28,7 +28,7 @@ from data_tools.video import is_video
 from nvs_app.errors import NVSError
 from nvs_app.scenes.scene import Scene
 
-__all__ = ["Cancelled", "PhotoOptions", "PhotoReport", "open_input", "reconstruct"]
+__all__ = ["Cancelled", "PhotoOptions", "PhotoReport", "has_cameras", "open_input", "reconstruct", "scene_root"]
 
 
 def open_input(
@@ -54,7 +54,7 @@ def open_input(
         NVSError, Cancelled: as :func:`reconstruct` and ``open_scene`` do.
     """
     path = Path(path)
-    archive = is_archive(path) and not _has_cameras(path)  # a .torch chunk is a zip file too
+    archive = is_archive(path) and not has_cameras(path)  # a .torch chunk is a zip file too
     if not archive and not is_video(path) and not _is_photo_folder(path):
         if path.is_file() and is_picture_name(path):
             raise NVSError(f"{path}: one photo alone has no cameras; give a folder or zip of photos")
@@ -64,7 +64,7 @@ def open_input(
     folder = Path(workdir or path.resolve().parent) / f"{path.resolve().name.split('.')[0]}-{key[:8]}"
     if archive:
         if folder.is_dir() and not (folder / "report.json").exists() and not (folder / WORK).exists():
-            return open_scene(_scene_root(folder))
+            return open_scene(scene_root(folder))
         unpacked = folder.parent / f".{folder.name}.unpacked"
         try:
             if not (folder / "transforms.json").exists():
@@ -72,9 +72,9 @@ def open_input(
                     progress("unpack", 0.0, path.name)
                 shutil.rmtree(unpacked, ignore_errors=True)
                 extract(path, unpacked)
-                if _has_cameras(_scene_root(unpacked)):
+                if has_cameras(scene_root(unpacked)):
                     os.replace(unpacked, folder)
-                    return open_scene(_scene_root(folder))
+                    return open_scene(scene_root(folder))
         finally:
             shutil.rmtree(unpacked, ignore_errors=True)
     report = reconstruct([path], folder, options, progress, cancelled)
@@ -82,19 +82,20 @@ def open_input(
     return replace(scene, name=path.name.split(".")[0], notes=(*scene.notes, *report.lines()))
 
 
-def _has_cameras(folder: Path) -> bool:
+def has_cameras(folder: Path) -> bool:
+    """Whether a path is a scene of a known format."""
     return any(form.recognise(folder) for form in FORMATS.values())
 
 
 def _is_photo_folder(path: Path) -> bool:
-    return path.is_dir() and not _has_cameras(path) and bool(find_pictures([path]))
+    return path.is_dir() and not has_cameras(path) and bool(find_pictures([path]))
 
 
-def _scene_root(folder: Path) -> Path:
-    """The folder itself, or the single one inside it, as archives are often made."""
+def scene_root(folder: Path) -> Path:
+    """Where the content of an unpacked archive lies: the folder itself, or the single one inside it, as is common."""
     for _ in range(8):
         inner = [path for path in folder.iterdir() if not path.name.startswith(".")]
-        if _has_cameras(folder) or len(inner) != 1 or not inner[0].is_dir():
+        if has_cameras(folder) or len(inner) != 1 or not inner[0].is_dir():
             break
         folder = inner[0]
     return folder

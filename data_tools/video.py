@@ -44,6 +44,18 @@ def is_video(path: Path) -> bool:
     return path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()
 
 
+def video_size(video: str | Path) -> tuple[int, tuple[int, int]]:
+    """(number of frames as far as the file tells, else 0; (height, width)), from the header alone.
+
+    Raises:
+        NVSError: no video that can be read, or larger than 100 megapixels a frame.
+    """
+    capture = _open(Path(video))
+    size = round(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)), round(capture.get(cv2.CAP_PROP_FRAME_WIDTH))
+    capture.release()
+    return _probe(Path(video))[0], size
+
+
 def choose_frames(
     video: str | Path, count: int = DEFAULT_FRAMES, tick: Callable[[float], None] | None = None
 ) -> list[Frame]:

@@ -167,6 +167,11 @@ def legend(width: int = 256, height: int = 12) -> UInt8[np.ndarray, "h w 3"]:
     return _inferno(np.repeat(np.linspace(0, 255, width).round().astype(np.uint8)[None], height, axis=0))
 
 
+def legend_uri() -> str:
+    """`legend` as a data URI."""
+    return picture_uri(legend())
+
+
 def picture_uri(picture: UInt8[np.ndarray, "h w 3"], kind: str = "PNG") -> str:
     """A picture as a data URI: "PNG" without loss, or "JPEG"."""
     buffer = io.BytesIO()
