@@ -135,7 +135,10 @@ def _run(args: argparse.Namespace, benchmark, world) -> int:
     if report is None:
         return 0
     finish(report, run.out, args.json, args.pooled)
-    return 2 if report["failed"] else 0
+    if report["failed"]:
+        say("exit code 2: scenes were left out")
+        return 2
+    return 0
 
 
 def finish(report: dict[str, Any], out: Path, also: Path | None, pooled: bool) -> None:
@@ -169,7 +172,7 @@ class Progress(Telling):
         self.task = self.bars.add_task("scenes", total=None)
         self.started = self.last = time.monotonic()
         self.first = 0
-        self.measured = 0
+        self.measured = self.said = 0
 
     def __enter__(self) -> Progress:
         if not self.quiet:
@@ -188,8 +191,8 @@ class Progress(Telling):
         self.measured += record is not None
         self.bars.update(self.task, description=name or "waiting", completed=done, total=total)
         now = time.monotonic()
-        if self.bars.disable and (done == total or now - self.last >= 10):
-            self.last = now
+        if self.bars.disable and done > self.said and (done == total or now - self.last >= 10):
+            self.last, self.said = now, done
             say(f"{done}/{total} scenes{self.left(done, total, now)}{_headline(name, record)}")
 
     def left(self, done: int, total: int, now: float) -> str:

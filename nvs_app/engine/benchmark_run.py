@@ -248,6 +248,7 @@ class BenchmarkRun:
             while (done := store.add("scenes done", 0)) < len(self.entries):
                 self.telling.scene(done, len(self.entries), "", None)
                 time.sleep(0.5)
+            self.telling.scene(done, len(self.entries), "", None)
             shares += [json.loads(store.get(f"share {rank}")) for rank in range(1, self.size)]
             store.set("report made", "1")
         everything: dict[str, dict[str, Any]] = {}
