@@ -16,6 +16,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -96,6 +97,10 @@ class Hub:
             self._renderers.move_to_end((name, where))
             return self._renderers[(name, where)]
 
+    def devices(self) -> list[str]:
+        """The devices that may be chosen."""
+        return [*(f"cuda:{i}" if i else "cuda" for i in range(torch.cuda.device_count())), "cpu"]
+
     def example(self, name: str, renderer: Renderer | None = None, report: Report | None = None) -> Opened:
         """An example, encoded on the first call. Raises NVSError."""
         if name not in self.examples:
@@ -109,7 +114,7 @@ class Hub:
                 raise NVSError(f"{name}: cannot be read ({error.strerror or error})") from error
             count = min(self.num_context, len(scene) - 1)  # one view at least is held out
             split = choose_views(scene, count) if count else ViewSplit([0], [])
-            return open_scene_for_viewing(scene, split, renderer, self.states, None, report, origin=f"example:{name}")
+            return open_scene_for_viewing(scene, split, renderer, self.states, None, report)
 
         return self.shelf.get(self._example_key(name, renderer), make)
 

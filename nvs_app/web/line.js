@@ -54,7 +54,8 @@
       }
       const length = new DataView(data).getUint32(0, true);
       const header = JSON.parse(new TextDecoder().decode(new Uint8Array(data, 4, length)));
-      this.onMessage({ type: "picture", header, data: new Uint8Array(data, 4 + length) });
+      const picture = { type: "picture", header, data: new Uint8Array(data, 4 + length) }, answer = this.answers.get(header.id);
+      if (answer) { this.answers.delete(header.id); answer(picture); } else this.onMessage(picture);
     }
   }
 

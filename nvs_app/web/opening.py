@@ -44,7 +44,6 @@ class Opened:
         image_hw: size of the context pictures.
         viewpoint: the first look.
         context_jpegs: the context pictures, small, as data URIs.
-        origin: what to call again to encode it otherwise: the example's name, or the input's path.
         unregistered: photos without a camera, and why.
         seconds: time of encoding.
     """
@@ -58,7 +57,6 @@ class Opened:
     image_hw: tuple[int, int]
     viewpoint: Viewpoint
     context_jpegs: list[str] = field(default_factory=list)
-    origin: str = ""
     unregistered: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
 
@@ -90,7 +88,7 @@ def open_scene_for_viewing(
     context = scene.load(split.context, image_hw)
     tell("encode", 0.0, f"{count} views of {image_hw[1]}×{image_hw[0]}")
     start = time.perf_counter()
-    state = renderer.encode(context)
+    state = renderer.encode(context, progress=lambda fraction: tell("encode", fraction, f"{count} views"))
     seconds = time.perf_counter() - start
     key = secrets.token_hex(8)
     cache.put(key, state)

@@ -1,56 +1,101 @@
 """The page: scenes on the left, the viewer in the middle, what can be done with a scene on the right.
 
 The viewer's own script (viewer.js, line.js) talks to the server over a WebSocket (wire.py); everything else is
-gradio, and reachable from Python through gradio's client.
+gradio. api.py adds the functions for Python programs.
 """
 
 from __future__ import annotations
 
-import html
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from nvs_app.engine.evaluate import device_name
-from nvs_app.scenes.images import read_image
+from nvs_app.web.api import add_api
 from nvs_app.web.hub import Hub
-from nvs_app.web.opening import jpeg_uri
+from nvs_app.web.panels import TITLE, Scenes, Tools, header_html, scenes_panel, tools_panel
 from nvs_app.web.visits import Visits, told
 
 HERE = Path(__file__).parent
-STYLES = ("page.css", "viewer.css")
-SCRIPTS = ("viewer.js", "line.js")
-TITLE = "Novel views from fast weights"
-TAGLINE = "A few photos are written once into the weights of a network. Any other view is drawn from those weights."
+STYLES = ("page.css", "viewer.css", "tools.css")
+SCRIPTS = ("viewer.js", "line.js", "path.js", "cameras_plot.js", "page.js")
+DARK = "document.body.classList.contains('dark')"
 
 
 def build_page(hub: Hub) -> gr.Blocks:
     """The page as gradio Blocks, not yet launched (see `launch_options`)."""
     visits = Visits(hub)
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=(600, 3600)) as page:
-        token = gr.Textbox(visible=False)
-        gr.HTML(_header(hub), elem_id="nvs-header")
+        gr.HTML(header_html(hub), elem_id="nvs-header", padding=False)
         with gr.Row(elem_id="nvs-main"):
             with gr.Column(elem_id="nvs-scenes", min_width=0):
-                gr.HTML("<h2>Examples</h2>")
-                examples = _examples(hub)
+                scenes = scenes_panel(hub)
             with gr.Column(elem_id="nvs-middle", min_width=0):
                 gr.HTML((HERE / "stage.html").read_text("utf-8"), elem_id="nvs-view", padding=False)
             with gr.Column(elem_id="nvs-tools", min_width=0):
-                facts = gr.HTML("", elem_id="nvs-facts")
-
-        # The visit first, so that the viewer's line is open while the example is still being encoded.
-        quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-        entered = page.load(told(visits.enter), token, token, js="() => window.nvs.kept()", queue=False, **quiet)
-        entered = entered.then(None, token, None, js="(token) => window.nvs.connect(token)", **quiet)
-        entered.then(told(visits.first), None, facts, concurrency_limit=None, **quiet)
-
-        def pick(event: gr.EventData, request: gr.Request):
-            yield from visits.example(str(event.value), request)
-
-        examples.select(told(pick), None, facts, concurrency_limit=None, **quiet)
+                tools = tools_panel(hub)
+        _wire(page, visits, scenes, tools)
+        add_api(visits)
     return page
+
+
+def _wire(page: gr.Blocks, visits: Visits, scenes: Scenes, tools: Tools) -> None:
+    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    # Whatever may wait for the drawing thread or the encoder must not keep other visitors' events from starting.
+    free: dict[str, Any] = {**quiet, "concurrency_limit": None}
+    token, spec, view = (gr.Textbox(visible=False) for _ in range(3))
+    which, dark = gr.Textbox("truth", visible=False), gr.Checkbox(visible=False)
+    scene = [tools.facts, scenes.plan, scenes.views, scenes.size, scenes.encode]
+    shown = [tools.plot, tools.lost, tools.truth_choice, tools.truth, tools.kept]
+
+    def then_refresh(event: Any) -> Any:
+        return event.then(told(visits.refresh), [which, dark], shown, js=f"(which) => [which, {DARK}]", **free)
+
+    # The visit first, so that the viewer's line is open while the example is still being encoded.
+    entered = page.load(told(visits.enter), token, token, js="() => window.nvs.kept()", queue=False, **quiet)
+    entered = entered.then(None, token, None, js="(token) => window.nvs.connect(token)", **quiet)
+    then_refresh(entered.then(told(visits.first), None, scene, **free))
+
+    def pick(event: gr.EventData, request: gr.Request):
+        return visits.example(str(event.value), request)
+
+    then_refresh(scenes.examples.select(told(pick), None, scene, **free))
+
+    for brought in (scenes.upload, scenes.camera):
+        field = [brought] if brought is scenes.upload else [scenes.upload]
+        then_refresh(brought.upload(told(visits.receive), brought, [*scene, *field], **free))
+    planned = {"fn": told(visits.plan), "inputs": [scenes.views, scenes.size], "outputs": scene[1:]}
+    gr.on([scenes.views.release, scenes.size.input], trigger_mode="always_last", **planned, **free)
+    encoding = [scenes.progress, scenes.encode, scenes.cancel, tools.facts]
+    then_refresh(scenes.encode.click(told(visits.encode), [scenes.views, scenes.size], encoding, **free))
+    scenes.cancel.click(told(visits.cancel), None, None, queue=False, **quiet)
+
+    for tab in tools.tabs:
+        js = f"() => ['{tab.id}', {DARK}]"
+        tab.select(None, None, [which, dark], js=js, **quiet)
+        tab.select(told(visits.refresh), [which, dark], shown, js=js, **free)
+    tools.truth_choice.input(told(visits.truth), tools.truth_choice, tools.truth, **free)
+
+    spec_js = "(...values) => [window.nvs.path.spec(), ...values.slice(1)]"
+    loaded = tools.path_load.upload(told(visits.path_load), tools.path_load, spec, **free)
+    loaded.then(None, spec, None, js="(text) => window.nvs.path.load(text)", **quiet)
+    tools.path_save.click(told(visits.path_save), spec, tools.film_files, js=spec_js, **free)
+    film = [tools.film_progress, tools.film, tools.film_cancel, tools.film_files]
+    tools.film.click(told(visits.film), [spec, tools.film_kind], film, js=spec_js, **free)
+    tools.film_cancel.click(told(visits.film_cancel), None, None, queue=False, **quiet)
+
+    view_js = "() => JSON.stringify(window.nvs.viewer.camera())"
+    for what in ("snapshot", "state", "scene", "colmap"):
+
+        def take(view: str, request: gr.Request, what: str = what):
+            return visits.take(what, view, request)
+
+        tools.take[what].click(told(take), view, tools.files, js=view_js, **free)
+    tools.take["keep"].click(told(visits.keep), None, tools.kept, **free)
+    then_refresh(tools.kept_open.click(told(visits.reopen), tools.kept, scene, **free))
+
+    tools.model.input(told(visits.model_card), tools.model, tools.card, **free)
+    tools.model_use.click(told(visits.use_model), [tools.model, tools.device], scene[1:], **free)
 
 
 def launch_options() -> dict[str, Any]:
@@ -62,7 +107,9 @@ def launch_options() -> dict[str, Any]:
         font=sans,
         font_mono=("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"),
     )
-    scripts = "".join(f"<script>{(HERE / name).read_text('utf-8')}</script>" for name in SCRIPTS)
+    scripts = "".join(
+        f"<script>{(HERE / name).read_text('utf-8')}</script>" for name in SCRIPTS if (HERE / name).exists()
+    )
     return {
         "theme": theme,
         "css_paths": [HERE / name for name in STYLES],
@@ -71,35 +118,3 @@ def launch_options() -> dict[str, Any]:
         "show_error": True,
         "quiet": True,
     }
-
-
-def _examples(hub: Hub) -> gr.HTML:
-    """Buttons with a picture; `select` tells which."""
-    cards = []
-    for name in hub.examples:
-        picture = _thumbnail(hub.examples[name])
-        image = f"<img src='{picture}' alt=''>" if picture else ""
-        label = html.escape(name)
-        cards.append(f"<button type='button' data-name='{label}'>{image}<span>{label}</span></button>")
-    script = """element.addEventListener('click', (event) => {
-      const button = event.target.closest('[data-name]');
-      if (button) trigger('select', {value: button.dataset.name});
-    });"""
-    value = f"<div class='nvs-cards'>{''.join(cards)}</div>"
-    return gr.HTML(value, js_on_load=script, elem_id="nvs-examples", padding=False)
-
-
-def _thumbnail(path: Path) -> str | None:
-    """The first picture of an example, small, as a data URI."""
-    folder = path if path.is_dir() else path.parent
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp"))
-    return jpeg_uri(read_image(found[0]), longest=160) if found else None
-
-
-def _header(hub: Hub) -> str:
-    renderer = hub.renderer()
-    card = renderer.card
-    millions = sum(p.numel() for p in renderer.model.parameters()) / 1e6
-    facts = (str(card.get("name") or "model"), f"{millions:.3g} M parameters", device_name(renderer.device))
-    chips = "".join(f"<li>{html.escape(fact)}</li>" for fact in facts)
-    return f"<header><div><h1>{TITLE}</h1><p>{TAGLINE}</p></div><ul>{chips}</ul></header>"

@@ -58,7 +58,14 @@ class Limits:
 
 @dataclass
 class Session:
-    """One visit. `scene` is what the viewer shows (an `opening.Opened`); `revision` grows with each new one."""
+    """One visit.
+
+    Attributes:
+        scene: what the viewer shows (an `opening.Opened`); `revision` grows with each new one.
+        source: what can be encoded (an `intake.Source`). model: the chosen checkpoint and device.
+        job, film: work under way. memory: what was computed for the present scene.
+        downloads: files that gradio hands out; outside of `folder`, and removed with it.
+    """
 
     token: str
     owner: str
@@ -71,9 +78,11 @@ class Session:
     revision: int = 0
     job: Any = None
     film: Any = None
-    uploads: list[Path] = field(default_factory=list)
+    source: Any = None
+    model: tuple[str | None, str | None] = (None, None)
     memory: dict[str, Any] = field(default_factory=dict)
     ended: str | None = None
+    downloads: Path | None = None
     lock: threading.RLock = field(default_factory=threading.RLock)
     _listeners: list[Callable[[dict], None]] = field(default_factory=list)
 
@@ -126,12 +135,22 @@ class Session:
 
     def room(self, what: str, wanted: int = 0) -> None:
         """Raises NVSError when the session's files and `wanted` more bytes exceed the limit."""
-        used = folder_bytes(self.folder)
+        used = folder_bytes(self.folder) + (folder_bytes(self.downloads) if self.downloads else 0)
         if used + wanted > self.limits.session_bytes:
             raise NVSError(
                 f"{what}: this visit may keep {self.limits.session_bytes // MIB} MB of files and has "
                 f"{used // MIB} MB; use fewer or smaller files, or reload the page to start afresh"
             )
+
+    def download(self, name: str) -> Path:
+        """Where a file that is handed out is written; one of the same name before is replaced."""
+        assert self.downloads is not None
+        self.room(name)
+        folder = self.downloads / secrets.token_hex(4)
+        folder.mkdir(parents=True)
+        for other in self.downloads.glob(f"*/{name}"):
+            other.unlink(missing_ok=True)
+        return folder / name
 
     def new_folder(self, name: str) -> Path:
         """A new empty folder inside the session's."""
@@ -172,6 +191,8 @@ class SessionStore:
             folder = self.root / secrets.token_hex(16)
             folder.mkdir(parents=True, mode=0o700)
             session = Session(token, owner, folder, self.limits)
+            # Beside the visits: gradio hands out what lies there to whoever knows the (secret) name.
+            session.downloads = self.root.parent / "gradio" / secrets.token_hex(24)
             self._sessions[token] = session
             return session
 
@@ -226,6 +247,8 @@ class SessionStore:
         session.scene = None
         session.memory.clear()
         shutil.rmtree(session.folder, ignore_errors=True)
+        if session.downloads is not None:
+            shutil.rmtree(session.downloads, ignore_errors=True)
 
     def close(self) -> None:
         """Ends all visits."""

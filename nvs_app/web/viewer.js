@@ -23,7 +23,8 @@
   };
   const rad = Math.PI / 180;
   const FOV = [5, 120], SIDES = [96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 1024];
-  const DRAG_MS = 120; // a frame while the hand moves should not take longer; below 96 pixels the network draws blocks
+  const DRAG_MS = 130, SLOW_MS = 340; // a frame while the hand moves, or while it turns by itself, takes no longer
+  const LEAST = 128; // below, the network draws blocks; only a very slow machine goes there
   const AUTO_SPEED = 14, AUTO_SECONDS = 90; // degrees a second; then it rests, whoever still looks can turn it on again
 
   // A camera as axes and eye; distance is how far ahead the point lies about which dragging turns.
@@ -96,13 +97,17 @@
 
     // -- the scene and the camera
     open(message) {
-      const first = !this.scene || this.scene.name !== message.name || this.fresh;
+      const first = !this.scene || this.scene.name !== message.name;
       const kept = !first && this.view;
       this.scene = message; this.bitmap = first ? null : this.bitmap;
       this.sent.clear(); this.stop();
       if (!kept) this.reset(false);
       this.moved = 0; this.dirty = true;
-      this.setAuto(!this.calm && !this.touched);
+      // First a sharp look, then a gentle turn.
+      clearTimeout(this.later);
+      this.setAuto(false);
+      if (!this.calm && !this.touched) this.later = setTimeout(() => { if (!this.touched) this.setAuto(true); }, 1500);
+      if (first) this.emit("opened", message);
       this.emit("scene", message);
     }
     reset(byHand = true) {
@@ -158,9 +163,11 @@
     }
     expected(side) { const [h, w] = this.sides(side); return this.perPixel * h * w; }
     dragSide() {
-      if (!this.perPixel) return Math.min(96, this.restSide);
-      const fitting = SIDES.filter((side) => side <= this.restSide && this.expected(side) <= DRAG_MS);
-      return fitting.length ? fitting[fitting.length - 1] : Math.min(SIDES[0], this.restSide);
+      const least = Math.min(LEAST, this.restSide), limit = this.auto ? SLOW_MS : DRAG_MS;
+      if (!this.perPixel) return least;
+      const fitting = SIDES.filter((side) => side <= this.restSide && this.expected(side) <= limit);
+      if (fitting.length && fitting[fitting.length - 1] > least) return fitting[fitting.length - 1];
+      return this.expected(least) > 400 ? Math.min(SIDES[0], least) : least;
     }
     restLadder() {
       const drag = this.dragSide(), steps = [this.restSide];

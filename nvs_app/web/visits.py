@@ -1,4 +1,4 @@
-"""What the page's events do for a visitor: enter, open an example, … Each takes the visitor from the request.
+"""What the page's events do for a visitor. Each takes the visitor from the request and returns gradio updates.
 
 Functions given to gradio are wrapped by `told`: a user's mistake becomes one sentence in the page, and no traceback.
 """
@@ -9,16 +9,25 @@ import contextlib
 import functools
 import html
 import inspect
+import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from data_tools.sfm import Cancelled
 from nvs_app.errors import NVSError
+from nvs_app.web import keeping
 from nvs_app.web.access import owner_of_request
+from nvs_app.web.encoding import Encoding, Plan, plan_html, progress_html, ready_html
+from nvs_app.web.exports import save_colmap, save_scene, save_snapshot
+from nvs_app.web.films import Films, file_stem, view_from_page
 from nvs_app.web.hub import Hub
+from nvs_app.web.looking import Looking, truth_html, unregistered_html
 from nvs_app.web.opening import Opened
+from nvs_app.web.panels import card_html
+from nvs_app.web.paths import load_path
 from nvs_app.web.sessions import Session
 
 
@@ -32,7 +41,7 @@ def told(function: Callable) -> Callable:
         except Cancelled as error:
             raise gr.Error("Cancelled.", print_exception=False, duration=4, title="") from error
         except NVSError as error:
-            words = " ".join(str(error).split())
+            words = html.escape(" ".join(str(error).split()), quote=False)
             raise gr.Error(words, print_exception=False, duration=12, title="") from error
 
     if inspect.isgeneratorfunction(function):
@@ -53,14 +62,19 @@ def told(function: Callable) -> Callable:
 
 
 class Visits:
-    """The page's events that concern the visit and the scene that is looked at."""
+    """The events of the page."""
 
     def __init__(self, hub: Hub):
         self.hub = hub
+        self.encoding = Encoding(hub)
+        self.films = Films(hub)
+        self.looking = Looking(hub, self.films)
 
     def session(self, request: gr.Request) -> Session:
         """The visit behind a request; API clients get theirs with the first call."""
         return self.hub.store.of_page(str(request.session_hash), owner_of_request(request))
+
+    # -- entering, and the scene: updates of [facts, plan, views, size, encode]
 
     def enter(self, kept: str, request: gr.Request) -> str:
         """A page opens: its visit's token. After a reload (`kept`: the token before) the visit goes on."""
@@ -72,21 +86,229 @@ class Visits:
         session.touch()
         return session.token
 
-    def first(self, request: gr.Request) -> Iterator[str]:
+    def first(self, request: gr.Request) -> tuple:
         """The scene of the visit, or the first example."""
         session = self.session(request)
         if session.scene is not None:
-            yield facts_html(session.scene)
-        elif self.hub.examples:
-            yield from self.example(next(iter(self.hub.examples)), request)
+            return self._opened(session, session.scene)
+        if not self.hub.examples:
+            session.tell({"type": "notice", "words": "Drop photos to begin."})
+            return (gr.skip(),) * 5
+        return self.example(next(iter(self.hub.examples)), request)
 
-    def example(self, name: str, request: gr.Request) -> Iterator[str]:
-        """Opens an example; what is known of it as HTML."""
+    def example(self, name: str, request: gr.Request) -> tuple:
+        """Opens an example."""
         session = self.session(request)
         if not self.hub.has_example(name):
             session.tell({"type": "notice", "words": f"Encoding {name} …"})
-        self.hub.show(session, self.hub.example(name))
-        yield facts_html(session.scene)
+        return self._opened(session, self.encoding.bring_example(session, name))
+
+    def receive(self, files: list[str] | None, request: gr.Request) -> tuple:
+        """Uploads arrive; as `_opened`, and the field for files is emptied."""
+        session = self.session(request)
+        if not files:
+            return (gr.skip(),) * 6
+        found = self.encoding.receive(session, files)
+        if isinstance(found, Opened):
+            return *self._opened(session, found), None
+        return gr.skip(), *self._planned(found), None
+
+    def plan(self, views: float, size: str | None, request: gr.Request) -> tuple:
+        """The estimate for other settings; updates of [plan, views, size, encode]."""
+        return self._planned(self.encoding.plan(self.session(request), int(views), size))
+
+    def encode(self, views: float, size: str | None, request: gr.Request) -> Iterator[tuple]:
+        """Encodes; updates of [progress, encode, cancel, facts]."""
+        session = self.session(request)
+        before = session.revision
+        job = self.encoding.encode(session, int(views), size)
+        reconstructs = session.source.scene is None
+        busy = gr.Button(interactive=False), gr.Button(visible=True)
+        idle = gr.Button(interactive=True), gr.Button(visible=False)
+        try:
+            for words in progress_html(job.follow(), reconstructs):
+                session.touch()
+                yield words, *busy, gr.skip()
+            opened = job.result()
+        except Cancelled:
+            if session.job is not job:  # a newer one of the same page took its place
+                return
+            words = "Cancelled. The next start goes on from here."
+            yield f"<div class='nvs-progress'><p role='status'>{words}</p></div>", *idle, gr.skip()
+            return
+        except NVSError as error:
+            words = html.escape(" ".join(str(error).split()))
+            yield f"<p class='nvs-problem-line' role='alert'>{words}</p>", *idle, gr.skip()
+            return
+        except Exception as error:  # ours: the page is told, the log has the rest
+            name = html.escape(type(error).__name__)
+            yield f"<p class='nvs-problem-line' role='alert'>The encoding failed ({name}).</p>", *idle, gr.skip()
+            raise
+        if session.revision >= before:
+            yield ready_html(opened), *idle, facts_html(opened)
+
+    def cancel(self, request: gr.Request) -> None:
+        """Stops the encoding; `encode` tells it."""
+        self.encoding.cancel(self.session(request))
+
+    # -- tabs
+
+    def refresh(self, which: str, dark: bool, request: gr.Request) -> tuple:
+        """What the tab that is open shows of the present scene; updates of [plot, lost, choice, truth, kept]."""
+        session = self.session(request)
+        nothing = gr.skip()
+        if session.scene is None:
+            return (nothing,) * 5
+        if which == "cameras":
+            figure = self.looking.cameras(session, dark)
+            return figure, unregistered_html(session.scene), nothing, nothing, nothing
+        if which == "truth":
+            choices = self.looking.held_out(session)
+            view, table = self.looking.truth(session)
+            choice = gr.Dropdown(choices, value=view.index if view else None, visible=bool(choices))
+            return nothing, nothing, choice, truth_html(view, table), nothing
+        if which == "take":
+            return (nothing,) * 4 + (self._kept(session),)
+        return (nothing,) * 5
+
+    def truth(self, index: int | None, request: gr.Request) -> str:
+        """Another held-out view."""
+        return truth_html(*self.looking.truth(self.session(request), None if index is None else int(index)))
+
+    def model_card(self, name: str) -> str:
+        """The card of a checkpoint."""
+        return card_html(name)
+
+    def use_model(self, name: str, device: str, request: gr.Request) -> tuple:
+        """Another checkpoint or device: the estimate for it; encoding the scene is the next step."""
+        session = self.session(request)
+        self.hub.renderer(name, device)  # refuses now what cannot be loaded
+        session.model = (name, device)
+        return self._planned(self.encoding.plan(session))
+
+    # -- paths and films
+
+    def path_load(self, file: str | None, request: gr.Request) -> str:
+        """A camera path file as a timeline for the page's script."""
+
+
+        if not file:
+            raise NVSError("No file was chosen.")
+        try:
+            timeline = self.films.loaded(load_path(Path(file)))
+        except NVSError as error:
+            raise NVSError(str(error).replace(f"{Path(file).parent}/", "")) from error
+        return json.dumps(timeline.to_dict())
+
+    def path_save(self, spec: str, request: gr.Request) -> Any:
+        """The path as a file."""
+        return gr.File([str(self.films.save(self.session(request), parsed(spec)))], visible=True)
+
+    def film(self, spec: str, kind: str, request: gr.Request) -> Iterator[tuple]:
+        """Exports a film; updates of [progress, export, cancel, files]."""
+        session = self.session(request)
+        job = self.films.export(session, parsed(spec), kind)
+        busy = gr.Button(interactive=False), gr.Button(visible=True), gr.skip()
+        idle = gr.Button(interactive=True), gr.Button(visible=False)
+        try:
+            for step in job.follow():
+                words = f"{step.position} before yours" if step.position else step.words or "Drawing"
+                yield meter_html(step.fraction, words), *busy
+            files, command = job.result()
+        except NVSError as error:
+            words = "Cancelled." if isinstance(error, Cancelled) else html.escape(" ".join(str(error).split()))
+            yield f"<p class='nvs-note' role='status'>{words}</p>", *idle, gr.skip()
+            return
+        note = (
+            "<p class='nvs-note' role='status'><b>Ready.</b> The same from the command line, with the encoded state "
+            f"from “Take away” beside the path:</p><pre class='nvs-command'>{html.escape(command)}</pre>"
+        )
+        files = gr.File([str(file) for file in files], visible=True)
+        yield note, *idle, files
+
+    def film_cancel(self, request: gr.Request) -> None:
+        """Stops the film; `film` tells it."""
+        film = self.session(request).film
+        if film is not None:
+            film.cancel()
+
+    # -- taking away
+
+    def take(self, what: str, view: str, request: gr.Request) -> Any:
+        """Makes a file of the scene: "snapshot", "state", "scene" or "colmap"."""
+        session = self.session(request)
+        return gr.File([str(self.made(session, what, view))], visible=True)
+
+    def made(self, session: Session, what: str, view: str) -> Path:
+        """The file behind `take`."""
+        opened = self.hub.require_scene(session)
+        stem = file_stem(opened.name)
+        if what == "state":
+            return self.films.save_state(session)
+        if what == "snapshot":
+            image, camera = self.films.still(session, view_from_page(view, 512))
+            facts = {"scene": opened.name, "checkpoint": str(opened.renderer.card.get("name", ""))}
+            return save_snapshot(image, camera, session.download(f"{stem}.png"), facts)
+        if opened.scene is None:
+            raise NVSError(f"{opened.name}: it came as a state file; the photos are not here")
+        out = session.download(f"{stem}_{what}.zip")
+        return save_scene(opened.scene, out) if what == "scene" else save_colmap(opened.scene, out)
+
+    def keep(self, request: gr.Request) -> Any:
+        """Keeps the scene on the server."""
+        session = self.session(request)
+        keeping.keep(self.hub, session)
+        words = "Kept. This browser finds it under “Kept scenes”, also after the server was restarted."
+        gr.Info(words, duration=6, title="")
+        return self._kept(session)
+
+    def reopen(self, name: str | None, request: gr.Request) -> tuple:
+        """Opens a kept scene."""
+        session = self.session(request)
+        return self._opened(session, keeping.reopen(self.hub, session, name or ""))
+
+    def _kept(self, session: Session) -> Any:
+        found = [(words, name) for name, words in keeping.kept(self.hub, session)]
+        return gr.Dropdown(found, value=found[0][1] if found else None)
+
+    def _opened(self, session: Session, opened: Opened) -> tuple:
+        if session.source is None:
+            note = "<p class='nvs-note'>Opened from a state file. Upload its photos to encode them otherwise.</p>"
+            return facts_html(opened), note, gr.skip(), gr.skip(), gr.Button(interactive=False)
+        count = len(opened.split.context) if opened.split else None
+        size = f"{opened.image_hw[1]}x{opened.image_hw[0]}"
+        return facts_html(opened), *self._planned(self.encoding.plan(session, count, size))
+
+    @staticmethod
+    def _planned(plan: Plan) -> tuple:
+        found = plan.estimate
+        size = f"{found.image_hw[1]}x{found.image_hw[0]}"
+        sizes = plan.sizes if size in [value for _, value in plan.sizes] else [*plan.sizes, (size, size)]
+        return (
+            plan_html(plan),
+            gr.Slider(1, max(2, plan.source.available), found.views, visible=plan.source.available > 1),
+            gr.Dropdown(sizes, value=size),
+            gr.Button(interactive=not found.problems),
+        )
+
+
+def parsed(spec: str) -> Any:
+    """JSON that the page's script sent."""
+
+
+    try:
+        return json.loads(spec or "null")
+    except (ValueError, RecursionError) as error:
+        raise NVSError("the camera path could not be read") from error
+
+
+def meter_html(fraction: float, words: str) -> str:
+    """A bar with words."""
+    return (
+        f"<div class='nvs-progress'><div class='nvs-meter' role='progressbar' aria-valuenow='{100 * fraction:.0f}' "
+        f"aria-valuemin='0' aria-valuemax='100' aria-label='Film'><i style='width:{100 * fraction:.1f}%'></i></div>"
+        f"<p role='status'><span>{html.escape(words)}</span><span>{100 * fraction:.0f} %</span></p></div>"
+    )
 
 
 def facts_html(opened: Opened) -> str:

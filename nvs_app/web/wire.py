@@ -1,7 +1,8 @@
 """The viewer's connection: cameras come in, frames go out, over one WebSocket on the page's own address.
 
 In (JSON): {"type": "frame", "id": 7, "revision": 1, "c2w": [16 numbers], "fov": 40, "hw": [256, 256],
-"format": "jpeg" | "png", "quality": 85, "auto": false}; {"type": "path", "id": 3, "timeline": {...}}.
+"format": "jpeg" | "png", "quality": 85, "auto": false}; {"type": "path", "id": 3, "spec": {...}};
+{"type": "view", "id": 4, "index": 12} (where the capture's camera 12 stands).
 Out: a frame as bytes (4 bytes little-endian length, that many bytes of JSON {"id", "model_ms", "server_ms", ...},
 the picture); or JSON {"type": "scene" | "path" | "error" | "ended" | "notice", ...}.
 
@@ -26,11 +27,13 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from nvs_app.engine.metrics import to_uint8
 from nvs_app.errors import NVSError
+from nvs_app.web.films import Films
 from nvs_app.web.hub import Frame, Hub
 from nvs_app.web.sessions import Session
-from nvs_app.web.viewpoint import camera_from_page
+from nvs_app.web.viewpoint import camera_for_page, camera_from_page
 
 MAX_MESSAGE = 1 << 20  # characters; a timeline of hundreds of keyframes is far below
+MAX_UNREAD = 32
 REFUSED = 4401  # close codes of our own: the page starts a new visit
 TAKEN = 4409  # another tab of the same visit took over
 
@@ -96,6 +99,8 @@ class Line:
                 self._frame(message)
             elif kind == "path":
                 self._path(message)
+            elif kind == "view":
+                self._view(message)
             elif kind != "ping":
                 raise NVSError(f"message type {kind!r}: unknown")
         except (NVSError, ValueError, RecursionError) as error:
@@ -103,6 +108,8 @@ class Line:
             self.post({"type": "error", "id": number, "message": sentence(error)})
 
     def _frame(self, message: dict[str, Any]) -> None:
+        if self.out.qsize() > MAX_UNREAD:
+            return  # a page that asks and does not read gets no more
         asked = time.perf_counter()
         opened = self.hub.require_scene(self.session)
         revision = self.session.revision
@@ -128,10 +135,23 @@ class Line:
             }
             return pack(header, data)
 
-        self._answer(number, self.hub.drawer.submit(self.session.token, work), self.post)
+        # Small pictures beside the view (of keyframes) have a lane of their own, or the next frame would replace them.
+        lane = f"{self.session.token}:small" if message.get("small") else self.session.token
+        self._answer(number, self.hub.drawer.submit(lane, work), self.post)
 
     def _path(self, message: dict[str, Any]) -> None:
-        raise NVSError("paths are not there yet")
+        number, spec = message.get("id"), message.get("spec")
+        future = self.hub.drawer.submit(
+            f"{self.session.token}:path", lambda: Films(self.hub).preview(self.session, spec)
+        )
+        self._answer(number, future, lambda found: self.post({"type": "path", "id": number, **found}))
+
+    def _view(self, message: dict[str, Any]) -> None:
+        opened, index = self.hub.require_scene(self.session), message.get("index")
+        if type(index) is not int or not 0 <= index < len(opened.cameras):
+            raise NVSError(f"view {index!r}: there are views 0 to {len(opened.cameras) - 1}")
+        view = camera_for_page(opened.cameras[index : index + 1])
+        self.post({"type": "view", "id": message.get("id"), **view})
 
     def _answer(self, number: Any, future: Future, deliver: Callable[[Any], None]) -> None:
         """Delivers a result, or the reason why there is none; a request that was replaced gets no answer."""

@@ -1,0 +1,204 @@
+"""The parts of the page around the viewer, as gradio components without events (page.py wires them)."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from nvs_app.engine.evaluate import device_name
+from nvs_app.errors import NVSError
+from nvs_app.scenes.images import read_image
+from nvs_app.web.cards import list_cards
+from nvs_app.web.films import KINDS
+from nvs_app.web.hub import Hub
+from nvs_app.web.opening import jpeg_uri
+
+HERE = Path(__file__).parent
+TITLE = "Novel views from fast weights"
+TAGLINE = "A few photos are written once into the weights of a network. Any other view is drawn from those weights."
+UPLOADS = ["image", "video", ".heic", ".heif", ".zip", ".tar", ".tgz", ".gz", ".xz", ".bz2", ".torch", ".safetensors"]
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """The left column: examples, uploads, what the network reads."""
+
+    examples: gr.HTML
+    upload: gr.File
+    camera: gr.UploadButton
+    plan: gr.HTML
+    views: gr.Slider
+    size: gr.Dropdown
+    encode: gr.Button
+    cancel: gr.Button
+    progress: gr.HTML
+
+
+@dataclass(frozen=True)
+class Tools:
+    """The right column: a tab for each thing that can be done with a scene."""
+
+    facts: gr.HTML
+    tabs: list[gr.Tab]
+    plot: gr.Plot
+    lost: gr.HTML
+    truth_choice: gr.Dropdown
+    truth: gr.HTML
+    path_load: gr.UploadButton
+    path_save: gr.Button
+    film_kind: gr.Radio
+    film: gr.Button
+    film_cancel: gr.Button
+    film_progress: gr.HTML
+    film_files: gr.File
+    take: dict[str, gr.Button]
+    files: gr.File
+    kept: gr.Dropdown
+    kept_open: gr.Button
+    model: gr.Dropdown
+    device: gr.Radio
+    card: gr.HTML
+    model_use: gr.Button
+
+
+def scenes_panel(hub: Hub) -> Scenes:
+    """Left column."""
+    gr.HTML("<h2>Examples</h2>", padding=False)
+    examples = _examples(hub)
+    gr.HTML("<h2>Your photos</h2>", padding=False)
+    upload = gr.File(
+        label="Drop photos, a video, or a zip",
+        file_count="multiple",
+        file_types=UPLOADS,
+        height=128,
+        elem_id="nvs-upload",
+        show_label=False,
+    )
+    gr.HTML(
+        "<p class='nvs-note nvs-small'>Photos, a video, a zip of either, or a scene with cameras in any usual format. "
+        "A picture in the clipboard can be pasted.</p>",
+        padding=False,
+    )
+    camera = gr.UploadButton(
+        "Take photos", file_count="multiple", file_types=["image"], size="sm", elem_id="nvs-camera"
+    )
+    plan = gr.HTML("", elem_id="nvs-plan", padding=False)
+    with gr.Row(elem_id="nvs-reading", equal_height=True):
+        views = gr.Slider(1, 28, 8, step=1, label="Views read", elem_id="nvs-views", buttons=[])
+        size = gr.Dropdown([], label="Size", elem_id="nvs-size", interactive=True)
+    with gr.Row(elem_id="nvs-do"):
+        encode = gr.Button("Encode", variant="primary", interactive=False, elem_id="nvs-encode")
+        cancel = gr.Button("Cancel", visible=False, elem_id="nvs-cancel")
+    progress = gr.HTML("", elem_id="nvs-progress", padding=False)
+    return Scenes(examples, upload, camera, plan, views, size, encode, cancel, progress)
+
+
+def tools_panel(hub: Hub) -> Tools:
+    """Right column."""
+    facts = gr.HTML("", elem_id="nvs-facts", padding=False)
+    quiet: dict[str, Any] = {"size": "sm"}
+    with gr.Tabs(elem_id="nvs-tabs"):
+        with gr.Tab("Truth", id="truth") as truth_tab:
+            gr.HTML("<p class='nvs-note'>Photos that the network has not read, beside its drawing.</p>", padding=False)
+            truth_choice = gr.Dropdown([], label="Held-out photo", elem_id="nvs-held-out", interactive=True)
+            truth = gr.HTML("", elem_id="nvs-truth", padding=False)
+        with gr.Tab("Cameras", id="cameras") as cameras_tab:
+            gr.HTML("<p class='nvs-note'>Click a camera to look from there.</p>", padding=False)
+            plot = gr.Plot(show_label=False, elem_id="nvs-plot")
+            lost = gr.HTML("", padding=False)
+        with gr.Tab("Path", id="path") as path_tab:
+            gr.HTML((HERE / "path.html").read_text("utf-8"), padding=False)
+            with gr.Row():
+                path_load = gr.UploadButton("Load path", file_types=[".json"], elem_id="nvs-path-load", **quiet)
+                path_save = gr.Button("Save path", elem_id="nvs-path-save", **quiet)
+            film_kind = gr.Radio(list(KINDS), value="MP4", label="Film", elem_id="nvs-film-kind")
+            with gr.Row():
+                film = gr.Button("Export", variant="primary", elem_id="nvs-film")
+                film_cancel = gr.Button("Cancel", visible=False, elem_id="nvs-film-cancel")
+            film_progress = gr.HTML("", elem_id="nvs-film-progress", padding=False)
+            film_files = gr.File(label="Files", visible=False, elem_id="nvs-film-files", file_count="multiple")
+        with gr.Tab("Take away", id="take") as take_tab:
+            words = {
+                "snapshot": ("Snapshot", "The present view as a PNG that remembers its camera."),
+                "state": ("Encoded state", "The fast weights, to render without the photos. Upload it to go on."),
+                "scene": ("Scene", "transforms.json and the photos, as nerfstudio reads them."),
+                "colmap": ("COLMAP", "The same cameras as a COLMAP project."),
+            }
+            take = {}
+            for name, (label, line) in words.items():
+                with gr.Row(elem_classes="nvs-take", equal_height=True):
+                    gr.HTML(f"<p><b>{label}</b><br>{line}</p>", padding=False)
+                    take[name] = gr.Button("Make", elem_id=f"nvs-take-{name}", min_width=84, scale=0, **quiet)
+            files = gr.File(label="Files", visible=False, elem_id="nvs-files", file_count="multiple")
+            with gr.Row(visible=hub.keep is not None, elem_classes="nvs-take", equal_height=True):
+                gr.HTML("<p><b>Keep here</b><br>On this server, also when it restarts.</p>", padding=False)
+                take["keep"] = gr.Button("Keep", elem_id="nvs-take-keep", min_width=84, scale=0, **quiet)
+            with gr.Row(visible=hub.keep is not None, equal_height=True):
+                kept = gr.Dropdown([], label="Kept scenes of this browser", elem_id="nvs-kept", interactive=True)
+                kept_open = gr.Button("Open", elem_id="nvs-kept-open", min_width=84, scale=0, **quiet)
+        with gr.Tab("Model", id="model") as model_tab:
+            cards = {card.name: card for card in list_cards() if not card.problem}
+            here = str(hub.renderer().card.get("name", ""))
+            names = list(dict.fromkeys([*cards, here]))
+            model = gr.Dropdown(names, value=here, label="Checkpoint", elem_id="nvs-model", interactive=True)
+            devices = hub.devices()
+            device = gr.Radio(
+                devices, value=str(hub.renderer().device), label="Device", elem_id="nvs-device",
+                visible=len(devices) > 1,
+            )  # fmt: skip
+            model_use = gr.Button("Use this model", elem_id="nvs-model-use", **quiet)
+            card = gr.HTML(card_html(here), elem_id="nvs-card", padding=False)
+    tabs = [truth_tab, cameras_tab, path_tab, take_tab, model_tab]
+    return Tools(
+        facts, tabs, plot, lost, truth_choice, truth, path_load, path_save, film_kind, film, film_cancel,
+        film_progress, film_files, take, files, kept, kept_open, model, device, card, model_use,
+    )  # fmt: skip
+
+
+def card_html(name: str) -> str:
+    """What is written about a checkpoint."""
+    found = next((card for card in list_cards() if card.name == name), None)
+    return found.to_html() if found else f"<p class='nvs-note'>{html.escape(name)}: no card in checkpoints/.</p>"
+
+
+def header_html(hub: Hub) -> str:
+    """Title, one sentence, and what draws."""
+    renderer = hub.renderer()
+    card = renderer.card
+    millions = sum(p.numel() for p in renderer.model.parameters()) / 1e6
+    facts = (str(card.get("name") or "model"), f"{millions:.3g} M parameters", device_name(renderer.device))
+    chips = "".join(f"<li>{html.escape(fact)}</li>" for fact in facts)
+    return (
+        f"<header><div><h1>{TITLE}</h1><p>{TAGLINE}</p></div><ul>{chips}"
+        "<li><button type='button' data-nvs-theme aria-label='Light or dark'>◐</button></li></ul></header>"
+    )
+
+
+def _examples(hub: Hub) -> gr.HTML:
+    """Buttons with a picture; `select` tells which."""
+    cards = []
+    for name in hub.examples:
+        picture = _thumbnail(hub.examples[name])
+        image = f"<img src='{picture}' alt=''>" if picture else ""
+        label = html.escape(name)
+        cards.append(f"<button type='button' data-name='{label}'>{image}<span>{label}</span></button>")
+    script = """element.addEventListener('click', (event) => {
+      const button = event.target.closest('[data-name]');
+      if (button) trigger('select', {value: button.dataset.name});
+    });"""
+    value = f"<div class='nvs-cards'>{''.join(cards)}</div>"
+    return gr.HTML(value, js_on_load=script, elem_id="nvs-examples", padding=False)
+
+
+def _thumbnail(path: Path) -> str | None:
+    """The first picture of an example, small, as a data URI."""
+    folder = path if path.is_dir() else path.parent
+    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp"))
+    try:
+        return jpeg_uri(read_image(found[0]), longest=160) if found else None
+    except NVSError:  # the example itself tells when it is opened
+        return None

@@ -1,0 +1,116 @@
+// The tab of paths: keyframes with a picture each, their field of view and time; presets; the preview in the viewer.
+//
+//   nvs.path.spec()      what is exported: {preset, …} until a keyframe is changed, then {timeline}
+//   nvs.path.load(timeline)
+(() => {
+  "use strict";
+  const state = { keys: [], preset: null, busy: false };
+  let root = null;
+  const one = (name) => root?.querySelector(`[data-path=${name}]`);
+  const number = (name, fallback) => { const value = Number(one(name)?.value); return Number.isFinite(value) && value > 0 ? value : fallback; };
+  const hw = () => { const side = number("side", 256), shape = one("shape")?.value || "1"; const wide = Number(shape); return [side, Math.min(1024, Math.round(side * wide / 8) * 8)]; };
+  const timeline = () => ({
+    keyframes: state.keys.map(({ c2w, fov, seconds }) => ({ c2w, fov, seconds })),
+    fps: number("fps", 24), loop: one("loop").checked, image_hw: hw(),
+  });
+  const spec = () => {
+    if (state.preset) return { preset: state.preset, seconds: number("seconds", 4), fps: number("fps", 24), image_hw: hw(), start: state.start };
+    return { timeline: timeline() };
+  };
+  const edited = () => { state.preset = null; one("preset-now").textContent = ""; };
+  const say = (words) => { one("words").textContent = words; };
+
+  function draw() {
+    const list = one("keys");
+    list.replaceChildren(...state.keys.map((key, index) => {
+      const item = document.createElement("li");
+      item.innerHTML = `<button type="button" class="nvs-key" title="Look from here"><img alt="keyframe ${index + 1}"><span>${index + 1}</span></button>
+        <div><label>field of view <input type="number" min="5" max="120" step="1" aria-label="field of view of keyframe ${index + 1}, degrees"></label>
+        <label>seconds to next <input type="number" min="0.1" max="60" step="0.1" aria-label="seconds after keyframe ${index + 1}"></label></div>
+        <div class="nvs-key-buttons"><button type="button" data-do="left" title="Earlier" aria-label="earlier">◀</button><button type="button" data-do="right" title="Later" aria-label="later">▶</button>
+        <button type="button" data-do="set" title="Replace by the present view" aria-label="replace by the present view">⟳</button><button type="button" data-do="delete" title="Delete" aria-label="delete">✕</button></div>`;
+      const image = item.querySelector("img"), [fov, seconds] = item.querySelectorAll("input");
+      if (key.picture) image.src = key.picture; else image.remove();
+      fov.value = Math.round(key.fov * 10) / 10; seconds.value = Math.round(key.seconds * 100) / 100;
+      fov.onchange = () => { key.fov = Math.min(120, Math.max(5, Number(fov.value) || key.fov)); edited(); draw(); };
+      seconds.onchange = () => { key.seconds = Math.min(60, Math.max(0.1, Number(seconds.value) || key.seconds)); edited(); draw(); };
+      item.querySelector(".nvs-key").onclick = () => window.nvs.viewer.jump(key);
+      const swap = (other) => { if (!state.keys[other]) return; [state.keys[index], state.keys[other]] = [state.keys[other], state.keys[index]]; edited(); draw(); };
+      item.querySelector("[data-do=left]").onclick = () => swap(index - 1);
+      item.querySelector("[data-do=right]").onclick = () => swap(index + 1);
+      item.querySelector("[data-do=delete]").onclick = () => { state.keys.splice(index, 1); edited(); draw(); };
+      item.querySelector("[data-do=set]").onclick = () => { const view = window.nvs.viewer.camera(); if (!view) return; Object.assign(key, view, { picture: window.nvs.viewer.thumbnail() }); edited(); draw(); };
+      return item;
+    }));
+    one("empty").hidden = state.keys.length > 0;
+    const gaps = one("loop").checked ? state.keys : state.keys.slice(0, -1);
+    const total = state.preset ? number("seconds", 4) : gaps.reduce((sum, key) => sum + key.seconds, 0);
+    one("length").textContent = state.keys.length ? `${total.toFixed(1)} s, ${Math.max(1, Math.round(total * number("fps", 24)))} pictures` : "";
+  }
+  function take(found, kept = []) {
+    state.keys = found.keyframes.map((key, index) => ({ seconds: 2, picture: kept[index]?.picture, ...key }));
+    one("loop").checked = Boolean(found.loop);
+    draw();
+  }
+  async function preset(name) {
+    state.preset = name; state.start = window.nvs.viewer.camera();
+    const answer = await window.nvs.line.ask({ type: "path", spec: spec() });
+    if (answer.type === "error") { state.preset = null; say(answer.message); return; }
+    take(answer.timeline);
+    pictures();
+    one("preset-now").textContent = name; say("");
+    draw();
+  }
+  // Pictures of keyframes that came without: drawn one after the other, small.
+  async function pictures() {
+    const round = state.round = (state.round || 0) + 1;
+    for (const key of [...state.keys]) {
+      if (key.picture) continue;
+      const answer = await window.nvs.line.ask({ type: "frame", small: true, c2w: key.c2w, fov: key.fov, hw: [128, 128], quality: 80, auto: true });
+      if (answer.type !== "picture" || round !== state.round) return;
+      key.picture = URL.createObjectURL(new Blob([answer.data], { type: "image/jpeg" }));
+      draw();
+    }
+  }
+  async function play() {
+    if (window.nvs.viewer.playing) { window.nvs.viewer.stop(); return; }
+    const answer = await window.nvs.line.ask({ type: "path", spec: spec() });
+    if (answer.type === "error") { say(answer.message); return; }
+    say("");
+    state.views = answer.views; state.fps = answer.fps;
+    window.nvs.viewer.play(answer.views, answer.fps, one("loop").checked);
+  }
+  async function scrub(share) {
+    if (!state.views || state.scrubbed !== JSON.stringify(spec())) {
+      state.scrubbed = JSON.stringify(spec());
+      const answer = await window.nvs.line.ask({ type: "path", spec: spec() });
+      if (answer.type === "error") { say(answer.message); return; }
+      state.views = answer.views; state.fps = answer.fps;
+    }
+    window.nvs.viewer.jump(state.views[Math.round(share * (state.views.length - 1))]);
+  }
+  function start(element) {
+    root = element;
+    one("add").onclick = () => {
+      const view = window.nvs.viewer.camera();
+      if (!view) return;
+      state.keys.push({ ...view, seconds: 2, picture: window.nvs.viewer.thumbnail() });
+      edited(); draw();
+    };
+    one("clear").onclick = () => { state.keys = []; edited(); draw(); };
+    one("play").onclick = play;
+    one("loop").onchange = () => { if (state.preset !== null) edited(); draw(); };
+    for (const name of ["seconds", "fps"]) one(name).onchange = () => { state.preset ? preset(state.preset) : draw(); };
+    for (const button of root.querySelectorAll("[data-preset]")) button.onclick = () => preset(button.dataset.preset);
+    one("scrub").oninput = () => scrub(one("scrub").value / 1000);
+    const stage = document.querySelector("#nvs-stage");
+    stage.addEventListener("nvs-play", ({ detail }) => { one("play").textContent = detail ? "Stop" : "Play"; one("play").setAttribute("aria-pressed", String(detail)); });
+    stage.addEventListener("nvs-time", ({ detail }) => { one("scrub").value = 1000 * detail.seconds / Math.max(detail.total, 1e-6); });
+    stage.addEventListener("nvs-opened", () => { state.keys = []; state.views = null; edited(); draw(); });
+    draw();
+  }
+  window.nvs.path = { spec: () => JSON.stringify(spec()), load: (text) => { if (!text) return; edited(); take(JSON.parse(text)); pictures(); }, state, preset };
+  const look = () => { const element = document.querySelector("#nvs-path"); if (element && element !== root) start(element); };
+  new MutationObserver(look).observe(document.documentElement, { childList: true, subtree: true });
+  look();
+})();
