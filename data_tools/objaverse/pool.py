@@ -27,7 +27,7 @@ from data_tools.objaverse.renderer import thread_environment
 from data_tools.objaverse.work import DIED, TIMEOUT, FatalError, Task
 
 START_SECONDS = 120.0
-MAX_MEMORY = 16 << 30
+MAX_MEMORY = 16 << 30  # of one worker
 RECYCLE = 1000  # assets, after which a worker is replaced: drivers leak
 TRIES = 2
 
@@ -110,7 +110,7 @@ class Worker:
                 return TIMEOUT, f"took longer than {timeout:g} s"
             used = self.memory()
             if used > max_memory:
-                return DIED, f"took more than {max_memory >> 30} GiB of memory"
+                return DIED, f"took more than {max_memory / 2**30:.1f} GiB of memory"
         elif not self.ready and spent > START_SECONDS:
             raise FatalError(f"a render worker did not start within {START_SECONDS:g} s")
         return None

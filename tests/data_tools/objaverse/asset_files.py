@@ -50,9 +50,15 @@ class Builder:
 
     def __init__(self) -> None:
         self.content: dict[str, Any] = {
-            "asset": {"version": "2.0"}, "scene": 0, "scenes": [{"nodes": [0]}], "nodes": [{"mesh": 0}],
-            "meshes": [{"primitives": []}], "accessors": [], "bufferViews": [], "buffers": [{}],
-        }  # fmt: skip
+            "asset": {"version": "2.0"},
+            "scene": 0,
+            "scenes": [{"nodes": [0]}],
+            "nodes": [{"mesh": 0}],
+            "meshes": [{"primitives": []}],
+            "accessors": [],
+            "bufferViews": [],
+            "buffers": [{}],
+        }
         self.binary = b""
 
     def view(self, data: bytes) -> int:
@@ -66,8 +72,13 @@ class Builder:
         codes = {"float32": 5126, "uint32": 5125, "uint16": 5123, "uint8": 5121, "int8": 5120, "int16": 5122}
         values = np.ascontiguousarray(values)
         kind = {1: "SCALAR", 2: "VEC2", 3: "VEC3", 4: "VEC4", 16: "MAT4"}[values.size // len(values)]
-        accessor = {"bufferView": self.view(values.tobytes()), "componentType": codes[str(values.dtype)],
-                    "count": len(values), "type": kind, **more}  # fmt: skip
+        accessor = {
+            "bufferView": self.view(values.tobytes()),
+            "componentType": codes[str(values.dtype)],
+            "count": len(values),
+            "type": kind,
+            **more,
+        }
         self.content["accessors"].append(accessor)
         return len(self.content["accessors"]) - 1
 
@@ -84,10 +95,17 @@ class Builder:
         self.content.setdefault("materials", []).append(values)
         return len(self.content["materials"]) - 1
 
-    def primitive(self, positions: np.ndarray, faces: np.ndarray, material: int | None = None, **arrays: Any) -> dict:
+    def primitive(
+        self, positions: np.ndarray, faces: np.ndarray, material: int | None = None, **arrays: Any
+    ) -> dict:
         attributes = {"POSITION": self.array(positions.astype(np.float32))}
-        attributes |= {name: value if isinstance(value, int) else self.array(value) for name, value in arrays.items()}
-        primitive: dict[str, Any] = {"attributes": attributes, "indices": self.array(faces.astype(np.uint32).ravel())}
+        attributes |= {
+            name: value if isinstance(value, int) else self.array(value) for name, value in arrays.items()
+        }
+        primitive: dict[str, Any] = {
+            "attributes": attributes,
+            "indices": self.array(faces.astype(np.uint32).ravel()),
+        }
         if material is not None:
             primitive["material"] = material
         self.content["meshes"][0]["primitives"].append(primitive)
@@ -104,7 +122,9 @@ class Builder:
         return json.dumps(self.content).encode()
 
 
-def box(size: tuple[float, float, float] = (1, 1, 1), centre: tuple[float, float, float] = (0, 0, 0)) -> tuple:
+def box(
+    size: tuple[float, float, float] = (1, 1, 1), centre: tuple[float, float, float] = (0, 0, 0)
+) -> tuple:
     """24 vertices, 12 triangles outwards, normals, and UVs with v downwards: each side shows its picture upright."""
     positions, normals, uvs, faces = [], [], [], []
     ups = {0: (0, 1, 0), 1: (0, 0, -1), 2: (0, 1, 0)}
@@ -120,11 +140,17 @@ def box(size: tuple[float, float, float] = (1, 1, 1), centre: tuple[float, float
                 normals.append(normal)
                 uvs.append((u, v))
             faces += [(first, first + 2, first + 1), (first, first + 3, first + 2)]
-    return (np.array(positions) * size + centre, np.array(faces), np.array(normals, np.float32),
-            np.array(uvs, np.float32))  # fmt: skip
+    return (
+        np.array(positions) * size + centre,
+        np.array(faces),
+        np.array(normals, np.float32),
+        np.array(uvs, np.float32),
+    )
 
 
-def add_box(builder: Builder, material: int | None, size: Any = (1, 1, 1), centre: Any = (0, 0, 0), **more: Any) -> dict:
+def add_box(
+    builder: Builder, material: int | None, size: Any = (1, 1, 1), centre: Any = (0, 0, 0), **more: Any
+) -> dict:
     positions, faces, normals, uvs = box(size, centre)
     return builder.primitive(positions, faces, material, NORMAL=normals, TEXCOORD_0=uvs, **more)
 
@@ -142,7 +168,9 @@ def textured_glb(pixels: np.ndarray | None = None, kind: str = "PNG") -> bytes:
     builder = Builder()
     data = png(letter_f() if pixels is None else pixels, kind)
     texture = builder.image(data, f"image/{kind.lower()}")
-    material = builder.material(pbrMetallicRoughness={"baseColorTexture": {"index": texture}, "metallicFactor": 0.0})
+    material = builder.material(
+        pbrMetallicRoughness={"baseColorTexture": {"index": texture}, "metallicFactor": 0.0}
+    )
     add_box(builder, material)
     return builder.glb()
 
@@ -150,9 +178,15 @@ def textured_glb(pixels: np.ndarray | None = None, kind: str = "PNG") -> bytes:
 def multi_material_glb() -> bytes:
     """A chair-like thing: red seat, blue metal legs, an emissive green back; +y is up."""
     builder = Builder()
-    red = builder.material(pbrMetallicRoughness={"baseColorFactor": [0.8, 0.05, 0.05, 1], "metallicFactor": 0.0})
-    metal = builder.material(pbrMetallicRoughness={"baseColorFactor": [0.2, 0.3, 0.9, 1], "roughnessFactor": 0.3})
-    glow = builder.material(emissiveFactor=[0.0, 0.7, 0.1], pbrMetallicRoughness={"baseColorFactor": [0, 0, 0, 1]})
+    red = builder.material(
+        pbrMetallicRoughness={"baseColorFactor": [0.8, 0.05, 0.05, 1], "metallicFactor": 0.0}
+    )
+    metal = builder.material(
+        pbrMetallicRoughness={"baseColorFactor": [0.2, 0.3, 0.9, 1], "roughnessFactor": 0.3}
+    )
+    glow = builder.material(
+        emissiveFactor=[0.0, 0.7, 0.1], pbrMetallicRoughness={"baseColorFactor": [0, 0, 0, 1]}
+    )
     add_box(builder, red, (1, 0.15, 1), (0, 0, 0))
     add_box(builder, glow, (1, 1, 0.12), (0, 0.55, -0.44))
     for x in (-0.42, 0.42):
@@ -168,7 +202,10 @@ def external_gltf(folder: Path) -> Path:
     (folder / "textures" / "a picture.jpg").write_bytes(png(quarters(), "JPEG"))
     builder.content["images"] = [{"uri": "textures/a%20picture.jpg"}]
     texture = builder.texture({"source": 0})
-    add_box(builder, builder.material(pbrMetallicRoughness={"baseColorTexture": {"index": texture}, "metallicFactor": 0}))
+    add_box(
+        builder,
+        builder.material(pbrMetallicRoughness={"baseColorTexture": {"index": texture}, "metallicFactor": 0}),
+    )
     (folder / "model.gltf").write_bytes(builder.gltf("model.bin"))
     (folder / "model.bin").write_bytes(builder.binary)
     return folder / "model.gltf"
@@ -177,7 +214,9 @@ def external_gltf(folder: Path) -> Path:
 def ball(rings: int = 16, segments: int = 32) -> tuple[np.ndarray, np.ndarray]:
     """A unit ball; +y is its pole."""
     theta, phi = np.meshgrid(np.linspace(0, np.pi, rings), np.linspace(0, 2 * np.pi, segments), indexing="ij")
-    points = np.stack([np.sin(theta) * np.cos(phi), np.cos(theta), np.sin(theta) * np.sin(phi)], -1).reshape(-1, 3)
+    points = np.stack([np.sin(theta) * np.cos(phi), np.cos(theta), np.sin(theta) * np.sin(phi)], -1).reshape(
+        -1, 3
+    )
     faces = []
     for i in range(rings - 1):
         for j in range(segments - 1):
@@ -190,12 +229,16 @@ def vertex_colour_glb() -> bytes:
     """A ball whose colours follow its position, normalised bytes."""
     points, faces = ball()
     builder = Builder()
-    colours = builder.array(((points * 0.5 + 0.5) * 255).astype(np.uint8).repeat(1, 0), normalized=True)
     # Rows of three bytes are not aligned to four, which the specification asks for; exporters pad to RGBA.
     rgba = np.concatenate([(points * 0.5 + 0.5) * 255, np.full((len(points), 1), 255)], 1).astype(np.uint8)
     colours = builder.array(rgba, normalized=True)
-    builder.primitive(points, faces, builder.material(pbrMetallicRoughness={"metallicFactor": 0.0}),
-                      NORMAL=points.astype(np.float32), COLOR_0=colours)  # fmt: skip
+    builder.primitive(
+        points,
+        faces,
+        builder.material(pbrMetallicRoughness={"metallicFactor": 0.0}),
+        NORMAL=points.astype(np.float32),
+        COLOR_0=colours,
+    )
     return builder.glb()
 
 
@@ -205,13 +248,19 @@ def alpha_glb() -> bytes:
     cut = np.full((64, 64, 4), (240, 150, 40, 255), np.uint8)
     cut[(letter_f() == (20, 20, 60)).all(-1)] = (0, 0, 0, 0)
     texture = builder.image(png(cut))
-    masked = builder.material(alphaMode="MASK", doubleSided=True,
-                              pbrMetallicRoughness={"baseColorTexture": {"index": texture}, "metallicFactor": 0})  # fmt: skip
-    pane = builder.material(alphaMode="BLEND",
-                            pbrMetallicRoughness={"baseColorFactor": [0.1, 0.2, 1, 0.5], "metallicFactor": 0})  # fmt: skip
+    masked = builder.material(
+        alphaMode="MASK",
+        doubleSided=True,
+        pbrMetallicRoughness={"baseColorTexture": {"index": texture}, "metallicFactor": 0},
+    )
+    pane = builder.material(
+        alphaMode="BLEND", pbrMetallicRoughness={"baseColorFactor": [0.1, 0.2, 1, 0.5], "metallicFactor": 0}
+    )
     add_box(builder, masked, (1, 1, 0.02), (0, 0, 0.4))
     add_box(builder, pane, (1, 1, 0.02), (0, 0, -0.4))
-    add_box(builder, builder.material(pbrMetallicRoughness={"baseColorFactor": [0, 0.6, 0, 1]}), (0.3, 0.3, 0.3))
+    add_box(
+        builder, builder.material(pbrMetallicRoughness={"baseColorFactor": [0, 0.6, 0, 1]}), (0.3, 0.3, 0.3)
+    )
     return builder.glb()
 
 
@@ -228,8 +277,10 @@ def skinned_glb() -> bytes:
     inverse = builder.array(np.stack([np.eye(4, dtype=np.float32).ravel()] * 2))
     half = 0.5**0.5
     builder.content["nodes"] = [
-        {"mesh": 0, "skin": 0, "translation": [50, 0, 0]}, {"rotation": [0, 0, half, half], "children": [2]}, {},
-    ]  # fmt: skip
+        {"mesh": 0, "skin": 0, "translation": [50, 0, 0]},
+        {"rotation": [0, 0, half, half], "children": [2]},
+        {},
+    ]
     builder.content["scenes"] = [{"nodes": [0, 1]}]
     builder.content["skins"] = [{"joints": [1, 2], "inverseBindMatrices": inverse}]
     return builder.glb()
@@ -281,8 +332,13 @@ def corrupt(data: bytes, kind: int) -> bytes:
         return b"\x89PNG\r\n\x1a\n" + data[8:]
     if kind % 10 == 3:
         return data[:20] + b"[" * size + data[20 + size :]
-    if kind % 10 == 4:  # NaN
-        return pack(content, np.full(len(rest) // 4, np.nan, np.float32).tobytes())
+    if kind % 10 == 4:
+        accessor = content["accessors"][content["meshes"][0]["primitives"][0]["attributes"]["POSITION"]]
+        view = content["bufferViews"][accessor["bufferView"]]
+        at, length = view["byteOffset"], view["byteLength"]
+        return pack(
+            content, rest[:at] + np.full(length // 4, np.nan, np.float32).tobytes() + rest[at + length :]
+        )
     if kind % 10 == 5:
         content["meshes"][0]["primitives"] = []
     elif kind % 10 == 6:
@@ -301,12 +357,18 @@ def random_glb(number: int) -> bytes:
     random = np.random.Generator(np.random.PCG64(number))
     builder = Builder()
     for _ in range(int(random.integers(1, 5))):
-        pbr: dict[str, Any] = {"baseColorFactor": [*random.uniform(0.1, 1, 3).tolist(), 1.0],
-                               "metallicFactor": float(random.integers(0, 2)),
-                               "roughnessFactor": float(random.uniform(0.1, 1))}  # fmt: skip
+        pbr: dict[str, Any] = {
+            "baseColorFactor": [*random.uniform(0.1, 1, 3).tolist(), 1.0],
+            "metallicFactor": float(random.integers(0, 2)),
+            "roughnessFactor": float(random.uniform(0.1, 1)),
+        }
         if number % 4 == 0:
             pixels = random.integers(0, 255, (16, 16, 3), np.uint8)
             pbr["baseColorTexture"] = {"index": builder.image(png(pixels))}
-        add_box(builder, builder.material(pbrMetallicRoughness=pbr),
-                random.uniform(0.2, 1, 3), random.uniform(-0.5, 0.5, 3))  # fmt: skip
+        add_box(
+            builder,
+            builder.material(pbrMetallicRoughness=pbr),
+            random.uniform(0.2, 1, 3),
+            random.uniform(-0.5, 0.5, 3),
+        )
     return builder.glb()
