@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import sys
 from collections.abc import Sequence
 
-from nvs_app.errors import NVSError
+from nvs_app.terminal import Parser, guarded
 
 COMMANDS = (
     "data_tools.cli_contact_sheet",
@@ -22,16 +21,13 @@ COMMANDS = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand; a user's mistake is one line and exit code 2."""
-    parser = argparse.ArgumentParser(prog="python -m data_tools", description="Scenes in, scenes out.")
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    parser = Parser(prog="python -m data_tools", description="Scenes in, scenes out.")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for name in COMMANDS:
         importlib.import_module(name).add_parser(subparsers)
     options = parser.parse_args(arguments)
-    try:
-        return options.run(options) or 0
-    except NVSError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return guarded(lambda: options.run(options), arguments[0])
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from nvs_app.errors import NVSError
+from nvs_app.terminal import whole_number
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -27,16 +28,18 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     sheet.add_argument(
         "--kind", choices=("object", "asset", "room", "all"), default="all", help="kind of scene"
     )
-    sheet.add_argument("--scenes", type=int, default=6, help="scenes (of each kind)")
-    sheet.add_argument("--views", type=int, default=6, help="views of each scene")
-    sheet.add_argument("--first", type=int, default=0, help="number of the first scene")
+    sheet.add_argument("--scenes", type=whole_number(1), default=6, help="scenes (of each kind)")
+    sheet.add_argument("--views", type=whole_number(1), default=6, help="views of each scene")
+    sheet.add_argument("--first", type=whole_number(0), default=0, help="number of the first scene")
     sheet.set_defaults(run=run_sheet)
     bench = subparsers.add_parser(
         "procedural-bench", help="print views per second of the generator as one JSON line"
     )
-    bench.add_argument("--scenes", type=int, nargs="+", default=[16, 64, 128], help="scenes a batch, in turn")
-    bench.add_argument("--views", type=int, default=24, help="views of each scene")
-    bench.add_argument("--repeats", type=int, default=4, help="timed batches of each kind")
+    bench.add_argument(
+        "--scenes", type=whole_number(1), nargs="+", default=[16, 64, 128], help="scenes a batch, in turn"
+    )
+    bench.add_argument("--views", type=whole_number(1), default=24, help="views of each scene")
+    bench.add_argument("--repeats", type=whole_number(1), default=4, help="timed batches of each kind")
     bench.add_argument("--profile", type=Path, help="also write a table of the slowest operators here")
     bench.set_defaults(run=run_bench)
     for parser in (sheet, bench):
@@ -44,7 +47,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         parser.add_argument("--assets", type=Path, help="folder with objects_pack.npz and textures/")
         parser.add_argument("--device", default="cpu", help="cpu or cuda")
         parser.add_argument(
-            "--image-hw", type=int, nargs=2, default=(128, 128), metavar=("H", "W"), help="pixels"
+            "--image-hw", type=whole_number(8), nargs=2, default=(128, 128), metavar=("H", "W"), help="pixels"
         )
 
 
@@ -65,6 +68,7 @@ def tile_sheet(images: Tensor) -> Image.Image:
 
 def run_sheet(options: argparse.Namespace) -> int:
     """Write the sheet."""
+    options.out.parent.mkdir(parents=True, exist_ok=True)  # a place that cannot be written costs no work
     source = _source(options)
     kinds = ("object", "asset", "room") if options.kind == "all" else (options.kind,)
     rows = []

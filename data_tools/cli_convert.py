@@ -10,6 +10,7 @@ import argparse
 from pathlib import Path
 
 from nvs_app.errors import NVSError
+from nvs_app.terminal import whole_number
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -23,7 +24,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("output", type=Path, help="folder to write, absent or empty")
     parser.add_argument("--format", choices=tuple(FORMATS), help="the format, instead of recognising it")
     parser.add_argument("--scene", metavar="KEY", help="one scene of a file or folder that holds many")
-    parser.add_argument("--max-views", type=_count, metavar="N", help="keep at most N views, evenly spread")
+    parser.add_argument("--max-views", type=whole_number(1), metavar="N", help="keep at most N views, evenly spread")
     parser.add_argument(
         "--to", choices=("nerfstudio", "colmap"), default="nerfstudio", help="what is written (default: nerfstudio)"
     )
@@ -41,10 +42,3 @@ def run(options: argparse.Namespace) -> int:
     except OSError as error:  # a full disk, a folder that must not be written
         raise NVSError(f"{error.filename or options.output}: {error.strerror or error}") from error
     return 1 if done.failed else 0
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is no positive number")
-    return number

@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from nvs_app.terminal import whole_number
+
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Register the command."""
@@ -20,17 +22,20 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "scenes", nargs="+", metavar="SCENE", help="scene, FILE#KEY, file of many scenes, or folder of scenes"
     )
     parser.add_argument("out", type=Path, metavar="OUT", help="folder of the shards and their index.json")
+    count, or_none = whole_number(1), whole_number(0)
     size = parser.add_mutually_exclusive_group()
-    size.add_argument("--image-hw", type=int, nargs=2, metavar=("H", "W"), help="crop and resize pictures to it")
-    size.add_argument("--max-side", type=int, default=0, metavar="N", help="shrink pictures with a longer side")
-    parser.add_argument("--quality", type=int, default=92, metavar="Q", help="of JPEG, 1-100; 0: PNG (default 92)")
+    size.add_argument("--image-hw", type=count, nargs=2, metavar=("H", "W"), help="crop and resize pictures to it")
+    size.add_argument("--max-side", type=count, default=0, metavar="N", help="shrink pictures with a longer side")
+    parser.add_argument("--quality", type=or_none, default=92, metavar="Q", help="of JPEG, 1-100; 0: PNG (default 92)")
     parser.add_argument(
-        "--max-views", type=int, default=0, metavar="N", help="keep at most N views, evenly spread"
+        "--max-views", type=count, default=0, metavar="N", help="keep at most N views, evenly spread"
     )
     parser.add_argument(
-        "--scenes-per-shard", type=int, default=0, metavar="N", help="end a shard after N scenes"
+        "--scenes-per-shard", type=count, default=0, metavar="N", help="end a shard after N scenes"
     )
-    parser.add_argument("--shard-mib", type=int, default=256, metavar="N", help="or at N MiB (default 256; 0: never)")
+    parser.add_argument(
+        "--shard-mib", type=or_none, default=256, metavar="N", help="or at N MiB (default 256; 0: never)"
+    )
     parser.set_defaults(run=run)
 
 

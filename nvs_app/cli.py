@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 
-from nvs_app.errors import NVSError
+from nvs_app.terminal import Parser, guarded
 
 # command -> (module, one line for --help). The help lives here so that --help imports no command.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -30,7 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 def build_parser(command: str | None) -> argparse.ArgumentParser:
     """The parser, with the full options of `command` only; the other commands are there by name and help line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m nvs_app",
         description="Posed pictures in, new views out: write a scene into fast weights, render any camera.",
     )
@@ -47,26 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit code. `argv` without the program's name; None is sys.argv."""
     argv = list(sys.argv[1:] if argv is None else argv)
     command = next((word for word in argv if not word.startswith("-")), None)
-    try:
+
+    def work() -> int | None:
         args = build_parser(command).parse_args(argv)
-        module = importlib.import_module(COMMANDS[args.command][0])
-        return int(module.run(args) or 0)
-    except NVSError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except ModuleNotFoundError as error:
-        # A package that this machine lacks is the user's to install; a module of ours that is missing is a bug.
-        if error.name is None or error.name.split(".")[0] in ("nvs_app", "data_tools"):
-            raise
-        print(
-            f"error: {command}: the package {error.name!r} is not installed; run pip install -r requirements.txt",
-            file=sys.stderr,
-        )
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        # `... | head` closed our stdout: not an error, but Python would print one while it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return importlib.import_module(COMMANDS[args.command][0]).run(args)
+
+    return guarded(work, str(command))

@@ -23,10 +23,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     average.add_argument("--share", type=float, default=0.5, help="weight of the second (default: 0.5)")
     for action in (fetch, convert, average):
         action.add_argument("--out", type=Path, help="checkpoint folder (default: in checkpoints/)")
-        action.add_argument("--dtype", choices=["float32", "bfloat16", "int8"], default="float32")
+        action.add_argument(
+            "--dtype", choices=["float32", "bfloat16", "int8"], default="float32", help="of matrices (default: float32)"
+        )
     check = actions.add_parser("verify", help="compare this build on this hardware with recorded outputs")
     check.add_argument("file", type=Path, nargs="+", help="recording(s), .safetensors")
-    check.add_argument("--device", default="cpu")
+    check.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -22,13 +22,14 @@ CORE = ("nvs_app.geometry", "nvs_app.scenes", "nvs_app.model", "nvs_app.engine")
 SCENE_SOURCES = ("data_tools.procedural", "data_tools.readers")
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "nvs_app.errors": (),
+    "nvs_app.terminal": ("nvs_app.errors",),
     "nvs_app.geometry": ("nvs_app.errors",),
     "nvs_app.scenes": ("nvs_app.errors", "nvs_app.geometry"),
     "nvs_app.model": ("nvs_app.errors", "nvs_app.geometry"),
     "nvs_app.benchmarks": ("nvs_app.errors", "nvs_app.geometry", "nvs_app.scenes", *SCENE_SOURCES),
     "nvs_app.report": ("nvs_app.errors",),
     "nvs_app.engine": ("nvs_app.errors", *CORE, *SCENE_SOURCES, "nvs_app.benchmarks", "nvs_app.report"),
-    "data_tools": ("nvs_app.errors", "nvs_app.geometry", "nvs_app.scenes"),
+    "data_tools": ("nvs_app.errors", "nvs_app.terminal", "nvs_app.geometry", "nvs_app.scenes"),
     # The faces stand on top of everything.
     "nvs_app.cli": OURS,
     "nvs_app.__main__": OURS,

@@ -144,9 +144,10 @@ def find_checkpoint(name_or_folder: Path | str) -> Path:
     for folder in (Path(name_or_folder), checkpoints_dir() / str(name_or_folder)):
         if (folder / "config.json").is_file():
             return folder
+    names = ", ".join(list_checkpoints()) or "none is there"
     raise NVSError(
-        f"checkpoint {name_or_folder}: not found, expected a folder with config.json or one of "
-        f"{list_checkpoints()} in {checkpoints_dir()}"
+        f"checkpoint {name_or_folder}: not found, expected a folder with config.json, or a name from "
+        f"{checkpoints_dir()} ({names})"
     )
 
 

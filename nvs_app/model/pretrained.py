@@ -130,8 +130,7 @@ def read_released(path: Path) -> dict[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise NVSError(f"{path}: not a file of plain tensors ({first})") from error
+        raise NVSError(f"{path}: not a file of plain tensors that torch.save wrote, or cut short") from error
     model = content.get("model") if isinstance(content, dict) else None
     if not isinstance(model, dict) or not all(isinstance(value, Tensor) for value in model.values()):
         raise NVSError(
@@ -162,7 +161,7 @@ def convert_released(path: Path, out: Path, dtype: str = "float32") -> Path:
 def fetch_released(name: str, out: Path, dtype: str = "float32") -> Path:
     """Download one released file through huggingface_hub and convert it; `NVSError` without a network."""
     if name not in RELEASES:
-        raise NVSError(f"weights {name}: unknown, expected one of {sorted(RELEASES)}")
+        raise NVSError(f"weights {name}: unknown, expected one of {', '.join(sorted(RELEASES))}")
     from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
     from huggingface_hub import logging as hub_logging
     from huggingface_hub.errors import HfHubHTTPError

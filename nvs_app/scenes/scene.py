@@ -166,6 +166,10 @@ class Scene:
         temporary = folder.parent / f".{folder.name}.{os.getpid()}.tmp"
         names = self._copy_names()
         try:
+            temporary.mkdir(exist_ok=True)
+        except OSError as error:
+            raise NVSError(f"{folder}: cannot be written ({error.strerror or error})") from error
+        try:
             for index, name in enumerate(names):
                 (temporary / name).parent.mkdir(parents=True, exist_ok=True)
                 self._save_picture(index, temporary / name)

@@ -43,7 +43,7 @@ def test_replaced_only_when_whole_and_found_by_name(model, tmp_path, monkeypatch
     assert checkpoint.list_checkpoints() == ["a"]
     assert checkpoint.load_checkpoint("a").card["normalization"] == "auto"
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
-    with pytest.raises(NVSError, match=r"not found.*\['a'\]"):
+    with pytest.raises(NVSError, match=r"not found.*\(a\)"):
         checkpoint.load_checkpoint("b")
 
 
