@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,13 +75,14 @@ def camera_from_page(message: dict[str, Any], longest: int) -> Cameras:
     """
     values, fov, size = message.get("c2w"), message.get("fov"), message.get("hw")
     if not isinstance(values, list) or len(values) != 16 or not all(_is_number(value) for value in values):
-        raise NVSError("camera: c2w is not 16 finite numbers")
+        raise NVSError("camera: c2w is not 16 finite numbers of a sensible size")
     if not _is_number(fov) or not FOV_RANGE[0] <= float(fov or 0) <= FOV_RANGE[1]:
-        raise NVSError(f"camera: fov is {fov!r}, expected degrees from {FOV_RANGE[0]:g} to {FOV_RANGE[1]:g}")
+        raise NVSError(f"camera: fov is {str(fov)[:20]}, expected degrees from {FOV_RANGE[0]:g} to {FOV_RANGE[1]:g}")
     if not isinstance(size, list) or len(size) != 2 or not all(type(side) is int for side in size):
         raise NVSError("camera: hw is not [height, width]")
     if not all(16 <= side <= longest for side in size):
-        raise NVSError(f"camera: a frame of {size[0]}x{size[1]} pixels, expected sides from 16 to {longest}")
+        shown = "x".join(str(side)[:12] for side in size)
+        raise NVSError(f"camera: a frame of {shown} pixels, expected sides from 16 to {longest}")
     c2w = torch.tensor(values, dtype=torch.float64).view(4, 4)
     left, stretch, right = torch.linalg.svd(c2w[:3, :3])
     if float((stretch - 1).abs().max()) > 0.05 or float(torch.linalg.det(c2w[:3, :3])) < 0:
@@ -102,4 +102,5 @@ def camera_for_page(camera: Cameras) -> dict[str, Any]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    # NaN compares false; integers can be too large for a float, floats too large for float32.
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e12

@@ -64,9 +64,17 @@ class Line:
             while True:
                 text = await self.ws.receive_text()
                 if len(text) > MAX_MESSAGE:
-                    raise WebSocketDisconnect(1009)
+                    await self.ws.close(1009, "too long a message")
+                    return
                 self._take(text)
-        except (WebSocketDisconnect, KeyError):  # KeyError: starlette's answer to a binary message
+                await asyncio.sleep(0)  # what was posted is counted below
+                while self.out.qsize() > MAX_UNREAD and not sender.done():
+                    await asyncio.sleep(0.05)  # who does not read is not listened to
+                if sender.done():
+                    return
+        except KeyError:  # starlette's answer to a binary message
+            await self.ws.close(1003, "expected text")
+        except WebSocketDisconnect:
             return
         finally:
             leave()
@@ -102,9 +110,9 @@ class Line:
             elif kind == "view":
                 self._view(message)
             elif kind != "ping":
-                raise NVSError(f"message type {kind!r}: unknown")
+                raise NVSError(f"message type {str(kind)[:40]!r}: unknown")
         except (NVSError, ValueError, RecursionError) as error:
-            number = message.get("id") if isinstance(message, dict) else None
+            number = number_of(message) if isinstance(message, dict) else None
             self.post({"type": "error", "id": number, "message": sentence(error)})
 
     def _frame(self, message: dict[str, Any]) -> None:
@@ -114,14 +122,14 @@ class Line:
         opened = self.hub.require_scene(self.session)
         revision = self.session.revision
         camera = camera_from_page(message, self.hub.limits.frame_side)
-        lossless, quality = message.get("format") == "png", message.get("quality")
-        number = message.get("id")
+        lossless, quality = message.get("format") == "png", quality_of(message)
+        number = number_of(message)
 
         def work() -> bytes:
             started = time.perf_counter()
             frame = self.hub.frame(opened, camera)
             drawn = time.perf_counter()
-            data = encode_frame(frame, lossless, int(quality) if isinstance(quality, (int, float)) else 85)
+            data = encode_frame(frame, lossless, quality)
             packed = time.perf_counter()
             header = {
                 "id": number,
@@ -140,7 +148,7 @@ class Line:
         self._answer(number, self.hub.drawer.submit(lane, work), self.post)
 
     def _path(self, message: dict[str, Any]) -> None:
-        number, spec = message.get("id"), message.get("spec")
+        number, spec = number_of(message), message.get("spec")
         future = self.hub.drawer.submit(
             f"{self.session.token}:path", lambda: Films(self.hub).preview(self.session, spec)
         )
@@ -149,9 +157,9 @@ class Line:
     def _view(self, message: dict[str, Any]) -> None:
         opened, index = self.hub.require_scene(self.session), message.get("index")
         if type(index) is not int or not 0 <= index < len(opened.cameras):
-            raise NVSError(f"view {index!r}: there are views 0 to {len(opened.cameras) - 1}")
+            raise NVSError(f"view {str(index)[:20]}: there are views 0 to {len(opened.cameras) - 1}")
         view = camera_for_page(opened.cameras[index : index + 1])
-        self.post({"type": "view", "id": message.get("id"), **view})
+        self.post({"type": "view", "id": number_of(message), **view})
 
     def _answer(self, number: Any, future: Future, deliver: Callable[[Any], None]) -> None:
         """Delivers a result, or the reason why there is none; a request that was replaced gets no answer."""
@@ -171,6 +179,22 @@ class Line:
         future.add_done_callback(done)
 
 
+def number_of(message: dict[str, Any]) -> int | str | None:
+    """The number that an answer bears: whole or a short text. Anything else is not sent back."""
+    number = message.get("id")
+    if isinstance(number, str):
+        return number if len(number) <= 64 else None
+    return number if type(number) is int and abs(number) < 2**53 else None
+
+
+def quality_of(message: dict[str, Any]) -> int:
+    """The JPEG quality that is asked for, 30 to 98; 85 where it is no number."""
+    quality = message.get("quality")
+    if isinstance(quality, bool) or not isinstance(quality, (int, float)) or quality != quality:
+        return 85
+    return int(min(max(quality, 30), 98))
+
+
 def sentence(error: BaseException) -> str:
     """One line for the page; of an error of ours no more than its kind (the log has the rest)."""
     if isinstance(error, NVSError):
@@ -185,7 +209,7 @@ def encode_frame(frame: Frame, lossless: bool, quality: int) -> bytes:
     pixels = np.ascontiguousarray(to_uint8(frame.image).cpu().numpy()[:, :, ::-1])
     if lossless:
         return cv2.imencode(".png", pixels)[1].tobytes()
-    options = [cv2.IMWRITE_JPEG_QUALITY, min(max(quality, 30), 98)]
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality]
     return cv2.imencode(".jpg", pixels, options)[1].tobytes()
 
 
