@@ -18,10 +18,10 @@ def interval(
 ) -> tuple[float, float] | None:
     """The percentile interval of the mean of `values` (one a scene), drawn with replacement `samples` times.
 
-    The same values in the same order give the same interval. None for fewer than two values: one scene says nothing
-    about others. For differences of pairs, pass the differences.
+    The same values in the same order give the same interval. None for fewer than three values: so few say nothing
+    about other scenes. For differences of pairs, pass the differences.
     """
-    if len(values) < 2:
+    if len(values) < 3:
         return None
     array = np.asarray(values, dtype=np.float64)
     generator = np.random.Generator(np.random.PCG64(seed))

@@ -107,16 +107,19 @@ def spread(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def seconds(report: dict[str, Any]) -> dict[str, Any]:
-    """Milliseconds of encoding a scene and of drawing a view, at each number of context views."""
+    """Seconds or milliseconds of encoding a scene and of drawing a view, at each number of context views."""
     rows = report["timing"]["counts"]
     names = [f"{count} views" for count in rows]
     data = []
+    slow = max((row["encode_s"] for row in rows.values()), default=0) >= 2
+    factor, unit = (1, "s") if slow else (1000, "ms")
     for key, label, colour in (("encode_s", "encode a scene", OURS), ("decode_s_per_view", "draw a view", GREY)):
-        values = [1e3 * row[key] for row in rows.values()]
+        values = [factor * row[key] for row in rows.values()]
+        texts = [f"{value:.3g}" if value < 1000 else f"{value:,.0f}" for value in values]
         data.append({"type": "bar", "x": names, "y": values, "name": label, "marker": {"color": colour},
-                     "text": [f"{value:.3g}" for value in values], "textposition": "outside", "cliponaxis": False,
-                     "hovertemplate": "%{x}: %{y:.1f} ms<extra>" + label + "</extra>"})  # fmt: skip
-    value_axis = {"title": {"text": "milliseconds"}, "rangemode": "tozero"}
+                     "text": texts, "textposition": "outside", "cliponaxis": False,
+                     "hovertemplate": "%{x}: %{y:.3g} " + unit + "<extra>" + label + "</extra>"})  # fmt: skip
+    value_axis = {"title": {"text": "seconds" if slow else "milliseconds"}, "rangemode": "tozero"}
     layout = {"barmode": "group", "bargap": 0.35, "yaxis": value_axis, "xaxis": {"type": "category"}}
     return {"data": data, "layout": layout}
 

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from nvs_app.errors import NVSError
@@ -20,10 +22,17 @@ def label_reports(reports: list[tuple[str, dict[str, Any]]]) -> dict[str, dict[s
     """(file, report) -> label -> report. The label is the checkpoint's name where that tells them apart."""
     names = [str(report["model"]["checkpoint"]) for _, report in reports]
     if len(set(names)) < len(names):
-        names = [f"{name} ({file})" for name, (file, _) in zip(names, reports)]
+        short = [_short(Path(file)) for file, _ in reports]
+        files = short if len(set(short)) == len(short) else [file for file, _ in reports]
+        names = [f"{name} ({file})" for name, file in zip(names, files)]
     if len(set(names)) < len(names):
         raise NVSError("--compare: the same report twice")
     return dict(zip(names, (report for _, report in reports)))
+
+
+def _short(path: Path) -> str:
+    path = path.resolve()
+    return path.parent.name if path.name == "report.json" else path.stem
 
 
 def compare(reports: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -99,7 +108,8 @@ def print_comparison(result: dict[str, Any]) -> None:
     """A table for each other report."""
     out = console()
     for label, other in result["others"].items():
-        table = Table(title=f"{label} minus {result['base']}; 95 % intervals over paired scenes", title_justify="left")
+        title = escape(f"{label} minus {result['base']}; 95 % intervals over paired scenes")
+        table = Table(title=title, title_justify="left")
         for column in ("context", "scenes", "PSNR", "better in", "SSIM", "LPIPS", "verdict on PSNR"):
             table.add_column(column, justify="right", no_wrap=True)
         for count, row in other["counts"].items():
@@ -135,6 +145,6 @@ def _targets(report: dict[str, Any], name: str, count: str) -> list[int]:
 
 def _verdict(ends: tuple[float, float] | None, sign: int) -> str:
     if ends is None:
-        return "one scene: no interval"
+        return "too few scenes"
     low, high = sorted(sign * end for end in ends)
     return "better" if low > 0 else "worse" if high < 0 else "no clear difference"

@@ -76,15 +76,23 @@ def write_comparison_page(reports: dict[str, dict[str, Any]], result: dict[str, 
         parts[1] += _chart(f"difference{number}", f"{label} minus {result['base']}", "PSNR, one point a paired scene.")
     parts[1] += "</section>"
     for label, other in result["others"].items():
+        metrics = [m for m in ("ssim", "lpips") if any(m in row for row in other["counts"].values())]
         rows = [
             [count, str(row["scenes"]), difference(row["psnr"], 2), f"{row['psnr']['better']} of {row['scenes']}",
-             difference(row.get("ssim"), 4), difference(row.get("lpips"), 4), row["psnr"]["verdict"]]
+             *(difference(row.get(metric), 4) for metric in metrics), row["psnr"]["verdict"]]
             for count, row in other["counts"].items()
         ]  # fmt: skip
-        head = ["context views", "scenes", "PSNR, dB", "better in", "SSIM", "LPIPS", "verdict on PSNR"]
-        notes = "".join(f"<li>set differently: {escape(line)}</li>" for line in other["unlike"])
+        head = ["context views", "paired scenes", "PSNR, dB", "better in", *map(str.upper, metrics), "verdict on PSNR"]
+        lines = [f"set differently: {line}" for line in other["unlike"]]
+        lines += [
+            f"at {count} views {row['other_targets']} scenes with other targets are left out, and {row['only_in_one']}"
+            " that only one report has"
+            for count, row in other["counts"].items()
+            if row["other_targets"] or row["only_in_one"]
+        ]
+        notes = "".join(f"<li>{escape(line)}</li>" for line in lines)
         title = f"{escape(label)} minus {escape(result['base'])}"
-        notes = f"<ul>{notes}</ul>" if notes else ""
+        notes = f'<ul class="caption">{notes}</ul>' if notes else ""
         parts.append(f"<section><h2>{title}</h2>{_table(head, rows)}{notes}</section>")
     _write(path, f"{result['benchmark']}: comparison", parts, figures)
 
@@ -142,7 +150,8 @@ def _cards(report: dict[str, Any]) -> str:
     cards = []
     for count, row in report["overall"].items():
         psnr, nearest = row["psnr"], row["baselines"]["nearest_view"]["psnr"]["mean"]
-        ends = "one scene" if psnr["low"] is None else f"95 %: {psnr['low']:.2f} to {psnr['high']:.2f}"
+        few = f"{row['scenes']} scene{'s' if row['scenes'] > 1 else ''}: no interval"
+        ends = few if psnr["low"] is None else f"95 %: {psnr['low']:.2f} to {psnr['high']:.2f}"
         lpips = f" · LPIPS {row['lpips']['mean']:.3f}" if "lpips" in row else ""
         views = "view" if count == "1" else "views"
         cards.append(
@@ -217,7 +226,7 @@ def _pictures(report: dict[str, Any]) -> str:
 
 def _strip(view: dict[str, Any]) -> str:
     images = "".join(
-        f'<figure><img src="{view[key]}" alt="{label} of {escape(view["scene"])}" loading="lazy">'
+        f'<figure><img src="{view[key]}" alt="{label} of {escape(view["scene"])}">'
         f"<figcaption>{label}</figcaption></figure>"
         for key, label in PICTURES
     )
@@ -232,8 +241,8 @@ def _timing(report: dict[str, Any]) -> str:
     for count, seconds in timing["counts"].items():
         peaks = [p["memory"][count] for p in timing["processes"] if count in p["memory"]]
         memory = [f"{max(p[key] for p in peaks) / 2**20:.0f} MiB" if peaks else "-" for key in keys]
-        rows.append([count, f"{report['overall'][count]['tokens']:,}", f"{1e3 * seconds['encode_s']:.1f} ms",
-                     f"{1e3 * seconds['decode_s_per_view']:.1f} ms", *memory])  # fmt: skip
+        spent = [_duration(seconds[key]) for key in ("encode_s", "decode_s_per_view")]
+        rows.append([count, f"{report['overall'][count]['tokens']:,}", *spent, *memory])
     head = ["context views", "tokens", "encode a scene", "draw a view"]
     head += ["memory, encode", "memory, one view"] if keys else []
     processes = []
@@ -252,6 +261,10 @@ def _timing(report: dict[str, Any]) -> str:
     return f'<section><h2>Timing</h2><p class="caption">{caption}</p>{_table(head, rows)}{second}</section>'
 
 
+def _duration(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{1e3 * seconds:.1f} ms"
+
+
 def _left_out(report: dict[str, Any]) -> str:
     if not report["failed"]:
         return ""
@@ -268,7 +281,7 @@ def _method(report: dict[str, Any]) -> str:
     benchmark, model, measures = report["benchmark"], report["model"], report["measures"]
     rows = [("Protocol", benchmark["source"])]
     rows += [
-        (name, f"{option['value']}: {option['meaning'] or option['help']}")
+        (name, f"{option['value']}" + (f": {option['meaning']}" if option["meaning"] else f" ({option['help']})"))
         for name, option in benchmark["options"].items()
         if option["value"]
     ]

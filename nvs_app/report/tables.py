@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 MANY = 24  # scenes; of more, the worst are shown
@@ -21,9 +22,10 @@ def print_report(report: dict[str, Any], pooled: bool = False) -> None:
     """What was measured, the figures by number of views and by scene, the seconds, and what is missing."""
     out = console()
     benchmark, model, measures = report["benchmark"], report["model"], report["measures"]
-    out.print(f"[bold]{benchmark['title']}[/bold]: {model['checkpoint']}, {model['precision']}", highlight=False)
+    title = f"{benchmark['title']}: {model['checkpoint']}, {model['precision']}"
+    out.print(title, style="bold", markup=False, highlight=False)
     lines = [f"source: {benchmark['source']}"]
-    lines += [f"{name}={option['value']}: {option['meaning'] or option['help']}"
+    lines += [f"{name}={option['value']}" + (f": {option['meaning']}" if option["meaning"] else f" ({option['help']})")
               for name, option in benchmark["options"].items() if option["value"]]  # fmt: skip
     lines.append(f"cameras normalised with {measures['normalize_with']}: {measures['normalize_with_means']}")
     lines += [f"note: {note}" for note in benchmark["notes"]]
@@ -107,7 +109,7 @@ def _scenes(report: dict[str, Any]) -> Table:
         last = cases[list(cases)[-1]]
         cells = [figure(cases[count]["psnr"]) if count in cases else "-" for count in counts]
         nearest, mean = (last["baselines"][key]["psnr"] for key in ("nearest_view", "mean_colour"))
-        table.add_row(name, *cells, figure(last["ssim"], 4), figure(nearest), figure(mean))
+        table.add_row(escape(name), *cells, figure(last["ssim"], 4), figure(nearest), figure(mean))
     return table
 
 
