@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nvs_app.errors import NVSError
+from nvs_app.terminal import Parser, guarded
 from nvs_app.torchvision_ops import declare
 
 COMMANDS = {
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
     lines = "\n".join(f"  {name:8}{text}" for name, (_, text) in COMMANDS.items())
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="nvs-ns",
         description=f"nerfstudio's commands for the method lact.\n\n{lines}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -48,17 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("command", choices=tuple(COMMANDS), metavar="COMMAND")
     command = parser.parse_args(argv[:1]).command
     rest = argv[1:]
-    try:
-        return print_views(rest) if command == "views" else enter(command, rest)
-    except (NVSError, OSError) as error:
-        text = str(error)
-        if isinstance(error, OSError):
-            text = f"{error.filename or command}: {error.strerror or error}"
-        print(f"error: {' '.join(text.split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    return guarded(lambda: print_views(rest) if command == "views" else enter(command, rest), command)
 
 
 def prepare() -> None:
@@ -94,7 +85,7 @@ def enter(command: str, rest: list[str]) -> int:
 
 def print_views(rest: list[str]) -> int:
     """Prints the `eval` command of this project for a run's context views and eval split."""
-    parser = argparse.ArgumentParser(prog="nvs-ns views", description=COMMANDS["views"][1])
+    parser = Parser(prog="nvs-ns views", description=COMMANDS["views"][1])
     parser.add_argument("config", type=Path, metavar="CONFIG", help="config.yml of the run")
     config_path = parser.parse_args(rest).config
     if not config_path.is_file():
