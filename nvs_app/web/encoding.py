@@ -10,7 +10,7 @@ import html
 import re
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,10 @@ class Encoding:
             raise NVSError("Nothing was uploaded.")
         if len(paths) > limits.upload_files:
             raise NVSError(f"{len(paths)} files: {limits.upload_files} at most; send them as one zip, or fewer")
-        total = sum(path.stat().st_size for path in paths)
+        try:
+            total = sum(path.stat().st_size for path in paths)
+        except FileNotFoundError as error:
+            raise NVSError("The upload is not there any more; send it again.") from error
         if total > limits.upload_bytes:
             raise NVSError(f"{total // MIB} MB: {limits.upload_bytes // MIB} MB at most in one upload")
         self._make_room(session)
@@ -123,6 +126,7 @@ class Encoding:
 
         def work(job: Job) -> Opened:
             scene, report = source.open(session.folder / "work", job.report, job.cancelled)
+            scene = replace(scene, name=plan.source.label)
             job.report("read", 0.0)
             if report is not None:
                 self.pace(renderer).reconstructed(plan.estimate, report.seconds)

@@ -176,5 +176,6 @@ class Hub:
             self._drop(session.scene)
 
     def _sweep(self) -> None:
-        while not self._stop.wait(min(10.0, self.limits.away_seconds / 4)):
+        shortest = min(self.limits.away_seconds, self.limits.idle_seconds)
+        while not self._stop.wait(min(10.0, shortest / 4)):
             self.store.sweep()

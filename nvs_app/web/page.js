@@ -33,7 +33,7 @@
   document.addEventListener("nvs-scene", ({ detail }) => mark(detail.name));
   // On a phone the second button opens the camera itself.
   new MutationObserver(() => {
-    document.querySelector("#nvs-camera input[type=file]:not([capture])")?.setAttribute("capture", "environment");
+    document.querySelector("input[data-testid='Take photos-upload-button']:not([capture])")?.setAttribute("capture", "environment");
     const plot = document.querySelector("#nvs-plot");
     if (plot && window.nvsCameras && !plot.dataset.attached) { plot.dataset.attached = "1"; window.nvsCameras.attach(plot); }
   }).observe(document.documentElement, { childList: true, subtree: true });

@@ -34,8 +34,8 @@ def build_page(hub: Hub) -> gr.Blocks:
                 gr.HTML((HERE / "stage.html").read_text("utf-8"), elem_id="nvs-view", padding=False)
             with gr.Column(elem_id="nvs-tools", min_width=0):
                 tools = tools_panel(hub)
+        add_api(visits)  # first: its names are those that programs use
         _wire(page, visits, scenes, tools)
-        add_api(visits)
     return page
 
 
@@ -65,7 +65,7 @@ def _wire(page: gr.Blocks, visits: Visits, scenes: Scenes, tools: Tools) -> None
         field = [brought] if brought is scenes.upload else [scenes.upload]
         then_refresh(brought.upload(told(visits.receive), brought, [*scene, *field], **free))
     planned = {"fn": told(visits.plan), "inputs": [scenes.views, scenes.size], "outputs": scene[1:]}
-    gr.on([scenes.views.release, scenes.size.input], trigger_mode="always_last", **planned, **free)
+    gr.on([scenes.views.input, scenes.size.input], trigger_mode="always_last", **planned, **free)
     encoding = [scenes.progress, scenes.encode, scenes.cancel, tools.facts]
     then_refresh(scenes.encode.click(told(visits.encode), [scenes.views, scenes.size], encoding, **free))
     scenes.cancel.click(told(visits.cancel), None, None, queue=False, **quiet)

@@ -108,7 +108,13 @@ class Visits:
         session = self.session(request)
         if not files:
             return (gr.skip(),) * 6
-        found = self.encoding.receive(session, files)
+        try:
+            found = self.encoding.receive(session, files)
+        except NVSError as error:
+            # Not raised: the field would keep the refused files, and bring them again with the next ones.
+            words = html.escape(" ".join(str(error).split()))
+            problem = f"<p class='nvs-problem-line' role='alert'>{words}</p>"
+            return gr.skip(), problem, gr.skip(), gr.skip(), gr.Button(interactive=session.source is not None), None
         if isinstance(found, Opened):
             return *self._opened(session, found), None
         return gr.skip(), *self._planned(found), None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from serving import CHROMIUM, FLAGS, serving
 
 from nvs_app.engine.renderer import Renderer
 from nvs_app.geometry.cameras import look_at
+from nvs_app.model.checkpoint import save_checkpoint
 from nvs_app.model.config import PRESETS
 from nvs_app.model.lact import LaCT
 from nvs_app.scenes.scene import Scene
@@ -50,3 +53,38 @@ def hub(small_scene: Path) -> Iterator[Hub]:
     hub = Hub(Renderer(model, "cpu"), {"small scene": small_scene}, num_context=3)
     yield hub
     hub.close()
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("checkpoints")
+    torch.manual_seed(0)
+    config = PRESETS["tiny"]
+    save_checkpoint(folder / "tiny", LaCT(config).state_dict(), config, {"train_image_hw": [64, 64], "name": "tiny"})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator:
+    if not CHROMIUM.exists() and os.environ.get("CI") != "true":
+        pytest.skip("no /usr/bin/chromium: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def keep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the server keeps scenes."""
+    return tmp_path_factory.mktemp("kept")
+
+
+@pytest.fixture(scope="session")
+def address(checkpoints: Path, small_scene: Path, keep: Path) -> Iterator[str]:
+    """The application, as users start it, for all tests of the page."""
+    words = ("--scene", small_scene, "--context", 3, "--keep", keep, "--upload-mb", 64, "--visit-mb", 100)
+    with serving(checkpoints, *words) as address:
+        yield address

@@ -2,51 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from serving import CHROMIUM, FLAGS, at_rest, closed, drag, opened, serving, start, wait
+from serving import at_rest, closed, drag, opened, start, wait
 
 from data_tools.readers import open_scene
 from nvs_app.engine.metrics import to_uint8
 from nvs_app.engine.renderer import Renderer
-from nvs_app.model.checkpoint import save_checkpoint
-from nvs_app.model.config import PRESETS
-from nvs_app.model.lact import LaCT
 from nvs_app.scenes.views import choose_views
 from nvs_app.web.viewpoint import camera_from_page
-
-
-@pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("checkpoints")
-    torch.manual_seed(0)
-    config = PRESETS["tiny"]
-    save_checkpoint(folder / "tiny", LaCT(config).state_dict(), config, {"train_image_hw": [64, 64], "name": "tiny"})
-    return folder
-
-
-@pytest.fixture(scope="module")
-def address(checkpoints: Path, small_scene: Path) -> Iterator[str]:
-    with serving(checkpoints, "--scene", small_scene, "--context", 3) as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    if not CHROMIUM.exists() and os.environ.get("CI") != "true":
-        pytest.skip("no /usr/bin/chromium: apt-get install chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -66,7 +34,7 @@ def turned_by(before: dict, after: dict) -> float:
 def test_opens_orbiting_and_a_drag_shows_what_the_renderer_draws(
     page, checkpoints: Path, small_scene: Path
 ) -> None:
-    assert page.evaluate("nvs.viewer.auto") is True  # it turns gently by itself
+    wait(page, "nvs.viewer.auto")  # it turns gently by itself
     first = page.evaluate("nvs.viewer.shown.camera.c2w")
     wait(page, f"JSON.stringify(nvs.viewer.shown.camera.c2w) !== '{first}'")
     page.evaluate("nvs.viewer.format = 'png'")

@@ -1,0 +1,257 @@
+"""Uploads, encoding, cancel, truth, paths, films and the API, through the page and through gradio's client."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from serving import at_rest, closed, drag, opened, serving, wait
+
+from nvs_app.engine.metrics import to_uint8
+from nvs_app.engine.renderer import Renderer
+from nvs_app.model.state import SceneState
+from nvs_app.scenes.camera_path import read_camera_path
+from nvs_app.web.viewpoint import camera_from_page
+
+
+@pytest.fixture
+def page(browser, address: str) -> Iterator:
+    page = opened(browser, address)
+    wait(page, "document.querySelector('#nvs-truth img') && !document.querySelector('#nvs-encode').disabled", 60)
+    yield page
+    closed(page)
+
+
+@pytest.fixture(scope="module")
+def scene_zip(small_scene: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("zips")
+    return Path(shutil.make_archive(str(folder / "brought"), "zip", small_scene))
+
+
+def bring(page, *paths: Path) -> None:
+    page.set_input_files("#nvs-upload input[type=file]", [str(path) for path in paths])
+
+
+@pytest.mark.browser
+def test_an_upload_is_estimated_encoded_and_orbited(page, scene_zip: Path) -> None:
+    bring(page, scene_zip)
+    wait(page, "document.querySelector('#nvs-plan').innerText.includes('brought')")
+    assert "6 views with cameras" in page.inner_text("#nvs-plan")
+    page.locator("#nvs-views input[type=number]").fill("4")
+    page.locator("#nvs-views input[type=number]").press("Enter")
+    wait(page, "document.querySelector('#nvs-plan').innerText.includes('4 ')")
+    page.click("#nvs-encode")
+    wait(page, "nvs.viewer.scene.name === 'brought'")
+    wait(page, "document.querySelector('#nvs-progress').innerText.includes('Ready')")
+    assert "read 4 of 6" in page.inner_text("#nvs-facts")
+    before = at_rest(page)
+    drag(page, 80, 20)
+    assert not np.array_equal(at_rest(page)["pixels"], before["pixels"])
+    # The truth follows the scene: two views are held out of six when four are read.
+    wait(page, "document.querySelectorAll('#nvs-truth tbody tr').length === 3")
+    assert "PSNR" in page.inner_text("#nvs-truth")
+    page.locator("[data-nvs-split]").fill("20")
+    assert "20%" in page.locator(".nvs-split").get_attribute("style")
+
+
+@pytest.mark.browser
+def test_bad_uploads_are_one_sentence_and_the_scene_stays(page, tmp_path: Path) -> None:
+    (tmp_path / "notes.zip").write_bytes(b"PK\x03\x04 this is no archive")
+    bring(page, tmp_path / "notes.zip")
+    page.locator("#nvs-plan [role=alert]").wait_for(timeout=20_000)
+    said = page.inner_text("#nvs-plan [role=alert]")
+    assert "Traceback" not in said and "/tmp" not in said and len(said) < 400
+    one = tmp_path / "one.jpg"
+    Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(one)
+    bring(page, one)
+    page.get_by_text("cameras are found from three or more").first.wait_for(timeout=20_000)
+    number = at_rest(page)["id"]
+    drag(page, 50, 0)
+    assert at_rest(page)["id"] > number  # the next request works
+
+
+@pytest.mark.browser
+def test_cancel_stops_structure_from_motion(page, tmp_path: Path) -> None:
+    photos = []
+    for index in range(4):
+        noise = np.random.default_rng(index).integers(0, 255, (240, 320, 3), np.uint8)
+        photos.append(tmp_path / f"photo {index}.jpg")
+        Image.fromarray(cv2.GaussianBlur(noise, (0, 0), 2)).save(photos[-1])
+    bring(page, *photos)
+    wait(page, "document.querySelector('#nvs-plan').innerText.includes('4 photos without cameras')")
+    page.click("#nvs-encode")
+    wait(page, "document.querySelector('#nvs-progress').innerText.includes('Finding features')")
+    page.click("#nvs-cancel")
+    wait(page, "document.querySelector('#nvs-progress').innerText.includes('Cancelled')")
+    assert page.evaluate("nvs.viewer.scene.name") == "small scene"
+    wait(page, "!document.querySelector('#nvs-encode').disabled")
+    # The next one works, though these photos have nothing in common: one sentence says so.
+    page.click("#nvs-encode")
+    wait(page, "document.querySelector('#nvs-progress [role=alert]')", 60)
+    assert "Traceback" not in page.inner_text("#nvs-progress")
+
+
+@pytest.mark.browser
+def test_keyframes_become_a_film(page, tmp_path: Path, checkpoints: Path) -> None:
+    drag(page, 1, 0)
+    page.get_by_role("tab", name="Path").click()
+    page.click("[data-path=add]")
+    drag(page, 90, 30)
+    page.click("[data-path=add]")
+    assert page.locator("[data-path=keys] li").count() == 2
+    first = page.locator("[data-path=keys] li").first.locator("input")
+    first.nth(0).fill("60")
+    first.nth(0).press("Tab")
+    first = page.locator("[data-path=keys] li").first.locator("input")
+    first.nth(1).fill("0.5")
+    first.nth(1).press("Tab")
+    page.locator("[data-path=fps]").fill("10")
+    page.locator("[data-path=fps]").press("Tab")
+    page.select_option("[data-path=side]", "128")
+    page.click("[data-path=play]")  # the preview runs in the viewer, and ends
+    wait(page, "nvs.viewer.playing || nvs.viewer.touched")
+    wait(page, "!nvs.viewer.playing")
+    page.click("#nvs-film")
+    wait(page, "document.querySelector('#nvs-film-progress').innerText.includes('Ready')", 60)
+    with page.expect_download() as download:
+        page.locator("#nvs-film-files a[download]").first.click()
+    film = tmp_path / download.value.suggested_filename
+    download.value.save_as(film)
+    assert film.suffix == ".mp4"
+    reader = cv2.VideoCapture(str(film))
+    count = 0
+    while (read := reader.read())[0]:
+        assert read[1].shape == (128, 128, 3)
+        count += 1
+    assert count == 6  # half a second at ten a second, and the last keyframe
+    command = page.inner_text(".nvs-command")
+    assert command.startswith("python -m nvs_app render --state small_scene.safetensors --path camera_path.json")
+    with page.expect_download() as download:
+        page.locator("#nvs-film-files a[download]").nth(1).click()
+    path_file = tmp_path / "camera_path.json"
+    download.value.save_as(path_file)
+    saved = read_camera_path(path_file)
+    assert len(saved.cameras) == 6 and len(saved.keyframes) == 2
+    # Loaded again, the keyframes are there with their fields of view.
+    page.click("[data-path=clear]")
+    page.set_input_files("[data-testid='Load path-upload-button']", str(path_file))
+    wait(page, "document.querySelectorAll('[data-path=keys] li').length === 2")
+    assert page.locator("[data-path=keys] li input").first.input_value() == "60"
+    page.click("[data-preset=turntable]")
+    wait(page, "document.querySelectorAll('[data-path=keys] li').length === 8")
+
+
+@pytest.mark.browser
+def test_a_camera_of_the_plot_leads_there(page) -> None:
+    page.get_by_role("tab", name="Cameras").click()
+    wait(page, "document.querySelector('#nvs-plot .js-plotly-plot')", 60)
+    click = "new CustomEvent('nvs-camera', {bubbles: true, detail: {index: 2}})"
+    page.evaluate(f"document.querySelector('#nvs-plot').dispatchEvent({click})")
+    wait(page, "nvs.viewer.touched")
+    page.wait_for_timeout(300)
+    looked = np.array(at_rest(page)["camera"]["c2w"]).reshape(4, 4)
+    assert np.allclose(looked[:2, 3], [3 * np.cos(2.0), 3 * np.sin(2.0)], atol=1e-3)  # where picture 2 was taken
+
+
+@pytest.mark.browser
+def test_a_kept_scene_is_there_in_another_server(
+    browser, page, address: str, keep: Path, checkpoints: Path, tmp_path: Path, scene_zip: Path
+) -> None:
+    bring(page, scene_zip)
+    wait(page, "document.querySelector('#nvs-plan').innerText.includes('brought')")
+    page.click("#nvs-encode")
+    wait(page, "nvs.viewer.scene.name === 'brought'")
+    page.get_by_role("tab", name="Take away").click()
+    page.click("#nvs-take-keep")
+    page.get_by_text("Kept. This browser").first.wait_for(timeout=20_000)
+    kept = next(keep.iterdir())
+    assert (kept / "state.safetensors").is_file() and (kept / "scene" / "transforms.json").is_file()
+    cookie = next(c for c in page.context.cookies() if c["name"] == "nvs-visitor")
+    assert cookie["httpOnly"] and len(cookie["value"]) >= 32
+    page.click("#nvs-take-state")
+    page.locator("#nvs-files a[download]").first.wait_for(timeout=20_000)
+    with page.expect_download() as download:
+        page.locator("#nvs-files a[download]").first.click()
+    state_file = tmp_path / "taken.safetensors"
+    download.value.save_as(state_file)
+    # The state that was taken away opens again, without any photo.
+    bring(page, state_file)
+    wait(page, "nvs.viewer.scene.name === 'taken'")
+    wait(page, "document.querySelector('#nvs-facts').innerText.includes('state file')")
+    with serving(checkpoints, "--keep", keep) as other:
+        later = opened(browser, other)
+        later.context.add_cookies([{"name": "nvs-visitor", "value": cookie["value"], "url": other}])
+        later.evaluate("sessionStorage.clear()")
+        later.goto(other)
+        wait(later, "window.nvs?.viewer?.shown", 60)
+        later.get_by_role("tab", name="Take away").click()
+        wait(later, "document.querySelector('#nvs-kept input').value.includes('brought')")
+        later.click("#nvs-kept-open")
+        wait(later, "nvs.viewer.scene.name === 'brought'")
+        closed(later)
+    stranger = opened(browser, address)
+    stranger.get_by_role("tab", name="Take away").click()
+    stranger.wait_for_timeout(700)
+    assert "brought" not in stranger.locator("#nvs-kept input").input_value()
+    closed(stranger)
+
+
+def test_the_api_does_the_same(address: str, scene_zip: Path, checkpoints: Path, tmp_path: Path) -> None:
+    from gradio_client import Client, handle_file
+
+    client = Client(address, verbose=False, download_files=tmp_path)
+    assert client.predict(api_name="/examples")[0] == "small scene"
+    known = client.predict("small scene", api_name="/open_example")
+    assert known["views"] == 6 and len(known["context"]) == 3
+    known = client.predict([handle_file(str(scene_zip))], 4, "", api_name="/encode")
+    assert known["name"] == "brought" and len(known["context"]) == 4 and known["image_hw"] == [64, 64]
+    views = client.predict(api_name="/cameras")
+    assert len(views) == 6
+    picture = np.asarray(Image.open(client.predict(views[1], 48, 64, api_name="/render")))
+    state = SceneState.load(client.predict("state", api_name="/take_away"))
+    renderer = Renderer.from_checkpoint(checkpoints / "tiny", "cpu")
+    camera = camera_from_page({**views[1], "hw": [48, 64]}, 1024)
+    expected = to_uint8(renderer.render(state, camera)[0]).numpy()
+    assert np.abs(picture.astype(int) - expected.astype(int)).max() <= 1
+    figures = client.predict(None, api_name="/truth")
+    assert 0 < figures["psnr"] < 60 and len(figures["views"]) == 2
+    path = {"preset": "turntable", "seconds": 0.5, "fps": 8, "image_hw": [32, 32]}
+    film, path_file = client.predict(path, "GIF", api_name="/film")
+    assert Image.open(film).n_frames == 4 and len(read_camera_path(Path(path_file)).cameras) == 4
+    with pytest.raises(Exception, match="no preset"):
+        client.predict({**path, "preset": "none"}, "GIF", api_name="/film")
+    with pytest.raises(Exception, match="there is none of that name"):
+        client.predict("nothing", api_name="/open_example")
+    # Another client has nothing of it.
+    other = Client(address, verbose=False, download_files=tmp_path)
+    with pytest.raises(Exception, match="There is no scene yet"):
+        other.predict(api_name="/cameras")
+
+
+@pytest.mark.browser
+def test_an_ended_visit_says_so(page) -> None:
+    page.evaluate("nvs.line.connect('a visit that is over')")
+    wait(page, "document.querySelector('#nvs-stage').dataset.state === 'over'")
+    assert "Reload the page" in page.inner_text("[data-nvs=words]")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(500)
+@pytest.mark.browser
+def test_photos_without_cameras_become_a_scene(page, sample_data: Path, tmp_path: Path) -> None:
+    folder = sample_data / "data" / "unposed_plush"
+    if not folder.is_dir():
+        pytest.skip("no unposed_plush in the sample data")
+    plush = Path(shutil.make_archive(str(tmp_path / "plush"), "zip", folder))
+    bring(page, plush)
+    wait(page, "document.querySelector('#nvs-plan').innerText.includes('photos without cameras')")
+    page.click("#nvs-encode")
+    wait(page, "document.querySelector('#nvs-progress').innerText.includes('Ready')", 400)
+    drag(page, 60, 0)
+    shown = at_rest(page)
+    assert shown["header"]["revision"] == 2 and page.evaluate("nvs.viewer.scene.name") == "plush"
