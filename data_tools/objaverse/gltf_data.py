@@ -54,6 +54,8 @@ def open_container(data: bytes) -> tuple[dict[str, Any], bytes | None]:
         content = json.loads(data.decode("utf-8-sig"))
     except RecursionError as error:
         raise NVSError("its JSON is nested too deeply") from error
+    except UnicodeDecodeError as error:
+        raise NVSError("neither a GLB nor JSON (no text)") from error
     except ValueError as error:
         raise NVSError(f"neither a GLB nor JSON ({str(error).splitlines()[0][:80]})") from error
     if not isinstance(content, dict):
