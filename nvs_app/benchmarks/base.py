@@ -127,7 +127,9 @@ class Benchmark:
     published: tuple[Published, ...] = ()
     needs_data: bool = True
     loaders: int = 4
-    """Threads that load scenes ahead; 1 where scenes must be opened in order."""
+    """Threads that load scenes ahead on a GPU; 1 where scenes must be opened in order."""
+    ahead: int = 2
+    """Scenes that wait loaded on a GPU, at least."""
 
     def default_contexts(self, settings: Settings) -> tuple[int, ...]:
         """The numbers of context views of the published table."""

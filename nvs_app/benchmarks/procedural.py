@@ -19,7 +19,7 @@ from nvs_app.scenes.views import ViewSplit
 
 WORLD_SEED = 20_000_003  # far from the seeds of training and of its held-out scenes; --seed is added
 TARGETS, CANDIDATES = 8, 24
-AT_ONCE = 8  # scenes made together on a GPU
+AT_ONCE = 16  # scenes made together on a GPU: launching the kernels costs the same for one
 
 
 class Procedural(Benchmark):
@@ -38,6 +38,7 @@ class Procedural(Benchmark):
     )
     needs_data = False
     loaders = 1  # one generator, on the device
+    ahead = AT_ONCE + 1  # the next group is begun while the network draws the whole of this one
 
     def entries(self, settings: Settings) -> Listing:
         kinds = [kind.strip() for kind in settings.options["kinds"].split(",")]

@@ -1,11 +1,14 @@
 """Scenes of a benchmark, loaded ahead by threads while the network draws.
 
-    for entry, take in Ahead(benchmark, settings, entries, device):
+    ahead = Ahead(benchmark, settings, entries, device)
+    for entry, take in ahead:
         loaded = take()          # waits for it; raises what loading raised
+        ahead.fill(ahead.depth)  # the next ones meanwhile
 """
 
 from __future__ import annotations
 
+import functools
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -112,11 +115,14 @@ class Ahead:
     """
 
     def __init__(self, benchmark: Benchmark, settings: Settings, entries: list[Entry], device: torch.device) -> None:
-        self.benchmark, self.settings, self.entries, self.device = benchmark, settings, entries, device
-        # On a CPU the network needs the cores itself.
-        self.threads = benchmark.loaders if device.type == "cuda" else 1
+        self.benchmark, self.settings, self.device = benchmark, settings, device
+        self.rest = iter(entries)
+        self.waiting: deque[tuple[Entry, Future]] = deque()
+        self.threads = self.depth = 1  # on a CPU the network needs the cores itself
+        if device.type == "cuda":
+            self.device = torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
+            self.threads, self.depth = benchmark.loaders, max(benchmark.ahead, benchmark.loaders)
         self.pool = ThreadPoolExecutor(self.threads, thread_name_prefix="scenes", initializer=self._set_up)
-        self.streams: dict[int, torch.cuda.Stream] = {}
 
     def _set_up(self) -> None:
         if self.device.type == "cuda":
@@ -128,17 +134,18 @@ class Ahead:
             loaded = load(self.benchmark, self.settings, entry, self.device)
         return loaded, None if self.device.type != "cuda" else torch.cuda.current_stream().record_event()
 
+    def fill(self, depth: int) -> None:
+        """Begins to load scenes until `depth` are on their way."""
+        while len(self.waiting) < depth and (entry := next(self.rest, None)) is not None:
+            self.waiting.append((entry, self.pool.submit(self._load, entry)))
+
     def __iter__(self) -> Iterator[tuple[Entry, Callable[[], Loaded]]]:
-        waiting: deque[tuple[Entry, Future]] = deque()
-        rest = iter(self.entries)
         try:
-            while True:
-                while len(waiting) < self.threads + 1 and (entry := next(rest, None)) is not None:
-                    waiting.append((entry, self.pool.submit(self._load, entry)))
-                if not waiting:
-                    return
-                entry, future = waiting.popleft()
-                yield entry, lambda future=future: self._take(future)  # type: ignore[misc]
+            self.fill(1)  # alone, so that memory and the first times are the network's; `fill` by the caller ends it
+            while self.waiting:
+                entry, future = self.waiting.popleft()
+                yield entry, functools.partial(self._take, future)
+                self.fill(self.depth)
         finally:
             self.pool.shutdown(wait=True, cancel_futures=True)
 

@@ -29,7 +29,7 @@ from nvs_app.engine.evaluate import device_name, versions
 from nvs_app.engine.parallel import World
 from nvs_app.engine.renderer import Renderer
 from nvs_app.errors import NVSError
-from nvs_app.report.summary import assemble
+from nvs_app.report.summary import assemble, keep_shown_pictures
 from nvs_app.scenes.posed import PosedImages
 
 
@@ -126,7 +126,8 @@ class BenchmarkRun:
         begun = None
         keeping: list[tuple[str, Future]] = []
         with ThreadPoolExecutor(1, thread_name_prefix="keep") as keeper:
-            for entry, take in Ahead(self.benchmark, self.settings, entries, self.renderer.device):
+            ahead = Ahead(self.benchmark, self.settings, entries, self.renderer.device)
+            for entry, take in ahead:
                 waited = time.perf_counter()
                 try:
                     loaded = take()
@@ -135,6 +136,7 @@ class BenchmarkRun:
                         begun = waited = time.perf_counter()
                         self.spent.startup_s = begun - started
                     self.spent.waiting_s += time.perf_counter() - waited
+                    ahead.fill(ahead.depth)
                     record, extremes = self._measure(loaded)
                 except (NVSError, OSError) as error:
                     self._failed(entry.name, {"*": " ".join(str(error).split())})
@@ -238,24 +240,31 @@ class BenchmarkRun:
         for name, record in records.items():
             if record["failed"]:
                 self.failed.setdefault(name, record["failed"])
-        mine = {"records": records, "failed": self.failed, "timing": self._timing()}
-        shares = [mine]
+        keep_shown_pictures({name: record["result"] for name, record in records.items()})
+        shares: list[dict[str, Any]] = [{"failed": self.failed, "timing": self._timing(), "names": list(records)}]
         if store is not None:
             if self.rank:
-                store.set(f"share {self.rank}", json.dumps(mine))
-                store.get("report made")
+                # A key a scene: the store takes 8 MB at a time.
+                for number, record in enumerate(records.values()):
+                    store.set(f"record {self.rank} {number}", json.dumps(record))
+                store.set(f"share {self.rank}", json.dumps(shares[0]))
+                while not store.check(["report made"]):
+                    time.sleep(0.5)
                 return None
             while (done := store.add("scenes done", 0)) < len(self.entries):
                 self.telling.scene(done, len(self.entries), "", None)
                 time.sleep(0.5)
             self.telling.scene(done, len(self.entries), "", None)
             shares += [json.loads(store.get(f"share {rank}")) for rank in range(1, self.size)]
-            store.set("report made", "1")
-        everything: dict[str, dict[str, Any]] = {}
+        everything = dict(records)
         failed = {name: {"*": reason} for name, reason in self.absent.items()}
-        for share in shares:
-            everything |= share["records"]
+        for rank, share in enumerate(shares):
             failed |= share["failed"]
+            if store is not None and rank:
+                for number, name in enumerate(share["names"]):
+                    everything[name] = json.loads(store.get(f"record {rank} {number}"))
+        if store is not None:
+            store.set("report made", "1")
         ordered = {entry.name: everything[entry.name] for entry in self.entries if entry.name in everything}
         timing = {"device": device_name(self.renderer.device), "processes": [share["timing"] for share in shares]}
         return assemble(self.header, ordered, failed, len(self.entries) + len(self.absent), timing)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,7 @@ from nvs_app.engine.baselines import fit_gsplat, mean_colour
 from nvs_app.engine.benchmark_load import Case, Loaded
 from nvs_app.engine.metrics import LPIPS, psnr, ssim, to_uint8
 from nvs_app.engine.renderer import Renderer
+from nvs_app.errors import NVSError
 from nvs_app.geometry.normalize import normalize_context
 from nvs_app.scenes.posed import PosedImages
 
@@ -130,6 +132,9 @@ def _figures(
 ) -> dict[str, Any]:
     names = ("ours", *measures.baselines)
     k = len(names)
+    for index, row in zip(case.split.target, rows):
+        if not all(map(math.isfinite, row)):
+            raise NVSError(f"scene {loaded.name}: view {index} ({loaded.files[index]}) has values that are no numbers")
     views = []
     for index, row in zip(case.split.target, rows):
         view: dict[str, Any] = {"index": index, "file": loaded.files[index]}

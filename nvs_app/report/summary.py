@@ -27,13 +27,7 @@ def assemble(
     failed: scene -> {"*" or a number of views: why it is left out}. listed: scenes that the benchmark has.
     """
     scenes = {name: record["result"] for name, record in records.items()}
-    pictures = {
-        which: sorted(
-            ({"scene": name, **scene["pictures"][which]} for name, scene in scenes.items() if scene.get("pictures")),
-            key=lambda view: (view["psnr"] if which == "worst" else -view["psnr"], view["scene"]),
-        )[:PICTURES]
-        for which in ("worst", "best")
-    }
+    pictures = {which: _shown(scenes, which) for which in ("worst", "best")}
     return {
         "format": FORMAT,
         **header,
@@ -48,6 +42,24 @@ def assemble(
             "scenes": {name: record["timing"] for name, record in records.items()},
         },
     }
+
+
+def _shown(scenes: dict[str, dict[str, Any]], which: str) -> list[dict[str, Any]]:
+    """The worst or the best views of the scenes, one of each, the most extreme first."""
+    views = [
+        {"scene": name, **scene["pictures"][which]}
+        for name, scene in scenes.items()
+        if scene.get("pictures", {}).get(which)
+    ]
+    sign = 1 if which == "worst" else -1
+    return sorted(views, key=lambda view: (sign * view["psnr"], view["scene"]))[:PICTURES]
+
+
+def keep_shown_pictures(scenes: dict[str, dict[str, Any]]) -> None:
+    """Takes the pictures that no report of these scenes or of more would show out of the results, in place."""
+    shown = {which: {view["scene"] for view in _shown(scenes, which)} for which in ("worst", "best")}
+    for name, scene in scenes.items():
+        scene["pictures"] = {w: v for w, v in scene.get("pictures", {}).items() if name in shown[w]}
 
 
 def overall(scenes: dict[str, dict[str, Any]], contexts: list[int]) -> dict[str, dict[str, Any]]:

@@ -277,10 +277,10 @@ class FakeSource:
 
 def test_procedural(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nvs_app.benchmarks.procedural.ProceduralSource", FakeSource)
-    settings = find("procedural").complete(Settings(options={"scenes": "11"}, image_hw=(16, 16), seed=2))
+    settings = find("procedural").complete(Settings(options={"scenes": "19"}, image_hw=(16, 16), seed=2))
     entries = find("procedural").entries(settings).entries
     assert [entry.name for entry in entries[:3]] == ["object-000", "room-001", "object-002"]
-    assert [entry.group for entry in entries] == ["0"] * 8 + ["1"] * 3  # a group is one process's
+    assert [entry.group for entry in entries] == ["0"] * 16 + ["1"] * 3  # a group is one process's
     views = entries[3].open()
     split = find("procedural").split(views, 8, settings)
     assert split.target == list(range(8)) and len(set(split.context) & set(range(8, 32))) == 8

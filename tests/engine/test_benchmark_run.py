@@ -24,12 +24,13 @@ from nvs_app.engine.baselines import gsplat_missing, nearest_views
 from nvs_app.engine.benchmark_journal import Journal
 from nvs_app.engine.benchmark_run import BenchmarkRun, Telling, owners
 from nvs_app.engine.benchmark_scene import Measures
-from nvs_app.engine.metrics import psnr, ssim
+from nvs_app.engine.metrics import LPIPS, psnr, ssim
 from nvs_app.engine.renderer import Renderer
 from nvs_app.geometry.cameras import look_at
 from nvs_app.model.checkpoint import save_checkpoint
 from nvs_app.model.config import PRESETS
 from nvs_app.model.lact import LaCT
+from nvs_app.report.files import views_csv
 from nvs_app.report.summary import comparable
 from nvs_app.scenes.scene import Scene
 
@@ -169,6 +170,40 @@ def test_bad_scenes_are_told_and_left_out(folder: Path, whole: Path, capsys: pyt
     assert "error: short at 6 views" not in err  # told when it was measured; the table tells it again
     assert "left out: short at 6 views" in out and "left out: broken" in out and err.count("error: broken") == 1
     assert load(whole)["timing"]["processes"][0]["scenes"] == 0
+
+
+class Difference(LPIPS):
+    """Stands in for LPIPS, whose weights are not part of this project: the mean absolute difference."""
+
+    def __init__(self) -> None:
+        torch.nn.Module.__init__(self)
+
+    def forward(self, prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return (prediction - target).abs().mean((-3, -2, -1))
+
+
+class NoNumber(Gray):
+    """Draws NaN where a camera stands near that of view 8."""
+
+    def stream(self, state, cameras, chunk=None, on_device=False):
+        (images,) = super().stream(state, cameras)
+        images[(cameras.c2w - ring(17)[8]).abs().amax((1, 2)) < 1e-3] = torch.nan
+        yield images
+
+
+def test_lpips_and_pictures_that_are_no_numbers(tmp_path: Path, folder: Path) -> None:
+    settings = find("folder").complete(Settings(folder / "data", (2,), (32, 32)))
+    model = LaCT(PRESETS["tiny"])
+    measures = Measures(lpips=Difference())
+    report = BenchmarkRun(Gray(model, "cpu"), find("folder"), settings, measures, tmp_path / "lpips", only=("a",))()
+    case = report["scenes"]["a"]["counts"]["2"]
+    mean = sum(view["lpips"] for view in case["views"]) / len(case["views"])
+    assert case["lpips"] == pytest.approx(mean, abs=2e-6) and report["measures"]["lpips"] == "VGG-16"
+    assert report["overall"]["2"]["lpips"]["mean"] == pytest.approx(mean, abs=2e-6)
+    assert "lpips" in (views_csv(report).splitlines()[0]).split(",")
+    broken = BenchmarkRun(NoNumber(model, "cpu"), find("folder"), settings, Measures(), tmp_path / "nan")()
+    assert "has values that are no numbers" in broken["failed"]["a"]["*"]
+    assert set(broken["scenes"]) == {"short"} and broken["overall"]["2"]["scenes"] == 1
 
 
 def test_csv_has_a_row_a_view(whole: Path) -> None:
