@@ -53,7 +53,10 @@ class Stage:
 
 
 def parse_resolutions(text: str) -> list[Stage]:
-    """`"128:0,256:0.8"` or `"144x256:0"` -> stages in order. Raises NVSError when malformed."""
+    """`"128:0,256:0.8"` or `"144x256:0"` -> stages in order. Raises NVSError when malformed.
+
+    Stages that begin together alternate step by step: `"128:0,128:0.8,256:0.8"` ends with both sizes in turn.
+    """
     stages = []
     for part in text.split(","):
         size, _, begins = part.strip().partition(":")
@@ -71,9 +74,16 @@ def parse_resolutions(text: str) -> list[Stage]:
     return stages
 
 
-def resolution_at(stages: list[Stage], progress: float) -> tuple[int, int]:
-    """The (height, width) trained at this progress."""
-    return [stage for stage in stages if stage.begins <= progress][-1].image_hw
+def resolutions_at(stages: list[Stage], progress: float) -> list[tuple[int, int]]:
+    """The sizes (height, width) trained at this progress, in turn."""
+    latest = max(stage.begins for stage in stages if stage.begins <= progress)
+    return [stage.image_hw for stage in stages if stage.begins == latest]
+
+
+def resolution_at(stages: list[Stage], progress: float, step: int) -> tuple[int, int]:
+    """The (height, width) of a step."""
+    sizes = resolutions_at(stages, progress)
+    return sizes[step % len(sizes)]
 
 
 @dataclass(frozen=True)

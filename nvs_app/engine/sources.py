@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -208,39 +208,43 @@ class TrainSource:
             if name != "procedural" and name not in self.shards
         }
         self.procedural = make_procedural(plan, device, seed) if "procedural" in plan.shares else None
-        self.pools: dict[tuple[str, tuple[int, int]], Pool] = {}
+        self.pools: dict[tuple[str, tuple[int, int], int], Pool] = {}
 
-    def _pool(self, name: str, image_hw: tuple[int, int], scenes: int) -> Pool:
-        for other in [key for key in self.pools if key[1] != image_hw]:
+    def _pool(self, name: str, image_hw: tuple[int, int], scenes: int, sizes: Sequence[tuple[int, int]]) -> Pool:
+        turns = max(1, len(sizes))  # sizes that alternate: a pool is drawn from every `turns` steps
+        for other in [key for key in self.pools if key[1] not in (image_hw, *sizes) or key[2] != turns]:
             del self.pools[other]  # the curriculum only goes forward
-        if (name, image_hw) not in self.pools:
+        key = (name, image_hw, turns)
+        if key not in self.pools:
             plan = self.plan
             # No more memory than at 128x128, but never less than two steps' scenes.
             size = max(2 * scenes, min(plan.pool, round(plan.pool * 128 * 128 / (image_hw[0] * image_hw[1]))))
             share = plan.shares[name] / sum(plan.shares.values())
-            fresh = scenes * share / plan.reuse
+            fresh = scenes * share / plan.reuse / turns
             if name == "procedural":
                 assert self.procedural is not None
-                self.pools[name, image_hw] = ProceduralPool(
+                self.pools[key] = ProceduralPool(
                     self.procedural, image_hw, size, plan.pool_views, plan.generate, fresh,
                     plan.spread, self.seed, self.rank, self.world,
                     Prefetch(self.device) if plan.prefetch else None,
                 )
             elif name in self.shards:
-                self.pools[name, image_hw] = ShardPool(
+                self.pools[key] = ShardPool(
                     self.shards[name], image_hw, size, plan.pool_views, fresh, plan.spread, self.seed, self.rank,
                     self.world, self.device,
                 )
             else:
-                self.pools[name, image_hw] = FolderPool(
+                self.pools[key] = FolderPool(
                     self.scenes[name], image_hw, plan.spread, self.seed, self.device
                 )
-        return self.pools[name, image_hw]
+        return self.pools[key]
 
-    def prepare(self, step: int, image_hw: tuple[int, int], usual: int) -> None:
+    def prepare(
+        self, step: int, image_hw: tuple[int, int], usual: int, sizes: Sequence[tuple[int, int]] = ()
+    ) -> None:
         """Load or make what a step needs, so that the step itself is a usual one."""
         for name in self.plan.shares:
-            pool = self._pool(name, image_hw, usual)
+            pool = self._pool(name, image_hw, usual, sizes)
             if isinstance(pool, (ProceduralPool, ShardPool)):
                 pool.advance(step)
 
@@ -257,16 +261,20 @@ class TrainSource:
                 counts[list(exact)[index]] += 1
         return {name: number for name, number in counts.items() if number}
 
-    def examples(self, step: int, image_hw: tuple[int, int], count: ViewCount, scenes: int, usual: int) -> Examples:
+    def examples(
+        self, step: int, image_hw: tuple[int, int], count: ViewCount, scenes: int, usual: int,
+        sizes: Sequence[tuple[int, int]] = (),
+    ) -> Examples:  # fmt: skip
         """The step's examples on the device.
 
         scenes: how many scenes; usual: how many in an average step at this resolution (it sets how fast the
-        procedural pool moves, so it must not depend on the step).
+        procedural pool moves, so it must not depend on the step); sizes: what steps alternate between, none for
+        `image_hw` alone.
         """
         images, cameras = [], []
         numbers = self.counts(step, scenes)
         for index, name in enumerate(self.plan.shares):
-            pool = self._pool(name, image_hw, usual)
+            pool = self._pool(name, image_hw, usual, sizes)
             if not numbers.get(name):
                 continue
             drawn = pool.draw(step, numbers[name], count, stream=16 + 64 * self.rank + index)

@@ -30,6 +30,7 @@ from nvs_app.engine.schedule import (
     learning_rate_factor,
     process_age,
     resolution_at,
+    resolutions_at,
 )
 from nvs_app.engine.sources import TrainSource, make_procedural
 from nvs_app.engine.train_config import TrainConfig
@@ -156,8 +157,9 @@ class Trainer:
             + ", ".join(f"{s.image_hw[0]}px: {self.usual_scenes(s.image_hw)}" for s in self.stages)
         )
         decision = self.decide()
-        image_hw, began = resolution_at(self.stages, decision["progress"]), time.perf_counter()
-        self.source.prepare(self.step, image_hw, self.usual_scenes(image_hw))
+        began, sizes = time.perf_counter(), resolutions_at(self.stages, decision["progress"])
+        for image_hw in sizes:
+            self.source.prepare(self.step, image_hw, self.usual_scenes(image_hw), sizes)
         self.say(f"scenes ready in {time.perf_counter() - began:.1f} s; the first step compiles")
         while not decision["stop"]:
             began = time.perf_counter()
@@ -171,7 +173,7 @@ class Trainer:
                 self.step_seconds = max(time.perf_counter() - began, 0.7 * self.step_seconds)
             decision = self.decide()
             if decision["evaluate"] and not decision["stop"]:
-                self.output.evaluate(self.counters(), [resolution_at(self.stages, decision["progress"])])
+                self.output.evaluate(self.counters(), resolutions_at(self.stages, decision["progress"]))
             if decision["save"] and not decision["stop"]:
                 self.output.save(self.counters())
         return self._finish(decision["stop"])
@@ -230,13 +232,14 @@ class Trainer:
         """One step of training."""
         config, timer = self.config, self.log.timer
         timed = self.log.active
-        image_hw = resolution_at(self.stages, progress)
+        sizes = resolutions_at(self.stages, progress)
+        image_hw = resolution_at(self.stages, progress, self.step)
         uniform = torch.rand((), generator=step_generator(config.seed, self.step, 3, "cpu")).item()
         count = draw_view_count(config.view_counts, uniform)
         scenes = config.scenes_for(image_hw, count, self.model_config.patch)
         if timed:
             timer.mark("data")
-        examples = self.source.examples(self.step, image_hw, count, scenes, self.usual_scenes(image_hw))
+        examples = self.source.examples(self.step, image_hw, count, scenes, self.usual_scenes(image_hw), sizes)
         if timed:
             timer.mark("model")
         scalars = self.backward(examples)

@@ -72,7 +72,8 @@ class TrainConfig:
     """Make the next procedural scenes in a thread and CUDA stream of their own while the network trains."""
 
     resolutions: str = "128:0"
-    """Curriculum SIZE:PROGRESS,...: train at SIZE (or HxW) from that share of the run on, e.g. 128:0,256:0.8."""
+    """Curriculum SIZE:PROGRESS,...: train at SIZE (or HxW) from that share of the run on, e.g. 128:0,256:0.8. Sizes
+    that begin together alternate: 128:0,128:0.8,256:0.8."""
     views: str = "1:15:0.5,2:14:1,3:13:1,4:12:2,6:10:2,8:8:4,10:6:1,12:4:1"
     """Context and target views of a step, CONTEXT:TARGET:WEIGHT,... Equal sums need one compilation only."""
     tokens: int = 131072

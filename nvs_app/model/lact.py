@@ -133,7 +133,7 @@ class LaCT(nn.Module):
         groups = [slice(i, min(i + chunk, views)) for i in range(0, views, chunk)]
         tokens = [self.embed(images[:, group], cameras[:, group]) for group in groups]
         turns = [self.turns(cameras[:, group]) for group in groups]
-        layers = []
+        layers: list[FastWeights] = []
         for block in self._blocks():
             total: FastWeights | None = None
             for i in range(len(groups)):

@@ -40,8 +40,12 @@ def test_learning_rate() -> None:
 
 def test_resolutions() -> None:
     stages = parse_resolutions("128:0,256x320:0.8")
-    assert schedule.resolution_at(stages, 0.0) == schedule.resolution_at(stages, 0.79) == (128, 128)
-    assert schedule.resolution_at(stages, 0.8) == schedule.resolution_at(stages, 1.0) == (256, 320)
+    assert schedule.resolution_at(stages, 0.0, 7) == schedule.resolution_at(stages, 0.79, 8) == (128, 128)
+    assert schedule.resolution_at(stages, 0.8, 7) == schedule.resolution_at(stages, 1.0, 8) == (256, 320)
+    both = parse_resolutions("64:0,64:0.5,128:0.5")
+    assert schedule.resolutions_at(both, 0.4) == [(64, 64)]
+    assert schedule.resolutions_at(both, 0.9) == [(64, 64), (128, 128)]
+    assert [schedule.resolution_at(both, 0.5, step) for step in (4, 5)] == [(64, 64), (128, 128)]
     for bad in ("128:0.5", "128:0,256:1.5", "wide:0", "128:0.5,64:0", ""):
         with pytest.raises(NVSError, match="--resolutions"):
             parse_resolutions(bad)

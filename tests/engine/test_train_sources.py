@@ -126,6 +126,20 @@ def test_mix_of_procedural_and_folders(tmp_path: Path) -> None:
     assert torch.equal(first.target.c2w, again.target.c2w)
 
 
+def test_sizes_that_alternate_keep_a_pool_each() -> None:
+    plan = SourcePlan({"procedural": 1.0}, pool=4, pool_views=8, generate=2, reuse=2.0)
+    sizes = [(8, 8), (16, 16)]
+    source = TrainSource(plan, 0, 0, 1, CPU)
+    source.examples(0, (8, 8), COUNT, 2, 2)
+    shown = [source.examples(step, sizes[step % 2], COUNT, 2, 2, sizes) for step in range(1, 5)]
+    assert [example.target_images.shape[-1] for example in shown] == [16, 8, 16, 8]
+    assert sorted(key[1] for key in source.pools) == sizes
+    again = TrainSource(plan, 0, 0, 1, CPU).examples(4, (8, 8), COUNT, 2, 2, sizes)
+    assert torch.equal(shown[-1].target_images, again.target_images)
+    source.examples(5, (16, 16), COUNT, 2, 2)
+    assert [key[1] for key in source.pools] == [(16, 16)]
+
+
 def test_a_folder_of_scenes_and_wrong_paths(tmp_path: Path) -> None:
     (tmp_path / "all").mkdir()
     for name in ("one", "two"):
