@@ -17,6 +17,8 @@ from pathlib import Path
 # Before gradio or a hub library is imported by any test: tests speak to nobody.
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Tests run beside browsers, servers and other children on two cores: waiting threads must not spin.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 # A shell's background job ignores SIGINT, and so would every child process that a test interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
