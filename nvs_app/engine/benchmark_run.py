@@ -24,7 +24,17 @@ from nvs_app.benchmarks.base import Benchmark, Entry, Settings
 from nvs_app.engine.baselines import DESCRIPTIONS
 from nvs_app.engine.benchmark_journal import Journal, fingerprint
 from nvs_app.engine.benchmark_load import Ahead, Loaded
-from nvs_app.engine.benchmark_scene import NORMALIZE_WITH, Clock, Extreme, Measures, encode_pictures, measure
+from nvs_app.engine.benchmark_scene import (
+    NORMALIZE_WITH,
+    Clock,
+    Comparer,
+    Extreme,
+    Measures,
+    Work,
+    draw,
+    encode_pictures,
+    figures_of,
+)
 from nvs_app.engine.evaluate import device_name, versions
 from nvs_app.engine.parallel import World
 from nvs_app.engine.renderer import Renderer
@@ -80,6 +90,7 @@ class BenchmarkRun:
         remarks: dict[str, str] | None = None,
     ) -> None:
         self.renderer, self.benchmark, self.settings, self.measures = renderer, benchmark, settings, measures
+        self.comparer = Comparer(renderer.device, measures)
         self.world, self.telling = world, telling or Telling()
         self.rank, self.size = (world.rank, world.size) if world is not None else (0, 1)
         self.header = describe(renderer, benchmark, settings, measures, remarks or {})
@@ -154,20 +165,27 @@ class BenchmarkRun:
         seconds: dict[str, dict[str, float]] = {}
         failed = {str(count): " ".join(message.split()) for count, message in loaded.failed.items()}
         extremes: dict[str, Extreme] = {}
+        drawn: dict[str, Work] = {}
         for count in loaded.cases:
             try:
-                figures, spent, found = measure(
-                    self.renderer, loaded, count, self.measures, keep_pictures=count == max(loaded.cases)
-                )
+                keep = count == max(loaded.cases)
+                drawn[str(count)] = draw(self.renderer, loaded, count, self.comparer, keep_pictures=keep)
             except NVSError as error:  # memory, most likely: another number of views may fit
                 failed[str(count)] = " ".join(str(error).split())
-                continue
-            counts[str(count)], seconds[str(count)] = figures, spent
-            extremes = found or extremes
+        self.comparer.finish()
+        for count, work in drawn.items():
+            spent = work.seconds
             self.spent.model_s += spent["encode_s"] + spent["decode_s"]
             self.spent.compare_s += spent["compare_s"]
             self.spent.gsplat_s += spent.get("gsplat_s", 0.0)
-            self.spent.views += len(figures["views"])
+            self.spent.views += len(work.rows)
+            try:
+                counts[count] = figures_of(work, self.measures, self.renderer.patch)
+            except NVSError as error:
+                failed[count] = str(error)
+                continue
+            seconds[count] = spent
+            extremes = work.extremes or extremes
         if not counts:
             raise NVSError(next(iter(failed.values())))
         if failed:
@@ -202,10 +220,10 @@ class BenchmarkRun:
         device = self.renderer.device
         if device.type != "cuda":
             return
-        clock = Clock(device)
+        clock, plain = Clock(device), Measures(rounded=self.measures.rounded)
         for count, case in loaded.cases.items():
             try:
-                measure(self.renderer, loaded, count, Measures(rounded=self.measures.rounded), keep_pictures=True)
+                draw(self.renderer, loaded, count, Comparer(device, plain), keep_pictures=True)
                 images = loaded.pictures(case.context_rows, device)
                 peaks = {}
                 for what in ("encode", "decode"):

@@ -68,14 +68,69 @@ class Clock:
         return time.perf_counter()
 
 
-def measure(
-    renderer: Renderer, loaded: Loaded, count: int, measures: Measures, keep_pictures: bool
-) -> tuple[dict[str, Any], dict[str, float], dict[str, Extreme]]:
-    """(figures, seconds, {"worst", "best"} views or nothing) of a scene at `count` context views. Raises NVSError.
+@dataclass
+class Work:
+    """A scene at one number of context views, drawn; its figures are complete after `Comparer.finish`."""
+
+    loaded: Loaded
+    case: Case
+    keep_pictures: bool
+    seconds: dict[str, float] = field(default_factory=dict)
+    rows: list[list[float]] = field(default_factory=list)
+    """For each target so far: PSNR of ours and the baselines, SSIM of them, LPIPS of ours where measured."""
+    extremes: dict[str, Extreme] = field(default_factory=dict)
+    """The "worst" and the "best" view, where `keep_pictures` asks for them."""
+
+
+class Comparer:
+    """Compares renderings with photos on the device; on a GPU on a stream of its own, so that the network goes on.
+
+    One chunk is on its way at any time: `submit` first finishes the one before.
+    """
+
+    def __init__(self, device: torch.device, measures: Measures) -> None:
+        self.device, self.measures = device, measures
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self.pending: tuple[Work, Tensor, tuple[Tensor, ...]] | None = None
+
+    def submit(self, work: Work, first: int, rendered: Tensor, context: Tensor, fitted: Tensor | None) -> None:
+        """Begins to compare `rendered`, the targets from number `first` on. context: the context pictures; fitted:
+        gsplat's answers to all targets."""
+        self.finish()
+        if self.stream is not None:
+            self.stream.wait_stream(torch.cuda.current_stream(self.device))
+        part = slice(first, first + len(rendered))
+        with torch.cuda.stream(self.stream), torch.inference_mode():
+            truth = work.loaded.pictures(work.case.target_rows[part], self.device)
+            nearest = work.loaded.pictures(work.case.nearest_rows[part], self.device)
+            answers = [rendered, nearest, mean_colour(context).expand_as(truth)]
+            answers += [] if fitted is None else [fitted[part]]
+            figures = _compare(torch.stack(answers), truth, self.measures)
+        # Kept until `finish`, so that no memory is given to the network that this stream still reads.
+        self.pending = (work, figures, (rendered, truth, nearest, context))
+
+    def finish(self) -> None:
+        """Waits for the chunk on its way and adds its figures to its work."""
+        if self.pending is None:
+            return
+        work, figures, (rendered, truth, nearest, _) = self.pending
+        with torch.cuda.stream(self.stream):
+            rows = figures.cpu().tolist()
+        if work.keep_pictures:
+            with torch.inference_mode():
+                _keep_extremes(work.extremes, len(work.rows), rows, rendered, truth, nearest)
+        work.rows += rows
+        self.pending = None
+
+
+def draw(renderer: Renderer, loaded: Loaded, count: int, comparer: Comparer, keep_pictures: bool) -> Work:
+    """Encodes a scene at `count` context views, draws its targets and has them compared. Raises NVSError.
 
     The figures are a function of the scene, the settings and the device; the seconds are not.
     """
-    clock, case, device = Clock(renderer.device), loaded.cases[count], renderer.device
+    clock, device, measures = Clock(renderer.device), renderer.device, comparer.measures
+    work = Work(loaded, loaded.cases[count], keep_pictures)
+    case, seconds = work.case, work.seconds
     context = PosedImages(loaded.pictures(case.context_rows, device), case.context_cameras)
     transform = None
     if measures.normalize_with == "context+target":
@@ -83,7 +138,7 @@ def measure(
         transform = normalize_context(c2w, str(renderer.card.get("normalization", "auto")))
     start = clock()
     state = renderer.encode(context, transform)
-    seconds = {"encode_s": clock() - start, "decode_s": 0.0, "compare_s": 0.0}
+    seconds |= {"encode_s": clock() - start, "decode_s": 0.0, "compare_s": 0.0}
 
     height, width = loaded.image_hw
     tokens = -(-height // renderer.patch) * -(-width // renderer.patch)
@@ -93,43 +148,32 @@ def measure(
         start = clock()
         fitted = fit_gsplat(context, case.target_cameras, measures.gsplat_steps)
         seconds["gsplat_s"] = clock() - start
-    colour = mean_colour(context.images)
-    rows: list[list[float]] = []
-    extremes: dict[str, Extreme] = {}
+    drawn = 0
     stream = renderer.stream(state, case.target_cameras, chunk, on_device=True)
     while True:
         start = clock()
         rendered = next(stream, None)
         seconds["decode_s"] += (decoded := clock()) - start
         if rendered is None:
-            break
-        part = slice(len(rows), len(rows) + len(rendered))
-        truth = loaded.pictures(case.target_rows[part], device)
-        nearest = loaded.pictures(case.nearest_rows[part], device)
-        answers = [rendered.clone(), nearest, colour.expand_as(truth)]
-        answers += [] if fitted is None else [fitted[part]]
-        with torch.inference_mode():
-            figures = _compare(torch.stack(answers), truth, measures)
-        if keep_pictures:
-            _keep_extremes(extremes, len(rows), figures, rendered, truth, nearest)
-        rows += figures
+            return work
+        comparer.submit(work, drawn, rendered, context.images, fitted)
+        drawn += len(rendered)
         seconds["compare_s"] += time.perf_counter() - decoded
-    return _figures(loaded, case, rows, measures, renderer), seconds, extremes
 
 
-def _compare(answers: Tensor, truth: Tensor, measures: Measures) -> list[list[float]]:
-    """Ours and the baselines [k, t, 3, h, w] against the photos [t, ...] -> for each view PSNR of the k answers, SSIM
-    of the k answers and, where measured, LPIPS of ours. One copy to the host."""
+def _compare(answers: Tensor, truth: Tensor, measures: Measures) -> Tensor:
+    """Ours and the baselines [k, t, 3, h, w] against the photos [t, ...] -> [t, 2 k (+ 1)]: for each view PSNR of the k
+    answers, SSIM of the k answers and, where measured, LPIPS of ours."""
     repeated = truth.expand_as(answers)
     columns = [*psnr(answers, repeated, rounded=measures.rounded), *ssim(answers, repeated, rounded=measures.rounded)]
     if measures.lpips is not None:
         columns.append(torch.cat([measures.lpips(a[None], b[None]) for a, b in zip(answers[0], truth)]))
-    return torch.stack(columns, dim=-1).double().cpu().tolist()
+    return torch.stack(columns, dim=-1).double()
 
 
-def _figures(
-    loaded: Loaded, case: Case, rows: list[list[float]], measures: Measures, renderer: Renderer
-) -> dict[str, Any]:
+def figures_of(work: Work, measures: Measures, patch: int) -> dict[str, Any]:
+    """What the report keeps of a case, view by view and averaged. Raises NVSError where a rendering is no picture."""
+    loaded, case, rows = work.loaded, work.case, work.rows
     names = ("ours", *measures.baselines)
     k = len(names)
     for index, row in zip(case.split.target, rows):
@@ -145,7 +189,7 @@ def _figures(
             name: {"psnr": round(row[n], 5), "ssim": round(row[k + n], 6)} for n, name in enumerate(names) if n
         }
         views.append(view)
-    height, width = (side // renderer.patch for side in loaded.image_hw)
+    height, width = (side // patch for side in loaded.image_hw)
     metrics = [name for name in ("psnr", "ssim", "lpips") if name in views[0]]
     return {
         **{name: mean([view[name] for view in views]) for name in metrics},

@@ -8,14 +8,14 @@ import time
 from nvs_app.cli import main
 from nvs_app.engine import benchmark_run
 
-measure = benchmark_run.measure
+draw = benchmark_run.draw
 
 
-def slow_measure(*arguments, **options):
-    time.sleep(0.5)
-    return measure(*arguments, **options)
+def slow_draw(*arguments, **options):
+    time.sleep(0.25)
+    return draw(*arguments, **options)
 
 
 if __name__ == "__main__":
-    benchmark_run.measure = slow_measure
+    benchmark_run.draw = slow_draw
     sys.exit(main(sys.argv[1:]))
