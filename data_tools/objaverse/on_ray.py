@@ -142,12 +142,17 @@ def _start(ray: Any, address: str, workers: int) -> None:
     quiet = {"log_to_driver": False, "logging_level": "ERROR", "ignore_reinit_error": False}
     try:
         if address == "local":
-            # Workers on this machine import the code from where it lies.
-            path = os.pathsep.join([str(home), *filter(None, [os.environ.get("PYTHONPATH")])])
-            ray.init(
-                address="local", num_cpus=workers, include_dashboard=False,
-                runtime_env={"env_vars": {"PYTHONPATH": path}}, **quiet,
-            )  # fmt: skip
+            # Its processes inherit the environment: so they import the code from where it lies. (Ray's own way, a
+            # runtime_env, would start every worker twice.)
+            before = os.environ.get("PYTHONPATH")
+            os.environ["PYTHONPATH"] = os.pathsep.join([str(home), *filter(None, [before])])
+            try:
+                ray.init(address="local", num_cpus=workers, include_dashboard=False, **quiet)
+            finally:
+                if before is None:
+                    del os.environ["PYTHONPATH"]
+                else:
+                    os.environ["PYTHONPATH"] = before
         else:
             code = [str(home / "data_tools"), str(home / "nvs_app")]
             ray.init(address=address, runtime_env={"py_modules": code}, **quiet)
