@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("nvs_app.cli_train", "train a model (also under torchrun)"),
     "weights": ("nvs_app.cli_weights", "list, fetch, convert and verify weights"),
     "benchmark-speed": ("nvs_app.cli_speed", "time encoding and decoding on this device"),
+    "benchmark-web": ("nvs_app.cli_web_speed", "time the viewer's connection, alone and with many visitors"),
 }
 
 

@@ -13,6 +13,7 @@ import shutil
 import threading
 import time
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,6 +65,7 @@ class Hub:
         self.drawer = Drawer()
         self.jobs = JobQueue("encoder")
         self.films = JobQueue("films")
+        self.pool = ThreadPoolExecutor(2, "paths")  # what is quick, but too slow for the event loop
         self.store = SessionStore(self.root / "visits", limits, self._forget)
         self.shelf = Shelf()
         self._first = renderer
@@ -165,6 +167,7 @@ class Hub:
         self.store.close()
         for part in (self.jobs, self.films, self.drawer):
             part.close()
+        self.pool.shutdown(cancel_futures=True)
         shutil.rmtree(self.root, ignore_errors=True)
 
     def _drop(self, opened: Opened) -> None:

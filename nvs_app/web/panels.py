@@ -137,7 +137,7 @@ def tools_panel(hub: Hub) -> Tools:
             with gr.Row(visible=hub.keep is not None, elem_classes="nvs-take", equal_height=True):
                 gr.HTML("<p><b>Keep here</b><br>On this server, also when it restarts.</p>", padding=False)
                 take["keep"] = gr.Button("Keep", elem_id="nvs-take-keep", min_width=84, scale=0, **quiet)
-            with gr.Row(visible=hub.keep is not None, equal_height=True):
+            with gr.Row(visible=hub.keep is not None, elem_classes="nvs-take"):
                 kept = gr.Dropdown([], label="Kept scenes of this browser", elem_id="nvs-kept", interactive=True)
                 kept_open = gr.Button("Open", elem_id="nvs-kept-open", min_width=84, scale=0, **quiet)
         with gr.Tab("Model", id="model") as model_tab:

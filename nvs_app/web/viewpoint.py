@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nvs_app.engine.framing import vertical_fov, with_vertical_fov
 from nvs_app.errors import NVSError
-from nvs_app.geometry.cameras import Cameras
+from nvs_app.geometry.cameras import Cameras, look_at
 from nvs_app.geometry.paths import focus_point
 
 FOV_RANGE = (5.0, 120.0)
@@ -22,7 +22,7 @@ class Viewpoint:
     """The first look at a scene, in its own frame and units.
 
     Attributes:
-        c2w: the camera to start from, OpenCV axes: one of the capture's own.
+        c2w: the camera to start from, OpenCV axes: where one of the capture's own stands, level, at the focus.
         fov: its vertical field of view, degrees.
         focus: the point that the cameras look at; dragging turns around it.
         up: unit vector, the capture's mean up.
@@ -51,7 +51,12 @@ class Viewpoint:
         front = torch.nn.functional.cosine_similarity(offsets, offsets.mean(0)[None], dim=-1)
         start = int(((elevation - elevation.median()).abs() - 0.2 * front).argmin())
         fov = min(max(float(vertical_fov(cameras)[start]), FOV_RANGE[0]), FOV_RANGE[1])
-        return Viewpoint(c2w[start], fov, focus, up, float(distances.median().clamp_min(1e-6)))
+        eye = c2w[start, :3, 3]
+        view = look_at(eye[None], focus[None], up[None])[0]
+        straight = abs(float(torch.nn.functional.normalize(eye - focus, dim=0) @ up)) > 0.999
+        away = float(distances[start]) < 1e-6 or float((focus - eye) @ c2w[start, :3, 2]) <= 0
+        first = c2w[start] if straight or away else view
+        return Viewpoint(first, fov, focus, up, float(distances.median().clamp_min(1e-6)))
 
     def for_page(self) -> dict[str, Any]:
         """Plain numbers for the viewer's script."""

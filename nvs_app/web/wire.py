@@ -149,9 +149,7 @@ class Line:
 
     def _path(self, message: dict[str, Any]) -> None:
         number, spec = number_of(message), message.get("spec")
-        future = self.hub.drawer.submit(
-            f"{self.session.token}:path", lambda: Films(self.hub).preview(self.session, spec)
-        )
+        future = self.hub.pool.submit(Films(self.hub).preview, self.session, spec)
         self._answer(number, future, lambda found: self.post({"type": "path", "id": number, **found}))
 
     def _view(self, message: dict[str, Any]) -> None:

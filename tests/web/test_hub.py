@@ -204,7 +204,7 @@ def test_the_first_look_is_one_of_the_captures(up: tuple) -> None:
     first = Viewpoint.of(cameras)
     assert torch.allclose(first.focus, torch.tensor([1.0, 2.0, 3.0]), atol=0.05)
     assert torch.allclose(first.up, torch.tensor(up), atol=0.02) and first.radius == pytest.approx(4, rel=0.02)
-    assert (cameras.c2w - first.c2w).flatten(1).norm(dim=1).min() < 1e-6
+    assert (cameras.c2w - first.c2w).flatten(1).norm(dim=1).min() < 0.05
 
 
 def test_cameras_come_and_go_exactly() -> None:
