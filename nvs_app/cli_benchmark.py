@@ -126,6 +126,8 @@ def _run(args: argparse.Namespace, benchmark, world) -> int:
     )
     if main:
         say(f"{benchmark.title}: {len(run.entries)} scenes at {_list(settings.contexts)} context views; {run.out}")
+        if steps:
+            say(f"Gaussian splatting is fitted to every scene, {steps} steps each; --gsplat off leaves it out")
         for name, reason in list(run.absent.items())[:5]:
             say(f"error: {name}: {' '.join(reason.split())}")
         if len(run.absent) > 5:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from nvs_app.benchmarks.base import Benchmark, Listing, Option, Settings, Views, data_folder
 from nvs_app.benchmarks.choose import checked, choose_context, hold_out
 from nvs_app.benchmarks.places import as_listing, is_form, scene_folders
@@ -50,7 +52,8 @@ class MipNeRF360(Benchmark):
         assert isinstance(views, Scene)
         height, width = views.image_hws.amin(0).tolist()
         if settings.options["size"] == "published":
-            factor = 2 if views.name in INDOORS else 4
+            shrunk = re.fullmatch(r"images_(\d)", views.image_paths[0].parent.name)  # images/ may be absent
+            factor = max(1.0, (2 if views.name in INDOORS else 4) / (int(shrunk[1]) if shrunk else 1))
             return (round(height / factor), round(width / factor))
         chosen = int(settings.options["size"])
         return (chosen, round(width * chosen / height))

@@ -212,17 +212,19 @@ def test_llff(tmp_path: Path) -> None:
 
 
 def test_mipnerf360(tmp_path: Path) -> None:
-    for name in ("garden", "room"):
+    for name in ("garden", "kitchen", "room"):
         made.colmap_scene(tmp_path / "360_v2" / name, 18)
+    (tmp_path / "360_v2" / "kitchen" / "images").rename(tmp_path / "360_v2" / "kitchen" / "images_2")
     settings, listing = listed("mipnerf360", tmp_path)
-    assert [entry.name for entry in listing.entries] == ["garden", "room"]
-    garden, room = (entry.open() for entry in listing.entries)
+    assert [entry.name for entry in listing.entries] == ["garden", "kitchen", "room"]
+    garden, kitchen, room = (entry.open() for entry in listing.entries)
     context, target = chosen("mipnerf360", settings, garden, 2)
     assert target == [f"images/DSC{8000 + number}.png" for number in (0, 8, 16)]
     # Candidates at x = 1-7, 9-15, 17 fall into 1-7 and 9-17 (means 4 and 12.625).
     assert context == ["images/DSC8004.png", "images/DSC8013.png"]
     assert find("mipnerf360").size(garden, settings) == (12, 16)  # a quarter outdoors, half indoors
     assert find("mipnerf360").size(room, settings) == (24, 32)
+    assert find("mipnerf360").size(kitchen, settings) == (48, 64)  # only images_2 is there: half already
     assert find("mipnerf360").size(room, listed("mipnerf360", tmp_path, size="256")[0]) == (256, 341)
 
 
