@@ -70,12 +70,12 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """One block; `forward` for training, `attend`, `gradient` and `read` for writing and reading apart."""
 
-    def __init__(self, config: LaCTConfig) -> None:
+    def __init__(self, config: LaCTConfig, start_of: FastWeightLayer | None = None) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(config.dim, bias=False)
         self.attention = ViewAttention(config)
         self.fast_norm = nn.LayerNorm(config.dim, bias=False)
-        self.fast = FastWeightLayer(config)
+        self.fast = FastWeightLayer(config, start_of)
         self.config = config
         if "point" in config.rotary_parts:
             self.to_depth = nn.Linear(config.dim, 1)
@@ -116,12 +116,12 @@ class Block(nn.Module):
         return x + self.mlp(self.mlp_norm(x))
 
     def forward(
-        self, x: Float[Tensor, "b v n c"], weight: Float[Tensor, "m 1"], turns: RayTurns
+        self, x: Float[Tensor, "b v n c"], weight: Float[Tensor, "m 1"], turns: RayTurns, start: FastWeights
     ) -> Float[Tensor, "b v n c"]:
-        """Attend, write with the first m tokens (times `weight`), read with all, MLP."""
+        """Attend, write with the first m tokens (times `weight`), read with all, MLP; start: `fast.start()`."""
         x = self.attend(x, turns)
         tokens, fast, hidden = self._fast_input(x, turns)
-        x = x + self.fast(tokens, weight, fast, hidden).view(x.shape)
+        x = x + self.fast(tokens, weight, fast, hidden, start).view(x.shape)
         return x + self.mlp(self.mlp_norm(x))
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from nvs_app.errors import NVSError
 
 ROTARY_PARTS = ("fast", "point", "attention", "value")
+FAST_STARTS = ("own", "shared")
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,9 @@ class LaCTConfig:
     """Channels of one fast-weight head; 0 means one head over all channels."""
     fast_multiplier: int = 2
     """Hidden width of the fast network over its head width."""
+    fast_start: str = "own"
+    """Starting fast weights: "own", learned by each block, as published; or "shared", one learned set for all
+    blocks, so that a large memory costs few parameters."""
     mlp_multiplier: int = 4
     """Hidden width of the MLP over `dim`."""
     base_lr: float = 0.01
@@ -64,6 +68,8 @@ class LaCTConfig:
                 raise NVSError(
                     f"LaCTConfig: {name} is {getattr(self, name)}, expected a divisor of dim ({self.dim})"
                 )
+        if self.fast_start not in FAST_STARTS:
+            raise NVSError(f"LaCTConfig: fast_start is {self.fast_start!r}, expected one of {FAST_STARTS}")
         unknown = set(self.rotary_parts) - set(ROTARY_PARTS)
         if unknown:
             raise NVSError(

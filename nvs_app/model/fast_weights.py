@@ -152,17 +152,23 @@ def step_fast_weights(
 
 
 class FastWeightLayer(nn.Module):
-    """Projections around the fast network: q, k, v, learning rates, output norm and projection."""
+    """Projections around the fast network: q, k, v, learning rates, output norm and projection.
 
-    def __init__(self, config: LaCTConfig) -> None:
+    With `start_of` given, the starting weights are those of that layer.
+    """
+
+    def __init__(self, config: LaCTConfig, start_of: FastWeightLayer | None = None) -> None:
         super().__init__()
+        # In a tuple, so that it does not count as a part of this layer, nor its weights as weights of this one.
+        self.start_of = (start_of,)
         self.heads, self.muon_steps = config.num_fast_heads, config.muon_steps
         self.turn_value = "value" in config.rotary_parts
         width, hidden = config.fast_head_dim, config.fast_hidden
         gain = math.sqrt(2)
-        self.w0 = nn.Parameter(torch.randn(self.heads, width, hidden) * gain / math.sqrt(width))
-        self.w1 = nn.Parameter(torch.randn(self.heads, hidden, width) * gain / math.sqrt(hidden))
-        self.w2 = nn.Parameter(torch.randn(self.heads, width, hidden) * gain / math.sqrt(width))
+        if start_of is None:
+            self.w0 = nn.Parameter(torch.randn(self.heads, width, hidden) * gain / math.sqrt(width))
+            self.w1 = nn.Parameter(torch.randn(self.heads, hidden, width) * gain / math.sqrt(hidden))
+            self.w2 = nn.Parameter(torch.randn(self.heads, width, hidden) * gain / math.sqrt(width))
         self.to_qkv = nn.Linear(config.dim, 3 * config.dim, bias=False)
         self.to_lr = nn.Linear(config.dim, 3 * self.heads)
         self.out_norm = nn.RMSNorm(width, eps=1e-5)
@@ -170,9 +176,15 @@ class FastWeightLayer(nn.Module):
         self.orthogonalise = newton_schulz
         self.base_lr_inverse = config.base_lr + math.log(-math.expm1(-config.base_lr))
 
-    def initial(self, batch: int) -> FastWeights:
-        """The learned starting weights, for a batch of scenes."""
-        return FastWeights(*(w[None].expand(batch, -1, -1, -1) for w in (self.w0, self.w1, self.w2)))
+    def start(self) -> FastWeights:
+        """The learned starting weights, [h, ...]."""
+        layer = self.start_of[0] or self
+        return FastWeights(layer.w0, layer.w1, layer.w2)
+
+    @staticmethod
+    def _batch(start: FastWeights, batch: int) -> FastWeights:
+        """The same starting weights for every scene of a batch, [b, h, ...]."""
+        return FastWeights(*(w[None].expand(batch, -1, -1, -1) for w in start))
 
     def _project(self, x: Tensor, which: int) -> Float[Tensor, "b h n d"]:
         # One product each for q, k and v: tokens that only read need no k and v.
@@ -199,22 +211,27 @@ class FastWeightLayer(nn.Module):
 
     def learning_rates(self, x: Float[Tensor, "b n c"]) -> Float[Tensor, "3 b h n 1"]:
         """softplus(linear + softplus^-1(base)); under autocast only the product is rounded, not the rate."""
-        # Padded to eight columns: tensor cores take no fewer, and a product in float32 would cost more than q's.
-        weight = F.pad(self.to_lr.weight, (0, 0, 0, -len(self.to_lr.weight) % 8))
-        linear = F.linear(x, weight)[..., : len(self.to_lr.weight)].float()
+        if torch.is_autocast_enabled(x.device.type):
+            # Padded to eight columns: tensor cores take no fewer, and in float32 it would cost more than q's product.
+            rows = len(self.to_lr.weight)
+            product = F.linear(x, F.pad(self.to_lr.weight, (0, 0, 0, -rows % 8)))
+            linear = product[..., :rows].float() + self.to_lr.bias
+        else:
+            linear = self.to_lr(x)
         with torch.autocast(device_type=x.device.type, enabled=False):
-            lr = F.softplus(linear + self.to_lr.bias + self.base_lr_inverse)
+            lr = F.softplus(linear + self.base_lr_inverse)
         return lr.unflatten(-1, (3, self.heads)).permute(2, 0, 3, 1)[..., None]
 
     def gradient(self, x: Float[Tensor, "b n c"], turns: Turns, hidden_turns: Turns) -> FastWeights:
         """The step direction that the tokens x ask for."""
         k, v = self.keys_values(x, turns)
-        return fast_weight_gradient(self.initial(x.shape[0]), k, v, self.learning_rates(x), hidden_turns)
+        start = self._batch(self.start(), x.shape[0])
+        return fast_weight_gradient(start, k, v, self.learning_rates(x), hidden_turns)
 
     def step(self, gradient: FastWeights) -> FastWeights:
         """Starting weights plus the step."""
-        initial = self.initial(gradient.w0.shape[0])
-        return step_fast_weights(initial, gradient, self.muon_steps, self.orthogonalise)
+        start = self._batch(self.start(), gradient.w0.shape[0])
+        return step_fast_weights(start, gradient, self.muon_steps, self.orthogonalise)
 
     def read(
         self, x: Float[Tensor, "b n c"], weights: FastWeights, turns: Turns, hidden_turns: Turns
@@ -228,19 +245,20 @@ class FastWeightLayer(nn.Module):
         return self.to_out(found.transpose(1, 2).flatten(2))
 
     def forward(
-        self, x: Float[Tensor, "b n c"], weight: Float[Tensor, "m 1"], turns: Turns, hidden_turns: Turns
-    ) -> Float[Tensor, "b n c"]:
-        """Write with the first m tokens, their learning rates times `weight`; read with all (training)."""
-        first = x[:, : weight.shape[0]]
-        k, v = self.keys_values(first, _first(turns, weight.shape[0]))
-        gradient = fast_weight_gradient(
-            self.initial(x.shape[0]),
-            k,
-            v,
-            self.learning_rates(first) * weight,
-            _first(hidden_turns, weight.shape[0]),
-        )
-        return self.read(x, self.step(gradient), turns, hidden_turns)
+        self, x: Float[Tensor, "b n c"], weight: Float[Tensor, "m 1"], turns: Turns, hidden_turns: Turns,
+        start: FastWeights,
+    ) -> Float[Tensor, "b n c"]:  # fmt: skip
+        """Write with the first m tokens, their learning rates times `weight`; read with all (training).
+
+        start: what `start()` returns; an argument, so that compiled blocks need not know whose it is.
+        """
+        count = weight.shape[0]
+        first, begin = x[:, :count], self._batch(start, x.shape[0])
+        k, v = self.keys_values(first, _first(turns, count))
+        lr = self.learning_rates(first) * weight
+        gradient = fast_weight_gradient(begin, k, v, lr, _first(hidden_turns, count))
+        weights = step_fast_weights(begin, gradient, self.muon_steps, self.orthogonalise)
+        return self.read(x, weights, turns, hidden_turns)
 
 
 def _first(turns: Turns, count: int) -> Turns:

@@ -60,7 +60,9 @@ class LaCT(nn.Module):
         self.activation_checkpointing = False
         self.patch_embed = nn.Linear(INPUT_CHANNELS * config.patch**2, config.dim, bias=False)
         self.input_norm = nn.LayerNorm(config.dim, bias=False)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
+        first = Block(config)
+        start_of = first.fast if config.fast_start == "shared" else None
+        self.blocks = nn.ModuleList([first, *(Block(config, start_of) for _ in range(config.blocks - 1))])
         self.output_norm = nn.LayerNorm(config.dim, bias=False)
         self.output_linear = nn.Linear(config.dim, 3 * config.patch**2, bias=False)
         scaled_init(self, num_residuals=3 * config.blocks)
@@ -179,11 +181,12 @@ class LaCT(nn.Module):
         slots = min(-(-v // WRITE_SLOTS) * WRITE_SLOTS, cameras.shape[1])
         weight = torch.zeros(slots * tokens_per_view, 1, device=x.device)
         weight[: v * tokens_per_view] = 1
-        for block in self.blocks:
+        for block in self._blocks():
+            start = block.fast.start()
             if self.activation_checkpointing and torch.is_grad_enabled():
-                x = checkpoint(block, x, weight, turns, use_reentrant=False)
+                x = checkpoint(block, x, weight, turns, start, use_reentrant=False)
             else:
-                x = block(x, weight, turns)
+                x = block(x, weight, turns, start)
         return self._decode_tokens(x[:, v:], target.image_hw)
 
     def _blocks(self) -> Iterator[Block]:

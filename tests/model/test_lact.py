@@ -1,10 +1,13 @@
 """The network as a whole: encode, decode, forward, chunks, states, sizes."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras, look_at
+from nvs_app.model.checkpoint import load_checkpoint, save_checkpoint
 from nvs_app.model.config import PRESETS, LaCTConfig
 from nvs_app.model.flops import lact_flops
 from nvs_app.model.lact import LaCT, patchify, unpatchify
@@ -14,6 +17,7 @@ CONFIGS = {
     "published": LaCTConfig(dim=32, blocks=2, attention_head_dim=16),
     "heads": LaCTConfig(dim=32, blocks=2, attention_head_dim=16, fast_head_dim=16, fast_multiplier=4),
     "point": LaCTConfig(dim=32, blocks=2, attention_head_dim=16, rotary="point"),
+    "shared": LaCTConfig(dim=32, blocks=3, attention_head_dim=16, fast_start="shared", rotary="fast"),
     "rotary": LaCTConfig(dim=32, blocks=2, attention_head_dim=16, rotary="fast+attention+value"),
 }
 
@@ -48,6 +52,28 @@ def test_patches_come_back():
     torch.testing.assert_close(unpatchify(patches, 8, (16, 24)), x)
     # row 1, column 2 of the patches; row 3, column 4 inside; channel 2
     assert patches[1, 2, 5, (3 * 8 + 4) * 5 + 2] == x[1, 2, 2, 8 + 3, 16 + 4]
+
+
+def test_shared_start_is_one_set_of_weights_that_every_block_trains(tmp_path):
+    torch.manual_seed(0)
+    model, own = LaCT(CONFIGS["shared"]), LaCT(replace(CONFIGS["shared"], fast_start="own"))
+    one_set = 3 * 32 * 64
+    count = [sum(p.numel() for p in m.parameters()) for m in (model, own)]
+    assert count[1] - count[0] == 2 * one_set
+    starts = [block.fast.start().w0 for block in model.blocks]
+    assert starts[1] is starts[0] and starts[2] is starts[0] and sum("w0" in name for name in model.state_dict()) == 1
+    loaded = load_checkpoint(save_checkpoint(tmp_path / "one", model.state_dict(), model.config, {}))
+    cameras = circle(3)
+    images = torch.rand(1, 2, 3, 16, 24)
+    with torch.no_grad():
+        pictures = [m(images, cameras[:, :2], cameras[:, 2:]) for m in (model, loaded)]
+    assert torch.equal(*pictures)
+    gradients = []
+    for block in model.blocks:  # each block alone reaches it
+        tokens = torch.randn(1, 3, 6, 32)
+        block(tokens, torch.ones(12, 1), model.turns(cameras), block.fast.start()).square().sum().backward()
+        gradients.append(model.blocks[0].fast.w1.grad.abs().sum().item())
+    assert gradients[0] > 0 and len(set(gradients)) == 3
 
 
 def test_forward_is_encode_then_decode(model, pictures):
