@@ -124,7 +124,8 @@ void main() {
     vec3 light = ENVIRONMENT * (diffuse * (1.0 - mirrored) + mirrored);
     if (has[3]) light *= mix(1.0, texture(occlusion_map, coordinates(3)).r, occlusion_strength);
 
-    float alpha2 = pow(roughness, 4.0);
+    // The six stand for light from everywhere: broad ones, whose highlights stay soft on smooth surfaces too.
+    float alpha2 = pow(max(roughness, 0.6), 4.0);
     for (int i = 0; i < 6; i++) {
         vec3 l = vec3(0.0);
         l[i / 2] = (i % 2 == 0) ? 1.0 : -1.0;
