@@ -132,8 +132,12 @@ def _run(args: argparse.Namespace, benchmark, world) -> int:
             say(f"error: {name}: {' '.join(reason.split())}")
         if len(run.absent) > 5:
             say(f"error: {len(run.absent) - 5} more scenes of the protocol are not in the data")
-    with progress:
-        report = run()
+    try:
+        with progress:
+            report = run()
+    except KeyboardInterrupt:
+        say(f"{run.out}: the same command goes on from here")
+        raise
     if report is None:
         return 0
     finish(report, run.out, args.json, args.pooled)

@@ -220,10 +220,11 @@ class BenchmarkRun:
         device = self.renderer.device
         if device.type != "cuda":
             return
-        clock, plain = Clock(device), Measures(rounded=self.measures.rounded)
+        clock, comparer = Clock(device), Comparer(device, Measures(rounded=self.measures.rounded))
         for count, case in loaded.cases.items():
             try:
-                draw(self.renderer, loaded, count, Comparer(device, plain), keep_pictures=True)
+                draw(self.renderer, loaded, count, comparer, keep_pictures=True)
+                comparer.finish()
                 images = loaded.pictures(case.context_rows, device)
                 peaks = {}
                 for what in ("encode", "decode"):

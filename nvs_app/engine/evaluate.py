@@ -24,6 +24,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from nvs_app.engine.baselines import nearest_views
 from nvs_app.engine.film import save_png
 from nvs_app.engine.metrics import LPIPS, psnr, ssim
 from nvs_app.engine.renderer import Renderer
@@ -207,15 +208,8 @@ def evaluate_scene(
 
 
 def nearest_view(context: PosedImages, c2w: Float[Tensor, "4 4"]) -> int:
-    """Row of the context view whose camera is nearest: smallest distance of positions, each measured against the
-    spread of the context cameras, plus the angle between viewing directions in radians."""
-    poses = context.cameras.c2w.float().cpu()
-    c2w = c2w.float().cpu()
-    positions = poses[:, :3, 3]
-    spread = (positions - positions.mean(0)).norm(dim=-1).mean().clamp_min(1e-6)
-    distance = (positions - c2w[:3, 3]).norm(dim=-1) / spread
-    angle = torch.acos((poses[:, :3, 2] @ c2w[:3, 2]).clamp(-1, 1))
-    return int((distance + angle).argmin())
+    """Row of the context view whose camera is nearest, see `baselines.nearest_views`."""
+    return int(nearest_views(context.cameras.c2w.cpu(), c2w.cpu()[None])[0])
 
 
 def strip_image(

@@ -20,6 +20,7 @@ from PIL import Image
 from nvs_app.benchmarks import find
 from nvs_app.benchmarks.base import Entry, Settings
 from nvs_app.cli import main
+from nvs_app.cli_benchmark import Progress
 from nvs_app.engine.baselines import gsplat_missing, nearest_views
 from nvs_app.engine.benchmark_journal import Journal
 from nvs_app.engine.benchmark_run import BenchmarkRun, Telling, owners
@@ -317,6 +318,13 @@ def test_mistakes_are_one_line(wrong: tuple, message: str, capsys: pytest.Captur
     assert main(["eval", *wrong]) == 2
     err = capsys.readouterr().err
     assert message in err and err.count("\n") == 1
+
+
+def test_time_left() -> None:
+    progress = Progress(quiet=True)
+    progress.started, progress.first, progress.measured = 100.0, 1, 2
+    assert progress.left(3, 43, now=104.0) == ", 2.00 s a scene, 1:20 left"
+    assert progress.left(43, 43, now=104.0) == progress.left(1, 43, now=104.0) == ""
 
 
 def test_protocols_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
