@@ -87,13 +87,13 @@ def scenes_panel(hub: Hub) -> Scenes:
         "Take photos", file_count="multiple", file_types=["image"], size="sm", elem_id="nvs-camera"
     )
     plan = gr.HTML("", elem_id="nvs-plan", padding=False)
+    progress = gr.HTML("", elem_id="nvs-progress", padding=False)
     with gr.Row(elem_id="nvs-reading", equal_height=True):
         views = gr.Slider(1, 28, 8, step=1, label="Views read", elem_id="nvs-views", buttons=[])
         size = gr.Dropdown([], label="Size", elem_id="nvs-size", interactive=True)
     with gr.Row(elem_id="nvs-do"):
         encode = gr.Button("Encode", variant="primary", interactive=False, elem_id="nvs-encode")
         cancel = gr.Button("Cancel", visible=False, elem_id="nvs-cancel")
-    progress = gr.HTML("", elem_id="nvs-progress", padding=False)
     return Scenes(examples, upload, camera, plan, views, size, encode, cancel, progress)
 
 

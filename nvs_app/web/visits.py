@@ -129,8 +129,8 @@ class Visits:
         before = session.revision
         job = self.encoding.encode(session, int(views), size)
         reconstructs = session.source.scene is None
-        busy = gr.Button(interactive=False), gr.Button(visible=True)
-        idle = gr.Button(interactive=True), gr.Button(visible=False)
+        busy = gr.Button(visible=False), gr.Button(visible=True)
+        idle = gr.Button(visible=True, interactive=True), gr.Button(visible=False)
         try:
             for words in progress_html(job.follow(), reconstructs):
                 session.touch()
@@ -214,8 +214,8 @@ class Visits:
         """Exports a film; updates of [progress, export, cancel, files]."""
         session = self.session(request)
         job = self.films.export(session, parsed(spec), kind)
-        busy = gr.Button(interactive=False), gr.Button(visible=True), gr.skip()
-        idle = gr.Button(interactive=True), gr.Button(visible=False)
+        busy = gr.Button(visible=False), gr.Button(visible=True), gr.skip()
+        idle = gr.Button(visible=True), gr.Button(visible=False)
         try:
             for step in job.follow():
                 words = f"{step.position} before yours" if step.position else step.words or "Drawing"

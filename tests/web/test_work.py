@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +23,8 @@ from nvs_app.web.viewpoint import camera_from_page
 @pytest.fixture
 def page(browser, address: str) -> Iterator:
     page = opened(browser, address)
-    wait(page, "document.querySelector('#nvs-truth img') && !document.querySelector('#nvs-encode').disabled", 60)
+    wait(page, "document.querySelector('#nvs-truth img')", 60)
+    wait(page, "document.querySelector('#nvs-encode')?.disabled === false")
     yield page
     closed(page)
 
@@ -89,7 +91,7 @@ def test_cancel_stops_structure_from_motion(page, tmp_path: Path) -> None:
     page.click("#nvs-cancel")
     wait(page, "document.querySelector('#nvs-progress').innerText.includes('Cancelled')")
     assert page.evaluate("nvs.viewer.scene.name") == "small scene"
-    wait(page, "!document.querySelector('#nvs-encode').disabled")
+    wait(page, "document.querySelector('#nvs-encode')?.disabled === false")
     # The next one works, though these photos have nothing in common: one sentence says so.
     page.click("#nvs-encode")
     wait(page, "document.querySelector('#nvs-progress [role=alert]')", 60)
@@ -231,6 +233,25 @@ def test_the_api_does_the_same(address: str, scene_zip: Path, checkpoints: Path,
     other = Client(address, verbose=False, download_files=tmp_path)
     with pytest.raises(Exception, match="There is no scene yet"):
         other.predict(api_name="/cameras")
+
+
+def test_the_readmes_example_runs(address: str, repo: Path, tmp_path: Path, monkeypatch, small_scene: Path) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (repo / "README.md").read_text("utf-8"), re.S)
+    code = next(block for block in blocks if "gradio_client" in block)
+    for old, new in (
+        ("http://127.0.0.1:7860", address),
+        ("object chair", "small scene"),
+        ("plush.zip", "brought.zip"),
+        ('"seconds": 4', '"seconds": 0.5'),
+        ("[256, 256]", "[32, 32]"),
+    ):
+        assert old in code
+        code = code.replace(old, new)
+    shutil.make_archive(str(tmp_path / "brought"), "zip", small_scene)
+    monkeypatch.chdir(tmp_path)
+    found: dict = {}
+    exec(compile(code, "README.md", "exec"), found)
+    assert Image.open(found["picture"]).size == (256, 256) and Path(found["film"]).suffix == ".mp4"
 
 
 @pytest.mark.browser
