@@ -99,7 +99,7 @@ def fit_gsplat(context: PosedImages, cameras: Cameras, steps: int, seed: int = 0
 
     order = torch.Generator().manual_seed(seed)
     with torch.enable_grad():
-        for step in range(steps):
+        for step in range(1, steps + 1):  # step 0 would reset the opacities
             row = torch.randint(len(photos), (1,), generator=order).to(device)
             images, info = draw(row, viewmats, ks)
             strategy.step_pre_backward(params, optimizers, state, step, info)

@@ -146,7 +146,11 @@ def draw(renderer: Renderer, loaded: Loaded, count: int, comparer: Comparer, kee
     fitted = None
     if measures.gsplat_steps:
         start = clock()
-        fitted = fit_gsplat(context, case.target_cameras, measures.gsplat_steps)
+        try:
+            fitted = fit_gsplat(context, case.target_cameras, measures.gsplat_steps)
+        except RuntimeError as error:  # memory, or no Gaussian left
+            reason = " ".join(str(error).split())[:160]
+            raise NVSError(f"scene {loaded.name}: gsplat failed ({reason}); --gsplat off leaves it out") from error
         seconds["gsplat_s"] = clock() - start
     drawn = 0
     stream = renderer.stream(state, case.target_cameras, chunk, on_device=True)
