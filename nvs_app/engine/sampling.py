@@ -36,11 +36,13 @@ class Augmentation:
     mirror: chance that the world is reflected (pictures flipped, cameras with it).
     colour: chance that colour channels are permuted and bent (x^gamma keeps black and white, so backgrounds stay).
     scale: the normalised world is scaled by a factor in [1 - scale, 1 + scale].
+    repeat: chance that a scene's first target is one of its context views, so that detail must come back whole.
     """
 
     mirror: float = 0.0
     colour: float = 0.0
     scale: float = 0.0
+    repeat: float = 0.0
 
 
 def step_generator(seed: int, step: int, stream: int, device: torch.device | str) -> torch.Generator:
@@ -135,6 +137,19 @@ def change_colours(images: Tensor, changed: Tensor, generator: torch.Generator) 
     return torch.where(changed[:, None, None, None, None], bent, images)
 
 
+def repeat_context(
+    images: Tensor, cameras: Cameras, num_context: int, repeated: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Cameras]:
+    """Put a random context view in place of the first target in the scenes where `repeated` [b] holds."""
+    b, k = images.shape[:2]
+    device = images.device
+    drawn = torch.randint(num_context, (b,), generator=generator, device=device)
+    index = torch.arange(k, device=device).repeat(b, 1)
+    index[:, num_context] = torch.where(repeated, drawn, num_context)
+    rows = torch.arange(b, device=device)[:, None]
+    return images[rows, index], Cameras(cameras.c2w[rows, index], cameras.fxfycxcy[rows, index], cameras.image_hw)
+
+
 def make_examples(
     images: Tensor,
     cameras: Cameras,
@@ -148,6 +163,9 @@ def make_examples(
     """
     b, device = images.shape[0], images.device
     chances = torch.rand(b, 3, generator=generator, device=device)
+    if augmentation.repeat:
+        repeated = torch.rand(b, generator=generator, device=device) < augmentation.repeat
+        images, cameras = repeat_context(images, cameras, num_context, repeated, generator)
     if augmentation.mirror:
         images, cameras = mirror_world(images, cameras, chances[:, 0] < augmentation.mirror)
     pictures = images.float().mul_(1 / 255)

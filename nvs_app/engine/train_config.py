@@ -86,6 +86,8 @@ class TrainConfig:
     """Chance that a scene is mirrored."""
     colour: float = 0.3
     """Chance that a scene's colour channels are permuted and bent."""
+    repeat: float = 0.0
+    """Chance that one target of a scene is one of its context views."""
     scale_jitter: float = 0.15
     """The normalised world is scaled by 1 - this to 1 + this."""
 
@@ -159,7 +161,7 @@ class TrainConfig:
             need(getattr(self, option) >= 0, option, "zero or more")
         for option in "pool pool_views generate reuse tokens muon_lr adam_lr clip log_every eval_context".split():
             need(getattr(self, option) > 0, option, "a positive number")
-        for option in ("spread", "mirror", "colour", "balance"):
+        for option in ("spread", "mirror", "colour", "repeat", "balance"):
             need(0 <= getattr(self, option) <= 1, option, "a chance in [0, 1]")
         need(0 <= self.scale_jitter < 1, "scale_jitter", "a number in [0, 1)")
         need(0 < self.decay_share <= 1, "decay_share", "a share in (0, 1]")
@@ -207,7 +209,7 @@ class TrainConfig:
             reuse=self.reuse,
             spread=self.spread,
             prefetch=self.prefetch,
-            augmentation=Augmentation(self.mirror, self.colour, self.scale_jitter),
+            augmentation=Augmentation(self.mirror, self.colour, self.scale_jitter, self.repeat),
         )
 
     @cached_property

@@ -109,6 +109,21 @@ def test_augmentations_keep_the_range_and_the_background() -> None:
     assert distance.std() > 0.01 and (distance - 1).abs().max() < 0.5
 
 
+def test_repeated_context_views_are_targets_with_their_own_cameras() -> None:
+    images = torch.randint(256, (40, 6, 3, 8, 8), dtype=torch.uint8)
+    c2w = torch.eye(4).repeat(40, 6, 1, 1)
+    c2w[..., :3, 3] = torch.randn(40, 6, 3)
+    cameras = Cameras(c2w, torch.tensor([10.0, 10, 4, 4]).expand(40, 6, 4), (8, 8))
+    examples = make_examples(images, cameras, 4, Augmentation(repeat=0.5), step_generator(0, 0, 0, CPU))
+    same = (examples.context_images == examples.target_images[:, :1]).flatten(2).all(2)
+    assert 10 <= same.any(1).sum() <= 30 and same.any(0).all()
+    scene, view = same.nonzero().T
+    assert torch.equal(examples.context.c2w[scene, view], examples.target.c2w[scene, 0])
+    others = ~same.any(1)
+    assert torch.equal(examples.target_images[others, 0], images[others, 4] * (1 / 255))
+    assert torch.equal(examples.target_images[:, 1], images[:, 5] * (1 / 255))
+
+
 def test_mix_of_procedural_and_folders(tmp_path: Path) -> None:
     folder = make_scene(tmp_path / "scene", views=5)
     plan = SourcePlan({"procedural": 3.0, str(folder): 1.0}, pool=4, pool_views=8, generate=4, reuse=2.0)
