@@ -84,6 +84,7 @@
       const now = at(event);
       pointers.set(event.pointerId, now);
       const x = now[0] - before[0], y = now[1] - before[1];
+      viewer.pointer ??= event.timeStamp; // until a frame is asked for: the first move counts
       if (mode === "orbit") viewer.view.orbit(-x * Math.PI, -y * Math.PI * 0.75);
       else if (mode === "pan") pan(x, y);
       else if (mode === "pinch" && pointers.size === 2) {

@@ -180,7 +180,8 @@
       const own = this.auto || (this.playing && !this.touched);
       const message = { type: "frame", id, ...view, hw, format: this.format, quality, auto: !!own };
       if (!this.line.send(message)) { this.number--; return false; }
-      this.sent.set(id, { ...view, hw, at: performance.now() });
+      this.sent.set(id, { ...view, hw, at: performance.now(), pointer: this.pointer }); // pointer: when the hand moved
+      this.pointer = null;
       return true;
     }
     tick(now) {
@@ -226,7 +227,8 @@
       const cost = (header.model_ms + 0.5 * header.wait_ms) / pixels;
       this.perPixel = this.perPixel ? 0.7 * this.perPixel + 0.3 * cost : cost;
       this.shown = { id: header.id, camera: sent, header, data, total, rest: Math.max(0, total - header.model_ms - header.wait_ms) };
-      this.times.push({ total, model: header.model_ms, wait: header.wait_ms, rest: this.shown.rest, side: header.hw[0], at: performance.now() });
+      this.times.push({ total, model: header.model_ms, wait: header.wait_ms, rest: this.shown.rest, side: header.hw[0], at: performance.now(),
+        photon: sent.pointer ? performance.now() - sent.pointer : null });
       if (this.times.length > 400) this.times.shift();
       this.emit("frame", this.shown);
     }
