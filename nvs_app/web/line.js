@@ -93,7 +93,7 @@
         pan(centre[0] - middle[0], centre[1] - middle[1]);
         [gap, middle] = [wide, centre];
       }
-      viewer.move();
+      viewer.move(); viewer.follow();
     });
     const lift = (event) => {
       pointers.delete(event.pointerId);

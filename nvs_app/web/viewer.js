@@ -181,8 +181,13 @@
       const message = { type: "frame", id, ...view, hw, format: this.format, quality, auto: !!own };
       if (!this.line.send(message)) { this.number--; return false; }
       this.sent.set(id, { ...view, hw, at: performance.now(), pointer: this.pointer }); // pointer: when the hand moved
-      this.pointer = null;
+      this.pointer = null; this.asked = side;
       return true;
+    }
+    follow() { // a frame of the present view, small enough to keep up with the hand
+      if (!this.dirty || this.sent.size >= 3) return;
+      const side = this.dragSide();
+      if (this.ask(side, side === this.restSide ? 92 : 80)) this.dirty = false;
     }
     tick(now) {
       requestAnimationFrame((later) => this.tick(later));
@@ -198,8 +203,12 @@
       for (const [id, sent] of this.sent) if (now - sent.at > 60000) this.sent.delete(id);
       if (this.sent.size >= 3) return;
       const still = performance.now() - this.moved > 140;
-      if (this.dirty && !still) { if (this.ask(this.dragSide(), 80)) this.dirty = false; return; }
-      if (still && this.dirty !== null && !this.ladder.length) { this.ladder = this.restLadder(); this.dirty = null; }
+      if (this.dirty && !still) { this.follow(); return; }
+      // What the last frame of a drag shows already is not drawn again.
+      if (still && this.dirty !== null && !this.ladder.length) {
+        this.ladder = this.dirty === false && this.asked === this.restSide ? [] : this.restLadder();
+        this.dirty = null;
+      }
       // One step after the other: were both asked for, the server would drop the first.
       if (this.dirty === null && this.ladder.length && !this.sent.size && this.ask(this.ladder[0], 92)) this.ladder.shift();
     }
