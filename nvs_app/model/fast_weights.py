@@ -142,13 +142,17 @@ def step_fast_weights(
     orthogonalise: Callable[[Tensor, int], Tensor] = newton_schulz,
 ) -> FastWeights:
     """Add the orthogonalised step and rescale every column to the norm that it had."""
+    # The three matrices, w1 turned, as one batch: a third of the launches, which are the limit of small steps.
+    turned = torch.stack([gradient.w0, gradient.w1.transpose(-2, -1), gradient.w2])
+    d0, d1, d2 = orthogonalise(turned, muon_steps).unbind(0)
 
     def step(weight: Tensor, direction: Tensor) -> Tensor:
-        moved = weight + orthogonalise(direction, muon_steps).to(weight.dtype)
+        moved = weight + direction.to(weight.dtype)
         norm = weight.detach().norm(dim=-2, keepdim=True)
         return moved / (moved.norm(dim=-2, keepdim=True) + 1e-5) * norm
 
-    return FastWeights(*(step(w, g) for w, g in zip(weights, gradient, strict=True)))
+    directions = (d0, d1.transpose(-2, -1), d2)
+    return FastWeights(*(step(w, d) for w, d in zip(weights, directions, strict=True)))
 
 
 class FastWeightLayer(nn.Module):
