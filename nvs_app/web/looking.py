@@ -28,6 +28,12 @@ class Looking:
 
     def __init__(self, hub: Hub, films: Films):
         self.hub, self.films = hub, films
+        self._examples: dict[str, dict[str, Any]] = {}  # by state: what was computed of examples serves everybody
+
+    def _memory(self, session: Session, opened: Opened) -> dict[str, Any]:
+        if self.hub.shelf.keeps(opened.state_key):
+            return self._examples.setdefault(opened.state_key, {})
+        return session.memory
 
     def cameras(self, session: Session, dark: bool) -> Any:
         """The plot of the cameras; None where the photos are not here (a state alone)."""
@@ -35,12 +41,13 @@ class Looking:
         scene = opened.scene
         if scene is None:
             return None
-        if "thumbnails" not in session.memory:
-            session.memory["thumbnails"] = thumbnails(scene) if len(scene) <= PLOT_THUMBNAILS else ()
+        memory = self._memory(session, opened)
+        if "thumbnails" not in memory:
+            memory["thumbnails"] = thumbnails(scene) if len(scene) <= PLOT_THUMBNAILS else ()
         return cameras_figure(
             scene,
             opened.split,
-            session.memory["thumbnails"],
+            memory["thumbnails"],
             opened.unregistered,
             scene_points(scene),
             dark,
@@ -58,9 +65,10 @@ class Looking:
         opened = self.hub.require_scene(session)
         if opened.scene is None or opened.split is None or not opened.split.target:
             return None, None
-        table = session.memory.get("truth")
+        memory = self._memory(session, opened)
+        table = memory.get("truth")
         if table is None:
-            table = session.memory["truth"] = self._compare(session, opened, held_out(opened.split, TABLE_VIEWS))
+            table = memory["truth"] = self._compare(session, opened, held_out(opened.split, TABLE_VIEWS))
         if index is None:
             return table.views[0], table
         if index not in opened.split.target:

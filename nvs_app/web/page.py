@@ -95,7 +95,8 @@ def _wire(page: gr.Blocks, visits: Visits, scenes: Scenes, tools: Tools) -> None
     then_refresh(tools.kept_open.click(told(visits.reopen), tools.kept, scene, **free))
 
     tools.model.input(told(visits.model_card), tools.model, tools.card, **free)
-    tools.model_use.click(told(visits.use_model), [tools.model, tools.device], scene[1:], **free)
+    chosen = [tools.model, tools.device, scenes.views, scenes.size]
+    tools.model_use.click(told(visits.use_model), chosen, scene[1:], **free)
 
 
 def launch_options() -> dict[str, Any]:

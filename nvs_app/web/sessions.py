@@ -50,7 +50,7 @@ class Limits:
     upload_bytes: int = 1024 * MIB
     upload_pixels: int = 100_000_000
     session_bytes: int = 4096 * MIB
-    context_views: int = 512
+    context_views: int = 4096
     frame_side: int = 1024
     film_frames: int = 1800
     film_side: int = 1024

@@ -185,12 +185,12 @@ class Visits:
         """The card of a checkpoint."""
         return card_html(name)
 
-    def use_model(self, name: str, device: str, request: gr.Request) -> tuple:
+    def use_model(self, name: str, device: str, views: float, size: str | None, request: gr.Request) -> tuple:
         """Another checkpoint or device: the estimate for it; encoding the scene is the next step."""
         session = self.session(request)
         self.hub.renderer(name, device)  # refuses now what cannot be loaded
         session.model = (name, device)
-        return self._planned(self.encoding.plan(session))
+        return self._planned(self.encoding.plan(session, int(views), size))
 
     # -- paths and films
 

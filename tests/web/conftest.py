@@ -60,7 +60,9 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoints")
     torch.manual_seed(0)
     config = PRESETS["tiny"]
-    save_checkpoint(folder / "tiny", LaCT(config).state_dict(), config, {"train_image_hw": [64, 64], "name": "tiny"})
+    for name, default in (("tiny", True), ("other", False)):
+        card = {"train_image_hw": [64, 64], "name": name, "default": default, "summary": f"the {name} one"}
+        save_checkpoint(folder / name, LaCT(config).state_dict(), config, card)
     return folder
 
 

@@ -13,10 +13,14 @@ import pytest
 from PIL import Image
 from serving import at_rest, closed, drag, opened, serving, wait
 
+from data_tools.readers import open_scene
 from nvs_app.engine.metrics import to_uint8
 from nvs_app.engine.renderer import Renderer
 from nvs_app.model.state import SceneState
 from nvs_app.scenes.camera_path import read_camera_path
+from nvs_app.scenes.views import choose_views
+from nvs_app.web.encoding import progress_html
+from nvs_app.web.jobs import Step
 from nvs_app.web.viewpoint import camera_from_page
 
 
@@ -233,6 +237,36 @@ def test_the_api_does_the_same(address: str, scene_zip: Path, checkpoints: Path,
     other = Client(address, verbose=False, download_files=tmp_path)
     with pytest.raises(Exception, match="There is no scene yet"):
         other.predict(api_name="/cameras")
+
+
+@pytest.mark.browser
+def test_another_checkpoint_draws(page, checkpoints: Path, small_scene: Path) -> None:
+    page.get_by_role("tab", name="Model").click()
+    assert "the tiny one" in page.inner_text("#nvs-card")
+    page.click("#nvs-model input")
+    page.get_by_role("option", name="other").click()
+    wait(page, "document.querySelector('#nvs-card').innerText.includes('the other one')")
+    page.click("#nvs-model-use")
+    page.wait_for_timeout(300)
+    page.evaluate("nvs.viewer.format = 'png'")
+    page.click("#nvs-encode")
+    wait(page, "document.querySelector('#nvs-progress').innerText.includes('Ready')")
+    wait(page, "nvs.viewer.scene.revision === 2")
+    page.select_option("[data-nvs=side]", "128")
+    drag(page, 30, 0)
+    shown = at_rest(page)
+    renderer, scene = Renderer.from_checkpoint(checkpoints / "other", "cpu"), open_scene(small_scene)
+    state = renderer.encode(scene.load(choose_views(scene, 3).context, (64, 64)))
+    drawn = to_uint8(renderer.render(state, camera_from_page(shown["camera"], 1024))[0]).numpy()
+    assert np.abs(drawn.astype(int) - shown["pixels"].astype(int)).max() <= 1
+
+
+def test_progress_in_words() -> None:
+    steps = [Step(2, "", 0.0, "", 0.0), Step(0, "matches", 0.5, "<b>10</b>", 3.0), Step(0, "encode", 1.0, "", 9.0)]
+    waiting, matching, done = progress_html(iter(steps), reconstructs=True)
+    assert "2 other encodings are before yours" in waiting
+    assert "Matching &lt;b&gt;10" in matching and "Finding features" in matching and "Unpacking" not in matching
+    assert "aria-valuenow='100'" in done and "aria-valuenow='100'" not in matching
 
 
 def test_the_readmes_example_runs(address: str, repo: Path, tmp_path: Path, monkeypatch, small_scene: Path) -> None:
