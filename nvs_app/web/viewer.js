@@ -203,7 +203,9 @@
       for (const [id, sent] of this.sent) if (now - sent.at > 60000) this.sent.delete(id);
       if (this.sent.size >= 3) return;
       const still = performance.now() - this.moved > 140;
-      if (this.dirty && !still) { this.follow(); return; }
+      // By itself it turns at 25 frames a second at most: the server has others to serve.
+      if (this.auto && now - (this.autoAsked || 0) < 40) return;
+      if (this.dirty && !still) { this.autoAsked = now; this.follow(); return; }
       // What the last frame of a drag shows already is not drawn again.
       if (still && this.dirty !== null && !this.ladder.length) {
         this.ladder = this.dirty === false && this.asked === this.restSide ? [] : this.restLadder();

@@ -303,6 +303,7 @@ def test_photos_without_cameras_become_a_scene(page, sample_data: Path, tmp_path
     if not folder.is_dir():
         pytest.skip("no unposed_plush in the sample data")
     plush = Path(shutil.make_archive(str(tmp_path / "plush"), "zip", folder))
+    drag(page, 1, 0)  # nothing turns meanwhile
     bring(page, plush)
     wait(page, "document.querySelector('#nvs-plan').innerText.includes('photos without cameras')")
     page.click("#nvs-encode")
