@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -109,6 +111,21 @@ def read_scene(path: Path, workdir: Path | None = None) -> Scene:
     for note in scene.notes:
         print(f"note: {note}", file=sys.stderr)
     return scene
+
+
+def check_writable(option: str, path: Path | None) -> None:
+    """Raises NVSError where a file of this name cannot be written: better said before the work than after it."""
+    if path is None:
+        return
+    probe = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "it is a folder")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise NVSError(f"{option} {path}: cannot be written ({error.strerror or error})") from error
 
 
 def stderr_progress() -> Progress:

@@ -23,6 +23,7 @@ from nvs_app.cli_benchmark import add_benchmark_options, check_no_benchmark, run
 from nvs_app.cli_common import (
     add_context_options,
     add_model_options,
+    check_writable,
     indices,
     load_renderer,
     name_scenes,
@@ -73,6 +74,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command; 0, or 2 when a scene failed."""
+    check_writable("--json", args.json)
     if args.benchmark is not None:
         return run_benchmark(args)
     check_no_benchmark(args)

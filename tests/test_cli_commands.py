@@ -131,6 +131,15 @@ def test_eval_writes_figures_and_goes_on_after_a_broken_scene(folder: Path, tmp_
     assert not list(tmp_path.rglob(".*tmp"))
 
 
+def test_eval_says_before_the_work_that_its_figures_cannot_be_kept(folder: Path, tmp_path: Path, here) -> None:
+    (tmp_path / "file").touch()
+    for target in (tmp_path / "file" / "eval.json", tmp_path):
+        # The scene does not exist either: had the work begun, that would be the message.
+        _, err = here("eval", folder / "absent", "--json", target, code=2)
+        assert err.startswith(f"error: --json {target}: cannot be written (") and err.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_eval_listed_views(folder: Path, tmp_path: Path, here) -> None:
     report_file = tmp_path / "eval.json"
     here(
