@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -34,7 +32,7 @@ from nvs_app.cli_common import (
 )
 from nvs_app.engine.evaluate import EvalConfig, evaluate
 from nvs_app.engine.metrics import LPIPS
-from nvs_app.errors import NVSError
+from nvs_app.report.files import write_json
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -115,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
     if report["scenes"]:
         print_table(report)
     if args.json is not None:
-        write_json(report, args.json)
+        write_json(report, args.json, "--json")
     return 2 if report["failed"] else 0
 
 
@@ -148,17 +146,6 @@ def print_table(report: dict[str, Any]) -> None:
     console.print("nearest, mean, white: PSNR of the nearest input view, of its mean colour, of a white picture.")
     if not measured:
         console.print(f"LPIPS {report['lpips']}.")
-
-
-def write_json(report: dict[str, Any], path: Path) -> None:
-    """Writes the report; to a temporary name first."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise NVSError(f"--json {path}: cannot be written ({error.strerror or error})") from error
 
 
 def _figure(value: float | None, digits: int) -> str:

@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 
 from nvs_app.cli_common import add_model_options, load_renderer, positive_int
-from nvs_app.cli_eval import write_json
 from nvs_app.engine.evaluate import device_name, versions
 from nvs_app.geometry.cameras import Cameras, look_at
+from nvs_app.report.files import write_json
 from nvs_app.scenes.posed import PosedImages
 
 
@@ -88,5 +88,5 @@ def run(args: argparse.Namespace) -> int:
             "figures": figures,
             "versions": versions(),
         }
-        write_json(report, args.json)
+        write_json(report, args.json, "--json")
     return 0

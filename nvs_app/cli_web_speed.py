@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from nvs_app.cli_common import add_model_options, load_renderer, positive_int
-from nvs_app.cli_eval import write_json
 from nvs_app.engine.evaluate import device_name, versions
 from nvs_app.errors import NVSError
+from nvs_app.report.files import write_json
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
@@ -82,7 +82,7 @@ def _measure(hub: Any, example: str, args: argparse.Namespace) -> int:
                 f"{crowd['rss_mb'][-1]} MB at the end, {max(crowd['rss_mb'])} MB at most"
             )
     if args.json:
-        write_json(figures, args.json)
+        write_json(figures, args.json, "--json")
     return 1 if errors else 0
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any
 
 from nvs_app.errors import NVSError
+from nvs_app.report.files import write_text
 
 
 def fingerprint(description: Any) -> str:
@@ -52,13 +52,7 @@ class Journal:
 
     def write(self, name: str, record: dict[str, Any]) -> None:
         """Keeps a record. Raises NVSError where the disk refuses."""
-        path = self.path(name)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            temporary.write_text(json.dumps({"fingerprint": self.fingerprint, **record}, allow_nan=False), "utf-8")
-            os.replace(temporary, path)
-        except OSError as error:
-            raise NVSError(f"{path}: cannot be written ({error.strerror or error})") from error
+        write_text(self.path(name), json.dumps({"fingerprint": self.fingerprint, **record}, allow_nan=False))
 
     def clear(self) -> None:
         """Forgets every scene (`--restart`)."""

@@ -13,20 +13,20 @@ from nvs_app.errors import NVSError
 from nvs_app.report.summary import FORMAT
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes under a temporary name, then renames. Raises NVSError."""
+def write_text(path: Path, text: str, option: str = "") -> None:
+    """Writes under a temporary name, then renames. Raises NVSError, which names the option that asked for the file."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(text, encoding="utf-8", newline="")
         os.replace(temporary, path)
     except OSError as error:
-        raise NVSError(f"{path}: cannot be written ({error.strerror or error})") from error
+        raise NVSError(f"{option} {path}: cannot be written ({error.strerror or error})".lstrip()) from error
 
 
-def write_json(report: dict[str, Any], path: Path) -> None:
+def write_json(report: dict[str, Any], path: Path, option: str = "") -> None:
     """The whole report. Raises NVSError."""
-    write_text(path, json.dumps(report, indent=1, allow_nan=False) + "\n")
+    write_text(path, json.dumps(report, indent=1, allow_nan=False) + "\n", option)
 
 
 def read_report(path: Path) -> dict[str, Any]:

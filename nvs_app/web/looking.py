@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import html
 from typing import Any
-
-import cv2
-import numpy as np
-from jaxtyping import UInt8
 
 from data_tools.points import scene_points
 from nvs_app.errors import NVSError
@@ -17,7 +12,7 @@ from nvs_app.web.films import Films
 from nvs_app.web.hub import Hub
 from nvs_app.web.opening import Opened
 from nvs_app.web.sessions import Session
-from nvs_app.web.truth import Truth, TruthView, compare, held_out, legend_uri
+from nvs_app.web.truth import Truth, TruthView, compare, held_out, legend_uri, picture_uri
 
 TABLE_VIEWS = 6  # compared at once on opening the tab
 PLOT_THUMBNAILS = 200
@@ -95,13 +90,13 @@ def truth_html(view: TruthView | None, table: Truth | None) -> str:
     )
     return (
         "<div class='nvs-truth'><figure class='nvs-split' style='--split:50%'>"
-        f"<img src='{_uri(view.photo)}' alt='Photo {view.index}'>"
-        f"<img class='nvs-over' src='{_uri(view.rendered)}' alt='Rendering from the same camera'>"
+        f"<img src='{picture_uri(view.photo, 'JPEG')}' alt='Photo {view.index}'>"
+        f"<img class='nvs-over' src='{picture_uri(view.rendered, 'JPEG')}' alt='Rendering from the same camera'>"
         "<input type='range' min='0' max='100' value='50' aria-label='Between rendering and photo' data-nvs-split>"
         "<span class='nvs-tag'>rendered</span><span class='nvs-tag nvs-right'>photo</span></figure>"
         f"<dl><div><dt>PSNR</dt><dd>{view.psnr:.2f} <small>dB</small></dd></div>"
         f"<div><dt>SSIM</dt><dd>{view.ssim:.3f}</dd></div></dl>"
-        f"<figure class='nvs-error'><img src='{_uri(view.error)}' alt='Error map'>"
+        f"<figure class='nvs-error'><img src='{picture_uri(view.error, 'JPEG')}' alt='Error map'>"
         f"<figcaption>Error <span>0</span><img src='{legend_uri()}' alt=''>"
         f"<span>{table.error_top:.2f}</span></figcaption></figure>"
         "<table class='nvs-table'><thead><tr><th>held-out view</th><td>PSNR, dB</td><td>SSIM</td></tr></thead>"
@@ -118,8 +113,3 @@ def unregistered_html(opened: Opened) -> str:
     )
     count = len(opened.unregistered)
     return f"<details class='nvs-note'><summary>{count} photos without a camera</summary><ul>{items}</ul></details>"
-
-
-def _uri(image: UInt8[np.ndarray, "h w 3"]) -> str:
-    data = cv2.imencode(".jpg", np.ascontiguousarray(image[:, :, ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 92])[1]
-    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode("ascii")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import secrets
 import threading
 import time
@@ -12,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
@@ -26,6 +25,7 @@ from nvs_app.model.state import SceneState
 from nvs_app.scenes.scene import Scene
 from nvs_app.scenes.views import ViewSplit
 from nvs_app.web.states import StateCache
+from nvs_app.web.truth import picture_uri
 from nvs_app.web.viewpoint import Viewpoint
 
 Report = Callable[[str, float, str], None]
@@ -153,9 +153,7 @@ def jpeg_uri(image: Float[Tensor, "3 h w"], longest: int | None = None) -> str:
     picture = Image.fromarray(to_uint8(image).cpu().numpy())
     if longest is not None:
         picture.thumbnail((longest, longest), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=92, subsampling=0)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    return picture_uri(np.asarray(picture), "JPEG")
 
 
 def find_examples(folder: Path, extra: Sequence[Path] = ()) -> dict[str, Path]:
