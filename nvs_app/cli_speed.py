@@ -53,14 +53,17 @@ def run(args: argparse.Namespace) -> int:
         fxfycxcy = torch.tensor([1.2 * size, 1.2 * size, size / 2, size / 2]).expand(views, 4)
         return Cameras(c2w, fxfycxcy, (size, size))
 
+    def finished(what: Callable[[], object]) -> None:
+        what()
+        if renderer.device.type == "cuda":
+            torch.cuda.synchronize(renderer.device)
+
     def timed(what: Callable[[], object]) -> dict[str, float]:
-        what()  # warms up: memory pools, kernels
+        finished(what)  # warms up: memory pools, kernels
         times = []
         for _ in range(args.repeats):
             start = time.perf_counter()
-            what()
-            if renderer.device.type == "cuda":
-                torch.cuda.synchronize(renderer.device)
+            finished(what)
             times.append(1e3 * (time.perf_counter() - start))
         return {"median_ms": statistics.median(times), "best_ms": min(times)}
 

@@ -19,7 +19,8 @@ from nvs_app.scenes.views import ViewSplit
 
 WORLD_SEED = 20_000_003  # far from the seeds of training and of its held-out scenes; --seed is added
 TARGETS, CANDIDATES = 8, 24
-AT_ONCE = 16  # scenes made together on a GPU: launching the kernels costs the same for one
+AT_ONCE = 16  # scenes made together on a GPU, at most: launching the kernels costs the same for one
+GROUPS = 8  # if there are scenes enough, so that as many GPUs find work
 
 
 class Procedural(Benchmark):
@@ -48,7 +49,7 @@ class Procedural(Benchmark):
             raise NVSError("--option kinds: asset needs --option assets=DIR with objects_pack.npz")
         maker = Maker(settings, kinds, self.number(settings, "scenes"))
         return Listing([
-            Entry(maker.name(number), partial(MadeScene, maker, number), group=str(number // AT_ONCE))
+            Entry(maker.name(number), partial(MadeScene, maker, number), group=str(number // maker.at_once))
             for number in range(maker.count)
         ])
 
@@ -66,7 +67,7 @@ class Maker:
     def __init__(self, settings: Settings, kinds: list[str], count: int) -> None:
         self.settings, self.kinds, self.count = settings, kinds, count
         self.image_hw = settings.image_hw or (256, 256)
-        self.at_once = AT_ONCE if settings.device.type == "cuda" else 1
+        self.at_once = min(AT_ONCE, -(-count // GROUPS)) if settings.device.type == "cuda" else 1
         self._source: ProceduralSource | None = None
         self._held: tuple[int, PosedImages] | None = None
 

@@ -282,7 +282,12 @@ def test_procedural(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = find("procedural").complete(Settings(options={"scenes": "19"}, image_hw=(16, 16), seed=2))
     entries = find("procedural").entries(settings).entries
     assert [entry.name for entry in entries[:3]] == ["object-000", "room-001", "object-002"]
-    assert [entry.group for entry in entries] == ["0"] * 16 + ["1"] * 3  # a group is one process's
+    # A group, which is one process's, is what is made together: on a GPU an eighth of all scenes, or 16.
+    assert len({entry.group for entry in entries}) == 19
+    for count, size in ((8, 1), (19, 3), (400, 16)):
+        there = Settings(options={"scenes": str(count)}, image_hw=(16, 16), device=torch.device("cuda"))
+        groups = [entry.group for entry in find("procedural").entries(find("procedural").complete(there)).entries]
+        assert groups == [str(number // size) for number in range(count)]
     views = entries[3].open()
     split = find("procedural").split(views, 8, settings)
     assert split.target == list(range(8)) and len(set(split.context) & set(range(8, 32))) == 8

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import torch
 
@@ -65,6 +67,27 @@ def test_normalises_from_the_context_alone(renderer: Renderer) -> None:
 
     again = renderer.render(renderer.encode(PosedImages(context.images, moved(context.cameras))), moved(targets))
     assert torch.allclose(images, again, atol=2e-3)
+
+
+def test_another_device_than_the_cameras(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures and cameras on the CPU, the network elsewhere ("meta": a device that refuses to be mixed with another):
+    the frame is found where the cameras are, and everything else where the network is."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # "meta" knows none
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda *_: False)
+    seen = []
+
+    def normalize(c2w: torch.Tensor, preset: str):
+        seen.append(c2w.device.type)
+        return normalize_context(c2w, preset)
+
+    monkeypatch.setattr("nvs_app.engine.renderer.normalize_context", normalize)
+    away = Renderer(LaCT(PRESETS["tiny"]), device="meta")
+    context, targets = posed(), circle(5, (30, 40))
+    state = away.encode(context)
+    assert seen == ["cpu"] and state.transform is not None and state.transform.scale.is_meta
+    chunks = list(away.stream(state, targets, 2, on_device=True))
+    assert [chunk.shape for chunk in chunks] == [(2, 3, 30, 40), (2, 3, 30, 40), (1, 3, 30, 40)]
+    assert all(chunk.is_meta for chunk in chunks)
 
 
 def test_uint8_and_float_agree(renderer: Renderer) -> None:
