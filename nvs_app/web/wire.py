@@ -22,7 +22,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import cv2
-import numpy as np
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from nvs_app.engine.metrics import to_uint8
@@ -204,7 +203,7 @@ def sentence(error: BaseException) -> str:
 
 def encode_frame(frame: Frame, lossless: bool, quality: int) -> bytes:
     """The picture as a JPEG of this quality, or as a PNG with exactly the renderer's pixels."""
-    pixels = np.ascontiguousarray(to_uint8(frame.image).cpu().numpy()[:, :, ::-1])
+    pixels = cv2.cvtColor(to_uint8(frame.image).cpu().numpy(), cv2.COLOR_RGB2BGR)
     if lossless:
         return cv2.imencode(".png", pixels)[1].tobytes()
     options = [cv2.IMWRITE_JPEG_QUALITY, quality]
