@@ -53,7 +53,7 @@ def parameter_kind(name: str, parameter: Tensor) -> str:
     Muon: matrices inside blocks ([m, n], or [heads, m, n] fast weights). AdamW without decay: norms, biases and
     the learning-rate heads. AdamW with decay: the other matrices (patch embedding, output).
     """
-    if parameter.dim() < 2 or "to_lr" in name or "to_depth" in name:
+    if parameter.dim() < 2 or "to_lr" in name:
         return ADAM
     if name.startswith("blocks.") or ".blocks." in name:
         return MUON

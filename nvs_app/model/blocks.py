@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from nvs_app.model.config import LaCTConfig
 from nvs_app.model.fast_weights import FastWeightLayer, Turns
-from nvs_app.model.rotary import rotate, turns_of
+from nvs_app.model.rotary import rotate
 from nvs_app.model.state import FastWeights
 
 
@@ -22,14 +21,12 @@ class RayTurns(NamedTuple):
     """Rotary turns of the tokens of some views; None where the configuration has none.
 
     attention: [b * v, 1, n, attention_head_dim / 2]; fast: [b, 1, v * n, fast_head_dim / 2];
-    hidden: [b, 1, v * n, fast_hidden / 2]. rays: origins and directions [b, v * n, 6], from which a block with
-    "point" phases makes its own `fast` and `hidden`.
+    hidden: [b, 1, v * n, fast_hidden / 2].
     """
 
     attention: Turns = None
     fast: Turns = None
     hidden: Turns = None
-    rays: Tensor | None = None
 
 
 class ViewAttention(nn.Module):
@@ -76,9 +73,6 @@ class Block(nn.Module):
         self.attention = ViewAttention(config)
         self.fast_norm = nn.LayerNorm(config.dim, bias=False)
         self.fast = FastWeightLayer(config, start_of)
-        self.config = config
-        if "point" in config.rotary_parts:
-            self.to_depth = nn.Linear(config.dim, 1)
         self.mlp_norm = nn.LayerNorm(config.dim, bias=False)
         self.mlp = MLP(config)
 
@@ -89,22 +83,13 @@ class Block(nn.Module):
 
     def _fast_input(self, x: Float[Tensor, "b v n c"], turns: RayTurns) -> tuple[Tensor, Turns, Turns]:
         """Normed tokens [b, v * n, c] and the turns of q, k and of the hidden units."""
-        tokens = self.fast_norm(x).flatten(1, 2)
-        if turns.rays is None:
-            return tokens, turns.fast, turns.hidden
-        with torch.autocast(device_type=x.device.type, enabled=False):
-            # A product and a sum, which compilers fuse into the norm; a matrix product of one column is slow.
-            depth = (tokens.float() * self.to_depth.weight).sum(-1, keepdim=True) + self.to_depth.bias
-            distance = depth.clamp(-3, 3).exp()  # 1 at first: the cameras' focus
-        origins, directions = turns.rays.chunk(2, dim=-1)
-        coordinates = torch.cat([directions, origins + distance * directions], dim=-1)
-        widths = self.config.fast_head_dim, self.config.fast_hidden
-        fast, hidden = (turns_of(coordinates, width, self.config) for width in widths)
-        return tokens, fast, hidden
+        return self.fast_norm(x).flatten(1, 2), turns.fast, turns.hidden
 
-    def gradient(self, x: Float[Tensor, "b v n c"], turns: RayTurns) -> FastWeights:
+    def gradient(
+        self, x: Float[Tensor, "b v n c"], turns: RayTurns, written: FastWeights | None = None
+    ) -> FastWeights:
         """Fast-weight step direction of context tokens (after `attend`); adds up over groups of views."""
-        return self.fast.gradient(*self._fast_input(x, turns))
+        return self.fast.gradient(*self._fast_input(x, turns), written)
 
     def read(
         self, x: Float[Tensor, "b v n c"], weights: FastWeights, turns: RayTurns

@@ -13,7 +13,7 @@ from typing import Any
 
 from nvs_app.errors import NVSError
 
-ROTARY_PARTS = ("fast", "point", "attention", "value")
+ROTARY_PARTS = ("fast", "attention", "value")
 FAST_STARTS = ("own", "shared")
 
 
@@ -46,12 +46,13 @@ class LaCTConfig:
     """Learning rate of the fast weights that the learning-rate head starts from."""
     muon_steps: int = 5
     """Newton-Schulz steps that orthogonalise the update."""
+    write_steps: int = 1
+    """Steps in which the context is written, each over all tokens as one chunk; 1 as published. The second and
+    later ones write what the fast network still misses of each token."""
     rotary: str = ""
     """Where ray-coordinate rotary phases act: "" (nowhere, as published) or a '+'-joined choice of
-    "fast" (q, k and hidden units of the fast network, by the ray's direction and moment), "point" (the same by
-    the direction and a point on the ray, at a distance that each block predicts for each token; after RayRoPE,
-    arXiv 2601.15275), "attention" (q and k inside a view) and "value" (v turned at the context ray, the reading
-    turned back at the query ray)."""
+    "fast" (q, k and hidden units of the fast network, by the ray's direction and moment), "attention" (q and k
+    inside a view) and "value" (v turned at the context ray, the reading turned back at the query ray)."""
     rotary_min_frequency: float = 0.5
     """Lowest angular frequency of the rotary phases, in radians per unit of the normalised frame."""
     rotary_max_frequency: float = 64.0
@@ -60,7 +61,8 @@ class LaCTConfig:
     def __post_init__(self) -> None:
         if self.fast_head_dim == 0:
             object.__setattr__(self, "fast_head_dim", self.dim)
-        for name in ("dim", "blocks", "patch", "attention_head_dim", "fast_multiplier", "mlp_multiplier"):
+        sizes = ("dim", "blocks", "patch", "attention_head_dim", "fast_multiplier", "mlp_multiplier", "write_steps")
+        for name in sizes:
             if int(getattr(self, name)) < 1:
                 raise NVSError(f"LaCTConfig: {name} is {getattr(self, name)}, expected a positive integer")
         for name in ("attention_head_dim", "fast_head_dim"):
@@ -74,10 +76,6 @@ class LaCTConfig:
         if unknown:
             raise NVSError(
                 f"LaCTConfig: rotary names {sorted(unknown)}, expected a '+'-joined choice of {ROTARY_PARTS}"
-            )
-        if {"fast", "point"} <= set(self.rotary_parts):
-            raise NVSError(
-                "LaCTConfig: rotary 'fast' and 'point' turn the same channels, expected one of them"
             )
         if self.rotary and (self.fast_head_dim % 2 or self.attention_head_dim % 2):
             raise NVSError("LaCTConfig: rotary phases turn pairs of channels, head widths must be even")

@@ -5,6 +5,9 @@ f(x) = (silu(x w0) * (x w2)) w1. Writing takes one gradient step on -<f(k), v>, 
 as one chunk and weighted by per-token learning rates, orthogonalises each matrix of the step by Newton-Schulz
 (Muon), adds it, and gives every column its old norm back. Reading is f(q).
 
+With `write_steps` above one (this project's addition) the same chunk is written again: the later steps take the
+gradient of the cosine similarity of f(k) and v, so that they write what the earlier ones left unread.
+
 The gradient is written out by hand (three products a matrix) as autograd inside autograd would cost more;
 `fast_weight_gradient_reference` is the plain version that the tests compare with.
 """
@@ -86,6 +89,7 @@ def fast_weight_gradient(
     v: Float[Tensor, "b h n d"],
     lr: Float[Tensor, "3 b h n 1"],
     turns: Turns = None,
+    unread: bool = False,
 ) -> FastWeights:
     """Minus the gradient of -sum_n <f(k_n), v_n> by w0, w1, w2, each token weighted by its learning rate.
 
@@ -96,6 +100,7 @@ def fast_weight_gradient(
         k, v: keys (unit length) and values of the tokens.
         lr: learning rates of w0, w1, w2 (in this order); 0 keeps a token out.
         turns: rotary turns of the hidden units.
+        unread: in place of v take what f(k) misses of it, v less its projection on f(k).
     Returns:
         Ascent directions, shaped like `weights`.
     """
@@ -109,6 +114,8 @@ def fast_weight_gradient(
     hidden = gate * linear
     if turns is not None:
         hidden = rotate(hidden, *turns)
+    if unread:
+        v = unread_part(v, hidden @ w1)
     d_hidden = v @ w1.transpose(-2, -1)
     if turns is not None:
         d_hidden = rotate(d_hidden, *turns, inverse=True)
@@ -121,13 +128,26 @@ def fast_weight_gradient(
     )
 
 
+def unread_part(v: Float[Tensor, "b h n d"], found: Float[Tensor, "b h n d"]) -> Float[Tensor, "b h n d"]:
+    """v less its projection on what was found: the gradient of |found| |v| cos(found, v) by found, over |v|."""
+    wide = found.to(torch.promote_types(found.dtype, torch.float32))
+    share = (v * wide).sum(-1, keepdim=True) / (wide.square().sum(-1, keepdim=True) + 1e-12)
+    return v - (share * wide).to(v.dtype)
+
+
 def fast_weight_gradient_reference(
-    weights: FastWeights, k: Tensor, v: Tensor, lr: Tensor, turns: Turns = None
+    weights: FastWeights, k: Tensor, v: Tensor, lr: Tensor, turns: Turns = None, unread: bool = False
 ) -> FastWeights:
     """The same by autograd: one backward pass a matrix, because each has learning rates of its own."""
     with torch.enable_grad():
         leaves = FastWeights(*(w.detach().clone().requires_grad_() for w in weights))
-        agreement = (apply_fast_weights(leaves, k.detach(), turns) * v.detach()).sum(-1, keepdim=True)
+        found = apply_fast_weights(leaves, k.detach(), turns)
+        if unread:
+            # The gradient by f(k) of |f(k)|, held fixed, times |v| cos(f(k), v).
+            agreement = F.cosine_similarity(found, v.detach(), dim=-1)[..., None]
+            agreement = agreement * found.detach().norm(dim=-1, keepdim=True) * v.norm(dim=-1, keepdim=True)
+        else:
+            agreement = (found * v.detach()).sum(-1, keepdim=True)
         gradients = [
             torch.autograd.grad((agreement * lr[i]).sum(), leaf, retain_graph=True)[0]
             for i, leaf in enumerate(leaves)
@@ -166,6 +186,7 @@ class FastWeightLayer(nn.Module):
         # In a tuple, so that it does not count as a part of this layer, nor its weights as weights of this one.
         self.start_of = (start_of,)
         self.heads, self.muon_steps = config.num_fast_heads, config.muon_steps
+        self.write_steps = config.write_steps
         self.turn_value = "value" in config.rotary_parts
         width, hidden = config.fast_head_dim, config.fast_hidden
         gain = math.sqrt(2)
@@ -226,16 +247,18 @@ class FastWeightLayer(nn.Module):
             lr = F.softplus(linear + self.base_lr_inverse)
         return lr.unflatten(-1, (3, self.heads)).permute(2, 0, 3, 1)[..., None]
 
-    def gradient(self, x: Float[Tensor, "b n c"], turns: Turns, hidden_turns: Turns) -> FastWeights:
-        """The step direction that the tokens x ask for."""
+    def gradient(
+        self, x: Float[Tensor, "b n c"], turns: Turns, hidden_turns: Turns, written: FastWeights | None = None
+    ) -> FastWeights:
+        """The step direction that the tokens x ask for: the first, or the next after the weights `written`."""
         k, v = self.keys_values(x, turns)
-        start = self._batch(self.start(), x.shape[0])
-        return fast_weight_gradient(start, k, v, self.learning_rates(x), hidden_turns)
+        weights = self._batch(self.start(), x.shape[0]) if written is None else written
+        return fast_weight_gradient(weights, k, v, self.learning_rates(x), hidden_turns, written is not None)
 
-    def step(self, gradient: FastWeights) -> FastWeights:
-        """Starting weights plus the step."""
-        start = self._batch(self.start(), gradient.w0.shape[0])
-        return step_fast_weights(start, gradient, self.muon_steps, self.orthogonalise)
+    def step(self, gradient: FastWeights, written: FastWeights | None = None) -> FastWeights:
+        """The weights `written`, at first the starting weights, plus the step."""
+        weights = self._batch(self.start(), gradient.w0.shape[0]) if written is None else written
+        return step_fast_weights(weights, gradient, self.muon_steps, self.orthogonalise)
 
     def read(
         self, x: Float[Tensor, "b n c"], weights: FastWeights, turns: Turns, hidden_turns: Turns
@@ -257,11 +280,12 @@ class FastWeightLayer(nn.Module):
         start: what `start()` returns; an argument, so that compiled blocks need not know whose it is.
         """
         count = weight.shape[0]
-        first, begin = x[:, :count], self._batch(start, x.shape[0])
+        first, weights = x[:, :count], self._batch(start, x.shape[0])
         k, v = self.keys_values(first, _first(turns, count))
         lr = self.learning_rates(first) * weight
-        gradient = fast_weight_gradient(begin, k, v, lr, _first(hidden_turns, count))
-        weights = step_fast_weights(begin, gradient, self.muon_steps, self.orthogonalise)
+        for step in range(self.write_steps):
+            gradient = fast_weight_gradient(weights, k, v, lr, _first(hidden_turns, count), unread=step > 0)
+            weights = step_fast_weights(weights, gradient, self.muon_steps, self.orthogonalise)
         return self.read(x, weights, turns, hidden_turns)
 
 

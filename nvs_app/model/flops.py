@@ -23,8 +23,10 @@ def lact_flops(
     attention = tokens * 2 * 2 * tokens_per_view * dim
     fast_matrix = 2 * config.num_fast_heads * head * hidden
     read = tokens * 3 * fast_matrix
-    write = num_context_tokens * 6 * fast_matrix
+    # A later step also reads, to see what is missing.
+    write = num_context_tokens * (7 * config.write_steps - 1) * fast_matrix
     small, large = min(head, hidden), max(head, hidden)
-    newton_schulz = 3 * config.num_fast_heads * config.muon_steps * 2 * (2 * small**2 * large + small**3)
+    steps = config.write_steps * config.muon_steps
+    newton_schulz = 3 * config.num_fast_heads * steps * 2 * (2 * small**2 * large + small**3)
     ends = tokens * 2 * 12 * config.patch**2 * dim + num_target_tokens * 2 * 3 * config.patch**2 * dim
     return float(config.blocks * (linear + attention + read + write + newton_schulz) + ends)

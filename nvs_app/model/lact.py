@@ -93,8 +93,7 @@ class LaCT(nn.Module):
         config = self.config
         if not config.rotary_parts:
             return RayTurns()
-        rays = patch_rays(cameras, config.patch)
-        coordinates = ray_coordinates(rays)
+        coordinates = ray_coordinates(patch_rays(cameras, config.patch))
         flat, in_view = coordinates.flatten(1, 2), coordinates.flatten(0, 1)
         parts, turns = config.rotary_parts, RayTurns()
         if "attention" in parts:
@@ -104,8 +103,6 @@ class LaCT(nn.Module):
                 fast=turns_of(flat, config.fast_head_dim, config),
                 hidden=turns_of(flat, config.fast_hidden, config),
             )
-        if "point" in parts:
-            turns = turns._replace(rays=rays.flatten(1, 2))
         return turns
 
     def _decode_tokens(self, x: Float[Tensor, "b v n c"], image_hw: tuple[int, int]) -> Tensor:
@@ -137,17 +134,20 @@ class LaCT(nn.Module):
         turns = [self.turns(cameras[:, group]) for group in groups]
         layers: list[FastWeights] = []
         for block in self._blocks():
-            total: FastWeights | None = None
-            for i in range(len(groups)):
-                tokens[i] = block.attend(tokens[i], turns[i])
-                part = block.gradient(tokens[i], turns[i])
-                total = (
-                    part if total is None else FastWeights(*(a + b for a, b in zip(total, part, strict=True)))
-                )
-                if progress is not None:
-                    progress((len(layers) + (i + 1) / len(groups)) / len(self.blocks))
-            assert total is not None
-            weights = FastWeights(*(w.float() for w in block.fast.step(total)))
+            weights: FastWeights | None = None
+            for step in range(self.config.write_steps):
+                total: FastWeights | None = None
+                for i in range(len(groups)):
+                    if step == 0:
+                        tokens[i] = block.attend(tokens[i], turns[i])
+                    part = block.gradient(tokens[i], turns[i], weights)
+                    total = part if total is None else FastWeights(*map(torch.add, total, part))
+                    if progress is not None:
+                        share = (step + (i + 1) / len(groups)) / self.config.write_steps
+                        progress((len(layers) + share) / len(self.blocks))
+                assert total is not None
+                weights = FastWeights(*(w.float() for w in block.fast.step(total, weights)))
+            assert weights is not None
             layers.append(weights)
             if len(layers) < len(self.blocks):  # the last block's tokens are read by nobody
                 tokens = [block.read(x, weights, turn) for x, turn in zip(tokens, turns, strict=True)]

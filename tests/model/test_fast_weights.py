@@ -24,24 +24,26 @@ def random_layer(seed: int = 0, turned: bool = False):
     return weights, k, v, lr, turns
 
 
+@pytest.mark.parametrize("unread", [False, True])
 @pytest.mark.parametrize("turned", [False, True])
-def test_gradient_is_that_of_autograd(turned):
+def test_gradient_is_that_of_autograd(turned, unread):
     weights, k, v, lr, turns = random_layer(turned=turned)
-    ours = fw.fast_weight_gradient(weights, k, v, lr, turns)
-    reference = fw.fast_weight_gradient_reference(weights, k, v, lr, turns)
+    ours = fw.fast_weight_gradient(weights, k, v, lr, turns, unread)
+    reference = fw.fast_weight_gradient_reference(weights, k, v, lr, turns, unread)
     for a, b in zip(ours, reference, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("unread", [False, True])
 @pytest.mark.parametrize("turned", [False, True])
-def test_outer_gradient_through_the_written_out_gradient(turned):
+def test_outer_gradient_through_the_written_out_gradient(turned, unread):
     weights, k, v, lr, turns = random_layer(turned=turned)
     weights = FastWeights(*(w[:1, :1].double() for w in weights))
     k, v, lr = k[:1, :1, :3].double(), v[:1, :1, :3].double(), lr[:, :1, :1, :3].double()
     turns = None if turns is None else tuple(t[:1, :, :3].double() for t in turns)
     k.requires_grad_()
     v.requires_grad_()
-    assert torch.autograd.gradcheck(lambda k, v: fw.fast_weight_gradient(weights, k, v, lr, turns).w0, (k, v))
+    assert torch.autograd.gradcheck(lambda k, v: fw.fast_weight_gradient(weights, k, v, lr, turns, unread).w0, (k, v))
 
 
 def test_gradient_of_chunks_adds_up():
@@ -92,6 +94,21 @@ def test_step_raises_the_agreement_of_keys_and_values():
     assert agreement(
         fw.step_fast_weights(weights, fw.fast_weight_gradient(weights, k, v, lr), 5)
     ) > agreement(weights)
+
+
+def test_a_second_step_writes_what_the_first_left_unread():
+    generator = torch.Generator().manual_seed(0)
+    layer = fw.FastWeightLayer(LaCTConfig(dim=64, blocks=1, fast_head_dim=64))
+    k, v = torch.randn(2, 1, 1, 256, 64, generator=generator)
+    k, lr = k / k.norm(dim=-1, keepdim=True), torch.ones(3, 1, 1, 256, 1)
+    weights, recalled = layer._batch(layer.start(), 1), []
+    for step in range(3):
+        gradient = fw.fast_weight_gradient(weights, k, v, lr, unread=step > 0)
+        weights = fw.step_fast_weights(weights, gradient, 5)
+        found = fw.apply_fast_weights(weights, k)
+        recalled.append(torch.nn.functional.cosine_similarity(found, v, dim=-1).square().mean().item())
+    assert recalled[1] > 1.5 * recalled[0] and recalled[2] > recalled[1]
+    assert (fw.unread_part(v, found) * found).sum(-1).abs().max() < 1e-4
 
 
 def test_rotation_is_orthogonal_and_relative():

@@ -16,8 +16,8 @@ from nvs_app.model.state import SceneState
 CONFIGS = {
     "published": LaCTConfig(dim=32, blocks=2, attention_head_dim=16),
     "heads": LaCTConfig(dim=32, blocks=2, attention_head_dim=16, fast_head_dim=16, fast_multiplier=4),
-    "point": LaCTConfig(dim=32, blocks=2, attention_head_dim=16, rotary="point"),
     "shared": LaCTConfig(dim=32, blocks=3, attention_head_dim=16, fast_start="shared", rotary="fast"),
+    "steps": LaCTConfig(dim=32, blocks=2, attention_head_dim=16, fast_head_dim=16, rotary="fast", write_steps=2),
     "rotary": LaCTConfig(dim=32, blocks=2, attention_head_dim=16, rotary="fast+attention+value"),
 }
 
@@ -188,16 +188,15 @@ def test_sizes_that_do_not_fit_are_refused(model, pictures):
         LaCTConfig(dim=100)
     with pytest.raises(NVSError, match="rotary names"):
         LaCTConfig(rotary="fast+slow")
-    with pytest.raises(NVSError, match="expected one of them"):
-        LaCTConfig(rotary="fast+point")
     with pytest.raises(NVSError, match="unknown options"):
         LaCTConfig.from_dict({"depth": 3})
 
 
-def test_flops_agree_with_torchs_counter(pictures):
+@pytest.mark.parametrize("steps", [1, 3])
+def test_flops_agree_with_torchs_counter(pictures, steps):
     from torch.utils.flop_counter import FlopCounterMode
 
-    config = LaCTConfig(dim=64, blocks=2, attention_head_dim=32)
+    config = LaCTConfig(dim=64, blocks=2, attention_head_dim=32, write_steps=steps)
     model, cameras = LaCT(config), circle(8)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model.decode(model.encode(pictures, cameras[:, :5]), cameras[:, 5:])
