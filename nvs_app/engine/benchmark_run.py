@@ -31,6 +31,7 @@ from nvs_app.engine.benchmark_scene import (
     Extreme,
     Measures,
     Work,
+    chunk_of,
     draw,
     encode_pictures,
     figures_of,
@@ -232,7 +233,8 @@ class BenchmarkRun:
                     torch.cuda.reset_peak_memory_stats(device)
                     before = torch.cuda.memory_allocated(device)
                     if what == "encode":
-                        state = self.renderer.encode(PosedImages(images, case.context_cameras))
+                        chunk = chunk_of(self.renderer, loaded.image_hw)
+                        state = self.renderer.encode(PosedImages(images, case.context_cameras), chunk=chunk)
                     else:
                         next(self.renderer.stream(state, case.target_cameras, 1, on_device=True))
                     clock()

@@ -136,13 +136,10 @@ def draw(renderer: Renderer, loaded: Loaded, count: int, comparer: Comparer, kee
     if measures.normalize_with == "context+target":
         c2w = torch.cat([case.context_cameras.c2w, case.target_cameras.c2w])[None].float()
         transform = normalize_context(c2w, str(renderer.card.get("normalization", "auto")))
+    chunk = chunk_of(renderer, loaded.image_hw)
     start = clock()
-    state = renderer.encode(context, transform)
+    state = renderer.encode(context, transform, chunk=chunk)
     seconds |= {"encode_s": clock() - start, "decode_s": 0.0, "compare_s": 0.0}
-
-    height, width = loaded.image_hw
-    tokens = -(-height // renderer.patch) * -(-width // renderer.patch)
-    chunk = max(1, _CUDA_CHUNK_TOKENS // tokens) if device.type == "cuda" else None
     fitted = None
     if measures.gsplat_steps:
         start = clock()
@@ -163,6 +160,13 @@ def draw(renderer: Renderer, loaded: Loaded, count: int, comparer: Comparer, kee
         comparer.submit(work, drawn, rendered, context.images, fitted)
         drawn += len(rendered)
         seconds["compare_s"] += time.perf_counter() - decoded
+
+
+def chunk_of(renderer: Renderer, image_hw: tuple[int, int]) -> int | None:
+    """Views that pass through the network at once; None leaves it to the renderer."""
+    height, width = image_hw
+    tokens = -(-height // renderer.patch) * -(-width // renderer.patch)
+    return max(1, _CUDA_CHUNK_TOKENS // tokens) if renderer.device.type == "cuda" else None
 
 
 def _compare(answers: Tensor, truth: Tensor, measures: Measures) -> Tensor:

@@ -91,6 +91,7 @@ class Renderer:
         posed: PosedImages,
         transform: SimilarityTransform | None = None,
         progress: Callable[[float], None] | None = None,
+        chunk: int | None = None,
     ) -> SceneState:
         """Writes the context views into fast weights.
 
@@ -100,6 +101,7 @@ class Renderer:
         transform: the scene's frame to that of the fast weights, batch shape [1], where it should not come from
             these cameras (benchmarks that normalise with the target cameras included).
         progress: called with the fraction done, several times a block; what it raises stops the work.
+        chunk: views pushed through a block at once; None chooses by memory. Another number rounds otherwise.
 
         Returns a state whose `transform` maps the scene's frame to the frame of the fast weights (batch shape
         [1]), computed from these cameras alone with the preset of the model's card, and whose `meta` names the
@@ -122,11 +124,10 @@ class Renderer:
         transform = transform.to(self.device)
         normalised = transform.apply_cameras(_batched(cameras.to(self.device)))
         what = f"encode: {views} context views of {height}x{width}"
-        group = min(views, self._chunk_of(height * width // self.patch**2))
+        group = min(views, chunk or self._chunk_of(height * width // self.patch**2))
         while True:
             try:
                 with self._inference(what, "give fewer or smaller views"):
-                    # Views pushed through a block in groups give the same state up to rounding.
                     state = self.model.encode(
                         images[None], normalised, views_per_chunk=group, progress=progress
                     )

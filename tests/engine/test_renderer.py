@@ -137,6 +137,23 @@ def test_chunks_progress_and_stream(renderer: Renderer) -> None:
     assert [len(images) for images in renderer.stream(state, cameras, 3)] == [3, 2]
 
 
+def test_encoding_takes_the_chunk_it_is_told(renderer: Renderer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What memory is free decides nothing then: the same calls, so the same rounding, wherever a scene is encoded."""
+    told, original = [], renderer.model.encode
+
+    def encode(*arguments, views_per_chunk: int, **others):
+        told.append(views_per_chunk)
+        return original(*arguments, views_per_chunk=views_per_chunk, **others)
+
+    monkeypatch.setattr(renderer.model, "encode", encode)
+    context, targets = posed(5), circle(2, (32, 40))
+    monkeypatch.setattr(Renderer, "_chunk_of", lambda self, tokens: 4)
+    whole = renderer.render(renderer.encode(context), targets)
+    parts = renderer.render(renderer.encode(context, chunk=2), targets)
+    assert told == [4, 2]
+    assert torch.allclose(whole, parts, atol=1e-4)
+
+
 def test_out_of_memory_halves_the_chunk(renderer: Renderer, monkeypatch: pytest.MonkeyPatch) -> None:
     state = renderer.encode(posed())
     cameras = circle(5, (16, 16))
