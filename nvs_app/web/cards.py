@@ -80,10 +80,12 @@ class Card:
 
     def to_html(self) -> str:
         """A `<section class='nvs-card'>` with a heading and a `<dl>`; every text is escaped."""
-        rows = "".join(
-            f"<div><dt>{heading}</dt>" + "".join(f"<dd>{html.escape(line)}</dd>" for line in lines) + "</div>"
-            for heading, lines in self.facts
-        )
+        def values(lines: tuple[str, ...]) -> str:
+            found = "".join(f"<dd>{html.escape(line)}</dd>" for line in lines)
+            many = f"<dd><details><summary>{len(lines)} entries</summary><dl>{found}</dl></details></dd>"
+            return many if len(lines) > 6 else found
+
+        rows = "".join(f"<div><dt>{heading}</dt>{values(lines)}</div>" for heading, lines in self.facts)
         summary = f"<p>{html.escape(self.summary)}</p>" if self.summary else ""
         mark = " <small>default</small>" if self.default else ""
         return f"<section class='nvs-card'><h3>{html.escape(self.name)}{mark}</h3>{summary}<dl>{rows}</dl></section>"

@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.archives import Limits as ArchiveLimits
+from data_tools.archives import check_picture
+from data_tools.sfm_prepare import is_picture_name
 from nvs_app.engine.renderer import Renderer
 from nvs_app.errors import NVSError
 from nvs_app.web.estimate import Estimate, Pace, context_split, estimate, most_views, sizes_for
 from nvs_app.web.hub import Hub
-from nvs_app.web.intake import Source, inspect
+from nvs_app.web.intake import FEWEST, Source, inspect
 from nvs_app.web.jobs import Job, Step
 from nvs_app.web.opening import Opened, open_scene_for_viewing, open_state
 from nvs_app.web.sessions import MIB, Session
@@ -40,12 +42,29 @@ OF_SCENES = ("read", "encode")
 
 @dataclass(frozen=True)
 class Plan:
-    """What a visitor is about to encode: the source, and what it will take."""
+    """What a visitor is about to encode: the source, and what it will take; `note`: how it came together."""
 
     source: Source
     estimate: Estimate
     sizes: list[tuple[str, str]]
     most: int
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """Photos that came one by one, still too few to find cameras from."""
+
+    photos: int
+
+    @property
+    def words(self) -> str:
+        """What is there and what is missing."""
+        more = FEWEST - self.photos
+        return (
+            f"{self.photos} photo{'s' if self.photos > 1 else ''} so far. Take or paste {more} more at least, all of "
+            "the same thing from different sides; 20 to 60 are best."
+        )
 
 
 class Encoding:
@@ -59,8 +78,10 @@ class Encoding:
         """The one that the visitor has chosen in the tab of models."""
         return self.hub.renderer(*session.model)
 
-    def receive(self, session: Session, files: Sequence[str | Path]) -> Plan | Opened:
+    def receive(self, session: Session, files: Sequence[str | Path], join: bool = False) -> Plan | Opened | Gathered:
         """Takes uploads into the visit's folder and looks at them; of a state file, the scene it opens.
+
+        join: one or two photos, as a phone's camera and the clipboard give them, come to the photos before.
 
         Raises NVSError: too many, too large, or nothing that can become a scene; the files are gone then."""
         paths = [Path(file) for file in files]
@@ -85,13 +106,31 @@ class Encoding:
                 session.source = None
                 self.hub.show(session, opened)
                 return opened
+            earlier: list[Path] = []
+            if join and len(moved) < FEWEST and all(map(is_picture_name, moved)):
+                for path in moved:
+                    check_picture(path)
+                earlier = self._photos(session)
+                moved = [*earlier, *moved]
+                if len(moved) < FEWEST:
+                    session.gathered = moved
+                    return Gathered(len(moved))
             source = inspect(moved, folder / "unpacked", self._archive_limits(session, total))
             self._check_pixels(source, limits.upload_pixels)
         except (NVSError, OSError) as error:
             shutil.rmtree(folder, ignore_errors=True)
             raise NVSError(str(error).replace(f"{folder}/", "")) from error
-        session.source = source
-        return self.plan(session)
+        session.source, session.gathered = source, []
+        note = "Came to the photos before. An upload of three or more starts anew." if len(earlier) >= FEWEST else ""
+        return replace(self.plan(session), note=note)
+
+    @staticmethod
+    def _photos(session: Session) -> list[Path]:
+        """The loose photos that a visitor has brought."""
+        source = session.source
+        if source is not None and source.scene is None and all(map(is_picture_name, source.paths)):
+            return list(source.paths)
+        return session.gathered
 
     def bring_example(self, session: Session, name: str) -> Opened:
         """Opens an example and makes it the source of further encodings."""
@@ -99,6 +138,10 @@ class Encoding:
         assert opened.scene is not None
         hws = tuple((height, width) for height, width in opened.scene.image_hws.tolist())
         session.source = Source(opened.name, (opened.scene.root,), opened.scene, hws)
+        pace = self.pace(self.renderer(session))
+        if not pace.measured and opened.split is not None:  # the first estimate is no guess, then
+            count = len(opened.split.context)
+            pace.encoded(estimate(session.source, opened.renderer, pace, count, opened.image_hw), opened.seconds)
         self.hub.show(session, opened)
         return opened
 
@@ -169,6 +212,7 @@ class Encoding:
         used = [session.scene.scene.root] if session.scene is not None and session.scene.scene is not None else []
         if session.source is not None:
             used += list(session.source.paths)
+        used += session.gathered
         if session.job is not None and not session.job.done:
             return
         for folder in session.folder.glob("upload-*"):
@@ -202,10 +246,12 @@ def plan_html(plan: Plan) -> str:
         more = f" and {len(plan.source.skipped) - 1} more" if len(plan.source.skipped) > 1 else ""
         skipped = f"<p class='nvs-note'>Left out: {html.escape(name)} ({html.escape(why)}){more}.</p>"
     rows = "".join(f"<tr><th>{html.escape(a)}</th><td>{html.escape(b)}</td></tr>" for a, b in found.rows)
-    title = f"<p class='nvs-source'><b>{html.escape(plan.source.label)}</b> {html.escape(plan.source.words)}</p>"
+    words = html.escape(plan.source.words) if found.problems else ""  # else the sentence says it
+    title = f"<p class='nvs-source'><b>{html.escape(plan.source.label)}</b> {words}</p>"
     sentence = "" if found.problems else f"<p class='nvs-sentence'>{html.escape(found.sentence)}</p>"
     details = f"<details><summary>In detail</summary><table class='nvs-table'>{rows}</table></details>"
-    return f"<div class='nvs-plan'>{title}{problems}{sentence}{details}{skipped}</div>"
+    note = f"<p class='nvs-note'>{html.escape(plan.note)}</p>" if plan.note else ""
+    return f"<div class='nvs-plan'>{title}{problems}{sentence}{details}{skipped}{note}</div>"
 
 
 def progress_html(steps: Iterator[Step], reconstructs: bool) -> Iterator[str]:
@@ -236,8 +282,9 @@ def ready_html(opened: Opened) -> str:
     """What was done."""
     lines = [f"<b>Ready.</b> Encoded in {opened.seconds:.1f} s."]
     if opened.unregistered:
-        lines.append(f"{len(opened.unregistered)} photos have no camera (see Cameras).")
-    return f"<div class='nvs-progress'><p role='status'>{' '.join(lines)}</p></div>"
+        count = len(opened.unregistered)
+        lines.append(f"{count} photo{' has' if count == 1 else 's have'} no camera (see Cameras).")
+    return f"<div class='nvs-progress'><p role='status'><span>{' '.join(lines)}</span></p></div>"
 
 
 def _moved(path: Path, folder: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from torch import Tensor
 
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
+from nvs_app.geometry.normalize import SimilarityTransform
 from nvs_app.scenes.camera_path import CameraPath
+from nvs_app.scenes.nerfstudio_frame import to_scene
 from nvs_app.web.exports import command_line, export_film, save_state
 from nvs_app.web.hub import Hub
 from nvs_app.web.jobs import Job
@@ -78,11 +81,17 @@ class Films:
         return save_path(session.download("camera_path.json"), what)
 
     @staticmethod
-    def loaded(found: Loaded) -> Timeline:
-        """The keyframes of a file, or keyframes along its cameras where it has none."""
-        if found.timeline is not None:
-            return found.timeline
-        return keyframes_of(found.path.cameras, found.path.fps, count=min(24, len(found.path.cameras)))
+    def loaded(found: Loaded, frame: SimilarityTransform | None = None) -> Timeline:
+        """The keyframes of a file, or keyframes along its cameras where it has none.
+
+        frame: the way from the scene's own frame to the one that the file is in; None where it is the scene's own."""
+        timeline = found.timeline
+        if timeline is None:
+            timeline = keyframes_of(found.path.cameras, found.path.fps, count=min(24, len(found.path.cameras)))
+        if frame is None:
+            return timeline
+        poses = to_scene(frame, Cameras.cat([key.camera(timeline.image_hw) for key in timeline.keyframes])).c2w
+        return replace(timeline, keyframes=tuple(replace(k, c2w=c) for k, c in zip(timeline.keyframes, poses)))
 
     def export(self, session: Session, spec: Any, kind: str) -> Job:
         """Puts a film into the row; the visitor's older one is cancelled. Result: (files, command line)."""
@@ -164,14 +173,12 @@ def file_stem(name: str) -> str:
     return re.sub(r"[^\w-]+", "_", name).strip("_")[:60] or "scene"
 
 
-def view_from_page(text: str, side: int, aspect: float = 1.0) -> dict[str, Any]:
-    """A view that the page sent as text, with a size: the shorter side is `side`."""
+def view_from_page(text: str) -> dict[str, Any]:
+    """A view {"c2w", "fov", "hw"} that the page sent as text."""
     try:
         view = json.loads(text or "null")
     except ValueError as error:
         raise NVSError("the view could not be read") from error
     if not isinstance(view, dict):
         raise NVSError("There is no view yet.")
-    wide = max(0.4, min(2.5, aspect))
-    hw = [side, round(side * wide)] if wide >= 1 else [round(side / wide), side]
-    return {"c2w": view.get("c2w"), "fov": view.get("fov"), "hw": hw}
+    return view

@@ -23,6 +23,8 @@ from data_tools.video import is_video, video_size
 from nvs_app.errors import NVSError
 from nvs_app.scenes.scene import Scene
 
+FEWEST = 3  # photos that cameras are found from
+
 
 @dataclass(frozen=True)
 class Source:
@@ -127,11 +129,11 @@ def inspect(
             hws.append(check_picture(picture)[1])
         except NVSError as error:
             skipped[picture.name] = str(error).split(": ", 1)[-1]
-    if len(hws) < 3:
+    if len(hws) < FEWEST:
         first = f"; {next(iter(skipped))}: {next(iter(skipped.values()))}" if skipped else ""
         raise NVSError(
-            f"{label}: {len(hws)} photos that can be read{first}; cameras are found from three or more, "
-            "20 to 60 are best"
+            f"{label}: {len(hws)} photo{'' if len(hws) == 1 else 's'} that can be read{first}; cameras are found from "
+            "three or more, 20 to 60 are best"
         )
     return Source(label, opened, None, tuple(hws), skipped, options=options)
 

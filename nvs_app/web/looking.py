@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import threading
 from typing import Any
 
 from data_tools.points import scene_points
@@ -24,6 +25,7 @@ class Looking:
     def __init__(self, hub: Hub, films: Films):
         self.hub, self.films = hub, films
         self._examples: dict[str, dict[str, Any]] = {}  # by state: what was computed of examples serves everybody
+        self._guard = threading.Lock()
 
     def _memory(self, session: Session, opened: Opened) -> dict[str, Any]:
         if self.hub.shelf.keeps(opened.state_key):
@@ -61,18 +63,23 @@ class Looking:
         if opened.scene is None or opened.split is None or not opened.split.target:
             return None, None
         memory = self._memory(session, opened)
-        table = memory.get("truth")
-        if table is None:
-            table = memory["truth"] = self._compare(session, opened, held_out(opened.split, TABLE_VIEWS))
+        with self._guard:
+            one_by_one = memory.setdefault("comparing", threading.Lock())
+        with one_by_one:  # who asks while the table is being made waits for it
+            table = memory.get("truth")
+            if table is None:
+                table = memory["truth"] = self._compare(session, opened, held_out(opened.split, TABLE_VIEWS))
         if index is None:
             return table.views[0], table
         if index not in opened.split.target:
             raise NVSError(f"view {index} is not held out")
         found = next((view for view in table.views if view.index == index), None)
-        return found or self._compare(session, opened, [index]).views[0], table
+        with one_by_one:
+            return found or self._compare(session, opened, [index]).views[0], table
 
     def _compare(self, session: Session, opened: Opened, indices: list[int]) -> Truth:
-        lane = f"{session.token}:truth"
+        # A lane for each scene: the comparison of the one before, still under way, is not broken off with an error.
+        lane = f"{session.token}:truth:{opened.state_key}"
         assert opened.scene is not None
         return compare(lambda part: self.films.draw(lane, opened, part), opened.scene, indices, opened.image_hw)
 
@@ -112,4 +119,5 @@ def unregistered_html(opened: Opened) -> str:
         f"<li><b>{html.escape(name)}</b> {html.escape(why)}</li>" for name, why in sorted(opened.unregistered.items())
     )
     count = len(opened.unregistered)
-    return f"<details class='nvs-note'><summary>{count} photos without a camera</summary><ul>{items}</ul></details>"
+    words = f"{count} photo{'s' * (count > 1)} without a camera"
+    return f"<details class='nvs-note'><summary>{words}</summary><ul>{items}</ul></details>"

@@ -1,4 +1,4 @@
-// What the page itself does: the slider between rendering and photo, the plot of cameras, pasted pictures, notices.
+// What the page itself does: the slider between rendering and photo, the plot of cameras, notices.
 (() => {
   "use strict";
   document.addEventListener("input", (event) => {
@@ -18,22 +18,25 @@
     try { localStorage.setItem("nvs-theme", dark ? "dark" : "light"); } catch { /* storage is off */ }
   });
   document.addEventListener("nvs-ready", theme);
-  // Pasted pictures go the way of the field for files.
-  document.addEventListener("paste", (event) => {
-    const files = [...(event.clipboardData?.files || [])].filter((file) => file.type.startsWith("image/") || file.type.startsWith("video/"));
-    const field = document.querySelector("#nvs-upload input[type=file]");
-    if (!files.length || !field) return;
-    event.preventDefault();
-    const carrier = new DataTransfer();
-    files.forEach((file) => carrier.items.add(file));
-    field.files = carrier.files;
-    field.dispatchEvent(new Event("change", { bubbles: true }));
-  });
   const mark = (name) => document.querySelectorAll("#nvs-examples [data-name]").forEach((button) => button.setAttribute("aria-pressed", String(button.dataset.name === name)));
   document.addEventListener("nvs-scene", ({ detail }) => mark(detail.name));
+  document.addEventListener("click", (event) => { if (event.target.closest?.("[data-nvs=again]")) location.reload(); });
+  // Until the tabs have caught up with a new scene, what they show is of the one before.
+  document.addEventListener("nvs-scene", ({ detail }) => {
+    if (detail.revision !== shown) document.querySelector("#nvs-tools")?.classList.add("nvs-stale");
+    shown = detail.revision;
+  });
+  let shown = null;
+  window.nvs.fresh = () => document.querySelector("#nvs-tools")?.classList.remove("nvs-stale");
+  // The estimate is written anew with each setting; who has opened its details sees them still.
+  let detailed = false;
+  document.addEventListener("toggle", (event) => { if (event.target.closest?.(".nvs-plan")) detailed = event.target.open; }, true);
   // On a phone the second button opens the camera itself.
   new MutationObserver(() => {
     document.querySelector("input[data-testid='Take photos-upload-button']:not([capture])")?.setAttribute("capture", "environment");
+    const details = detailed && document.querySelector(".nvs-plan details:not([open])");
+    if (details && !details.dataset.seen) details.open = true;
+    if (details) details.dataset.seen = "1";
     const plot = document.querySelector("#nvs-plot");
     if (plot && window.nvsCameras && !plot.dataset.attached) { plot.dataset.attached = "1"; window.nvsCameras.attach(plot); }
   }).observe(document.documentElement, { childList: true, subtree: true });

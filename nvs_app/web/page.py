@@ -18,7 +18,8 @@ from nvs_app.web.visits import Visits, told
 
 HERE = Path(__file__).parent
 STYLES = ("page.css", "viewer.css", "tools.css")
-SCRIPTS = ("viewer.js", "line.js", "path.js", "cameras_plot.js", "page.js")
+SCRIPTS = ("viewer.js", "line.js", "path.js", "cameras_plot.js", "drop.js", "page.js")
+FRESH = "() => window.nvs.fresh()"
 DARK = "document.body.classList.contains('dark')"
 
 
@@ -49,7 +50,8 @@ def _wire(page: gr.Blocks, visits: Visits, scenes: Scenes, tools: Tools) -> None
     shown = [tools.plot, tools.lost, tools.truth_choice, tools.truth, tools.kept]
 
     def then_refresh(event: Any) -> Any:
-        return event.then(told(visits.refresh), [which, dark], shown, js=f"(which) => [which, {DARK}]", **free)
+        done = event.then(told(visits.refresh), [which, dark], shown, js=f"(which) => [which, {DARK}]", **free)
+        return done.then(None, None, None, js=FRESH, **quiet)
 
     # The visit first, so that the viewer's line is open while the example is still being encoded.
     entered = page.load(told(visits.enter), token, token, js="() => window.nvs.kept()", queue=False, **quiet)
@@ -59,11 +61,13 @@ def _wire(page: gr.Blocks, visits: Visits, scenes: Scenes, tools: Tools) -> None
     def pick(event: gr.EventData, request: gr.Request):
         return visits.example(str(event.value), request)
 
-    then_refresh(scenes.examples.select(told(pick), None, scene, **free))
+    chosen = scenes.examples.select(told(pick), None, scene, **free)
+    then_refresh(chosen.then(told(visits.quiet), None, scenes.progress, **free))
 
     for brought in (scenes.upload, scenes.camera):
         field = [brought] if brought is scenes.upload else [scenes.upload]
-        then_refresh(brought.upload(told(visits.receive), brought, [*scene, *field], **free))
+        arrived = brought.upload(told(visits.receive), brought, [*scene, *field], **free)
+        then_refresh(arrived.then(told(visits.quiet), None, scenes.progress, **free))
     planned = {"fn": told(visits.plan), "inputs": [scenes.views, scenes.size], "outputs": scene[1:]}
     gr.on([scenes.views.input, scenes.size.input], trigger_mode="always_last", **planned, **free)
     encoding = [scenes.progress, scenes.encode, scenes.cancel, tools.facts]
@@ -73,7 +77,7 @@ def _wire(page: gr.Blocks, visits: Visits, scenes: Scenes, tools: Tools) -> None
     for tab in tools.tabs:
         js = f"() => ['{tab.id}', {DARK}]"
         tab.select(None, None, [which, dark], js=js, **quiet)
-        tab.select(told(visits.refresh), [which, dark], shown, js=js, **free)
+        tab.select(told(visits.refresh), [which, dark], shown, js=js, **free).then(None, None, None, js=FRESH, **quiet)
     tools.truth_choice.input(told(visits.truth), tools.truth_choice, tools.truth, **free)
 
     spec_js = "(...values) => [window.nvs.path.spec(), ...values.slice(1)]"
@@ -84,7 +88,7 @@ def _wire(page: gr.Blocks, visits: Visits, scenes: Scenes, tools: Tools) -> None
     tools.film.click(told(visits.film), [spec, tools.film_kind], film, js=spec_js, **free)
     tools.film_cancel.click(told(visits.film_cancel), None, None, queue=False, **quiet)
 
-    view_js = "() => JSON.stringify(window.nvs.viewer.camera())"
+    view_js = "() => JSON.stringify(window.nvs.viewer.still())"
     for what in ("snapshot", "state", "scene", "colmap"):
 
         def take(view: str, request: gr.Request, what: str = what):

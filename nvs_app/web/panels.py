@@ -80,11 +80,13 @@ def scenes_panel(hub: Hub) -> Scenes:
     )
     gr.HTML(
         "<p class='nvs-note nvs-small'>Photos, a video, a zip of either, or a scene with cameras in any usual format. "
-        "A picture in the clipboard can be pasted.</p>",
+        "Drop files or a folder anywhere, paste pictures, or <button type='button' class='nvs-link' data-nvs-folder "
+        f"data-nvs-bytes='{hub.limits.upload_bytes}'>choose a folder</button>.</p>"
+        "<p class='nvs-note nvs-small' data-nvs='brought' role='status'></p>",
         padding=False,
     )
     camera = gr.UploadButton(
-        "Take photos", file_count="multiple", file_types=["image"], size="sm", elem_id="nvs-camera"
+        "Take photos", file_count="multiple", file_types=["image"], size="md", elem_id="nvs-camera"
     )
     plan = gr.HTML("", elem_id="nvs-plan", padding=False)
     progress = gr.HTML("", elem_id="nvs-progress", padding=False)
@@ -113,8 +115,15 @@ def tools_panel(hub: Hub) -> Tools:
         with gr.Tab("Path", id="path") as path_tab:
             gr.HTML((HERE / "path.html").read_text("utf-8"), padding=False)
             with gr.Row():
-                path_load = gr.UploadButton("Load path", file_types=[".json"], elem_id="nvs-path-load", **quiet)
+                path_load = gr.UploadButton(
+                    "Load path", file_types=[".json"], file_count="multiple", elem_id="nvs-path-load", **quiet
+                )
                 path_save = gr.Button("Save path", elem_id="nvs-path-save", **quiet)
+            gr.HTML(
+                "<p class='nvs-note nvs-small'>Paths are nerfstudio's camera path files. For one that its viewer drew, "
+                "choose the run's dataparser_transforms.json along with it.</p>",
+                padding=False,
+            )
             film_kind = gr.Radio(list(KINDS), value="MP4", label="Film", elem_id="nvs-film-kind")
             with gr.Row():
                 film = gr.Button("Export", variant="primary", elem_id="nvs-film")
@@ -183,7 +192,7 @@ def _examples(hub: Hub) -> gr.HTML:
     cards = []
     for name in hub.examples:
         picture = _thumbnail(hub.examples[name])
-        image = f"<img src='{picture}' alt=''>" if picture else ""
+        image = f"<img src='{picture}' alt='' draggable='false'>" if picture else ""
         label = html.escape(name)
         cards.append(f"<button type='button' data-name='{label}'>{image}<span>{label}</span></button>")
     script = """element.addEventListener('click', (event) => {

@@ -17,11 +17,39 @@
     if (state.preset) return { preset: state.preset, seconds: number("seconds", 4), fps: number("fps", 24), image_hw: hw(), start: state.start };
     return { timeline: timeline() };
   };
-  const edited = () => { state.preset = null; one("preset-now").textContent = ""; };
+  const named = (name) => {
+    state.preset = name; one("preset-now").textContent = name || "";
+    for (const button of root.querySelectorAll("[data-preset]")) button.setAttribute("aria-pressed", String(button.dataset.preset === name));
+  };
+  const edited = () => named(null);
   const say = (words) => { one("words").textContent = words; };
 
+  // The list is built anew with each change: the keyboard stays where it was.
+  const place = (list) => {
+    const item = document.activeElement?.closest?.("[data-path=keys] li");
+    return item && [[...list.children].indexOf(item), [...item.querySelectorAll("button, input")].indexOf(document.activeElement)];
+  };
+  const refocus = (list, held) => {
+    if (!held) return;
+    const item = list.children[Math.min(state.moved ?? held[0], list.children.length - 1)];
+    state.moved = undefined;
+    (item ? item.querySelectorAll("button, input")[held[1]] : one("add"))?.focus({ preventScroll: true });
+    item?.scrollIntoView({ block: "nearest", inline: "nearest" });
+  };
+  // Where each keyframe lies on the timeline.
+  function marks(total) {
+    let at = 0;
+    one("marks").replaceChildren(...(state.keys.length > 1 && total > 0 ? state.keys : []).map((key, index) => {
+      const button = Object.assign(document.createElement("button"), { type: "button", textContent: index + 1, title: `${at.toFixed(1)} s, ${Math.round(key.fov)}°` });
+      button.setAttribute("aria-label", `keyframe ${index + 1} at ${at.toFixed(1)} seconds`);
+      button.style.left = `${100 * at / total}%`;
+      button.onclick = () => { one("scrub").value = 1000 * Number.parseFloat(button.style.left) / 100; window.nvs.viewer.jump(key); };
+      at += key.seconds;
+      return button;
+    }));
+  }
   function draw() {
-    const list = one("keys");
+    const list = one("keys"), held = place(list);
     list.replaceChildren(...state.keys.map((key, index) => {
       const item = document.createElement("li");
       item.innerHTML = `<button type="button" class="nvs-key" title="Look from here"><img alt="keyframe ${index + 1}"><span>${index + 1}</span></button>
@@ -32,18 +60,22 @@
       const image = item.querySelector("img"), [fov, seconds] = item.querySelectorAll("input");
       if (key.picture) image.src = key.picture; else image.remove();
       fov.value = Math.round(key.fov * 10) / 10; seconds.value = Math.round(key.seconds * 100) / 100;
-      fov.onchange = () => { key.fov = Math.min(120, Math.max(5, Number(fov.value) || key.fov)); edited(); draw(); };
-      seconds.onchange = () => { key.seconds = Math.min(60, Math.max(0.1, Number(seconds.value) || key.seconds)); edited(); draw(); };
+      // Once focus has moved on, so that Tab goes where it would have gone.
+      const later = (change) => () => { change(); edited(); setTimeout(draw); };
+      fov.onchange = later(() => { key.fov = Math.min(120, Math.max(5, Number(fov.value) || key.fov)); });
+      seconds.onchange = later(() => { key.seconds = Math.min(60, Math.max(0.1, Number(seconds.value) || key.seconds)); });
       item.querySelector(".nvs-key").onclick = () => window.nvs.viewer.jump(key);
-      const swap = (other) => { if (!state.keys[other]) return; [state.keys[index], state.keys[other]] = [state.keys[other], state.keys[index]]; edited(); draw(); };
+      const swap = (other) => { if (!state.keys[other]) return; [state.keys[index], state.keys[other]] = [state.keys[other], state.keys[index]]; state.moved = other; edited(); draw(); };
       item.querySelector("[data-do=left]").onclick = () => swap(index - 1);
       item.querySelector("[data-do=right]").onclick = () => swap(index + 1);
       item.querySelector("[data-do=delete]").onclick = () => { state.keys.splice(index, 1); edited(); draw(); };
       item.querySelector("[data-do=set]").onclick = () => { const view = window.nvs.viewer.camera(); if (!view) return; Object.assign(key, view, { picture: window.nvs.viewer.thumbnail() }); edited(); draw(); };
       return item;
     }));
+    refocus(list, held);
     one("empty").hidden = state.keys.length > 0;
     const gaps = one("loop").checked ? state.keys : state.keys.slice(0, -1);
+    marks(gaps.reduce((sum, key) => sum + key.seconds, 0));
     const total = state.preset ? number("seconds", 4) : gaps.reduce((sum, key) => sum + key.seconds, 0);
     one("length").textContent = state.keys.length ? `${total.toFixed(1)} s, ${Math.max(1, Math.round(total * number("fps", 24)))} pictures` : "";
   }
@@ -52,14 +84,23 @@
     one("loop").checked = Boolean(found.loop);
     draw();
   }
+  // A file's own rate and shape, as near as the fields come.
+  function load(text) {
+    if (!text) return;
+    const found = JSON.parse(text), [high, wide] = found.image_hw;
+    const nearest = (name, wanted) => { one(name).value = [...one(name).options].map((o) => o.value).reduce((a, b) => (Math.abs(Math.log(b / wanted)) < Math.abs(Math.log(a / wanted)) ? b : a)); };
+    one("fps").value = Math.min(60, Math.max(1, found.fps));
+    nearest("side", high); nearest("shape", wide / high);
+    edited(); take(found); pictures();
+    const [height, width] = hw(), same = height === high && width === wide;
+    say(`${state.keys.length} keyframes loaded.${same ? "" : ` The file asks for ${wide} × ${high} pixels; here it will be ${width} × ${height}.`}`);
+  }
   async function preset(name) {
     state.preset = name; state.start = window.nvs.viewer.camera();
     const answer = await window.nvs.line.ask({ type: "path", spec: spec() });
-    if (answer.type === "error") { state.preset = null; say(answer.message); return; }
-    take(answer.timeline);
-    pictures();
-    one("preset-now").textContent = name; say("");
-    draw();
+    if (answer.type === "error") { named(null); say(answer.message); return; }
+    named(name); take(answer.timeline);
+    pictures(); say("");
   }
   // Pictures of keyframes that came without: drawn one after the other, small.
   async function pictures() {
@@ -97,7 +138,7 @@
       state.keys.push({ ...view, seconds: 2, picture: window.nvs.viewer.thumbnail() });
       edited(); draw();
     };
-    one("clear").onclick = () => { state.keys = []; edited(); draw(); };
+    one("clear").onclick = () => { state.keys = []; edited(); say(""); draw(); };
     one("play").onclick = play;
     one("loop").onchange = () => { if (state.preset !== null) edited(); draw(); };
     for (const name of ["seconds", "fps"]) one(name).onchange = () => { state.preset ? preset(state.preset) : draw(); };
@@ -106,10 +147,10 @@
     const stage = document.querySelector("#nvs-stage");
     stage.addEventListener("nvs-play", ({ detail }) => { one("play").textContent = detail ? "Stop" : "Play"; one("play").setAttribute("aria-pressed", String(detail)); });
     stage.addEventListener("nvs-time", ({ detail }) => { one("scrub").value = 1000 * detail.seconds / Math.max(detail.total, 1e-6); });
-    stage.addEventListener("nvs-opened", () => { state.keys = []; state.views = null; edited(); draw(); });
+    stage.addEventListener("nvs-opened", () => { state.keys = []; state.views = null; edited(); say(""); draw(); });
     draw();
   }
-  window.nvs.path = { spec: () => JSON.stringify(spec()), load: (text) => { if (!text) return; edited(); take(JSON.parse(text)); pictures(); }, state, preset };
+  window.nvs.path = { spec: () => JSON.stringify(spec()), load, state, preset };
   const look = () => { const element = document.querySelector("#nvs-path"); if (element && element !== root) start(element); };
   new MutationObserver(look).observe(document.documentElement, { childList: true, subtree: true });
   look();

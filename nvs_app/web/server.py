@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import socket
 import sys
 import threading
@@ -64,6 +65,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Serves the page until interrupted. Returns 2 after a mistake, told in one line on stderr."""
     args = build_parser().parse_args(argv)
+    # A service manager ends the server like Ctrl-C does, so that visitors' files go with it.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return serve(args)
     except NVSError as error:

@@ -63,6 +63,7 @@ class Session:
     Attributes:
         scene: what the viewer shows (an `opening.Opened`); `revision` grows with each new one.
         source: what can be encoded (an `intake.Source`). model: the chosen checkpoint and device.
+        gathered: photos that came one by one and are too few yet.
         job, film: work under way. memory: what was computed for the present scene.
         downloads: files that gradio hands out; outside of `folder`, and removed with it.
     """
@@ -79,6 +80,7 @@ class Session:
     job: Any = None
     film: Any = None
     source: Any = None
+    gathered: list[Path] = field(default_factory=list)
     model: tuple[str | None, str | None] = (None, None)
     memory: dict[str, Any] = field(default_factory=dict)
     ended: str | None = None

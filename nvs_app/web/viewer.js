@@ -121,6 +121,7 @@
     hand() { this.touched = true; this.setAuto(false); this.stop(); }
     move() { this.dirty = true; this.moved = performance.now(); this.ladder = []; }
     camera() { return this.view && { c2w: this.view.c2w(), fov: this.view.fov }; }
+    still() { return this.view && { ...this.camera(), hw: this.sides(this.restSide) }; } // as it is drawn at rest
     jump(view, byHand = true) {
       if (!this.scene) return;
       if (byHand) this.hand();

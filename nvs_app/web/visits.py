@@ -10,7 +10,9 @@ import functools
 import html
 import inspect
 import json
+import re
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,10 @@ import gradio as gr
 
 from data_tools.sfm import Cancelled
 from nvs_app.errors import NVSError
+from nvs_app.scenes.nerfstudio_frame import DATAPARSER_FILE, FRAME_FILE, read_frame
 from nvs_app.web import keeping
 from nvs_app.web.access import owner_of_request
-from nvs_app.web.encoding import Encoding, Plan, plan_html, progress_html, ready_html
+from nvs_app.web.encoding import Encoding, Gathered, Plan, plan_html, progress_html, ready_html
 from nvs_app.web.exports import save_colmap, save_scene, save_snapshot
 from nvs_app.web.films import Films, file_stem, view_from_page
 from nvs_app.web.hub import Hub
@@ -40,6 +43,8 @@ def told(function: Callable) -> Callable:
             yield
         except Cancelled as error:
             raise gr.Error("Cancelled.", print_exception=False, duration=4, title="") from error
+        except CancelledError as error:  # a newer request of the same visit took its place
+            raise gr.Error("A newer request took its place.", print_exception=False, duration=4, title="") from error
         except NVSError as error:
             words = html.escape(" ".join(str(error).split()), quote=False)
             raise gr.Error(words, print_exception=False, duration=12, title="") from error
@@ -109,15 +114,23 @@ class Visits:
         if not files:
             return (gr.skip(),) * 6
         try:
-            found = self.encoding.receive(session, files)
+            found = self.encoding.receive(session, files, join=True)
         except NVSError as error:
             # Not raised: the field would keep the refused files, and bring them again with the next ones.
             words = html.escape(" ".join(str(error).split()))
             problem = f"<p class='nvs-problem-line' role='alert'>{words}</p>"
             return gr.skip(), problem, gr.skip(), gr.skip(), gr.Button(interactive=session.source is not None), None
+        if isinstance(found, Gathered):
+            words = f"<p class='nvs-source' role='status'>{html.escape(found.words)}</p>"
+            return gr.skip(), words, gr.skip(), gr.skip(), gr.Button(interactive=False), None
         if isinstance(found, Opened):
             return *self._opened(session, found), None
         return gr.skip(), *self._planned(found), None
+
+    def quiet(self, request: gr.Request) -> Any:
+        """What was said of an encoding goes when another scene is there; update of progress."""
+        job = self.session(request).job
+        return "" if job is None or job.done else gr.skip()
 
     def plan(self, views: float, size: str | None, request: gr.Request) -> tuple:
         """The estimate for other settings; updates of [plan, views, size, encode]."""
@@ -162,7 +175,7 @@ class Visits:
     def refresh(self, which: str, dark: bool, request: gr.Request) -> tuple:
         """What the tab that is open shows of the present scene; updates of [plot, lost, choice, truth, kept]."""
         session = self.session(request)
-        nothing = gr.skip()
+        nothing, revision = gr.skip(), session.revision
         if session.scene is None:
             return (nothing,) * 5
         if which == "cameras":
@@ -171,6 +184,8 @@ class Visits:
         if which == "truth":
             choices = self.looking.held_out(session)
             view, table = self.looking.truth(session)
+            if session.revision != revision:  # another scene came meanwhile, and its own refresh
+                return (nothing,) * 5
             choice = gr.Dropdown(choices, value=view.index if view else None, visible=bool(choices))
             return nothing, nothing, choice, truth_html(view, table), nothing
         if which == "take":
@@ -194,17 +209,20 @@ class Visits:
 
     # -- paths and films
 
-    def path_load(self, file: str | None, request: gr.Request) -> str:
-        """A camera path file as a timeline for the page's script."""
-
-
-        if not file:
-            raise NVSError("No file was chosen.")
+    def path_load(self, files: list[str] | None, request: gr.Request) -> str:
+        """A camera path file as a timeline for the page's script; with nerfstudio's file of the frame it is in."""
+        opened = self.hub.require_scene(self.session(request))
+        paths = [Path(file) for file in files or []]
+        frames = [path for path in paths if path.name in (DATAPARSER_FILE, FRAME_FILE)]
+        drawn = [path for path in paths if path not in frames]
+        if len(drawn) != 1 or len(frames) > 1:
+            raise NVSError(f"choose one camera path, and {DATAPARSER_FILE} with it where nerfstudio's viewer drew it")
         try:
-            timeline = self.films.loaded(load_path(Path(file)))
+            loaded = load_path(drawn[0])
+            frame = read_frame(frames[0], opened.scene.root if opened.scene else None) if frames else None
         except NVSError as error:
-            raise NVSError(str(error).replace(f"{Path(file).parent}/", "")) from error
-        return json.dumps(timeline.to_dict())
+            raise NVSError(re.sub(r"\S*/(?=[^/\s]+)", "", str(error))) from error
+        return json.dumps(self.films.loaded(loaded, frame).to_dict())
 
     def path_save(self, spec: str, request: gr.Request) -> Any:
         """The path as a file."""
@@ -213,17 +231,19 @@ class Visits:
     def film(self, spec: str, kind: str, request: gr.Request) -> Iterator[tuple]:
         """Exports a film; updates of [progress, export, cancel, files]."""
         session = self.session(request)
-        job = self.films.export(session, parsed(spec), kind)
         busy = gr.Button(visible=False), gr.Button(visible=True), gr.skip()
         idle = gr.Button(visible=True), gr.Button(visible=False)
         try:
+            job = self.films.export(session, parsed(spec), kind)
             for step in job.follow():
-                words = f"{step.position} before yours" if step.position else step.words or "Drawing"
+                words = f"Waiting: {step.position} before yours" if step.position else step.words or "Drawing"
                 yield meter_html(step.fraction, words), *busy
             files, command = job.result()
         except NVSError as error:
-            words = "Cancelled." if isinstance(error, Cancelled) else html.escape(" ".join(str(error).split()))
-            yield f"<p class='nvs-note' role='status'>{words}</p>", *idle, gr.skip()
+            words = html.escape(" ".join(str(error).split()))
+            told_off = f"<p class='nvs-problem-line' role='alert'>{words}</p>"
+            cancelled = "<p class='nvs-note' role='status'>Cancelled.</p>"
+            yield cancelled if isinstance(error, Cancelled) else told_off, *idle, gr.skip()
             return
         note = (
             "<p class='nvs-note' role='status'><b>Ready.</b> The same from the command line, with the encoded state "
@@ -252,7 +272,7 @@ class Visits:
         if what == "state":
             return self.films.save_state(session)
         if what == "snapshot":
-            image, camera = self.films.still(session, view_from_page(view, 512))
+            image, camera = self.films.still(session, view_from_page(view))
             facts = {"scene": opened.name, "checkpoint": str(opened.renderer.card.get("name", ""))}
             return save_snapshot(image, camera, session.download(f"{stem}.png"), facts)
         if opened.scene is None:
@@ -300,8 +320,6 @@ class Visits:
 
 def parsed(spec: str) -> Any:
     """JSON that the page's script sent."""
-
-
     try:
         return json.loads(spec or "null")
     except (ValueError, RecursionError) as error:
