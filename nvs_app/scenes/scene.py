@@ -104,6 +104,7 @@ class Scene:
         indices = self._checked(indices)
         cameras = self.cameras(indices, image_hw)
         images = torch.empty(len(indices), 3, *cameras.image_hw)
+        inference = torch.is_inference_mode_enabled()  # a mode of each thread: those below must be in the caller's
 
         def read(slot: int) -> None:
             index = indices[slot]
@@ -116,7 +117,8 @@ class Scene:
                     f"{self._label(index)}: the picture is {image.shape[-1]}x{image.shape[-2]}, it was"
                     f" {camera.image_hw[1]}x{camera.image_hw[0]} when the scene was opened; open it again"
                 )
-            images[slot], _ = crop_resize(image, camera, cameras.image_hw)
+            with torch.inference_mode(inference):
+                images[slot], _ = crop_resize(image, camera, cameras.image_hw)
 
         # Decoding releases the interpreter's lock; each thread holds one full-size picture at a time.
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
