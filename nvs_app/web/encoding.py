@@ -134,7 +134,21 @@ class Encoding:
 
     def bring_example(self, session: Session, name: str) -> Opened:
         """Opens an example and makes it the source of further encodings."""
-        opened = self.hub.example(name, self.renderer(session))
+        shown = -1
+
+        def tell(stage: str, fraction: float, words: str) -> None:
+            nonlocal shown
+            done = int(10 * fraction) if stage == "encode" else 0
+            if done != shown:
+                shown = done
+                session.tell({"type": "notice", "words": f"Encoding {name} … {10 * done} %"})
+
+        session.tell({"type": "notice", "words": f"Opening {name} …"})
+        try:
+            opened = self.hub.example(name, self.renderer(session), tell)
+        except NVSError:
+            session.tell({"type": "notice", "words": ""})
+            raise
         assert opened.scene is not None
         hws = tuple((height, width) for height, width in opened.scene.image_hws.tolist())
         session.source = Source(opened.name, (opened.scene.root,), opened.scene, hws)

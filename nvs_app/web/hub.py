@@ -120,10 +120,6 @@ class Hub:
 
         return self.shelf.get(self._example_key(name, renderer), make)
 
-    def has_example(self, name: str) -> bool:
-        """Whether an example is encoded already, by the first renderer."""
-        return self.shelf.has(self._example_key(name, self._first))
-
     @staticmethod
     def _example_key(name: str, renderer: Renderer) -> tuple[str, str, str]:
         return (name, str(renderer.card.get("hash", "")), str(renderer.device))

@@ -183,7 +183,7 @@
     const line = new Line((message) => {
       const { viewer } = nvs;
       if (message.type === "picture") viewer.show(message.header, message.data);
-      else if (message.type === "scene") viewer.open(message);
+      else if (message.type === "scene") { nvs.notice(""); viewer.open(message); }
       else if (message.type === "dropped") viewer.sent.delete(message.id);
       else if (message.type === "error") viewer.failed(message);
       else if (message.type === "ended") { line.over = true; viewer.hand(); say(stage, message.message, "over"); }
@@ -207,6 +207,13 @@
     nvs.line?.connect(token);
   };
   nvs.kept = () => { try { return sessionStorage.getItem("nvs-visit") || ""; } catch { return ""; } };
+  // Of work that a new scene waits for: over the picture of the one before, until it is there.
+  nvs.notice = (words) => {
+    const stage = document.querySelector("#nvs-stage");
+    if (!stage) return;
+    stage.querySelector("[data-nvs=notice]").textContent = words;
+    if (!nvs.viewer?.scene) say(stage, words, "wait");
+  };
   nvs.say = (words, state = "wait") => { const stage = document.querySelector("#nvs-stage"); if (stage) say(stage, words, state); };
   window.nvs = nvs;
   const look = () => {

@@ -130,10 +130,6 @@ class Shelf:
         self._locks: dict[Any, threading.Lock] = {}
         self._opened: dict[Any, Opened] = {}
 
-    def has(self, key: Any) -> bool:
-        """Whether `get` answers at once."""
-        return key in self._opened
-
     def get(self, key: Any, make: Callable[[], Opened]) -> Opened:
         """What is kept under a key, or is made now."""
         with self._lock:

@@ -9,7 +9,7 @@
     const view = await window.nvs.line.ask({ type: "view", index: detail.index });
     if (view.type === "view") window.nvs.viewer.jump(view);
   });
-  document.addEventListener("nvs-message", ({ detail }) => { if (detail.type === "notice") window.nvs.say(detail.words); });
+  document.addEventListener("nvs-message", ({ detail }) => { if (detail.type === "notice") window.nvs.notice(detail.words); });
   // Light or dark: gradio follows the system; this button, and a note in this browser, say otherwise.
   const theme = () => { try { const kept = localStorage.getItem("nvs-theme"); if (kept) document.body.classList.toggle("dark", kept === "dark"); } catch { /* storage is off */ } };
   document.addEventListener("click", (event) => {
@@ -27,7 +27,15 @@
     shown = detail.revision;
   });
   let shown = null;
-  window.nvs.fresh = () => document.querySelector("#nvs-tools")?.classList.remove("nvs-stale");
+  const together = () => document.querySelectorAll("[data-nvs-split]").forEach((slider) => slider.closest(".nvs-split").style.setProperty("--split", `${slider.value}%`));
+  window.nvs.fresh = () => { together(); stale(); };
+  const stale = () => document.querySelector("#nvs-tools")?.classList.remove("nvs-stale");
+  // Tab leaves a list of choices: gradio would open it again behind whoever goes, and a long list would take the focus.
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "Tab" || event.target.getAttribute?.("role") !== "combobox") return;
+    document.querySelectorAll(".option-list").forEach((list) => { list.tabIndex = -1; });
+    event.stopPropagation();
+  }, true);
   // The estimate is written anew with each setting; who has opened its details sees them still.
   let detailed = false;
   document.addEventListener("toggle", (event) => { if (event.target.closest?.(".nvs-plan")) detailed = event.target.open; }, true);

@@ -78,7 +78,8 @@ def _wire(page: gr.Blocks, visits: Visits, scenes: Scenes, tools: Tools) -> None
         js = f"() => ['{tab.id}', {DARK}]"
         tab.select(None, None, [which, dark], js=js, **quiet)
         tab.select(told(visits.refresh), [which, dark], shown, js=js, **free).then(None, None, None, js=FRESH, **quiet)
-    tools.truth_choice.input(told(visits.truth), tools.truth_choice, tools.truth, **free)
+    compared = tools.truth_choice.input(told(visits.truth), tools.truth_choice, tools.truth, **free)
+    compared.then(None, None, None, js=FRESH, **quiet)
 
     spec_js = "(...values) => [window.nvs.path.spec(), ...values.slice(1)]"
     loaded = tools.path_load.upload(told(visits.path_load), tools.path_load, spec, **free)
@@ -111,7 +112,7 @@ def launch_options() -> dict[str, Any]:
         neutral_hue="slate",
         font=sans,
         font_mono=("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"),
-    )
+    ).set(button_primary_background_fill="*primary_600", button_primary_background_fill_hover="*primary_700")
     scripts = "".join(
         f"<script>{(HERE / name).read_text('utf-8')}</script>" for name in SCRIPTS if (HERE / name).exists()
     )

@@ -24,7 +24,7 @@ from typing import Any
 from nvs_app.errors import NVSError
 
 MIB = 1 << 20
-ENDED_IDLE = "This visit has ended because nothing happened for {minutes:.0f} minutes. Reload the page to start again."
+ENDED_IDLE = "This visit has ended because nothing happened for {minutes:g} minutes. Reload the page to start again."
 ENDED_FULL = "This visit has ended because others were waiting for a place. Reload the page to start again."
 
 

@@ -104,8 +104,6 @@ class Visits:
     def example(self, name: str, request: gr.Request) -> tuple:
         """Opens an example."""
         session = self.session(request)
-        if not self.hub.has_example(name):
-            session.tell({"type": "notice", "words": f"Encoding {name} …"})
         return self._opened(session, self.encoding.bring_example(session, name))
 
     def receive(self, files: list[str] | None, request: gr.Request) -> tuple:

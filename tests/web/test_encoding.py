@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,9 @@ from data_tools.sfm import Cancelled
 from nvs_app.errors import NVSError
 from nvs_app.model.state import SceneState
 from nvs_app.web.encoding import Encoding, Plan, parse_size, plan_html
+from nvs_app.web.films import Films
 from nvs_app.web.hub import Hub
+from nvs_app.web.looking import Looking
 from nvs_app.web.opening import Opened
 from nvs_app.web.sessions import Limits, Session
 
@@ -121,3 +124,12 @@ def test_sizes_are_read() -> None:
     for wrong in ("", "320", "0x-1", "99999x1", "axb"):
         with pytest.raises(NVSError, match="expected WIDTHxHEIGHT"):
             parse_size(wrong)
+
+
+def test_comparing_twice_at_once_is_no_error(encoding: Encoding, session: Session) -> None:
+    """As when somebody brings photos while the first comparison still runs."""
+    encoding.bring_example(session, "small scene")
+    looking = Looking(encoding.hub, Films(encoding.hub))
+    with ThreadPoolExecutor(4) as pool:
+        tables = [future.result()[1] for future in [pool.submit(looking.truth, session) for _ in range(4)]]
+    assert all(table is tables[0] for table in tables)  # made once

@@ -175,7 +175,7 @@ def test_states_go_to_disk_and_come_back(hub: Hub, small_scene: Path, tmp_path: 
 
 def test_examples_are_shared_and_stay(hub: Hub) -> None:
     opened = hub.example("small scene")
-    assert hub.example("small scene") is opened and hub.has_example("small scene")
+    assert hub.example("small scene") is opened
     a, b = hub.store.create("a"), hub.store.create("b")
     hub.show(a, opened)
     hub.show(b, opened)

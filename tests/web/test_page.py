@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from data_tools.readers import open_scene
 from nvs_app.engine.metrics import to_uint8
 from nvs_app.engine.renderer import Renderer
 from nvs_app.scenes.views import choose_views
+from nvs_app.web import server
 from nvs_app.web.viewpoint import camera_from_page
 
 
@@ -161,6 +163,17 @@ def test_fits_a_phone_and_follows_a_finger(browser, address: str) -> None:
     fingers("touchEnd")
     assert page.evaluate("nvs.viewer.view.distance") < 0.8 * distance  # a pinch comes closer
     assert page.evaluate("scrollY") == 0
+    before = page.evaluate("nvs.viewer.camera().c2w")
+    fingers("touchStart", (x, y), (x + 60, y))
+    fingers("touchMove", (x + 30, y + 20), (x + 90, y + 20))
+    fingers("touchEnd")
+    after = page.evaluate("nvs.viewer.camera().c2w")
+    turn = [i for i in range(12) if i % 4 != 3]
+    assert np.allclose(np.array(after)[turn], np.array(before)[turn], atol=1e-6)  # two fingers side by side pan
+    assert np.abs(np.array(after) - np.array(before)).max() > 0.05
+    page.touchscreen.tap(x + 120, y)
+    page.touchscreen.tap(x + 120, y)
+    wait(page, f"nvs.viewer.camera().c2w.some((x, i) => i % 4 !== 3 && Math.abs(x - {after}[i]) > 0.02)")  # looks there
     closed(page)
 
 
@@ -182,6 +195,22 @@ def test_server_mistakes(checkpoints: Path, words: tuple, said: str) -> None:
     server = start(checkpoints, *words)
     out, _ = server.communicate(timeout=120)
     assert server.returncode == 2 and said in out and "Traceback" not in out
+
+
+def test_options_reach_gradio(hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict = {}
+    page = SimpleNamespace(
+        launch=lambda **options: given.update(options), local_url="local", share_url="public", block_thread=lambda: None
+    )
+    monkeypatch.setattr("nvs_app.web.page.build_page", lambda hub: page)
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")
+    words = ["--share", "--auth", "me:a:b", "--root-path", "/views", "--host", "0.0.0.0", "--port", "1234"]
+    server._serve(hub, server.build_parser().parse_args(words))
+    assert given["share"] is True and given["auth"] == ("me", "a:b") and given["root_path"] == "/views"
+    assert (given["server_name"], given["server_port"]) == ("0.0.0.0", 1234)
+    server._serve(hub, server.build_parser().parse_args([]))
+    assert given["share"] is False and given["auth"] is None and given["server_name"] == "127.0.0.1"
+    assert given["max_file_size"] == hub.limits.upload_bytes
 
 
 def test_port_in_use(checkpoints: Path) -> None:

@@ -148,8 +148,51 @@ def test_keyframes_become_a_film(page, tmp_path: Path, checkpoints: Path) -> Non
     page.set_input_files("[data-testid='Load path-upload-button']", str(path_file))
     wait(page, "document.querySelectorAll('[data-path=keys] li').length === 2")
     assert page.locator("[data-path=keys] li input").first.input_value() == "60"
+    # With their rate and size too, whatever the page was set to meanwhile; and in the frame of nerfstudio's viewer.
+    page.locator("[data-path=fps]").fill("24")
+    page.select_option("[data-path=side]", "512")
+    frame = tmp_path / "dataparser_transforms.json"
+    frame.write_text('{"transform": [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]], "scale": 0.5}')
+    eye = page.evaluate("nvs.path.state.keys[0].c2w[3]")
+    page.set_input_files("[data-testid='Load path-upload-button']", [str(path_file), str(frame)])
+    wait(page, f"Math.abs(nvs.path.state.keys[0].c2w[3] - 2 * {eye}) < 1e-3")
+    spec = page.evaluate("JSON.parse(nvs.path.spec()).timeline")
+    assert spec["fps"] == 10 and spec["image_hw"] == [128, 128]
     page.click("[data-preset=turntable]")
     wait(page, "document.querySelectorAll('[data-path=keys] li').length === 8")
+    assert page.locator("[data-preset=turntable]").get_attribute("aria-pressed") == "true"
+    assert page.locator("[data-path=marks] button").count() == 8
+
+
+@pytest.mark.browser
+def test_by_keyboard_alone(page) -> None:
+    def focused() -> str:
+        return page.evaluate("document.activeElement.getAttribute('aria-label') || document.activeElement.id")
+
+    page.locator("#nvs-views input[type=range]").focus()
+    for there in ("Size", "nvs-encode"):
+        page.keyboard.press("Tab")
+        assert focused() == there
+    page.wait_for_timeout(200)
+    assert page.locator(".option-list").count() == 0  # the list of sizes does not stay open behind
+    page.locator("#nvs-held-out input").focus()
+    page.keyboard.press("Tab")
+    assert focused() == "Between rendering and photo"
+    page.keyboard.press("Home")
+    assert "0%" in page.locator(".nvs-split").get_attribute("style")
+    page.get_by_role("tab", name="Path").press("Enter")
+    for _ in range(2):
+        page.locator("[data-path=add]").press("Enter")
+    field = page.locator("[data-path=keys] li").first.locator("input").first
+    field.fill("60")
+    field.press("Tab")
+    wait(page, "nvs.path.state.keys[0].fov === 60")
+    page.wait_for_timeout(100)
+    assert focused() == "seconds after keyframe 1"  # though the list was drawn anew
+    page.locator("[data-path=keys] li").first.locator("[data-do=right]").press("Enter")
+    assert page.evaluate("nvs.path.state.keys[1].fov") == 60
+    place = "[...document.querySelectorAll('[data-path=keys] li')].indexOf(document.activeElement.closest('li'))"
+    assert page.evaluate(place) == 1
 
 
 @pytest.mark.browser
