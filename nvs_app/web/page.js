@@ -20,7 +20,10 @@
   document.addEventListener("nvs-ready", theme);
   const mark = (name) => document.querySelectorAll("#nvs-examples [data-name]").forEach((button) => button.setAttribute("aria-pressed", String(button.dataset.name === name)));
   document.addEventListener("nvs-scene", ({ detail }) => mark(detail.name));
-  document.addEventListener("click", (event) => { if (event.target.closest?.("[data-nvs=again]")) location.reload(); });
+  document.addEventListener("click", (event) => {
+    if (event.target.closest?.("[data-nvs=again]")) location.reload();
+    if (event.target.closest?.("#nvs-encode, #nvs-film")) window.nvs.viewer?.setAuto(false); // the machine has better to do
+  });
   // Until the tabs have caught up with a new scene, what they show is of the one before.
   document.addEventListener("nvs-scene", ({ detail }) => {
     if (detail.revision !== shown) document.querySelector("#nvs-tools")?.classList.add("nvs-stale");

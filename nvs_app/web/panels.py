@@ -80,8 +80,9 @@ def scenes_panel(hub: Hub) -> Scenes:
     )
     gr.HTML(
         "<p class='nvs-note nvs-small'>Photos, a video, a zip of either, or a scene with cameras in any usual format. "
-        "Drop files or a folder anywhere, paste pictures, or <button type='button' class='nvs-link' data-nvs-folder "
-        f"data-nvs-bytes='{hub.limits.upload_bytes}'>choose a folder</button>.</p>"
+        "<span class='nvs-fine'>Drop files or a folder anywhere, paste pictures, or <button type='button' "
+        f"class='nvs-link' data-nvs-folder data-nvs-bytes='{hub.limits.upload_bytes}'>choose a folder</button>.</span>"
+        "</p>"
         "<p class='nvs-note nvs-small' data-nvs='brought' role='status'></p>",
         padding=False,
     )
@@ -125,10 +126,10 @@ def tools_panel(hub: Hub) -> Tools:
                 padding=False,
             )
             film_kind = gr.Radio(list(KINDS), value="MP4", label="Film", elem_id="nvs-film-kind")
+            film_progress = gr.HTML("", elem_id="nvs-film-progress", padding=False)
             with gr.Row():
                 film = gr.Button("Export", variant="primary", elem_id="nvs-film")
                 film_cancel = gr.Button("Cancel", visible=False, elem_id="nvs-film-cancel")
-            film_progress = gr.HTML("", elem_id="nvs-film-progress", padding=False)
             film_files = gr.File(label="Files", visible=False, elem_id="nvs-film-files", file_count="multiple")
         with gr.Tab("Take away", id="take") as take_tab:
             words = {

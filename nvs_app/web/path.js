@@ -74,10 +74,10 @@
     }));
     refocus(list, held);
     one("empty").hidden = state.keys.length > 0;
-    const gaps = one("loop").checked ? state.keys : state.keys.slice(0, -1);
+    const round = one("loop").checked || state.keys.length === 1, gaps = round ? state.keys : state.keys.slice(0, -1);
     marks(gaps.reduce((sum, key) => sum + key.seconds, 0));
     const total = state.preset ? number("seconds", 4) : gaps.reduce((sum, key) => sum + key.seconds, 0);
-    one("length").textContent = state.keys.length ? `${total.toFixed(1)} s, ${Math.max(1, Math.round(total * number("fps", 24)))} pictures` : "";
+    one("length").textContent = state.keys.length ? `${total.toFixed(1)} s, ${Math.max(1, Math.round(total * number("fps", 24)) + (round || state.preset ? 0 : 1))} pictures` : "";
   }
   function take(found, kept = []) {
     state.keys = found.keyframes.map((key, index) => ({ seconds: 2, picture: kept[index]?.picture, ...key }));

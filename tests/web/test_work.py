@@ -20,6 +20,7 @@ from nvs_app.model.state import SceneState
 from nvs_app.scenes.camera_path import read_camera_path
 from nvs_app.scenes.views import choose_views
 from nvs_app.web.encoding import progress_html
+from nvs_app.web.exports import read_snapshot
 from nvs_app.web.jobs import Step
 from nvs_app.web.viewpoint import camera_from_page
 
@@ -119,6 +120,7 @@ def test_keyframes_become_a_film(page, tmp_path: Path, checkpoints: Path) -> Non
     page.locator("[data-path=fps]").fill("10")
     page.locator("[data-path=fps]").press("Tab")
     page.select_option("[data-path=side]", "128")
+    assert page.inner_text("[data-path=length]") == "0.5 s, 6 pictures"  # as many as the film will have
     page.click("[data-path=play]")  # the preview runs in the viewer, and ends
     wait(page, "nvs.viewer.playing || nvs.viewer.touched")
     wait(page, "!nvs.viewer.playing")
@@ -222,8 +224,14 @@ def test_a_kept_scene_is_there_in_another_server(
     assert (kept / "state.safetensors").is_file() and (kept / "scene" / "transforms.json").is_file()
     cookie = next(c for c in page.context.cookies() if c["name"] == "nvs-visitor")
     assert cookie["httpOnly"] and len(cookie["value"]) >= 32
+    page.click("#nvs-take-snapshot")
+    page.locator("#nvs-files a[download$='.png']").wait_for(timeout=20_000)
+    with page.expect_download() as download:
+        page.locator("#nvs-files a[download]").first.click()
+    camera = read_snapshot(download.value.path())
+    assert list(camera.image_hw) == page.evaluate("nvs.viewer.sides(nvs.viewer.restSide)")  # as it is drawn at rest
     page.click("#nvs-take-state")
-    page.locator("#nvs-files a[download]").first.wait_for(timeout=20_000)
+    page.locator("#nvs-files a[download$='.safetensors']").wait_for(timeout=20_000)
     with page.expect_download() as download:
         page.locator("#nvs-files a[download]").first.click()
     state_file = tmp_path / "taken.safetensors"
