@@ -235,6 +235,7 @@ def _layout(dark: bool, thumbnails: list[str], names: list[str]) -> dict[str, An
         "margin": {"l": 0, "r": 0, "t": 0, "b": 0},
         "uirevision": "cameras",  # the reader's own turn of the figure stays when it is drawn again
         "hoverlabel": {"font": {"size": 12}},
+        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": "rgba(127,136,150,0.8)", "activecolor": "#6366f1"},
     }
 
 

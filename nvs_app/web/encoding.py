@@ -187,7 +187,8 @@ class Encoding:
             job.report("read", 0.0)
             if report is not None:
                 self.pace(renderer).reconstructed(plan.estimate, report.seconds)
-            split = context_split(scene, min(plan.estimate.views, len(scene)))
+            wanted = plan.estimate.views
+            split = context_split(scene, min(wanted, len(scene)), hold_out=wanted < source.available)
             opened = open_scene_for_viewing(
                 scene,
                 split,
@@ -264,7 +265,9 @@ def plan_html(plan: Plan) -> str:
     title = f"<p class='nvs-source'><b>{html.escape(plan.source.label)}</b> {words}</p>"
     sentence = "" if found.problems else f"<p class='nvs-sentence'>{html.escape(found.sentence)}</p>"
     details = f"<details><summary>In detail</summary><table class='nvs-table'>{rows}</table></details>"
-    note = f"<p class='nvs-note'>{html.escape(plan.note)}</p>" if plan.note else ""
+    none_left = found.views == found.available > 1
+    notes = (plan.note, "All are read: no photo is left to compare with." if none_left else "")
+    note = "".join(f"<p class='nvs-note nvs-small'>{html.escape(words)}</p>" for words in notes if words)
     return f"<div class='nvs-plan'>{title}{problems}{sentence}{details}{skipped}{note}</div>"
 
 

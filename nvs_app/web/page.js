@@ -4,6 +4,14 @@
   document.addEventListener("input", (event) => {
     if (event.target.matches?.("[data-nvs-split]")) event.target.closest(".nvs-split").style.setProperty("--split", `${event.target.value}%`);
   });
+  // A number of views beyond what there is becomes the nearest that there is: gradio would only refuse it.
+  document.addEventListener("input", (event) => {
+    const { target } = event;
+    if (!target.matches?.("#nvs-views input[type=number]") || target.value === "") return;
+    const [low, high] = [Number(target.min || 1), Number(target.max || target.value)];
+    const fitting = Math.min(high, Math.max(low, Math.round(Number(target.value))));
+    if (fitting !== Number(target.value)) target.value = fitting;
+  }, true);
   // A click on a camera in the plot: look from there.
   document.addEventListener("nvs-camera", async ({ detail }) => {
     const view = await window.nvs.line.ask({ type: "view", index: detail.index });

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,6 @@ from nvs_app.web.cameras_plot import APEX, STROKE, camera_of, cameras_figure, sc
 
 plotly = pytest.importorskip("plotly")
 
-CHROMIUM = Path("/usr/bin/chromium")
 WEB = Path(__file__).resolve().parents[2] / "nvs_app/web"
 
 
@@ -150,49 +148,44 @@ Plotly.newPlot(plot, figure.data, figure.layout).then(() => { window.ready = tru
 
 
 @pytest.mark.browser
-def test_hover_shows_the_picture_and_a_click_names_the_view(small_scene: Path, tmp_path: Path) -> None:
-    if not CHROMIUM.exists() and os.environ.get("CI") != "true":
-        pytest.skip("no /usr/bin/chromium: apt-get install chromium")
-    from playwright.sync_api import sync_playwright
+def test_hover_shows_the_picture_and_a_click_names_the_view(browser, small_scene: Path, tmp_path: Path) -> None:
     from plotly.offline import get_plotlyjs
 
     scene = open_scene(small_scene)
     figure = cameras_figure(scene, ViewSplit([0, 2, 4], [1, 3]), thumbnails(scene))
     script = (WEB / "cameras_plot.js").read_text("utf-8")
     (tmp_path / "page.html").write_text(PAGE % (get_plotlyjs(), script, figure.to_json()), encoding="utf-8")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 700, "height": 600})
-        errors: list[str] = []
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto(f"file://{tmp_path}/page.html")
-        page.wait_for_function("window.ready === true", timeout=60_000)
-        # Where the colour of the context cameras is drawn, until one answers.
-        drawn = np.asarray(Image.open(io.BytesIO(page.screenshot())).convert("RGB")).astype(int)
-        blue = np.argwhere((np.abs(drawn - [0, 0x72, 0xB2]).sum(2) < 12)[:540])
-        assert len(blue) > 50
-        found = None
-        for y, x in blue[np.random.default_rng(0).permutation(len(blue))[:200]].tolist():
-            page.mouse.move(x, y)
-            page.wait_for_timeout(20)
-            if page.evaluate("(document.getElementById('nvs-plot-tip') || {style: {}}).style.display") == "block":
-                found = x, y
-                break
-        assert found, "no camera answered the pointer"
-        shown = page.get_attribute("#nvs-plot-tip img", "src")
-        page.mouse.click(*found)
-        page.wait_for_function("window.clicked.length > 0")
-        index = page.evaluate("window.clicked[0]")
-        assert shown == thumbnails(scene)[index]
-        page.mouse.move(2, 2)
-        page.wait_for_function("document.getElementById('nvs-plot-tip').style.display === 'none'")
-        # A drag turns the plot and chooses nothing.
-        page.mouse.move(*found)
-        page.mouse.down()
-        page.mouse.move(found[0] + 60, found[1] + 10, steps=4)
-        page.mouse.up()
-        page.wait_for_timeout(300)
-        page.screenshot(path=tmp_path / "plot.png")
-        assert page.evaluate("window.clicked.length") == 1
-        browser.close()
+    page = browser.new_page(viewport={"width": 700, "height": 600})
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(f"file://{tmp_path}/page.html")
+    page.wait_for_function("window.ready === true", timeout=60_000)
+    # Where the colour of the context cameras is drawn, until one answers.
+    drawn = np.asarray(Image.open(io.BytesIO(page.screenshot())).convert("RGB")).astype(int)
+    blue = np.argwhere((np.abs(drawn - [0, 0x72, 0xB2]).sum(2) < 12)[:540])
+    assert len(blue) > 50
+    found = None
+    for y, x in blue[np.random.default_rng(0).permutation(len(blue))[:200]].tolist():
+        page.mouse.move(x, y)
+        page.wait_for_timeout(20)
+        if page.evaluate("(document.getElementById('nvs-plot-tip') || {style: {}}).style.display") == "block":
+            found = x, y
+            break
+    assert found, "no camera answered the pointer"
+    shown = page.get_attribute("#nvs-plot-tip img", "src")
+    page.mouse.click(*found)
+    page.wait_for_function("window.clicked.length > 0")
+    index = page.evaluate("window.clicked[0]")
+    assert shown == thumbnails(scene)[index]
+    page.mouse.move(2, 2)
+    page.wait_for_function("document.getElementById('nvs-plot-tip').style.display === 'none'")
+    # A drag turns the plot and chooses nothing.
+    page.mouse.move(*found)
+    page.mouse.down()
+    page.mouse.move(found[0] + 60, found[1] + 10, steps=4)
+    page.mouse.up()
+    page.wait_for_timeout(300)
+    page.screenshot(path=tmp_path / "plot.png")
+    assert page.evaluate("window.clicked.length") == 1
+    page.close()
     assert errors == []

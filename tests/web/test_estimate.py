@@ -285,7 +285,7 @@ def test_useless_inputs_are_one_line(small_scene: Path, tmp_path: Path) -> None:
         ([tmp_path / "absent"], "no such file"),
         ([tmp_path / "empty"], "0 photos that can be read"),
         ([tmp_path / "note.txt"], "not a scene"),
-        ([folder / "photo 0.jpg"], "1 photos that can be read"),
+        ([folder / "photo 0.jpg"], "1 photo that can be read"),
         ([*sorted(folder.iterdir()), tmp_path / "note.txt"], "note.txt: neither a picture"),
         ([small_scene, folder], "bring one or the other"),
     ):

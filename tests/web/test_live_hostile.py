@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import json
 import random
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -201,7 +202,8 @@ def test_what_is_not_read_does_not_pile_up(hub: Hub, session) -> None:
             await task
         return held, socket.taken
 
-    held, taken = asyncio.run(main())
+    with ThreadPoolExecutor(1) as pool:  # in a thread of its own: the browser's loop may run in this one
+        held, taken = pool.submit(lambda: asyncio.run(main())).result()
     assert MAX_UNREAD <= held <= 2 * MAX_UNREAD and taken <= 3 * MAX_UNREAD
 
 

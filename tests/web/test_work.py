@@ -49,6 +49,9 @@ def test_an_upload_is_estimated_encoded_and_orbited(page, scene_zip: Path) -> No
     bring(page, scene_zip)
     wait(page, "document.querySelector('#nvs-plan').innerText.includes('brought')")
     assert "6 views with cameras" in page.inner_text("#nvs-plan")
+    page.locator("#nvs-views input[type=number]").fill("999")
+    page.locator("#nvs-views input[type=number]").press("Enter")
+    page.get_by_text("no photo is left to compare with").wait_for(timeout=20_000)  # six: all that there are
     page.locator("#nvs-views input[type=number]").fill("4")
     page.locator("#nvs-views input[type=number]").press("Enter")
     wait(page, "document.querySelector('#nvs-plan').innerText.includes('4 ')")
