@@ -35,7 +35,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--precision",
         default="auto",
         choices=PRECISIONS,
-        help="auto is bf16 on a GPU and fp32 on a CPU (default: auto)",
+        help="auto is bf16 on a GPU and on a CPU that is fast at it, else fp32 (default: auto)",
     )
     group.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads (default: all cores)")
 

@@ -49,8 +49,8 @@ class Renderer:
     Args:
         model: the network; it is moved to `device` and set to eval mode.
         device: None takes the first GPU, or the CPU where there is none.
-        precision: "fp32", "bf16" (autocast), or "auto": bf16 on a GPU; fp32 on a CPU, where bf16 without AMX or
-            AVX512-BF16 was measured 5 to 7 times slower.
+        precision: "fp32", "bf16" (autocast), or "auto": bf16 where the device multiplies it fast, see
+            `fast_bfloat16`, else fp32.
         compile: compile the blocks of the model; pays on a GPU after some tens of frames, gains nothing on a CPU.
     """
 
@@ -65,7 +65,7 @@ class Renderer:
         if precision not in PRECISIONS:
             raise NVSError(f"precision: {precision!r}, expected one of {', '.join(PRECISIONS)}")
         if precision == "auto":
-            precision = "bf16" if self.device.type == "cuda" else "fp32"
+            precision = "bf16" if fast_bfloat16(self.device) else "fp32"
         self.precision = precision
         self.model = model.to(self.device).eval().requires_grad_(False)
         if compile:
@@ -84,7 +84,14 @@ class Renderer:
         """Loads a checkpoint by its name in checkpoints/ or by its folder; None takes `default_checkpoint()`.
         Raises NVSError when it is not there."""
         device = pick_device(device)
-        return cls(load_checkpoint(name or default_checkpoint(), device=device), device, precision, compile)
+        renderer = cls(load_checkpoint(name or default_checkpoint(), device=device), device, precision, compile)
+        if renderer.precision == "bf16":
+            # Autocast would round the same matrices for every picture; nobody else holds this network. The norms of
+            # q and k get bfloat16 too, and one fused operation takes only both of one type.
+            for name, module in renderer.model.named_modules():
+                if isinstance(module, torch.nn.Linear) or name.endswith((".q_norm", ".k_norm")):
+                    module.weight.data = module.weight.data.bfloat16()
+        return renderer
 
     def encode(
         self,
@@ -245,6 +252,15 @@ class Renderer:
 
 class _OutOfMemory(NVSError):
     """Memory ran out: fewer views at once may still fit."""
+
+
+def fast_bfloat16(device: torch.device) -> bool:
+    """Whether matrix products in bfloat16 beat float32: on GPUs, and on CPUs with AVX512-BF16 or AMX (2.4 times as
+    fast on an EPYC with the former). CPUs without them were 5 to 7 times slower than in float32."""
+    if device.type == "cpu":
+        known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+        return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
+    return device.type == "cuda"
 
 
 def pick_device(device: torch.device | str | None) -> torch.device:

@@ -43,7 +43,7 @@ class LaCTModelConfig(ModelConfig):
     checkpoint: str | None = None
     """Name in checkpoints/, or a folder; None takes the default one."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """auto is bf16 on a GPU and fp32 on a CPU."""
+    """auto is bf16 on a GPU and on a CPU that is fast at it, else fp32."""
 
 
 class Outputs(dict):

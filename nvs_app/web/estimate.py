@@ -264,8 +264,6 @@ def encoding_bytes(renderer: Renderer, views: int, image_hw: tuple[int, int]) ->
         turns += config.attention_head_dim
     if "fast" in config.rotary_parts:
         turns += config.fast_head_dim + config.fast_hidden
-    if "point" in config.rotary_parts:
-        turns += 6
     half = 2 if renderer.precision == "bf16" else 4
     staying = tokens * (4 * 3 * patch**2 + half * turns + 2 * half * config.dim)
     group = min(tokens, max(per_view, 2048 if renderer.device.type != "cuda" else 65536))

@@ -24,7 +24,7 @@ def renderer() -> Renderer:
     torch.manual_seed(1)
     model = LaCT(PRESETS["tiny"])
     model.card = {"normalization": "auto", "name": "tiny", "hash": "abc"}
-    return Renderer(model, device="cpu")
+    return Renderer(model, device="cpu", precision="fp32")
 
 
 def circle(views: int, image_hw: tuple[int, int], radius: float = 5.0) -> Cameras:
@@ -203,7 +203,12 @@ def test_bf16_stays_near(renderer: Renderer) -> None:
     images = rough.render(rough.encode(context), cameras)
     assert images.dtype == torch.float32
     assert (images - fine).abs().mean() < 0.02
-    assert renderer.precision == "fp32"  # auto on a CPU
+
+
+def test_auto_is_bf16_where_the_cpu_multiplies_it_fast(renderer: Renderer, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("avx512_bf16", "amx_bf16", "avx2"):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda name=name: {name: True}, raising=False)
+        assert Renderer(renderer.model, "cpu").precision == ("fp32" if name == "avx2" else "bf16")
 
 
 def test_devices_and_default_checkpoint(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
