@@ -21,6 +21,7 @@ from nvs_app.cli_common import add_model_options, load_renderer, positive_int
 from nvs_app.engine.evaluate import device_name, versions
 from nvs_app.errors import NVSError
 from nvs_app.report.files import write_json
+from nvs_app.web.apart import apart
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
@@ -52,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     examples = find_examples(EXAMPLES, [args.scene] if args.scene else [])
     if not examples:
         raise NVSError("--scene: no bundled example is there; name a scene")
-    hub = Hub(load_renderer(args), examples)
+    hub = Hub(apart(lambda: load_renderer(args)), examples)
     try:
         return _measure(hub, next(iter(examples)), args)
     finally:
@@ -60,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _measure(hub: Any, example: str, args: argparse.Namespace) -> int:
-    hub.example(example)
+    apart(lambda: hub.example(example))
     figures: dict[str, Any] = {"device": device_name(hub.renderer().device), **versions()}
     with _Served(hub) as port:
         for size in args.sizes:

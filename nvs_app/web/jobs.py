@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from data_tools.sfm import Cancelled
+from nvs_app.web.apart import apart
 from nvs_app.web.drawer import settle
 
 
@@ -137,6 +138,6 @@ class JobQueue:
                 if self._closed:
                     return
                 job = self._row[0]
-            job.run()
+            apart(job.run)
             with self._changed:
                 self._row.remove(job)

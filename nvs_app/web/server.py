@@ -13,6 +13,7 @@ from pathlib import Path
 
 from nvs_app.cli_common import add_model_options, load_renderer, positive_float, positive_int
 from nvs_app.errors import NVSError
+from nvs_app.web.apart import apart
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -83,7 +84,7 @@ def serve(args: argparse.Namespace) -> int:
     _check_port(args.host, args.port)
     # Before gradio is imported: nothing is sent anywhere.
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-    renderer = load_renderer(args)
+    renderer = apart(lambda: load_renderer(args))
 
     from nvs_app.web.hub import Hub
     from nvs_app.web.opening import find_examples
