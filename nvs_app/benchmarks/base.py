@@ -19,6 +19,7 @@ from torch import Tensor
 
 from nvs_app.errors import NVSError
 from nvs_app.scenes.posed import PosedImages
+from nvs_app.scenes.scene import inside
 from nvs_app.scenes.views import ViewSplit
 
 
@@ -187,9 +188,9 @@ def data_folder(settings: Settings) -> Path:
 
 
 def view_name(views: Views, index: int) -> str:
-    """The picture's path under the scene's folder."""
+    """The picture's path under the scene's folder, which may be a link."""
     path = views.image_paths[index]
-    return path.relative_to(views.root).as_posix() if path.is_relative_to(views.root) else path.as_posix()
+    return inside(path, views.root) or path.as_posix()
 
 
 def natural(text: str) -> tuple:

@@ -30,7 +30,7 @@ from nvs_app.engine.metrics import LPIPS, psnr, ssim
 from nvs_app.engine.renderer import Renderer
 from nvs_app.errors import NVSError
 from nvs_app.scenes.posed import PosedImages
-from nvs_app.scenes.scene import Scene
+from nvs_app.scenes.scene import Scene, inside
 from nvs_app.scenes.views import ViewSplit, choose_views
 
 BASELINES = ("white", "mean_colour", "nearest_view")
@@ -249,7 +249,4 @@ def _mean(values: list[float]) -> float | None:
 
 def _file_name(scene: Scene, index: int) -> str:
     path = scene.image_paths[index]
-    try:
-        return path.relative_to(scene.root).as_posix()
-    except ValueError:
-        return path.as_posix()
+    return inside(path, scene.root) or path.as_posix()

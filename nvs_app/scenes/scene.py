@@ -199,7 +199,7 @@ class Scene:
             raise NVSError(f"{folder}: pictures must be extracted or undistorted; save with copy_images=True")
         names = []
         for path in self.image_paths:
-            name = _inside(path, folder)
+            name = inside(path, folder)
             if name is None:
                 raise NVSError(f"{folder}: {path} lies outside of it; save with copy_images=True")
             names.append(name)
@@ -231,13 +231,13 @@ class Scene:
         return Cameras(self.c2w[index], self.fxfycxcy[index], (height, width))
 
     def _label(self, index: int) -> str:
-        name = _inside(self.image_paths[index], self.root)
+        name = inside(self.image_paths[index], self.root)
         return f"{self.name}/{name}" if name else str(self.image_paths[index])
 
     def _copy_names(self) -> list[str]:
         """Where each picture goes under the saved folder: as under the root, else images/."""
         names = [
-            _inside(path, self.root) or f"images/{index:05d}_{path.name}"
+            inside(path, self.root) or f"images/{index:05d}_{path.name}"
             for index, path in enumerate(self.image_paths)
         ]
         lenses = self.lenses or (None,) * len(names)
@@ -284,7 +284,7 @@ def _keeps_lens(lens: Lens | None) -> bool:
     return lens is None or (lens.model == "OPENCV" and len(lens.coefficients) <= 5)
 
 
-def _inside(path: Path, folder: Path) -> str | None:
+def inside(path: Path, folder: Path) -> str | None:
     """``path`` relative to ``folder`` with forward slashes, or None where it lies elsewhere."""
     path, folder = path.resolve(), folder.resolve()
     return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else None

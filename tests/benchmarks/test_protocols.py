@@ -258,6 +258,10 @@ def test_folder(tmp_path: Path) -> None:
     context, target = chosen("folder", listed("folder", tmp_path, targets="rest")[0], plain, 4)
     assert sorted(context + target) == names
     assert [entry.name for entry in listed("folder", tmp_path / "plain")[1].entries] == ["plain"]
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "linked").symlink_to(tmp_path / "plain", target_is_directory=True)
+    linked = listed("folder", tmp_path / "links")[1].entries[0].open()
+    assert chosen("folder", settings, linked, 4) == chosen("folder", settings, plain, 4)  # names under the link
     torch.save([made.re10k_entry("aaa", 9), made.re10k_entry("bbb", 9)], tmp_path / "000.torch")
     assert [entry.name for entry in listed("folder", tmp_path / "000.torch")[1].entries][1].endswith("#bbb")
 
