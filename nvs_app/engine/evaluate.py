@@ -24,13 +24,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from nvs_app.benchmarks.base import view_name
 from nvs_app.engine.baselines import nearest_views
 from nvs_app.engine.film import save_png
 from nvs_app.engine.metrics import LPIPS, psnr, ssim
 from nvs_app.engine.renderer import Renderer
 from nvs_app.errors import NVSError
 from nvs_app.scenes.posed import PosedImages
-from nvs_app.scenes.scene import Scene, inside
+from nvs_app.scenes.scene import Scene
 from nvs_app.scenes.views import ViewSplit, choose_views
 
 BASELINES = ("white", "mean_colour", "nearest_view")
@@ -171,7 +172,7 @@ def evaluate_scene(
             rows.append(torch.stack([lpips(a, b) for a, b in pairs]).cpu())
         for column, (index, *figures) in enumerate(zip(indices, *(row.tolist() for row in rows))):
             names = dict(zip(("psnr", "ssim", "lpips"), figures))
-            views.append({"index": index, "file": _file_name(scene, index), **names})
+            views.append({"index": index, "file": view_name(scene, index), **names})
             if side_by_side is not None:
                 nearest = nearest_view(context, target.cameras.c2w[column])
                 strip = strip_image(context.images[nearest].float(), rendered[column], truth[column])
@@ -245,8 +246,3 @@ def _mean(values: list[float]) -> float | None:
         return None
     mean = sum(values) / len(values)
     return mean if math.isfinite(mean) else None
-
-
-def _file_name(scene: Scene, index: int) -> str:
-    path = scene.image_paths[index]
-    return inside(path, scene.root) or path.as_posix()

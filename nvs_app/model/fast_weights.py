@@ -129,7 +129,7 @@ def fast_weight_gradient(
 
 
 def unread_part(v: Float[Tensor, "b h n d"], found: Float[Tensor, "b h n d"]) -> Float[Tensor, "b h n d"]:
-    """v less its projection on what was found: the gradient of |found| |v| cos(found, v) by found, over |v|."""
+    """v less its projection on what was found: the gradient of cos(found, v) by found, times |found| |v|."""
     wide = found.to(torch.promote_types(found.dtype, torch.float32))
     share = (v * wide).sum(-1, keepdim=True) / (wide.square().sum(-1, keepdim=True) + 1e-12)
     return v - (share * wide).to(v.dtype)
