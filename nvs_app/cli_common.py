@@ -23,7 +23,7 @@ DEFAULT_IMAGE_HW = (256, 256)  # where neither the command line nor the checkpoi
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """--checkpoint, --device, --precision, --threads."""
+    """--checkpoint, --device, --precision, --working-side, --threads."""
     group = parser.add_argument_group("model")
     group.add_argument(
         "--checkpoint",
@@ -36,6 +36,13 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         default="auto",
         choices=PRECISIONS,
         help="auto is bf16 on a GPU and on a CPU that is fast at it, else fp32 (default: auto)",
+    )
+    group.add_argument(
+        "--working-side",
+        type=whole_number,
+        metavar="N",
+        help="enlarge pictures whose shorter side is below N pixels, twice at most, and draw them enlarged; 0: as they "
+        "are given (default: what the checkpoint's card says, else 0)",
     )
     group.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads (default: all cores)")
 
@@ -66,7 +73,9 @@ def load_renderer(args: argparse.Namespace) -> Renderer:
     """The renderer that the options of `add_model_options` ask for."""
     if args.threads is not None:
         torch.set_num_threads(args.threads)
-    return Renderer.from_checkpoint(args.checkpoint, args.device, args.precision)
+    return Renderer.from_checkpoint(
+        args.checkpoint, args.device, args.precision, working_side=args.working_side
+    )
 
 
 def trained_image_hw(renderer: Renderer) -> tuple[int, int]:
@@ -145,6 +154,11 @@ def stderr_progress() -> Progress:
 def positive_int(text: str) -> int:
     """argparse type: an integer of 1 or more."""
     return _checked(text, int, lambda value: value >= 1, "a whole number of 1 or more")
+
+
+def whole_number(text: str) -> int:
+    """argparse type: an integer of 0 or more."""
+    return _checked(text, int, lambda value: value >= 0, "a whole number of 0 or more")
 
 
 def counts(text: str) -> tuple[int, ...]:

@@ -121,7 +121,9 @@ def print_table(report: dict[str, Any]) -> None:
     """The figures of a report, a row a scene."""
     measured = report["overall"].get("lpips") is not None
     height, width = report["image_hw"]
-    table = Table(title=f"{report['checkpoint']['name']} at {height}x{width}, {report['device']}", title_justify="left")
+    working = f", working side {report['working_side']}" if report["working_side"] else ""
+    title = f"{report['checkpoint']['name']} at {height}x{width}{working}, {report['device']}"
+    table = Table(title=title, title_justify="left")
     table.add_column("scene", no_wrap=True)
     columns = ["views", "PSNR", "SSIM", *(["LPIPS"] if measured else []), "nearest", "mean", "white", "ms/view"]
     for column in columns:

@@ -37,6 +37,7 @@ from nvs_app.engine.framing import (
     with_vertical_fov,
 )
 from nvs_app.engine.renderer import Renderer
+from nvs_app.engine.working_size import enlarged_hw
 from nvs_app.errors import NVSError
 from nvs_app.geometry import paths
 from nvs_app.geometry.cameras import Cameras, crop_resize_cameras
@@ -255,12 +256,18 @@ class Source:
         """A digest of the context cameras, the same whether the state is read or is still to be encoded."""
         if self.state is not None:
             remembered = context_cameras(self.state)
-            values = None if remembered is None else [list(remembered.image_hw), remembered.c2w.tolist()]
+            side = str(self.state.meta.get("working_side"))  # states of before have none
+            values = None
+            if remembered is not None:
+                values = [list(remembered.image_hw), remembered.c2w.tolist()]
+                written = enlarged_hw(remembered.image_hw, int(side) if side.isdecimal() else 0, self.renderer.patch)
+                values += [list(written)] if written != remembered.image_hw else []
         else:
             assert self.scene is not None
-            patch = self.renderer.patch
-            image_hw = [side // patch * patch for side in self.context_hw]
-            values = [image_hw, self.scene.c2w[self.context].tolist()]
+            written = self.renderer.written_hw(self.context_hw)
+            enlarged = min(self.context_hw) < self.renderer.working_side
+            values = [list(self.context_hw if enlarged else written), self.scene.c2w[self.context].tolist()]
+            values += [list(written)] if enlarged else []
         return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
 
     def encoded(self) -> SceneState:
@@ -339,6 +346,7 @@ def settings(source: Source, cameras: Cameras, path: str) -> dict[str, Any]:
         "cameras": hashlib.sha256(numbers).hexdigest()[:16],
         "frames": len(cameras),
         "image_hw": list(cameras.image_hw),
+        "working_side": source.renderer.working_side,
     }
 
 
@@ -349,6 +357,8 @@ def missing_pictures(folder: Path, count: int, wanted: dict[str, Any], overwrite
     try:
         folder.mkdir(parents=True, exist_ok=True)
         found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+        if isinstance(found, dict):
+            found = {"working_side": 0, **found}  # folders of before there was one
         there = {path.name for path in folder.glob("[0-9][0-9][0-9][0-9][0-9].png")}
         if not overwrite and found is None and there:
             raise NVSError(f"--out {folder}: holds pictures of another origin; use another folder or --overwrite")

@@ -1,6 +1,7 @@
 """`python -m nvs_app benchmark-speed --checkpoint NAME`: how fast this device encodes and draws.
 
-Random pictures and cameras on a circle: the time does not depend on what is in them.
+Random pictures and cameras on a circle: the time does not depend on what is in them. Views are drawn at the size that
+is asked for (as while the hand moves), and again enlarged where the working side says so (as at rest and in films).
 """
 
 from __future__ import annotations
@@ -70,23 +71,31 @@ def run(args: argparse.Namespace) -> int:
     size = max(args.sizes)
     generator = torch.Generator().manual_seed(0)
     context = PosedImages(torch.rand(args.views, 3, size, size, generator=generator), circle(args.views, size))
-    figures = {f"encode {args.views} views {size}x{size}": timed(lambda: renderer.encode(context))}
+    written = "x".join(map(str, renderer.written_hw((size, size))))
+    enlarged = f", written at {written}" if size < renderer.working_side else ""
+    figures = {f"encode {args.views} views {size}x{size}{enlarged}": timed(lambda: renderer.encode(context))}
     state = renderer.encode(context)
     for side in sorted(args.sizes):
-        camera = circle(1, side)
-        figures[f"decode 1 view {side}x{side}"] = timed(functools.partial(renderer.render, state, camera))
+        draw = functools.partial(renderer.render, state, circle(1, side))
+        figures[f"decode 1 view {side}x{side}"] = timed(functools.partial(draw, quick=True))
+        if side < renderer.working_side:
+            drawn = "x".join(map(str, renderer.drawn_hw((side, side))))
+            figures[f"decode 1 view {side}x{side}, drawn at {drawn}"] = timed(draw)
 
     millions = sum(p.numel() for p in renderer.model.parameters()) / 1e6
     name = renderer.card.get("name")
-    print(f"{name}, {millions:.1f} M parameters, {renderer.precision}, {device_name(renderer.device)}")
+    working = f", working side {renderer.working_side}" if renderer.working_side else ""
+    print(f"{name}, {millions:.1f} M parameters, {renderer.precision}{working}, {device_name(renderer.device)}")
+    longest = max(28, *map(len, figures))
     for what, times in figures.items():
-        print(f"  {what:<28} median {times['median_ms']:8.1f} ms   best {times['best_ms']:8.1f} ms")
+        print(f"  {what:<{longest}} median {times['median_ms']:8.1f} ms   best {times['best_ms']:8.1f} ms")
     if args.json is not None:
         report = {
             "checkpoint": {"name": name, "hash": renderer.card.get("hash")},
             "device": device_name(renderer.device),
             "threads": torch.get_num_threads(),
             "precision": renderer.precision,
+            "working_side": renderer.working_side,
             "repeats": args.repeats,
             "figures": figures,
             "versions": versions(),

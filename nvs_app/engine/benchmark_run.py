@@ -181,7 +181,7 @@ class BenchmarkRun:
             self.spent.gsplat_s += spent.get("gsplat_s", 0.0)
             self.spent.views += len(work.rows)
             try:
-                counts[count] = figures_of(work, self.measures, self.renderer.patch)
+                counts[count] = figures_of(work, self.measures, self.renderer)
             except NVSError as error:
                 failed[count] = str(error)
                 continue
@@ -334,6 +334,7 @@ def describe(
             "precision": renderer.precision,
             "normalization": str(card.get("normalization", "auto")),
             "train_image_hw": card.get("train_image_hw"),
+            "working_side": renderer.working_side,
         },
         "measures": {
             "normalize_with": measures.normalize_with,

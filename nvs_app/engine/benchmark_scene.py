@@ -164,8 +164,8 @@ def draw(renderer: Renderer, loaded: Loaded, count: int, comparer: Comparer, kee
 
 def chunk_of(renderer: Renderer, image_hw: tuple[int, int]) -> int | None:
     """Views that pass through the network at once; None leaves it to the renderer."""
-    height, width = image_hw
-    tokens = -(-height // renderer.patch) * -(-width // renderer.patch)
+    height, width = renderer.drawn_hw(image_hw)
+    tokens = (height // renderer.patch) * (width // renderer.patch)
     return max(1, _CUDA_CHUNK_TOKENS // tokens) if renderer.device.type == "cuda" else None
 
 
@@ -179,7 +179,7 @@ def _compare(answers: Tensor, truth: Tensor, measures: Measures) -> Tensor:
     return torch.stack(columns, dim=-1).double()
 
 
-def figures_of(work: Work, measures: Measures, patch: int) -> dict[str, Any]:
+def figures_of(work: Work, measures: Measures, renderer: Renderer) -> dict[str, Any]:
     """What the report keeps of a case, view by view and averaged. Raises NVSError where a rendering is no picture."""
     loaded, case, rows = work.loaded, work.case, work.rows
     names = ("ours", *measures.baselines)
@@ -197,7 +197,7 @@ def figures_of(work: Work, measures: Measures, patch: int) -> dict[str, Any]:
             name: {"psnr": round(row[n], 5), "ssim": round(row[k + n], 6)} for n, name in enumerate(names) if n
         }
         views.append(view)
-    height, width = (side // patch for side in loaded.image_hw)
+    height, width = (side // renderer.patch for side in renderer.written_hw(loaded.image_hw))
     metrics = [name for name in ("psnr", "ssim", "lpips") if name in views[0]]
     return {
         **{name: mean([view[name] for view in views]) for name in metrics},

@@ -132,6 +132,7 @@ def evaluate(
         "lpips": "measured" if lpips is not None else "not measured: no weights (--lpips, NVS_LPIPS_WEIGHTS)",
         "device": device_name(renderer.device),
         "precision": renderer.precision,
+        "working_side": renderer.working_side,
         "versions": versions(),
     }
 

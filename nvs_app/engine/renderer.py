@@ -5,7 +5,8 @@
     images = renderer.render(state, orbit(cameras, 60))                # any camera, as often as you like
 
 It owns what a caller should not have to think about: the device, the precision, the normalisation of the cameras,
-sizes that are no multiple of the patch, and how many views fit in memory at once.
+sizes that are no multiple of the patch or too small to be drawn well (see `working_size`), and how many views fit in
+memory at once.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from nvs_app.engine.working_size import checked_working_side, enlarge, enlarged_hw, reduce, working_side_of
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.geometry.normalize import SimilarityTransform, normalize_context
@@ -52,6 +54,11 @@ class Renderer:
         precision: "fp32", "bf16" (autocast), or "auto": bf16 where the device multiplies it fast, see
             `fast_bfloat16`, else fp32.
         compile: compile the blocks of the model; pays on a GPU after some tens of frames, gains nothing on a CPU.
+        working_side: pixels; pictures whose shorter side is below it are written and drawn enlarged, see
+            `working_size`. 0 takes pictures as they are given; None takes what the checkpoint's card says, else 0.
+
+    Attributes:
+        working_side: the one in use. asked_working_side: the argument, None where the card was asked.
     """
 
     def __init__(
@@ -60,6 +67,7 @@ class Renderer:
         device: torch.device | str | None = None,
         precision: str = "auto",
         compile: bool = False,
+        working_side: int | None = None,
     ):
         self.device = pick_device(device)
         if precision not in PRECISIONS:
@@ -72,6 +80,10 @@ class Renderer:
             self.model.compile_blocks()
         self.card: dict = dict(getattr(model, "card", None) or {})
         self.patch: int = model.config.patch
+        self.asked_working_side = None if working_side is None else checked_working_side(working_side)
+        self.working_side: int = (
+            working_side_of(self.card) if self.asked_working_side is None else self.asked_working_side
+        )
 
     @classmethod
     def from_checkpoint(
@@ -80,11 +92,13 @@ class Renderer:
         device: torch.device | str | None = None,
         precision: str = "auto",
         compile: bool = False,
+        working_side: int | None = None,
     ) -> Renderer:
         """Loads a checkpoint by its name in checkpoints/ or by its folder; None takes `default_checkpoint()`.
         Raises NVSError when it is not there."""
         device = pick_device(device)
-        renderer = cls(load_checkpoint(name or default_checkpoint(), device=device), device, precision, compile)
+        model = load_checkpoint(name or default_checkpoint(), device=device)
+        renderer = cls(model, device, precision, compile, working_side)
         if renderer.precision == "bf16":
             # Autocast would round the same matrices for every picture; nobody else holds this network. The norms of
             # q and k get bfloat16 too, and one fused operation takes only both of one type.
@@ -92,6 +106,19 @@ class Renderer:
                 if isinstance(module, torch.nn.Linear) or name.endswith((".q_norm", ".k_norm")):
                     module.weight.data = module.weight.data.bfloat16()
         return renderer
+
+    def written_hw(self, image_hw: tuple[int, int]) -> tuple[int, int]:
+        """The size at which `encode` writes pictures of a size: enlarged to the working size, else cut to patches."""
+        enlarged = enlarged_hw(image_hw, self.working_side, self.patch)
+        if enlarged != tuple(image_hw):
+            return enlarged
+        return (image_hw[0] // self.patch * self.patch, image_hw[1] // self.patch * self.patch)
+
+    def drawn_hw(self, image_hw: tuple[int, int], quick: bool = False) -> tuple[int, int]:
+        """The size at which `render` draws pictures of a size: enlarged to the working size (not if quick), else
+        grown at the right and bottom to whole patches."""
+        enlarged = tuple(image_hw) if quick else enlarged_hw(image_hw, self.working_side, self.patch)
+        return (-(-enlarged[0] // self.patch) * self.patch, -(-enlarged[1] // self.patch) * self.patch)
 
     def encode(
         self,
@@ -103,8 +130,9 @@ class Renderer:
         """Writes the context views into fast weights.
 
         posed: images [v, 3, H, W], float in [0, 1] or uint8; cameras [v] in the scene's own frame (OpenCV axes).
-            Sides that are no multiple of the patch are cut evenly at both ends, at most patch - 1 pixels in all,
-            and the principal point moves along: no pixel is resampled.
+            Pictures below the working size are enlarged, whole. Of others, sides that are no multiple of the patch
+            are cut evenly at both ends, at most patch - 1 pixels in all, and the principal point moves along: no
+            pixel is resampled.
         transform: the scene's frame to that of the fast weights, batch shape [1], where it should not come from
             these cameras (benchmarks that normalise with the target cameras included).
         progress: called with the fraction done, several times a block; what it raises stops the work.
@@ -112,17 +140,25 @@ class Renderer:
 
         Returns a state whose `transform` maps the scene's frame to the frame of the fast weights (batch shape
         [1]), computed from these cameras alone with the preset of the model's card, and whose `meta` names the
-        checkpoint and holds the context cameras (see `context_cameras`).
+        checkpoint and the working side and holds the context cameras (see `context_cameras`): as they were given,
+        or cut, but never enlarged.
 
         Raises NVSError when there is no view, when a side is shorter than a patch, or when memory does not suffice.
         """
         images, cameras = posed.images, posed.cameras
         if images.ndim != 4 or len(images) == 0:
             raise NVSError(f"encode: images are {tuple(images.shape)}, expected [views, 3, H, W] with a view or more")
-        images, cameras = _cut_to_patches(images, cameras, self.patch)
-        views, height, width = images.shape[0], *images.shape[-2:]
-        images = images.to(self.device)
-        images = images.float() / 255.0 if images.dtype == torch.uint8 else images.float()
+        enlarged = enlarged_hw((images.shape[-2], images.shape[-1]), self.working_side, self.patch)
+        if enlarged == tuple(images.shape[-2:]):
+            images, cameras = _cut_to_patches(images, cameras, self.patch)
+        else:
+            _check_sizes(images, cameras)
+        given, (height, width) = cameras, self.written_hw(cameras.image_hw)
+        views, what = len(images), f"encode: {len(images)} context views of {height}x{width}"
+        with self._inference(what, "give fewer or smaller views"):
+            images = images.to(self.device)
+            images = images.float() / 255.0 if images.dtype == torch.uint8 else images.float()
+            images, cameras = enlarge(images, cameras, (height, width))
 
         preset = str(self.card.get("normalization", "auto"))
         if transform is None:
@@ -130,7 +166,6 @@ class Renderer:
             transform = normalize_context(cameras.c2w.cpu().float()[None], preset)
         transform = transform.to(self.device)
         normalised = transform.apply_cameras(_batched(cameras.to(self.device)))
-        what = f"encode: {views} context views of {height}x{width}"
         group = min(views, chunk or self._chunk_of(height * width // self.patch**2))
         while True:
             try:
@@ -148,11 +183,12 @@ class Renderer:
             "checkpoint": str(self.card.get("name", "")),
             "checkpoint_hash": str(self.card.get("hash", "")),
             "normalization": preset,
+            "working_side": str(self.working_side),
             "context_cameras": json.dumps(
                 {
-                    "image_hw": list(cameras.image_hw),
-                    "c2w": cameras.c2w.tolist(),
-                    "fxfycxcy": cameras.fxfycxcy.tolist(),
+                    "image_hw": list(given.image_hw),
+                    "c2w": given.c2w.tolist(),
+                    "fxfycxcy": given.fxfycxcy.tolist(),
                 }
             ),
         }
@@ -164,19 +200,23 @@ class Renderer:
         cameras: Cameras,
         chunk: int | None = None,
         progress: Callable[[int], None] | None = None,
+        quick: bool = False,
     ) -> Float[Tensor, "v 3 h w"]:
         """The pictures that `cameras` see: float32 in [0, 1], on the CPU, [v, 3, *cameras.image_hw].
 
         state: from `encode`, or loaded from a file.
-        cameras: [v], in the scene's own frame, OpenCV axes. Any image_hw: the network draws the frame enlarged at
-            the right and bottom to whole patches (the principal point stays), and the excess is cut off.
+        cameras: [v], in the scene's own frame, OpenCV axes. Any image_hw: below the working size the network draws
+            the picture larger, and it is reduced; else it draws the frame grown at the right and bottom to whole
+            patches (the principal point stays), and the excess is cut off.
         chunk: views drawn at once; None chooses by memory, and halves when the GPU's memory runs out.
         progress: called with the number of new pictures after each chunk.
+        quick: draw at the size asked for, whatever the working size: for a picture that must come soon. Any state
+            can be drawn either way.
         """
         height, width = cameras.image_hw
         out = torch.empty(len(cameras), 3, height, width)
         done = 0
-        for images in self.stream(state, cameras, chunk):
+        for images in self.stream(state, cameras, chunk, quick=quick):
             out[done : done + len(images)] = images
             done += len(images)
             if progress is not None:
@@ -184,17 +224,23 @@ class Renderer:
         return out
 
     def stream(
-        self, state: SceneState, cameras: Cameras, chunk: int | None = None, on_device: bool = False
+        self,
+        state: SceneState,
+        cameras: Cameras,
+        chunk: int | None = None,
+        on_device: bool = False,
+        quick: bool = False,
     ) -> Iterator[Tensor]:
         """As `render`, but yields [n, 3, H, W] as soon as a chunk is drawn, so that a long path needs no memory.
         on_device: leave the pictures on the device, where a benchmark compares them."""
         self._check_state(state)
         height, width = cameras.image_hw
-        padded_hw = (-(-height // self.patch) * self.patch, -(-width // self.patch) * self.patch)
+        hw = self.drawn_hw(cameras.image_hw, quick)
+        larger = not quick and enlarged_hw(cameras.image_hw, self.working_side, self.patch) != (height, width)
         state = state.to(self.device)
-        cameras = Cameras(cameras.c2w.float(), cameras.fxfycxcy.float(), padded_hw).to(self.device)
-        tokens = (padded_hw[0] // self.patch) * (padded_hw[1] // self.patch)
-        chunk = max(1, chunk or self._chunk_of(tokens))
+        cameras = Cameras(cameras.c2w.float(), cameras.fxfycxcy.float(), (height, width)).to(self.device)
+        cameras = cameras.scaled_to(hw) if larger else Cameras(cameras.c2w, cameras.fxfycxcy, hw)
+        chunk = max(1, chunk or self._chunk_of((hw[0] // self.patch) * (hw[1] // self.patch)))
         done = 0
         while done < len(cameras):
             part = _batched(cameras[done : done + chunk])
@@ -202,7 +248,8 @@ class Renderer:
                 part = state.transform.apply_cameras(part)
             try:
                 with self._inference(f"render: a view of {height}x{width}", "ask for a smaller size"):
-                    images = self.model.decode(state, part)[0, :, :, :height, :width].float()
+                    images = self.model.decode(state, part)[0].float()
+                    images = reduce(images, (height, width)) if larger else images[:, :, :height, :width]
                     images = images if on_device else images.cpu()
             except _OutOfMemory:
                 if chunk == 1:
@@ -281,11 +328,17 @@ def _batched(cameras: Cameras) -> Cameras:
     return Cameras(cameras.c2w[None], cameras.fxfycxcy[None], cameras.image_hw)
 
 
-def _cut_to_patches(images: Tensor, cameras: Cameras, patch: int) -> tuple[Tensor, Cameras]:
-    """Cuts [v, 3, H, W] and its cameras at all sides to whole patches."""
+def _check_sizes(images: Tensor, cameras: Cameras) -> None:
+    """Raises NVSError where pictures [v, 3, H, W] and cameras are not of one size."""
     height, width = images.shape[-2:]
     if tuple(cameras.image_hw) != (height, width):
         raise NVSError(f"encode: images are {height}x{width}, their cameras {cameras.image_hw}; resize both together")
+
+
+def _cut_to_patches(images: Tensor, cameras: Cameras, patch: int) -> tuple[Tensor, Cameras]:
+    """Cuts [v, 3, H, W] and its cameras at all sides to whole patches."""
+    _check_sizes(images, cameras)
+    height, width = images.shape[-2:]
     new_hw = (height // patch * patch, width // patch * patch)
     if 0 in new_hw:
         raise NVSError(f"encode: images are {height}x{width}, smaller than one patch of {patch}x{patch}")

@@ -44,6 +44,8 @@ class LaCTModelConfig(ModelConfig):
     """Name in checkpoints/, or a folder; None takes the default one."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto is bf16 on a GPU and on a CPU that is fast at it, else fp32."""
+    working_side: int | None = None
+    """Enlarge pictures whose shorter side is below this many pixels; 0: as they are; None: as the checkpoint says."""
 
 
 class Outputs(dict):
@@ -80,7 +82,12 @@ class LaCTModel(Model):
         """The network, loaded when it is first needed, on this model's device."""
         if not self._renderers or self._renderers[0].device.type != self.device.type:
             name = self.config.checkpoint or (self.state.meta.get("checkpoint") if self.state else None)
-            renderer = Renderer.from_checkpoint(name or default_checkpoint(), self.device, self.config.precision)
+            renderer = Renderer.from_checkpoint(
+                name or default_checkpoint(),
+                self.device,
+                self.config.precision,
+                working_side=self.config.working_side,
+            )
             self._renderers = [renderer]
         return self._renderers[0]
 

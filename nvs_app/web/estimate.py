@@ -40,7 +40,8 @@ class Estimate:
     Attributes:
         source: what it is of.
         views: how many views the network reads.
-        image_hw: size that they are brought to. read_hw: what of it is read, whole patches.
+        image_hw: size that they are brought to. read_hw: what of it is read: whole patches, or all of it where it is
+            enlarged. written_hw: size that the network reads it at, see `Renderer.written_hw`.
         tokens_per_view, tokens: of one view, and of all.
         resized: how many of the source's pictures change their scale.
         cropped: how many lose a part. largest_cut: share of the picture that is lost where most is, 0 to 1.
@@ -57,6 +58,7 @@ class Estimate:
     views: int
     image_hw: tuple[int, int]
     read_hw: tuple[int, int]
+    written_hw: tuple[int, int]
     tokens_per_view: int
     tokens: int
     resized: int
@@ -92,13 +94,18 @@ class Estimate:
         if self.problems:
             return " ".join(self.problems)
         find = sum(self.seconds.values()) - self.seconds["read"] - self.seconds["encode"]
-        size = f"{self.read_hw[1]}×{self.read_hw[0]}"
         words = f"{self.source.words}: " if self.source.scene is not None else f"{self.source.words}: finding their "
         words += "" if self.source.scene is not None else f"cameras takes about {seconds_words(find)}; then "
-        words += f"{self.views} enter at {size}, {count_words(self.tokens)} tokens, "
+        words += f"{self.views} enter at {self.size}, {count_words(self.tokens)} tokens, "
         words += f"about {seconds_words(self.seconds['read'] + self.seconds['encode'])} "
         words += f"and {bytes_words(self.memory)} of memory. {self.changes}"
         return words[0].upper() + words[1:]
+
+    @property
+    def size(self) -> str:
+        """The size they enter at, and what becomes of it."""
+        read, written = (f"{hw[1]}×{hw[0]}" for hw in (self.read_hw, self.written_hw))
+        return read if read == written else f"{read} enlarged to {written}"
 
     @property
     def changes(self) -> str:
@@ -127,7 +134,7 @@ class Estimate:
         rows = [
             ("Input", f"{self.source.words}, {size_words(self.source.image_hws)}"),
             ("Views that enter", f"{self.views} of {self.available}, evenly by camera position"),
-            ("Size they enter at", f"{self.read_hw[1]}×{self.read_hw[0]}"),
+            ("Size they enter at", self.size),
             ("Tokens", f"{self.tokens:,} ({self.tokens_per_view:,} a view; {MAX_TOKENS:,} at most)"),
             ("Pictures", self.changes),
             *((stages[stage], f"about {seconds_words(value)}") for stage, value in self.seconds.items()),
@@ -169,19 +176,20 @@ def estimate(
     if not all(patch <= side <= MAX_SIDE for side in image_hw):
         raise NVSError(f"size {image_hw[1]}×{image_hw[0]}: expected {patch} to {MAX_SIDE} pixels a side")
     views = min(views, source.available)
-    read_hw = (image_hw[0] // patch * patch, image_hw[1] // patch * patch)
-    per_view = (read_hw[0] // patch) * (read_hw[1] // patch)
+    written_hw = renderer.written_hw(image_hw)
+    read_hw = image_hw if min(image_hw) < renderer.working_side else written_hw
+    per_view = (written_hw[0] // patch) * (written_hw[1] // patch)
     tokens = views * per_view
     cut_of = {hw: _cut(hw, image_hw, read_hw) for hw in set(source.image_hws)}
     cuts = [cut_of[hw] for hw in source.image_hws]
     flops = lact_flops(config, tokens, 0, per_view)
-    memory, reading = encoding_bytes(renderer, views, read_hw), _reading_bytes(source, views, image_hw)
+    memory, reading = encoding_bytes(renderer, views, written_hw), _reading_bytes(source, views, image_hw)
     free, free_main = free_memory(renderer.device), free_memory(torch.device("cpu"))
     on_cpu = renderer.device.type != "cuda"
     problems = []
     if tokens > MAX_TOKENS:
         problems.append(
-            f"{views} views of {read_hw[1]}×{read_hw[0]} are {tokens:,} tokens, {MAX_TOKENS:,} at most: take "
+            f"{views} views of {written_hw[1]}×{written_hw[0]} are {tokens:,} tokens, {MAX_TOKENS:,} at most: take "
             f"{max(1, MAX_TOKENS // per_view)} views or fewer, or a smaller size."
         )
     elif memory > SPARE * free or reading + (memory if on_cpu else 0) > SPARE * free_main:
@@ -193,6 +201,7 @@ def estimate(
         views=views,
         image_hw=image_hw,
         read_hw=read_hw,
+        written_hw=written_hw,
         tokens_per_view=per_view,
         tokens=tokens,
         resized=sum(scaled for scaled, _ in cuts),

@@ -95,6 +95,7 @@ def command_line(
     context_hw: tuple[int, int] | None = None,
     device: str = "auto",
     precision: str = "auto",
+    working_side: int | None = None,
 ) -> str:
     """The command that renders the same pictures, quoted for a shell; files as they are called where it will run.
 
@@ -103,6 +104,7 @@ def command_line(
         path_file: the camera path (`web.paths.save_path`), whose size and rate hold.
         checkpoint: its name or folder.
         state_file: the encoded scene; without it `scene`, its listed `context` views and their size are needed.
+        working_side: where it was asked for, see `Renderer`; None is that of the checkpoint.
     """
     target = str(out)
     words = ["python", "-m", "nvs_app", "render"]
@@ -116,6 +118,7 @@ def command_line(
     words += ["--path", str(path_file), "--checkpoint", checkpoint]
     words += ["--device", device] if device != "auto" else []
     words += ["--precision", precision] if precision != "auto" else []
+    words += ["--working-side", str(working_side)] if working_side is not None else []
     words += ["--out", target.removesuffix(".zip") if target.lower().endswith(".zip") else target]
     return shlex.join(words)
 

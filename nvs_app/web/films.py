@@ -142,6 +142,7 @@ class Films:
             path_file,
             checkpoint=str(card.get("name") or "CHECKPOINT"),
             state_file=f"{file_stem(opened.name)}.safetensors",
+            working_side=opened.renderer.asked_working_side,
         )
 
     def save_state(self, session: Session) -> Path:

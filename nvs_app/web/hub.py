@@ -91,7 +91,9 @@ class Hub:
                 # Only by name: a visitor must not open folders of this machine.
                 if "/" in name or "\\" in name or name.startswith("."):
                     raise NVSError(f"checkpoint: {name!r} is not a name in checkpoints/")
-                self._renderers[(name, where)] = Renderer.from_checkpoint(name, where)
+                self._renderers[(name, where)] = Renderer.from_checkpoint(
+                    name, where, working_side=self._first.asked_working_side
+                )
                 while len(self._renderers) >= KEPT_RENDERERS:
                     if next(iter(self._renderers)) == (name, where):
                         break
@@ -139,12 +141,13 @@ class Hub:
         if before is not None and before.state_key != opened.state_key:
             self._drop(before)
 
-    def frame(self, opened: Opened, camera: Cameras) -> Frame:
-        """Draws one camera now, in the calling thread: for `drawer.submit`, which keeps the turns."""
+    def frame(self, opened: Opened, camera: Cameras, quick: bool = False) -> Frame:
+        """Draws one camera now, in the calling thread: for `drawer.submit`, which keeps the turns. quick: whatever the
+        working size."""
         state = self.state(opened)
         start = time.perf_counter()
         # Left on the device: as bytes it is a quarter of what would have to be copied.
-        image = next(opened.renderer.stream(state, camera[:1], on_device=True))[0]
+        image = next(opened.renderer.stream(state, camera[:1], on_device=True, quick=quick))[0]
         if image.is_cuda:
             torch.cuda.current_stream(image.device).synchronize()
         return Frame(image, 1e3 * (time.perf_counter() - start))

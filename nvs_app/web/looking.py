@@ -13,7 +13,7 @@ from nvs_app.web.films import Films
 from nvs_app.web.hub import Hub
 from nvs_app.web.opening import Opened
 from nvs_app.web.sessions import Session
-from nvs_app.web.truth import Truth, TruthView, compare, held_out, legend_uri, picture_uri
+from nvs_app.web.truth import Truth, TruthView, compare, held_out, legend_uri, picture_uri, views_at_once
 
 TABLE_VIEWS = 6  # compared at once on opening the tab
 PLOT_THUMBNAILS = 200
@@ -81,7 +81,13 @@ class Looking:
         # A lane for each scene: the comparison of the one before, still under way, is not broken off with an error.
         lane = f"{session.token}:truth:{opened.state_key}"
         assert opened.scene is not None
-        return compare(lambda part: self.films.draw(lane, opened, part), opened.scene, indices, opened.image_hw)
+        return compare(
+            lambda part: self.films.draw(lane, opened, part),
+            opened.scene,
+            indices,
+            opened.image_hw,
+            chunk=views_at_once(opened.renderer.drawn_hw(opened.image_hw)),
+        )
 
 
 def truth_html(view: TruthView | None, table: Truth | None) -> str:

@@ -62,7 +62,8 @@ class Opened:
 
     def for_viewer(self) -> dict[str, Any]:
         """What the page's script must know."""
-        return {"name": self.name, **self.viewpoint.for_page(), "side": min(self.image_hw)}
+        sides = {"side": min(self.image_hw), "working": self.renderer.working_side}
+        return {"name": self.name, **self.viewpoint.for_page(), **sides}
 
 
 def open_scene_for_viewing(
@@ -116,7 +117,7 @@ def open_state(path: Path, renderer: Renderer, cache: StateCache, name: str) -> 
     cameras = context_cameras(state)
     if cameras is None:
         raise NVSError(f"{path.name}: the state does not tell its cameras; encode the scene again")
-    renderer.render(state, cameras[:1].scaled_to((16, 16)))  # refuses a state of another network
+    renderer.render(state, cameras[:1].scaled_to((16, 16)), quick=True)  # refuses a state of another network
     key = secrets.token_hex(8)
     cache.put(key, state)
     return Opened(name, renderer, key, cameras, None, None, cameras.image_hw, Viewpoint.of(cameras))

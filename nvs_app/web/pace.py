@@ -64,7 +64,8 @@ class Pace:
             return self._flops
         # A GPU needs more tokens to be busy.
         views, side = (8, 256) if self._renderer.device.type == "cuda" else (2, 128)
-        tokens = (side // self._renderer.patch) ** 2
+        height, width = self._renderer.written_hw((side, side))
+        tokens = (height // self._renderer.patch) * (width // self._renderer.patch)
         posed = small_capture(views, side)
         self._renderer.encode(small_capture(1, 64))  # the first call sets things up
         start = time.perf_counter()

@@ -6,7 +6,8 @@
 //   nvs.viewer.play(views, fps, loop)
 //
 // Cameras have OpenCV axes (x right, y down, z forward) in the scene's own frame; fov is vertical, in degrees.
-// While the camera moves, small frames follow it; at rest it is drawn again, sharper.
+// While the camera moves, small frames follow it, drawn quickly; at rest it is drawn again, sharper. scene.working is
+// the renderer's working side: what is smaller is drawn enlarged at rest, twice at most, and costs as much more.
 (() => {
   "use strict";
   const add = (a, b, s = 1) => [a[0] + s * b[0], a[1] + s * b[1], a[2] + s * b[2]];
@@ -162,7 +163,11 @@
       const even = (x) => Math.max(16, Math.round(x / 8) * 8);
       return aspect >= 1 ? [side, Math.min(1024, even(side * aspect))] : [Math.min(1024, even(side / aspect)), side];
     }
-    expected(side) { const [h, w] = this.sides(side); return this.perPixel * h * w; }
+    working() { return (this.scene && this.scene.working) || 0; }
+    expected(side, quick = true) {
+      const [h, w] = this.sides(side), larger = quick ? 1 : clamp(this.working() / Math.min(h, w), 1, 2);
+      return this.perPixel * h * w * larger * larger;
+    }
     dragSide() {
       const least = Math.min(LEAST, this.restSide), limit = this.auto ? SLOW_MS : DRAG_MS;
       if (!this.perPixel) return least;
@@ -173,22 +178,23 @@
     restLadder() {
       const drag = this.dragSide(), steps = [this.restSide];
       const middle = SIDES.filter((side) => side <= this.restSide * 0.7).pop();
-      if (this.expected(this.restSide) > 350 && middle > drag * 1.3) steps.unshift(middle);
+      if (this.expected(this.restSide, false) > 350 && middle > drag * 1.3) steps.unshift(middle);
       return steps;
     }
-    ask(side, quality) {
+    ask(side, quality, quick) {
       const hw = this.sides(side), id = ++this.number, view = this.camera();
       const own = this.auto || (this.playing && !this.touched);
-      const message = { type: "frame", id, ...view, hw, format: this.format, quality, auto: !!own };
+      const message = { type: "frame", id, ...view, hw, format: this.format, quality, quick, auto: !!own };
       if (!this.line.send(message)) { this.number--; return false; }
       this.sent.set(id, { ...view, hw, at: performance.now(), pointer: this.pointer }); // pointer: when the hand moved
-      this.pointer = null; this.asked = side;
+      // Quick or not, what is no smaller than the working side is drawn the same.
+      this.pointer = null; this.askedAtRest = side === this.restSide && (!quick || Math.min(...hw) >= this.working());
       return true;
     }
     follow() { // a frame of the present view, small enough to keep up with the hand
       if (!this.dirty || this.sent.size >= 3) return;
       const side = this.dragSide();
-      if (this.ask(side, side === this.restSide ? 92 : 80)) this.dirty = false;
+      if (this.ask(side, side === this.restSide ? 92 : 80, true)) this.dirty = false;
     }
     tick(now) {
       requestAnimationFrame((later) => this.tick(later));
@@ -209,11 +215,11 @@
       if (this.dirty && !still) { this.autoAsked = now; this.follow(); return; }
       // What the last frame of a drag shows already is not drawn again.
       if (still && this.dirty !== null && !this.ladder.length) {
-        this.ladder = this.dirty === false && this.asked === this.restSide ? [] : this.restLadder();
+        this.ladder = this.dirty === false && this.askedAtRest ? [] : this.restLadder();
         this.dirty = null;
       }
       // One step after the other: were both asked for, the server would drop the first.
-      if (this.dirty === null && this.ladder.length && !this.sent.size && this.ask(this.ladder[0], 92)) this.ladder.shift();
+      if (this.dirty === null && this.ladder.length && !this.sent.size && this.ask(this.ladder[0], 92, this.ladder.length > 1)) this.ladder.shift();
     }
     playOn(now) {
       const { views, fps, loop, start } = this.playing;
@@ -235,7 +241,7 @@
       const bitmap = await createImageBitmap(new Blob([data], { type: `image/${header.format}` }));
       if (this.shown && header.id < this.shown.id) return;
       this.bitmap = bitmap; this.paint();
-      const total = performance.now() - sent.at, pixels = header.hw[0] * header.hw[1];
+      const total = performance.now() - sent.at, pixels = header.drawn[0] * header.drawn[1];
       const cost = (header.model_ms + 0.5 * header.wait_ms) / pixels;
       this.perPixel = this.perPixel ? 0.7 * this.perPixel + 0.3 * cost : cost;
       this.shown = { id: header.id, camera: sent, header, data, total, rest: Math.max(0, total - header.model_ms - header.wait_ms) };

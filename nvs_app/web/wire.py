@@ -1,9 +1,10 @@
 """The viewer's connection: cameras come in, frames go out, over one WebSocket on the page's own address.
 
 In (JSON): {"type": "frame", "id": 7, "revision": 1, "c2w": [16 numbers], "fov": 40, "hw": [256, 256],
-"format": "jpeg" | "png", "quality": 85, "auto": false}; {"type": "path", "id": 3, "spec": {...}};
+"format": "jpeg" | "png", "quality": 85, "quick": false, "auto": false}, where quick draws at this very size whatever
+the working size, as while the hand moves; {"type": "path", "id": 3, "spec": {...}};
 {"type": "view", "id": 4, "index": 12} (where the capture's camera 12 stands).
-Out: a frame as bytes (4 bytes little-endian length, that many bytes of JSON {"id", "model_ms", "server_ms", ...},
+Out: a frame as bytes (4 bytes little-endian length, that many bytes of JSON {"id", "hw", "drawn", "model_ms", ...},
 the picture); or JSON {"type": "scene" | "path" | "error" | "ended" | "notice", ...}.
 
 Of one visitor's frames the newest counts: one that still waits when the next is asked for is never drawn.
@@ -123,10 +124,11 @@ class Line:
         camera = camera_from_page(message, self.hub.limits.frame_side)
         lossless, quality = message.get("format") == "png", quality_of(message)
         number = number_of(message)
+        quick = message.get("quick") is True
 
         def work() -> bytes:
             started = time.perf_counter()
-            frame = self.hub.frame(opened, camera)
+            frame = self.hub.frame(opened, camera, quick)
             drawn = time.perf_counter()
             data = encode_frame(frame, lossless, quality)
             packed = time.perf_counter()
@@ -134,6 +136,7 @@ class Line:
                 "id": number,
                 "revision": revision,
                 "hw": list(camera.image_hw),
+                "drawn": list(opened.renderer.drawn_hw(camera.image_hw, quick)),  # what the model's time is of
                 "format": "png" if lossless else "jpeg",
                 "model_ms": round(frame.model_ms, 3),
                 "wait_ms": round(1e3 * (started - asked), 3),
