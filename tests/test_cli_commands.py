@@ -15,11 +15,15 @@ import pytest
 import torch
 from PIL import Image
 
+from data_tools.readers import open_scene
 from nvs_app.cli import main
+from nvs_app.engine.metrics import psnr
+from nvs_app.engine.renderer import Renderer
 from nvs_app.geometry.cameras import look_at
 from nvs_app.model.checkpoint import save_checkpoint
 from nvs_app.model.config import PRESETS
 from nvs_app.model.lact import LaCT
+from nvs_app.model.state import SceneState
 from nvs_app.scenes.camera_path import read_camera_path
 from nvs_app.scenes.scene import Scene
 
@@ -202,6 +206,48 @@ def test_render_folder_resumes(folder: Path, tmp_path: Path, here) -> None:
     assert "another origin" in err
 
 
+def test_the_working_side_is_used_and_named(folder: Path, tmp_path: Path, here) -> None:
+    """The figures are those of the renderer, and what was made with another working side is not gone on with."""
+    report_file, state, target = tmp_path / "eval.json", tmp_path / "one.safetensors", tmp_path / "pictures"
+    words = ("eval", folder / "one", "--context", 3, "--image-hw", 32, 40, "--json", report_file)
+    found = {}
+    for side in (0, 48):
+        out, _ = here(*words, "--working-side", side)
+        found[side] = json.loads(report_file.read_text())
+        assert found[side]["working_side"] == side and ("working side 48" in out) == (side == 48)
+    scene, renderer = open_scene(folder / "one"), Renderer.from_checkpoint("tiny", "cpu", working_side=48)
+    one = found[48]["scenes"]["one"]
+    target_views = scene.load(one["target"], (32, 40))
+    drawn = renderer.render(renderer.encode(scene.load(one["context"], (32, 40))), target_views.cameras)
+    assert one["psnr"] == pytest.approx(float(psnr(drawn, target_views.images.float()).mean()), abs=1e-4)
+    assert one["psnr"] != pytest.approx(found[0]["scenes"]["one"]["psnr"], abs=1e-4)
+
+    words = ("render", folder / "one", "--context", 3, "--frames", 2, "--path", "capture", "--out", target)
+    words += ("--context-hw", 33, 47, "--image-hw", 32, 40)
+    here(*words, "--state", state, "--working-side", 48)
+    assert json.loads((target / "render.json").read_text())["working_side"] == 48
+    assert SceneState.load(state).meta["working_side"] == "48"
+    (target / "00001.png").unlink()
+    out, _ = here(*words, "--state", state, "--working-side", 48)  # from the state, where it was encoded before
+    assert "(1 were there)" in out
+    (target / "00001.png").unlink()
+    out, _ = here(*words, "--working-side", 48)  # and encoded again: the same
+    assert "(1 were there)" in out
+    _, err = here(*words, code=2)
+    assert "rendered with another context, working_side" in err
+
+
+def test_a_folder_of_before_the_working_side_is_gone_on_with(folder: Path, tmp_path: Path, here) -> None:
+    words = ("render", folder / "one", "--context", 3, "--frames", 2, "--path", "capture", "--out", tmp_path / "out")
+    here(*words)
+    notes = tmp_path / "out" / "render.json"
+    old = json.loads(notes.read_text())
+    assert old.pop("working_side") == 0
+    notes.write_text(json.dumps(old))
+    (tmp_path / "out" / "00001.png").unlink()
+    assert "(1 were there)" in here(*words)[0]
+
+
 def test_render_many_scenes(folder: Path, tmp_path: Path, here) -> None:
     words = ("render", folder / "one", folder / "broken", folder / "two", "--context", 99, "--frames", 2)
     _, err = here(*words, "--out", tmp_path / "film.mp4", code=2)
@@ -225,6 +271,7 @@ def test_render_many_scenes(folder: Path, tmp_path: Path, here) -> None:
         (("render", "SCENE", "--out", "x.mp4", "--context-views", "0,0"), "none of them twice"),
         (("eval", "/absent/scene"), "/absent/scene: no such file or folder"),
         (("eval", "SCENE", "--image-hw", "4", "4"), "expected 11 pixels or more"),
+        (("eval", "SCENE", "--working-side", "-8"), "--working-side: -8: expected a whole number of 0 or more"),
         (("eval", "SCENE", "--device", "toaster"), "device: 'toaster'"),
         (("eval", "SCENE", "--context-views", "77"), "context view 77 does not exist"),
         (("eval", "SCENE", "--lpips", "/absent.pth"), "no such file"),
@@ -283,3 +330,10 @@ def test_benchmark_speed(tmp_path: Path, here) -> None:
     assert "encode 2 views 32x32" in out and "decode 1 view 16x16" in out and "threads" in out
     figures = json.loads(file.read_text())["figures"]
     assert all(0 < f["best_ms"] <= f["median_ms"] for f in figures.values()) and len(figures) == 3
+    here("benchmark-speed", "--sizes", 16, 32, "--views", 2, "--repeats", 1, "--json", file, "--working-side", 32)
+    assert list(json.loads(file.read_text())["figures"]) == [
+        "encode 2 views 32x32",
+        "decode 1 view 16x16",
+        "decode 1 view 16x16, drawn at 32x32",
+        "decode 1 view 32x32",
+    ]

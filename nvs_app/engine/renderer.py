@@ -148,12 +148,11 @@ class Renderer:
         images, cameras = posed.images, posed.cameras
         if images.ndim != 4 or len(images) == 0:
             raise NVSError(f"encode: images are {tuple(images.shape)}, expected [views, 3, H, W] with a view or more")
-        enlarged = enlarged_hw((images.shape[-2], images.shape[-1]), self.working_side, self.patch)
-        if enlarged == tuple(images.shape[-2:]):
+        given_hw = (images.shape[-2], images.shape[-1])
+        height, width = self.written_hw(given_hw)
+        if enlarged_hw(given_hw, self.working_side, self.patch) == given_hw:
             images, cameras = _cut_to_patches(images, cameras, self.patch)
-        else:
-            _check_sizes(images, cameras)
-        given, (height, width) = cameras, self.written_hw(cameras.image_hw)
+        given = cameras
         views, what = len(images), f"encode: {len(images)} context views of {height}x{width}"
         with self._inference(what, "give fewer or smaller views"):
             images = images.to(self.device)
@@ -328,17 +327,11 @@ def _batched(cameras: Cameras) -> Cameras:
     return Cameras(cameras.c2w[None], cameras.fxfycxcy[None], cameras.image_hw)
 
 
-def _check_sizes(images: Tensor, cameras: Cameras) -> None:
-    """Raises NVSError where pictures [v, 3, H, W] and cameras are not of one size."""
+def _cut_to_patches(images: Tensor, cameras: Cameras, patch: int) -> tuple[Tensor, Cameras]:
+    """Cuts [v, 3, H, W] and its cameras at all sides to whole patches."""
     height, width = images.shape[-2:]
     if tuple(cameras.image_hw) != (height, width):
         raise NVSError(f"encode: images are {height}x{width}, their cameras {cameras.image_hw}; resize both together")
-
-
-def _cut_to_patches(images: Tensor, cameras: Cameras, patch: int) -> tuple[Tensor, Cameras]:
-    """Cuts [v, 3, H, W] and its cameras at all sides to whole patches."""
-    _check_sizes(images, cameras)
-    height, width = images.shape[-2:]
     new_hw = (height // patch * patch, width // patch * patch)
     if 0 in new_hw:
         raise NVSError(f"encode: images are {height}x{width}, smaller than one patch of {patch}x{patch}")

@@ -23,6 +23,7 @@ from nvs_app.engine.framing import context_cameras
 from nvs_app.engine.renderer import Renderer
 from nvs_app.errors import NVSError
 from nvs_app.model.config import PRESETS
+from nvs_app.model.flops import lact_flops
 from nvs_app.model.lact import LaCT
 from nvs_app.scenes.views import spread_views
 from nvs_app.web.estimate import (
@@ -79,6 +80,47 @@ def test_tokens_are_those_that_are_encoded(renderer, small_scene: Path, image_hw
     assert plan.fits and plan.available == 6 and set(plan.seconds) == {"read", "encode"}
 
 
+@pytest.mark.parametrize("image_hw", [(32, 32), (30, 37), (64, 70)])
+def test_enlarged_pictures_are_counted_as_they_are_written(small_scene: Path, image_hw, monkeypatch) -> None:
+    renderer = Renderer(LaCT(PRESETS["tiny"]), "cpu", working_side=48)
+    plan = estimate(inspect([small_scene], small_scene.parent), renderer, views=2, image_hw=image_hw)
+    seen: list[int] = []
+    embed = LaCT.embed
+
+    def counted(self, images, cameras):
+        tokens = embed(self, images, cameras)
+        seen.append(tokens.shape[1] * tokens.shape[2])
+        return tokens
+
+    monkeypatch.setattr(LaCT, "embed", counted)
+    state = renderer.encode(plan.source.scene.load([0, 3], image_hw))
+    assert sum(seen) == plan.tokens and context_cameras(state).image_hw == plan.read_hw
+    enlarged = min(image_hw) < 48
+    assert ("enlarged to" in plan.sentence) == enlarged and (plan.read_hw == image_hw) == enlarged
+
+
+def test_the_probe_counts_what_it_encodes(monkeypatch) -> None:
+    """Also where the working side enlarges its pictures: the rate is of the operations that were done."""
+    seen, counted, flops = [], [], lact_flops
+    embed = LaCT.embed
+
+    def embedded(self, images, cameras):
+        tokens = embed(self, images, cameras)
+        seen.append(tokens.shape[1] * tokens.shape[2])
+        return tokens
+
+    def count(config, tokens, *others):
+        counted.append(tokens)
+        return flops(config, tokens, *others)
+
+    monkeypatch.setattr(LaCT, "embed", embedded)
+    monkeypatch.setattr("nvs_app.web.pace.lact_flops", count)
+    for side in (0, 192):
+        del seen[:], counted[:]
+        Pace(Renderer(LaCT(PRESETS["tiny"]), "cpu", working_side=side)).probe()
+        assert sum(seen[1:]) == counted[0] == 2 * (max(side, 128) // 8) ** 2  # the first view sets things up
+
+
 def test_what_happens_to_the_pictures_is_told(renderer, tmp_path: Path) -> None:
     folder = photos(tmp_path / "p", [(64, 64), (64, 64), (128, 64), (200, 200)])
     source = inspect([folder], tmp_path)
@@ -102,6 +144,7 @@ import json, os, threading, torch
 torch.set_num_threads(2)
 from nvs_app.engine.renderer import Renderer
 from nvs_app.model.config import PRESETS
+from nvs_app.model.flops import lact_flops
 from nvs_app.model.lact import LaCT
 from nvs_app.web.estimate import encoding_bytes
 from nvs_app.web.pace import small_capture
