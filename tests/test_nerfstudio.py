@@ -54,8 +54,9 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("nerfstudio")
     torch.manual_seed(0)
     weights = LaCT(PRESETS["tiny"]).state_dict()
-    for name in ("plain", "as_given"):
-        card = {"normalization": "auto" if name == "plain" else "object", "train_image_hw": [SIZE, SIZE]}
+    for name in ("plain", "as_given", "enlarging"):
+        card: dict = {"normalization": "object" if name == "as_given" else "auto", "train_image_hw": [SIZE, SIZE]}
+        card |= {"working_side": 96} if name == "enlarging" else {}
         save_checkpoint(folder / "checkpoints" / name, weights, PRESETS["tiny"], card)
     return folder
 
@@ -117,6 +118,7 @@ def test_train_leaves_a_run(run: Path, scene: Path) -> None:
     """nerfstudio's files, with the defaults resolved, and ours; the checkpoint holds tensors and text only."""
     config = (run / "config.yml").read_text()
     assert re.search(r"checkpoint: plain\b", config) and re.search(rf"image_size: {SIZE}\b", config)
+    assert re.search(r"working_side: 0\b", config)
     saved = torch.load(run / "nerfstudio_models" / "step-000000000.ckpt", weights_only=True)
     extra = saved["pipeline"]["_model._extra_state"]
     state = SceneState.load(run / "scene_state.safetensors")
@@ -147,10 +149,12 @@ def test_eval_gives_our_own_figures(run: Path, work: Path, scene: Path, pipeline
     assert theirs["psnr_std"] > 0
 
 
-@pytest.mark.parametrize(("checkpoint", "method", "scale"), [("plain", "pca", 3.0), ("as_given", "up", 0.2)])
+@pytest.mark.parametrize(
+    ("checkpoint", "method", "scale"), [("plain", "pca", 3.0), ("as_given", "up", 0.2), ("enlarging", "pca", 1.0)]
+)
 def test_the_dataparsers_frame_does_not_matter(checkpoint: str, method: str, scale: float, scene: Path) -> None:
     """However a dataparser turns, centres and scales, the network sees the scene as in its own frame: also where the
-    network wants it as given, and a turn or scale would show."""
+    network wants it as given, and a turn or scale would show, and where it has small pictures enlarged."""
     from nvs_app.nerfstudio_plugin.method import lact
 
     config = copy.deepcopy(lact.config.pipeline)
@@ -165,6 +169,7 @@ def test_the_dataparsers_frame_does_not_matter(checkpoint: str, method: str, sca
     indices = [[str(path) for path in opened.image_paths].index(name) for name in names]
     renderer = Renderer.from_checkpoint(checkpoint, "cpu")
     expected = renderer.encode(opened.load(indices, (SIZE, SIZE)))
+    assert renderer.drawn_hw((SIZE, SIZE)) == ((96, 96) if checkpoint == "enlarging" else (SIZE, SIZE))
     assert state.transform is not None and expected.transform is not None
     assert torch.allclose(state.transform.translation, expected.transform.translation, atol=1e-5)
     assert torch.allclose(state.transform.rotation, expected.transform.rotation, atol=1e-5)

@@ -112,6 +112,7 @@ def print_views(rest: list[str]) -> int:
     words = ["python", "-m", "nvs_app", "eval", str(manager.get_datapath())]
     words += ["--context-views", ",".join(map(str, context)), "--target-views", ",".join(map(str, targets))]
     words += ["--image-hw", str(height), str(width), "--checkpoint", str(config.pipeline.model.checkpoint)]
+    words += ["--working-side", str(config.pipeline.model.working_side)]
     print(shlex.join(words))
     return 0
 

@@ -12,6 +12,7 @@ from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineC
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from nvs_app.engine.renderer import default_checkpoint
+from nvs_app.engine.working_size import checked_working_side, working_side_of
 from nvs_app.errors import NVSError
 from nvs_app.model.checkpoint import find_checkpoint, read_description
 from nvs_app.nerfstudio_plugin.data import LaCTDataManager, LaCTDataManagerConfig
@@ -33,19 +34,23 @@ class LaCTPipelineConfig(VanillaPipelineConfig):
     """which network"""
 
     def resolve(self) -> None:
-        """Puts the default checkpoint and its picture size where nothing was chosen. Raises NVSError."""
+        """Puts the default checkpoint, its picture size and its working side where nothing was chosen. Raises
+        NVSError."""
         self.model.checkpoint = self.model.checkpoint or default_checkpoint()
         card = read_description(find_checkpoint(self.model.checkpoint))["card"]
         trained = card.get("train_image_hw")
         if self.datamanager.image_size is None:
             self.datamanager.image_size = int(max(trained)) if isinstance(trained, (list, tuple)) and trained else 256
+        if self.model.working_side is None:
+            self.model.working_side = working_side_of(card)
+        checked_working_side(self.model.working_side)
         if self.datamanager.num_context < 1:
             raise NVSError(f"num_context: {self.datamanager.num_context}, expected a view or more")
 
 
 @dataclass
 class LaCTTrainerConfig(TrainerConfig):
-    """A trainer whose config.yml names the checkpoint and the size that were used, whatever the defaults become."""
+    """A trainer whose config.yml names the checkpoint and the sizes that were used, whatever the defaults become."""
 
     def save_config(self) -> None:
         """Resolves the defaults first."""

@@ -152,8 +152,9 @@ def run(words: str, folder: Path, checkpoints: Path) -> None:
 
 
 def test_the_command_line_renders_the_same_pictures(tmp_path: Path, made, timeline, checkpoints: Path) -> None:
-    """From the state that was taken away, in a folder whose names need quoting."""
-    renderer, _, state = made
+    """From the state that was taken away, in a folder whose names need quoting; drawn with the same working side."""
+    _, _, state = made
+    renderer = Renderer.from_checkpoint(checkpoints / "tiny", "cpu", working_side=48)
     folder = tmp_path / "taken away; it's mine"
     folder.mkdir()
     exports.save_state(state, folder / "my scene.safetensors")
@@ -162,10 +163,17 @@ def test_the_command_line_renders_the_same_pictures(tmp_path: Path, made, timeli
         lambda cameras: renderer.render(state, cameras), timeline.cameras(), 6, folder / "page.zip", chunk=5
     )
     run(
-        exports.command_line("command.zip", "path.json", checkpoint="tiny", state_file="my scene.safetensors"),
+        exports.command_line(
+            "command.zip",
+            "path.json",
+            checkpoint="tiny",
+            state_file="my scene.safetensors",
+            working_side=renderer.asked_working_side,
+        ),
         folder,
         checkpoints,
     )
+    assert renderer.drawn_hw(timeline.image_hw) == (48, 80)
     mine = frames_of(out)
     theirs = [np.asarray(Image.open(path)) for path in sorted((folder / "command").glob("*.png"))]
     assert len(mine) == len(theirs) == 12 and mine[0].shape == (24, 40, 3)

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from serving import at_rest, closed, drag, opened, start, wait
+from serving import at_rest, closed, drag, opened, serving, start, wait
 
 from data_tools.readers import open_scene
 from nvs_app.engine.metrics import to_uint8
@@ -182,6 +182,29 @@ def test_motion_is_not_forced_upon_anybody(browser, address: str) -> None:
     page = opened(browser, address, reduced_motion="reduce")
     assert page.evaluate("nvs.viewer.auto") is False
     closed(page)
+
+
+@pytest.mark.browser
+def test_frames_follow_the_hand_quickly_and_rest_at_the_working_size(
+    browser, checkpoints: Path, small_scene: Path
+) -> None:
+    """Frames under the hand are drawn at their own size, the one at rest enlarged, even where both are as large; and
+    what the time of a frame tells is counted for the pixels that were drawn."""
+    with serving(checkpoints, "--scene", small_scene, "--context", 3, "--working-side", 192) as address:
+        page = opened(browser, address, reduced_motion="reduce")
+        page.select_option("[data-nvs=side]", "128")
+        rest = at_rest(page)["header"]
+        page.evaluate(
+            "window.headers = []; addEventListener('nvs-frame', (event) => headers.push(event.detail.header), true)"
+        )
+        drag(page, 60, 0)
+        last = at_rest(page)["header"]
+        assert min(rest["drawn"]) == min(last["drawn"]) == 192 and min(last["hw"]) == 128
+        moving = [header for header in page.evaluate("headers") if header["id"] != last["id"]]
+        assert any(header["drawn"] == header["hw"] for header in moving)  # a hand that stops is a rest, too
+        drag(page, 1, 0)
+        assert page.evaluate("nvs.viewer.expected(128, false) / nvs.viewer.expected(128)") == pytest.approx(2.25)
+        closed(page)
 
 
 @pytest.mark.parametrize(
