@@ -17,6 +17,7 @@ import torch
 
 from nvs_app.cli_common import add_model_options, load_renderer, positive_int
 from nvs_app.engine.evaluate import device_name, versions
+from nvs_app.engine.working_size import finer_than
 from nvs_app.geometry.cameras import Cameras, look_at
 from nvs_app.report.files import write_json
 from nvs_app.scenes.posed import PosedImages
@@ -76,10 +77,12 @@ def run(args: argparse.Namespace) -> int:
     figures = {f"encode {args.views} views {size}x{size}{enlarged}": timed(lambda: renderer.encode(context))}
     state = renderer.encode(context)
     for side in sorted(args.sizes):
-        draw = functools.partial(renderer.render, state, circle(1, side))
+        camera = circle(1, side)
+        draw = functools.partial(renderer.render, state, camera)
         figures[f"decode 1 view {side}x{side}"] = timed(functools.partial(draw, quick=True))
-        if side < renderer.working_side:
-            drawn = "x".join(map(str, renderer.drawn_hw((side, side))))
+        drawn_hw = renderer.drawn_hw((side, side), finer=finer_than(state, camera))
+        if drawn_hw != renderer.drawn_hw((side, side), quick=True):
+            drawn = "x".join(map(str, drawn_hw))
             figures[f"decode 1 view {side}x{side}, drawn at {drawn}"] = timed(draw)
 
     millions = sum(p.numel() for p in renderer.model.parameters()) / 1e6

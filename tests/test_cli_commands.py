@@ -327,9 +327,10 @@ def test_interrupt_leaves_nothing_half_written(folder: Path, tmp_path: Path) -> 
 def test_benchmark_speed(tmp_path: Path, here) -> None:
     file = tmp_path / "speed.json"
     out, _ = here("benchmark-speed", "--sizes", 16, 32, "--views", 2, "--repeats", 2, "--json", file)
-    assert "encode 2 views 32x32" in out and "decode 1 view 16x16" in out and "threads" in out
+    assert "encode 2 views 32x32" in out and "decode 1 view 16x16 " in out and "threads" in out
+    assert "decode 1 view 16x16, drawn at 32x32" in out  # as fine as what was written
     figures = json.loads(file.read_text())["figures"]
-    assert all(0 < f["best_ms"] <= f["median_ms"] for f in figures.values()) and len(figures) == 3
+    assert all(0 < f["best_ms"] <= f["median_ms"] for f in figures.values()) and len(figures) == 4
     here("benchmark-speed", "--sizes", 16, 32, "--views", 2, "--repeats", 1, "--json", file, "--working-side", 32)
     assert list(json.loads(file.read_text())["figures"]) == [
         "encode 2 views 32x32",

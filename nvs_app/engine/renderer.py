@@ -22,7 +22,14 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from nvs_app.engine.working_size import checked_working_side, enlarge, enlarged_hw, reduce, working_side_of
+from nvs_app.engine.working_size import (
+    checked_working_side,
+    enlarge,
+    enlarged_hw,
+    finer_than,
+    reduce,
+    working_side_of,
+)
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.geometry.normalize import SimilarityTransform, normalize_context
@@ -114,10 +121,10 @@ class Renderer:
             return enlarged
         return (image_hw[0] // self.patch * self.patch, image_hw[1] // self.patch * self.patch)
 
-    def drawn_hw(self, image_hw: tuple[int, int], quick: bool = False) -> tuple[int, int]:
-        """The size at which `render` draws pictures of a size: enlarged to the working size (not if quick), else
-        grown at the right and bottom to whole patches."""
-        enlarged = tuple(image_hw) if quick else enlarged_hw(image_hw, self.working_side, self.patch)
+    def drawn_hw(self, image_hw: tuple[int, int], quick: bool = False, finer: float = 1.0) -> tuple[int, int]:
+        """The size at which `render` draws pictures of a size: enlarged to the working size, or to be as fine as what
+        was written (not if quick; finer: see `finer_than`), else grown at the right and bottom to whole patches."""
+        enlarged = tuple(image_hw) if quick else enlarged_hw(image_hw, self.working_side, self.patch, finer)
         return (-(-enlarged[0] // self.patch) * self.patch, -(-enlarged[1] // self.patch) * self.patch)
 
     def encode(
@@ -183,6 +190,7 @@ class Renderer:
             "checkpoint_hash": str(self.card.get("hash", "")),
             "normalization": preset,
             "working_side": str(self.working_side),
+            "written_focal": str(float(cameras.fxfycxcy[:, 1].median())),
             "context_cameras": json.dumps(
                 {
                     "image_hw": list(given.image_hw),
@@ -204,8 +212,9 @@ class Renderer:
         """The pictures that `cameras` see: float32 in [0, 1], on the CPU, [v, 3, *cameras.image_hw].
 
         state: from `encode`, or loaded from a file.
-        cameras: [v], in the scene's own frame, OpenCV axes. Any image_hw: below the working size the network draws
-            the picture larger, and it is reduced; else it draws the frame grown at the right and bottom to whole
+        cameras: [v], in the scene's own frame, OpenCV axes. Any image_hw: below the working size, or coarser than
+            what was written, the network draws the picture larger, twice at most, and it is reduced; else it draws
+            the frame grown at the right and bottom to whole
             patches (the principal point stays), and the excess is cut off.
         chunk: views drawn at once; None chooses by memory, and halves when the GPU's memory runs out.
         progress: called with the number of new pictures after each chunk.
@@ -234,8 +243,9 @@ class Renderer:
         on_device: leave the pictures on the device, where a benchmark compares them."""
         self._check_state(state)
         height, width = cameras.image_hw
-        hw = self.drawn_hw(cameras.image_hw, quick)
-        larger = not quick and enlarged_hw(cameras.image_hw, self.working_side, self.patch) != (height, width)
+        finer = finer_than(state, cameras)
+        hw = self.drawn_hw((height, width), quick, finer)
+        larger = not quick and enlarged_hw((height, width), self.working_side, self.patch, finer) != (height, width)
         state = state.to(self.device)
         cameras = Cameras(cameras.c2w.float(), cameras.fxfycxcy.float(), (height, width)).to(self.device)
         cameras = cameras.scaled_to(hw) if larger else Cameras(cameras.c2w, cameras.fxfycxcy, hw)

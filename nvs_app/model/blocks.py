@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nvs_app.model.config import LaCTConfig
-from nvs_app.model.fast_weights import FastWeightLayer, Turns
+from nvs_app.model.fast_weights import Asks, FastWeightLayer, Turns
 from nvs_app.model.rotary import rotate
 from nvs_app.model.state import FastWeights
 
@@ -65,7 +65,7 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """One block; `forward` for training, `attend`, `gradient` and `read` for writing and reading apart."""
+    """One block; `forward` for training, `attend`, `asks`, `gradient` and `read` for writing and reading apart."""
 
     def __init__(self, config: LaCTConfig, start_of: FastWeightLayer | None = None) -> None:
         super().__init__()
@@ -85,11 +85,14 @@ class Block(nn.Module):
         """Normed tokens [b, v * n, c] and the turns of q, k and of the hidden units."""
         return self.fast_norm(x).flatten(1, 2), turns.fast, turns.hidden
 
-    def gradient(
-        self, x: Float[Tensor, "b v n c"], turns: RayTurns, written: FastWeights | None = None
-    ) -> FastWeights:
-        """Fast-weight step direction of context tokens (after `attend`); adds up over groups of views."""
-        return self.fast.gradient(*self._fast_input(x, turns), written)
+    def asks(self, x: Float[Tensor, "b v n c"], turns: RayTurns) -> Asks:
+        """What context tokens (after `attend`) have to write."""
+        tokens, fast, _ = self._fast_input(x, turns)
+        return self.fast.asks(tokens, fast)
+
+    def gradient(self, asks: Asks, turns: RayTurns, written: FastWeights | None = None) -> FastWeights:
+        """Fast-weight step direction of context tokens; adds up over groups of views."""
+        return self.fast.gradient(asks, turns.hidden, written)
 
     def read(
         self, x: Float[Tensor, "b v n c"], weights: FastWeights, turns: RayTurns

@@ -31,6 +31,9 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 Turns = tuple[Tensor, Tensor] | None
 """Cosine and sine of rotary phases, [b, 1, n, pairs] each, or None for none."""
 
+Asks = tuple[Tensor, Tensor, Tensor]
+"""k and v [b, h, n, d] and the learning rates [3, b, h, n, 1] of tokens that write."""
+
 
 def newton_schulz_reference(gradient: Float[Tensor, "*b m n"], steps: int) -> Float[Tensor, "*b m n"]:
     """Orthogonalise as published, operation by operation in bfloat16 (slow on most CPUs)."""
@@ -247,13 +250,15 @@ class FastWeightLayer(nn.Module):
             lr = F.softplus(linear + self.base_lr_inverse)
         return lr.unflatten(-1, (3, self.heads)).permute(2, 0, 3, 1)[..., None]
 
-    def gradient(
-        self, x: Float[Tensor, "b n c"], turns: Turns, hidden_turns: Turns, written: FastWeights | None = None
-    ) -> FastWeights:
-        """The step direction that the tokens x ask for: the first, or the next after the weights `written`."""
-        k, v = self.keys_values(x, turns)
-        weights = self._batch(self.start(), x.shape[0]) if written is None else written
-        return fast_weight_gradient(weights, k, v, self.learning_rates(x), hidden_turns, written is not None)
+    def asks(self, x: Float[Tensor, "b n c"], turns: Turns) -> Asks:
+        """What the tokens x have to write: k, v and learning rates, the same in every write step."""
+        return (*self.keys_values(x, turns), self.learning_rates(x))
+
+    def gradient(self, asks: Asks, hidden_turns: Turns, written: FastWeights | None = None) -> FastWeights:
+        """The step direction that tokens ask for: the first, or the next after the weights `written`."""
+        k, v, lr = asks
+        weights = self._batch(self.start(), k.shape[0]) if written is None else written
+        return fast_weight_gradient(weights, k, v, lr, hidden_turns, written is not None)
 
     def step(self, gradient: FastWeights, written: FastWeights | None = None) -> FastWeights:
         """The weights `written`, at first the starting weights, plus the step."""

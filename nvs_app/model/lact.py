@@ -25,12 +25,14 @@ from nvs_app.geometry.cameras import Cameras
 from nvs_app.geometry.rays import ray_features
 from nvs_app.model.blocks import Block, RayTurns, scaled_init
 from nvs_app.model.config import LaCTConfig
+from nvs_app.model.fast_weights import Asks
 from nvs_app.model.rotary import patch_rays, ray_coordinates, turns_of
 from nvs_app.model.state import FastWeights, SceneState
 
 RAY_CHANNELS = 9
 INPUT_CHANNELS = RAY_CHANNELS + 3
 WRITE_SLOTS = 12
+KEPT_TOKENS = 2**16  # keys and values of so many are kept from one write step to the next, of more they are made anew
 
 
 def patchify(x: Float[Tensor, "b v c h w"], patch: int) -> Float[Tensor, "b v n f"]:
@@ -133,14 +135,19 @@ class LaCT(nn.Module):
         tokens = [self.embed(images[:, group], cameras[:, group]) for group in groups]
         turns = [self.turns(cameras[:, group]) for group in groups]
         layers: list[FastWeights] = []
+        keep = self.config.write_steps > 1 and sum(x[..., 0].numel() for x in tokens) <= KEPT_TOKENS
         for block in self._blocks():
             weights: FastWeights | None = None
+            kept: list[Asks] = []
             for step in range(self.config.write_steps):
                 total: FastWeights | None = None
                 for i in range(len(groups)):
                     if step == 0:
                         tokens[i] = block.attend(tokens[i], turns[i])
-                    part = block.gradient(tokens[i], turns[i], weights)
+                    asks = kept[i] if keep and step else block.asks(tokens[i], turns[i])
+                    if keep and not step:
+                        kept.append(asks)
+                    part = block.gradient(asks, turns[i], weights)
                     total = part if total is None else FastWeights(*map(torch.add, total, part))
                     if progress is not None:
                         share = (step + (i + 1) / len(groups)) / self.config.write_steps

@@ -24,6 +24,7 @@ from torch import Tensor
 from data_tools.readers import open_scene
 from nvs_app.cli_common import trained_image_hw
 from nvs_app.engine.renderer import Renderer
+from nvs_app.engine.working_size import finer_than
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.model.state import SceneState
@@ -39,10 +40,12 @@ KEPT_RENDERERS = 2  # the first one always stays
 
 @dataclass(frozen=True)
 class Frame:
-    """A drawn view [3, h, w] in [0, 1], on the renderer's device, and the milliseconds that the model took."""
+    """A drawn view [3, h, w] in [0, 1], on the renderer's device, the milliseconds that the model took, and the size
+    that it drew."""
 
     image: Float[Tensor, "3 h w"]
     model_ms: float
+    drawn_hw: tuple[int, int]
 
 
 class Hub:
@@ -150,7 +153,9 @@ class Hub:
         image = next(opened.renderer.stream(state, camera[:1], on_device=True, quick=quick))[0]
         if image.is_cuda:
             torch.cuda.current_stream(image.device).synchronize()
-        return Frame(image, 1e3 * (time.perf_counter() - start))
+        model_ms = 1e3 * (time.perf_counter() - start)
+        drawn_hw = opened.renderer.drawn_hw(camera.image_hw, quick, finer_than(state, camera[:1]))
+        return Frame(image, model_ms, drawn_hw)
 
     def require_scene(self, session: Session) -> Opened:
         """The scene that a visitor looks at. Raises NVSError when there is none yet."""

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 from data_tools.readers import open_scene
+from nvs_app.engine.working_size import written_focal
 from nvs_app.errors import NVSError
 from nvs_app.model.state import SceneState
 from nvs_app.scenes.views import ViewSplit
@@ -84,13 +85,14 @@ def reopen(hub: Hub, session: Session, name: str) -> Opened:
     if scene is None:
         opened = open_state(folder / "state.safetensors", renderer, hub.states, str(note["name"]))
     else:
-        hub.states.put(key, SceneState.load(folder / "state.safetensors", renderer.device))
+        state = SceneState.load(folder / "state.safetensors", renderer.device)
+        hub.states.put(key, state)
         cameras = scene.cameras(None, hw)
         split = ViewSplit([int(i) for i in note["context"]], [int(i) for i in note["target"]])
         pictures = [jpeg_uri(image, longest=96) for image in scene.load(split.context[:24], hw).images]
         opened = Opened(
             str(note["name"]), renderer, key, cameras, scene, split, hw, Viewpoint.of(cameras), pictures,
-            seconds=float(note["seconds"]),
+            seconds=float(note["seconds"]), written=written_focal(state),
         )  # fmt: skip
         stored = tuple((height, width) for height, width in scene.image_hws.tolist())
         session.source = Source(opened.name, (scene.root,), scene, stored)

@@ -19,6 +19,7 @@ from nvs_app.cli_common import trained_image_hw
 from nvs_app.engine.framing import context_cameras
 from nvs_app.engine.metrics import to_uint8
 from nvs_app.engine.renderer import Renderer
+from nvs_app.engine.working_size import written_focal
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.model.state import SceneState
@@ -46,6 +47,7 @@ class Opened:
         context_jpegs: the context pictures, small, as data URIs.
         unregistered: photos without a camera, and why.
         seconds: time of encoding.
+        written: focal length in pixels of the pictures as they were written, see `working_size.written_focal`.
     """
 
     name: str
@@ -59,10 +61,11 @@ class Opened:
     context_jpegs: list[str] = field(default_factory=list)
     unregistered: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+    written: float = 0.0
 
     def for_viewer(self) -> dict[str, Any]:
         """What the page's script must know."""
-        sides = {"side": min(self.image_hw), "working": self.renderer.working_side}
+        sides = {"side": min(self.image_hw), "working": self.renderer.working_side, "written": self.written}
         return {"name": self.name, **self.viewpoint.for_page(), **sides}
 
 
@@ -105,6 +108,7 @@ def open_scene_for_viewing(
         Viewpoint.of(cameras),
         [jpeg_uri(image, longest=96) for image in context.images[:24]],
         seconds=seconds,
+        written=written_focal(state),
         **facts,
     )
 
@@ -120,7 +124,10 @@ def open_state(path: Path, renderer: Renderer, cache: StateCache, name: str) -> 
     renderer.render(state, cameras[:1].scaled_to((16, 16)), quick=True)  # refuses a state of another network
     key = secrets.token_hex(8)
     cache.put(key, state)
-    return Opened(name, renderer, key, cameras, None, None, cameras.image_hw, Viewpoint.of(cameras))
+    written = written_focal(state)
+    return Opened(
+        name, renderer, key, cameras, None, None, cameras.image_hw, Viewpoint.of(cameras), written=written
+    )
 
 
 class Shelf:

@@ -7,7 +7,8 @@
 //
 // Cameras have OpenCV axes (x right, y down, z forward) in the scene's own frame; fov is vertical, in degrees.
 // While the camera moves, small frames follow it, drawn quickly; at rest it is drawn again, sharper. scene.working is
-// the renderer's working side: what is smaller is drawn enlarged at rest, twice at most, and costs as much more.
+// the renderer's working side, scene.written the focal length of the written pictures in pixels: what is smaller than
+// the one, or coarser than the other, is drawn enlarged at rest, twice at most, and costs as much more.
 (() => {
   "use strict";
   const add = (a, b, s = 1) => [a[0] + s * b[0], a[1] + s * b[1], a[2] + s * b[2]];
@@ -26,6 +27,8 @@
   const FOV = [5, 120], SIDES = [96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 1024];
   const DRAG_MS = 130, SLOW_MS = 340; // a frame while the hand moves, or while it turns by itself, takes no longer
   const LEAST = 128; // below, the network draws blocks; only a very slow machine goes there
+  const COARSER = 1.25; // as in engine/working_size.py
+  const BLOCKS = 1.62, MOST_LEAST = 192; // so much coarser than what was written, frames fall into blocks
   const AUTO_SPEED = 14, AUTO_SECONDS = 90; // degrees a second; then it rests, whoever still looks can turn it on again
 
   // A camera as axes and eye; distance is how far ahead the point lies about which dragging turns.
@@ -164,12 +167,24 @@
       return aspect >= 1 ? [side, Math.min(1024, even(side * aspect))] : [Math.min(1024, even(side / aspect)), side];
     }
     working() { return (this.scene && this.scene.working) || 0; }
+    finer(h) { // how many times finer than a frame of this height the pictures were written
+      const written = (this.scene && this.scene.written) || 0;
+      return this.view ? 2 * written * Math.tan((this.view.fov * Math.PI) / 360) / h : 0;
+    }
+    enlarged(side) { // how many times larger a frame is drawn at rest
+      const [h, w] = this.sides(side), finer = this.finer(h);
+      return clamp(Math.max(this.working() / Math.min(h, w), finer > COARSER ? finer : 1), 1, 2);
+    }
     expected(side, quick = true) {
-      const [h, w] = this.sides(side), larger = quick ? 1 : clamp(this.working() / Math.min(h, w), 1, 2);
+      const [h, w] = this.sides(side), larger = quick ? 1 : this.enlarged(side);
       return this.perPixel * h * w * larger * larger;
     }
+    leastSide() {
+      const fine = SIDES.find((side) => side >= LEAST && this.finer(this.sides(side)[0]) <= BLOCKS);
+      return Math.min(fine || MOST_LEAST, MOST_LEAST, this.restSide);
+    }
     dragSide() {
-      const least = Math.min(LEAST, this.restSide), limit = this.auto ? SLOW_MS : DRAG_MS;
+      const least = this.leastSide(), limit = this.auto ? SLOW_MS : DRAG_MS;
       if (!this.perPixel) return least;
       const fitting = SIDES.filter((side) => side <= this.restSide && this.expected(side) <= limit);
       if (fitting.length && fitting[fitting.length - 1] > least) return fitting[fitting.length - 1];
@@ -187,8 +202,8 @@
       const message = { type: "frame", id, ...view, hw, format: this.format, quality, quick, auto: !!own };
       if (!this.line.send(message)) { this.number--; return false; }
       this.sent.set(id, { ...view, hw, at: performance.now(), pointer: this.pointer }); // pointer: when the hand moved
-      // Quick or not, what is no smaller than the working side is drawn the same.
-      this.pointer = null; this.askedAtRest = side === this.restSide && (!quick || Math.min(...hw) >= this.working());
+      // Quick or not, what is large and fine enough is drawn the same.
+      this.pointer = null; this.askedAtRest = side === this.restSide && (!quick || this.enlarged(side) === 1);
       return true;
     }
     follow() { // a frame of the present view, small enough to keep up with the hand

@@ -136,7 +136,7 @@ class Line:
                 "id": number,
                 "revision": revision,
                 "hw": list(camera.image_hw),
-                "drawn": list(opened.renderer.drawn_hw(camera.image_hw, quick)),  # what the model's time is of
+                "drawn": list(frame.drawn_hw),  # what the model's time is of
                 "format": "png" if lossless else "jpeg",
                 "model_ms": round(frame.model_ms, 3),
                 "wait_ms": round(1e3 * (started - asked), 3),

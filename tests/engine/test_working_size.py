@@ -7,11 +7,12 @@ import torch
 
 from nvs_app.engine.framing import context_cameras
 from nvs_app.engine.renderer import Renderer
-from nvs_app.engine.working_size import enlarge, enlarged_hw, reduce
+from nvs_app.engine.working_size import enlarge, enlarged_hw, finer_than, reduce, written_focal
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras, look_at
 from nvs_app.model.config import PRESETS
 from nvs_app.model.lact import LaCT
+from nvs_app.model.state import SceneState
 from nvs_app.scenes.posed import PosedImages
 
 
@@ -123,13 +124,33 @@ def test_encode_and_render_are_those_of_enlarged_pictures(image_hw: tuple[int, i
     drawn = reduce(plain.render(by_hand, asked.scaled_to(larger_hw)), image_hw)
     full, quick = working.render(state, asked), working.render(state, asked, quick=True)
     assert full.shape == quick.shape == (2, 3, *image_hw)
-    assert torch.allclose(full, drawn, atol=1e-6) and torch.equal(quick, plain.render(by_hand, asked))
+    assert torch.allclose(full, drawn, atol=1e-6) and torch.equal(quick, plain.render(by_hand, asked, quick=True))
     assert not torch.allclose(full, quick, atol=1e-3)
     assert torch.equal(torch.cat(list(working.stream(state, asked, 1))), working.render(state, asked, chunk=1))
 
     bytes_ = (context.images * 255).round().to(torch.uint8)
     a, b = (working.encode(PosedImages(x, context.cameras)) for x in (bytes_, bytes_.float() / 255))
     assert torch.equal(a.fast_weights[0].w0, b.fast_weights[0].w0)
+
+
+def test_no_drawing_is_coarser_than_what_was_written() -> None:
+    renderer = renderer_of(0)
+    context = posed((64, 80))
+    state = renderer.encode(context)
+    asked = cameras_of((64, 80), 2).scaled_to((32, 40))  # the same angles, half the pixels
+    assert finer_than(state, asked) == pytest.approx(2) and finer_than(state, context.cameras) == pytest.approx(1)
+    assert renderer.drawn_hw((32, 40), finer=2.0) == (64, 80) and renderer.drawn_hw((32, 40), True, 2.0) == (32, 40)
+    assert renderer.drawn_hw((32, 40), finer=9.0) == (64, 80)  # twice at most
+    assert renderer.drawn_hw((32, 40), finer=1.2) == (32, 40)
+    fine = renderer.render(state, asked.scaled_to((64, 80)))
+    assert torch.equal(renderer.render(state, asked), reduce(fine, (32, 40)))
+    coarse = renderer.render(state, asked, quick=True)
+    assert not torch.allclose(renderer.render(state, asked), coarse, atol=1e-3)
+    for meta in ({}, {"written_focal": "far"}, {"written_focal": "nan"}, {"written_focal": "-3"}):
+        assert torch.equal(renderer.render(SceneState(state.fast_weights, state.transform, meta), asked), coarse)
+
+    enlarging = renderer_of(96)
+    assert written_focal(enlarging.encode(context)) == pytest.approx(1.5 * float(context.cameras.fxfycxcy[0, 1]))
 
 
 def test_who_decides() -> None:

@@ -139,7 +139,7 @@ def test_only_the_first_tokens_write(turned):
         angles = [phases(torch.randn(2, 1, 10, 6), pairs, 0.5, 8.0) for pairs in (8, 16)]
         turns = [(angle.cos(), angle.sin()) for angle in angles]
     first = [None if t is None else (t[0][:, :, :6], t[1][:, :, :6]) for t in turns]
-    weights = layer.step(layer.gradient(x[:, :6], *first))
+    weights = layer.step(layer.gradient(layer.asks(x[:, :6], first[0]), first[1]))
     six, ten = (layer(x, torch.ones(count, 1), *turns, layer.start()) for count in (6, 10))
     torch.testing.assert_close(six, layer.read(x, weights, *turns), rtol=1e-4, atol=1e-5)
     assert (six - ten).abs().max() > 1e-4

@@ -7,6 +7,8 @@ import torch
 
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras, look_at
+from nvs_app.model import lact
+from nvs_app.model.blocks import Block
 from nvs_app.model.checkpoint import load_checkpoint, save_checkpoint
 from nvs_app.model.config import PRESETS, LaCTConfig
 from nvs_app.model.flops import lact_flops
@@ -96,6 +98,22 @@ def test_chunks_and_order_of_views_change_nothing(model, pictures):
         permuted = model.decode(model.encode(pictures[:, order], cameras[:, order]), cameras[:, 5:])
     torch.testing.assert_close(whole, chunked, rtol=0, atol=1e-3)
     torch.testing.assert_close(whole, permuted, rtol=0, atol=1e-3)
+
+
+def test_keys_made_anew_in_every_write_step_are_the_same(monkeypatch, pictures):
+    """What many tokens take, who would not fit in memory, gives what few take."""
+    torch.manual_seed(0)
+    model, cameras = LaCT(CONFIGS["steps"]).eval(), circle(8)
+    made = []
+    asks = Block.asks
+    monkeypatch.setattr(Block, "asks", lambda self, *args: made.append(1) or asks(self, *args))
+    with torch.no_grad():
+        kept = model.encode(pictures, cameras[:, :5], views_per_chunk=2)
+        monkeypatch.setattr(lact, "KEPT_TOKENS", 29)
+        anew = model.encode(pictures, cameras[:, :5], views_per_chunk=2)
+    assert len(made) == 2 * 3 + 2 * 2 * 3  # blocks, groups; blocks, write steps, groups
+    for a, b in zip(kept.fast_weights, anew.fast_weights, strict=True):
+        assert torch.equal(a.w0, b.w0) and torch.equal(a.w1, b.w1) and torch.equal(a.w2, b.w2)
 
 
 def test_pictures_and_cameras_matter(model, pictures):
