@@ -42,6 +42,7 @@ from nvs_app.errors import NVSError
 from nvs_app.model.checkpoint import load_checkpoint
 from nvs_app.model.config import LaCTConfig
 from nvs_app.model.flops import lact_flops
+from nvs_app.model.growth import with_changes
 from nvs_app.model.lact import LaCT
 
 HELD_OUT_SEED = 10_000_019
@@ -71,6 +72,8 @@ class Trainer:
         # No TF32: products that matter run in bfloat16, and it would round cameras and procedural scenes.
         torch.manual_seed(config.seed)
         initial = load_checkpoint(config.init) if config.init else None
+        if initial is not None and config.init_change:
+            initial = with_changes(initial, config.init_change)
         self.model_config: LaCTConfig = initial.config if initial else config.model_config
         self.model = (initial or LaCT(self.model_config)).to(self.device).train()
         self.average_model = LaCT(self.model_config).to(self.device).eval()

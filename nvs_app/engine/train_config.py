@@ -45,6 +45,8 @@ class TrainConfig:
     (small,blocks=12), or a JSON object of LaCTConfig fields."""
     init: str = ""
     """Checkpoint (name or folder) whose weights to start from, with a fresh optimizer; its configuration wins."""
+    init_change: str = ""
+    """What differs from the network of --init: write_steps=N, write_sizes=one|learned, or both with a comma."""
     checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, a third slower."""
     precision: str = "auto"
@@ -173,6 +175,7 @@ class TrainConfig:
         need(self.export in DTYPES, "export", "one of " + ", ".join(DTYPES))
         need(self.device.split(":")[0] in ("auto", "cpu", "cuda"), "device", "cuda, cpu or auto")
         need(Path(self.name).name == self.name, "name", "a plain folder name")
+        need(not self.init_change or bool(self.init), "init_change", "--init beside it")
         learning_rate_factor(0.0, 0, 1, self.schedule)
         longest = max(count.total for count in self.view_counts)
         if "procedural" in self.plan.shares and self.pool_views < longest:

@@ -15,6 +15,7 @@ from nvs_app.errors import NVSError
 
 ROTARY_PARTS = ("fast", "attention", "value")
 FAST_STARTS = ("own", "shared")
+WRITE_SIZES = ("one", "learned")
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,9 @@ class LaCTConfig:
     write_steps: int = 1
     """Steps in which the context is written, each over all tokens as one chunk; 1 as published. The second and
     later ones write what the fast network still misses of each token."""
+    write_sizes: str = "one"
+    """How far a write step goes: "one", as published; or "learned", times a learned number for each step, matrix and
+    head."""
     rotary: str = ""
     """Where ray-coordinate rotary phases act: "" (nowhere, as published) or a '+'-joined choice of
     "fast" (q, k and hidden units of the fast network, by the ray's direction and moment), "attention" (q and k
@@ -72,6 +76,8 @@ class LaCTConfig:
                 )
         if self.fast_start not in FAST_STARTS:
             raise NVSError(f"LaCTConfig: fast_start is {self.fast_start!r}, expected one of {FAST_STARTS}")
+        if self.write_sizes not in WRITE_SIZES:
+            raise NVSError(f"LaCTConfig: write_sizes is {self.write_sizes!r}, expected one of {WRITE_SIZES}")
         unknown = set(self.rotary_parts) - set(ROTARY_PARTS)
         if unknown:
             raise NVSError(

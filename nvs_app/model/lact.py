@@ -153,7 +153,7 @@ class LaCT(nn.Module):
                         share = (step + (i + 1) / len(groups)) / self.config.write_steps
                         progress((len(layers) + share) / len(self.blocks))
                 assert total is not None
-                weights = FastWeights(*(w.float() for w in block.fast.step(total, weights)))
+                weights = FastWeights(*(w.float() for w in block.fast.step(total, weights, step)))
             assert weights is not None
             layers.append(weights)
             if len(layers) < len(self.blocks):  # the last block's tokens are read by nobody
