@@ -44,6 +44,13 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         help="enlarge pictures whose shorter side is below N pixels, twice at most, and draw them enlarged; 0: as they "
         "are given (default: what the checkpoint's card says, else 0)",
     )
+    group.add_argument(
+        "--grids",
+        type=int,
+        choices=(1, 2),
+        help="2: draw twice, half a patch apart, which hides the borders of patches; twice the time (default: 1; in "
+        "the web page 2 on a GPU, for views at rest and films)",
+    )
     group.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads (default: all cores)")
 
 
@@ -74,7 +81,7 @@ def load_renderer(args: argparse.Namespace) -> Renderer:
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     return Renderer.from_checkpoint(
-        args.checkpoint, args.device, args.precision, working_side=args.working_side
+        args.checkpoint, args.device, args.precision, working_side=args.working_side, grids=args.grids or 1
     )
 
 

@@ -122,6 +122,7 @@ def print_table(report: dict[str, Any]) -> None:
     measured = report["overall"].get("lpips") is not None
     height, width = report["image_hw"]
     working = f", working side {report['working_side']}" if report["working_side"] else ""
+    working += ", two grids" if report["grids"] == 2 else ""
     title = f"{report['checkpoint']['name']} at {height}x{width}{working}, {report['device']}"
     table = Table(title=title, title_justify="left")
     table.add_column("scene", no_wrap=True)

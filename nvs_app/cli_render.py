@@ -347,6 +347,7 @@ def settings(source: Source, cameras: Cameras, path: str) -> dict[str, Any]:
         "frames": len(cameras),
         "image_hw": list(cameras.image_hw),
         "working_side": source.renderer.working_side,
+        "grids": source.renderer.grids,
     }
 
 
@@ -358,7 +359,7 @@ def missing_pictures(folder: Path, count: int, wanted: dict[str, Any], overwrite
         folder.mkdir(parents=True, exist_ok=True)
         found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
         if isinstance(found, dict):
-            found = {"working_side": 0, **found}  # folders of before there was one
+            found = {"working_side": 0, "grids": 1, **found}  # folders of before there were such
         there = {path.name for path in folder.glob("[0-9][0-9][0-9][0-9][0-9].png")}
         if not overwrite and found is None and there:
             raise NVSError(f"--out {folder}: holds pictures of another origin; use another folder or --overwrite")

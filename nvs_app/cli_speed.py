@@ -81,13 +81,14 @@ def run(args: argparse.Namespace) -> int:
         draw = functools.partial(renderer.render, state, camera)
         figures[f"decode 1 view {side}x{side}"] = timed(functools.partial(draw, quick=True))
         drawn_hw = renderer.drawn_hw((side, side), finer=finer_than(state, camera))
-        if drawn_hw != renderer.drawn_hw((side, side), quick=True):
-            drawn = "x".join(map(str, drawn_hw))
+        if renderer.grids == 2 or drawn_hw != renderer.drawn_hw((side, side), quick=True):
+            drawn = "x".join(map(str, drawn_hw)) + (" twice" if renderer.grids == 2 else "")
             figures[f"decode 1 view {side}x{side}, drawn at {drawn}"] = timed(draw)
 
     millions = sum(p.numel() for p in renderer.model.parameters()) / 1e6
     name = renderer.card.get("name")
     working = f", working side {renderer.working_side}" if renderer.working_side else ""
+    working += ", two grids" if renderer.grids == 2 else ""
     print(f"{name}, {millions:.1f} M parameters, {renderer.precision}{working}, {device_name(renderer.device)}")
     longest = max(28, *map(len, figures))
     for what, times in figures.items():
@@ -99,6 +100,7 @@ def run(args: argparse.Namespace) -> int:
             "threads": torch.get_num_threads(),
             "precision": renderer.precision,
             "working_side": renderer.working_side,
+            "grids": renderer.grids,
             "repeats": args.repeats,
             "figures": figures,
             "versions": versions(),

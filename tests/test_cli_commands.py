@@ -237,12 +237,35 @@ def test_the_working_side_is_used_and_named(folder: Path, tmp_path: Path, here) 
     assert "rendered with another context, working_side" in err
 
 
+def test_grids_are_used_and_named(folder: Path, tmp_path: Path, here) -> None:
+    report_file, target = tmp_path / "eval.json", tmp_path / "pictures"
+    words = ("eval", folder / "one", "--context", 3, "--image-hw", 32, 40, "--json", report_file)
+    found = {}
+    for grids in (1, 2):
+        out, _ = here(*words, "--grids", grids)
+        found[grids] = json.loads(report_file.read_text())
+        assert found[grids]["grids"] == grids and ("two grids" in out) == (grids == 2)
+    scene, renderer = open_scene(folder / "one"), Renderer.from_checkpoint("tiny", "cpu", grids=2)
+    one = found[2]["scenes"]["one"]
+    target_views = scene.load(one["target"], (32, 40))
+    drawn = renderer.render(renderer.encode(scene.load(one["context"], (32, 40))), target_views.cameras)
+    assert one["psnr"] == pytest.approx(float(psnr(drawn, target_views.images.float()).mean()), abs=1e-4)
+    assert one["psnr"] != pytest.approx(found[1]["scenes"]["one"]["psnr"], abs=1e-4)
+
+    words = ("render", folder / "one", "--context", 3, "--frames", 2, "--path", "capture", "--out", target)
+    here(*words, "--grids", 2)
+    assert json.loads((target / "render.json").read_text())["grids"] == 2
+    (target / "00001.png").unlink()
+    assert "rendered with another grids" in here(*words, code=2)[1]
+    assert "(1 were there)" in here(*words, "--grids", 2)[0]
+
+
 def test_a_folder_of_before_the_working_side_is_gone_on_with(folder: Path, tmp_path: Path, here) -> None:
     words = ("render", folder / "one", "--context", 3, "--frames", 2, "--path", "capture", "--out", tmp_path / "out")
     here(*words)
     notes = tmp_path / "out" / "render.json"
     old = json.loads(notes.read_text())
-    assert old.pop("working_side") == 0
+    assert old.pop("working_side") == 0 and old.pop("grids") == 1
     notes.write_text(json.dumps(old))
     (tmp_path / "out" / "00001.png").unlink()
     assert "(1 were there)" in here(*words)[0]

@@ -335,6 +335,7 @@ def describe(
             "normalization": str(card.get("normalization", "auto")),
             "train_image_hw": card.get("train_image_hw"),
             "working_side": renderer.working_side,
+            "grids": renderer.grids,
         },
         "measures": {
             "normalize_with": measures.normalize_with,

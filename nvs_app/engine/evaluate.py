@@ -133,6 +133,7 @@ def evaluate(
         "device": device_name(renderer.device),
         "precision": renderer.precision,
         "working_side": renderer.working_side,
+        "grids": renderer.grids,
         "versions": versions(),
     }
 

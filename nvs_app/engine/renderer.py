@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from nvs_app.engine.grids import blended, checked_grids, inside, shifted
 from nvs_app.engine.working_size import (
     checked_working_side,
     enlarge,
@@ -63,6 +64,7 @@ class Renderer:
         compile: compile the blocks of the model; pays on a GPU after some tens of frames, gains nothing on a CPU.
         working_side: pixels; pictures whose shorter side is below it are written and drawn enlarged, see
             `working_size`. 0 takes pictures as they are given; None takes what the checkpoint's card says, else 0.
+        grids: 2 draws every picture that need not be quick on two grids of patches, see `grids`; twice the time.
 
     Attributes:
         working_side: the one in use. asked_working_side: the argument, None where the card was asked.
@@ -75,6 +77,7 @@ class Renderer:
         precision: str = "auto",
         compile: bool = False,
         working_side: int | None = None,
+        grids: int = 1,
     ):
         self.device = pick_device(device)
         if precision not in PRECISIONS:
@@ -87,6 +90,7 @@ class Renderer:
             self.model.compile_blocks()
         self.card: dict = dict(getattr(model, "card", None) or {})
         self.patch: int = model.config.patch
+        self.grids = checked_grids(grids)
         self.asked_working_side = None if working_side is None else checked_working_side(working_side)
         self.working_side: int = (
             working_side_of(self.card) if self.asked_working_side is None else self.asked_working_side
@@ -100,12 +104,13 @@ class Renderer:
         precision: str = "auto",
         compile: bool = False,
         working_side: int | None = None,
+        grids: int = 1,
     ) -> Renderer:
         """Loads a checkpoint by its name in checkpoints/ or by its folder; None takes `default_checkpoint()`.
         Raises NVSError when it is not there."""
         device = pick_device(device)
         model = load_checkpoint(name or default_checkpoint(), device=device)
-        renderer = cls(model, device, precision, compile, working_side)
+        renderer = cls(model, device, precision, compile, working_side, grids)
         if renderer.precision == "bf16":
             # Autocast would round the same matrices for every picture; nobody else holds this network. The norms of
             # q and k get bfloat16 too, and one fused operation takes only both of one type.
@@ -218,8 +223,8 @@ class Renderer:
             patches (the principal point stays), and the excess is cut off.
         chunk: views drawn at once; None chooses by memory, and halves when the GPU's memory runs out.
         progress: called with the number of new pictures after each chunk.
-        quick: draw at the size asked for, whatever the working size: for a picture that must come soon. Any state
-            can be drawn either way.
+        quick: draw at the size asked for, whatever the working size, and on one grid: for a picture that must come
+            soon. Any state can be drawn either way.
         """
         height, width = cameras.image_hw
         out = torch.empty(len(cameras), 3, height, width)
@@ -258,6 +263,9 @@ class Renderer:
             try:
                 with self._inference(f"render: a view of {height}x{width}", "ask for a smaller size"):
                     images = self.model.decode(state, part)[0].float()
+                    if self.grids == 2 and not quick:
+                        other = self.model.decode(state, shifted(part, self.patch))[0].float()
+                        images = blended(images, inside(other, hw, self.patch), self.patch)
                     images = reduce(images, (height, width)) if larger else images[:, :, :height, :width]
                     images = images if on_device else images.cpu()
             except _OutOfMemory:

@@ -97,9 +97,10 @@ def unlike(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
         for key in keys:
             if a[section][key] != b[section][key]:
                 lines.append(f"{key}: {a[section][key]}, {b[section][key]}")
-    sides = [r["model"].get("working_side", 0) for r in (a, b)]  # reports of before have none
-    if sides[0] != sides[1]:
-        lines.append(f"working_side: {sides[0]}, {sides[1]}")
+    for key, before in (("working_side", 0), ("grids", 1)):  # what reports of before, which have none, drew with
+        values = [r["model"].get(key, before) for r in (a, b)]
+        if values[0] != values[1]:
+            lines.append(f"{key}: {values[0]}, {values[1]}")
     for name in sorted({*a["benchmark"]["options"], *b["benchmark"]["options"]}):
         values = [r["benchmark"]["options"].get(name, {}).get("value") for r in (a, b)]
         if values[0] != values[1]:

@@ -134,6 +134,7 @@ def _chips(report: dict[str, Any]) -> list[str]:
         ("size", size),
         ("precision", model["precision"]),
         *([("working side", model["working_side"])] if model.get("working_side") else []),
+        *([("grids", model["grids"])] if model.get("grids", 1) != 1 else []),
         ("parameters", f"{model['parameters'] / 1e6:.1f} M"),
         ("cameras from", report["measures"]["normalize_with"]),
         *((name, option["value"]) for name, option in benchmark["options"].items() if option["value"]),
@@ -302,5 +303,7 @@ def _method(report: dict[str, Any]) -> str:
         rows.append(("Trained at", "×".join(map(str, model["train_image_hw"]))))
     if model.get("working_side"):
         rows.append(("Working side", f"{model['working_side']}: smaller pictures are read and drawn enlarged"))
+    if model.get("grids", 1) != 1:
+        rows.append(("Grids", f"{model['grids']}: every view drawn on as many grids of patches, and blended"))
     listed = "".join(f"<dt>{escape(name)}</dt><dd>{escape(str(text))}</dd>" for name, text in rows)
     return f"<section><h2>How it was measured</h2><dl>{listed}</dl></section>"

@@ -24,6 +24,7 @@ def print_report(report: dict[str, Any], pooled: bool = False) -> None:
     benchmark, model, measures = report["benchmark"], report["model"], report["measures"]
     title = f"{benchmark['title']}: {model['checkpoint']}, {model['precision']}"
     title += f", working side {model['working_side']}" if model.get("working_side") else ""
+    title += ", two grids" if model.get("grids") == 2 else ""
     out.print(title, style="bold", markup=False, highlight=False)
     lines = [f"source: {benchmark['source']}"]
     lines += [f"{name}={option['value']}" + (f": {option['meaning']}" if option["meaning"] else f" ({option['help']})")

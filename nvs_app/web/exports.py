@@ -96,6 +96,7 @@ def command_line(
     device: str = "auto",
     precision: str = "auto",
     working_side: int | None = None,
+    grids: int = 1,
 ) -> str:
     """The command that renders the same pictures, quoted for a shell; files as they are called where it will run.
 
@@ -105,6 +106,7 @@ def command_line(
         checkpoint: its name or folder.
         state_file: the encoded scene; without it `scene`, its listed `context` views and their size are needed.
         working_side: where it was asked for, see `Renderer`; None is that of the checkpoint.
+        grids: see `Renderer`.
     """
     target = str(out)
     words = ["python", "-m", "nvs_app", "render"]
@@ -119,6 +121,7 @@ def command_line(
     words += ["--device", device] if device != "auto" else []
     words += ["--precision", precision] if precision != "auto" else []
     words += ["--working-side", str(working_side)] if working_side is not None else []
+    words += ["--grids", str(grids)] if grids != 1 else []
     words += ["--out", target.removesuffix(".zip") if target.lower().endswith(".zip") else target]
     return shlex.join(words)
 

@@ -95,7 +95,7 @@ class Hub:
                 if "/" in name or "\\" in name or name.startswith("."):
                     raise NVSError(f"checkpoint: {name!r} is not a name in checkpoints/")
                 self._renderers[(name, where)] = Renderer.from_checkpoint(
-                    name, where, working_side=self._first.asked_working_side
+                    name, where, working_side=self._first.asked_working_side, grids=self._first.grids
                 )
                 while len(self._renderers) >= KEPT_RENDERERS:
                     if next(iter(self._renderers)) == (name, where):

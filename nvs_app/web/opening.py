@@ -66,7 +66,7 @@ class Opened:
     def for_viewer(self) -> dict[str, Any]:
         """What the page's script must know."""
         sides = {"side": min(self.image_hw), "working": self.renderer.working_side, "written": self.written}
-        return {"name": self.name, **self.viewpoint.for_page(), **sides}
+        return {"name": self.name, **self.viewpoint.for_page(), **sides, "grids": self.renderer.grids}
 
 
 def open_scene_for_viewing(

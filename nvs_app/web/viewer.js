@@ -8,7 +8,8 @@
 // Cameras have OpenCV axes (x right, y down, z forward) in the scene's own frame; fov is vertical, in degrees.
 // While the camera moves, small frames follow it, drawn quickly; at rest it is drawn again, sharper. scene.working is
 // the renderer's working side, scene.written the focal length of the written pictures in pixels: what is smaller than
-// the one, or coarser than the other, is drawn enlarged at rest, twice at most, and costs as much more.
+// the one, or coarser than the other, is drawn enlarged at rest, twice at most, and costs as much more; so it does by
+// scene.grids, on which views at rest are drawn.
 (() => {
   "use strict";
   const add = (a, b, s = 1) => [a[0] + s * b[0], a[1] + s * b[1], a[2] + s * b[2]];
@@ -177,7 +178,7 @@
     }
     expected(side, quick = true) {
       const [h, w] = this.sides(side), larger = quick ? 1 : this.enlarged(side);
-      return this.perPixel * h * w * larger * larger;
+      return this.perPixel * h * w * larger * larger * (quick ? 1 : this.scene.grids);
     }
     leastSide() {
       const fine = SIDES.find((side) => side >= LEAST && this.finer(this.sides(side)[0]) <= BLOCKS);
@@ -203,7 +204,7 @@
       if (!this.line.send(message)) { this.number--; return false; }
       this.sent.set(id, { ...view, hw, at: performance.now(), pointer: this.pointer }); // pointer: when the hand moved
       // Quick or not, what is large and fine enough is drawn the same.
-      this.pointer = null; this.askedAtRest = side === this.restSide && (!quick || this.enlarged(side) === 1);
+      this.pointer = null; this.askedAtRest = side === this.restSide && (!quick || (this.enlarged(side) === 1 && this.scene.grids === 1));
       return true;
     }
     follow() { // a frame of the present view, small enough to keep up with the hand
@@ -256,7 +257,7 @@
       const bitmap = await createImageBitmap(new Blob([data], { type: `image/${header.format}` }));
       if (this.shown && header.id < this.shown.id) return;
       this.bitmap = bitmap; this.paint();
-      const total = performance.now() - sent.at, pixels = header.drawn[0] * header.drawn[1];
+      const total = performance.now() - sent.at, pixels = header.drawn[0] * header.drawn[1] * header.grids;
       const cost = (header.model_ms + 0.5 * header.wait_ms) / pixels;
       this.perPixel = this.perPixel ? 0.7 * this.perPixel + 0.3 * cost : cost;
       this.shown = { id: header.id, camera: sent, header, data, total, rest: Math.max(0, total - header.model_ms - header.wait_ms) };

@@ -4,7 +4,7 @@ In (JSON): {"type": "frame", "id": 7, "revision": 1, "c2w": [16 numbers], "fov":
 "format": "jpeg" | "png", "quality": 85, "quick": false, "auto": false}, where quick draws at this very size whatever
 the working size, as while the hand moves; {"type": "path", "id": 3, "spec": {...}};
 {"type": "view", "id": 4, "index": 12} (where the capture's camera 12 stands).
-Out: a frame as bytes (4 bytes little-endian length, that many bytes of JSON {"id", "hw", "drawn", "model_ms", ...},
+Out: a frame as bytes (4 bytes little-endian length, that many bytes of JSON {"id", "hw", "drawn", "grids", ...},
 the picture); or JSON {"type": "scene" | "path" | "error" | "ended" | "notice", ...}.
 
 Of one visitor's frames the newest counts: one that still waits when the next is asked for is never drawn.
@@ -137,6 +137,7 @@ class Line:
                 "revision": revision,
                 "hw": list(camera.image_hw),
                 "drawn": list(frame.drawn_hw),  # what the model's time is of
+                "grids": 1 if quick else opened.renderer.grids,
                 "format": "png" if lossless else "jpeg",
                 "model_ms": round(frame.model_ms, 3),
                 "wait_ms": round(1e3 * (started - asked), 3),

@@ -152,9 +152,9 @@ def run(words: str, folder: Path, checkpoints: Path) -> None:
 
 
 def test_the_command_line_renders_the_same_pictures(tmp_path: Path, made, timeline, checkpoints: Path) -> None:
-    """From the state that was taken away, in a folder whose names need quoting; drawn with the same working side."""
+    """From the state that was taken away, in a folder whose names need quoting; drawn with the same working side and grids."""
     _, _, state = made
-    renderer = Renderer.from_checkpoint(checkpoints / "tiny", "cpu", working_side=48)
+    renderer = Renderer.from_checkpoint(checkpoints / "tiny", "cpu", working_side=48, grids=2)
     folder = tmp_path / "taken away; it's mine"
     folder.mkdir()
     exports.save_state(state, folder / "my scene.safetensors")
@@ -169,6 +169,7 @@ def test_the_command_line_renders_the_same_pictures(tmp_path: Path, made, timeli
             checkpoint="tiny",
             state_file="my scene.safetensors",
             working_side=renderer.asked_working_side,
+            grids=renderer.grids,
         ),
         folder,
         checkpoints,
