@@ -152,7 +152,7 @@ def run(words: str, folder: Path, checkpoints: Path) -> None:
 
 
 def test_the_command_line_renders_the_same_pictures(tmp_path: Path, made, timeline, checkpoints: Path) -> None:
-    """From the state that was taken away, in a folder whose names need quoting; drawn with the same working side and grids."""
+    """From the state that was taken away, in a folder whose names need quoting; drawn in the same way."""
     _, _, state = made
     renderer = Renderer.from_checkpoint(checkpoints / "tiny", "cpu", working_side=48, grids=2)
     folder = tmp_path / "taken away; it's mine"
