@@ -206,21 +206,27 @@ def test_render_folder_resumes(folder: Path, tmp_path: Path, here) -> None:
     assert "another origin" in err
 
 
+def eval_with(folder: Path, here, option: str, values: tuple[int, int], shown: str, other: Renderer) -> None:
+    """`eval` without and with a way of drawing: named in the report and the table, the figures those of `other`."""
+    report_file, found = folder / "eval.json", {}
+    for value in values:
+        words = ("eval", folder / "one", "--context", 3, "--image-hw", 32, 40, "--json", report_file)
+        out, _ = here(*words, f"--{option}", value)
+        found[value] = json.loads(report_file.read_text())
+        assert found[value][option.replace("-", "_")] == value and (shown in out) == (value == values[1])
+    scene = open_scene(folder / "one")
+    without, one = (found[value]["scenes"]["one"] for value in values)
+    target = scene.load(one["target"], (32, 40))
+    drawn = other.render(other.encode(scene.load(one["context"], (32, 40))), target.cameras)
+    assert one["psnr"] == pytest.approx(float(psnr(drawn, target.images.float()).mean()), abs=1e-4)
+    assert one["psnr"] != pytest.approx(without["psnr"], abs=1e-4)
+
+
 def test_the_working_side_is_used_and_named(folder: Path, tmp_path: Path, here) -> None:
     """The figures are those of the renderer, and what was made with another working side is not gone on with."""
-    report_file, state, target = tmp_path / "eval.json", tmp_path / "one.safetensors", tmp_path / "pictures"
-    words = ("eval", folder / "one", "--context", 3, "--image-hw", 32, 40, "--json", report_file)
-    found = {}
-    for side in (0, 48):
-        out, _ = here(*words, "--working-side", side)
-        found[side] = json.loads(report_file.read_text())
-        assert found[side]["working_side"] == side and ("working side 48" in out) == (side == 48)
-    scene, renderer = open_scene(folder / "one"), Renderer.from_checkpoint("tiny", "cpu", working_side=48)
-    one = found[48]["scenes"]["one"]
-    target_views = scene.load(one["target"], (32, 40))
-    drawn = renderer.render(renderer.encode(scene.load(one["context"], (32, 40))), target_views.cameras)
-    assert one["psnr"] == pytest.approx(float(psnr(drawn, target_views.images.float()).mean()), abs=1e-4)
-    assert one["psnr"] != pytest.approx(found[0]["scenes"]["one"]["psnr"], abs=1e-4)
+    state, target = tmp_path / "one.safetensors", tmp_path / "pictures"
+    renderer = Renderer.from_checkpoint("tiny", "cpu", working_side=48)
+    eval_with(folder, here, "working-side", (0, 48), "working side 48", renderer)
 
     words = ("render", folder / "one", "--context", 3, "--frames", 2, "--path", "capture", "--out", target)
     words += ("--context-hw", 33, 47, "--image-hw", 32, 40)
@@ -238,19 +244,8 @@ def test_the_working_side_is_used_and_named(folder: Path, tmp_path: Path, here) 
 
 
 def test_grids_are_used_and_named(folder: Path, tmp_path: Path, here) -> None:
-    report_file, target = tmp_path / "eval.json", tmp_path / "pictures"
-    words = ("eval", folder / "one", "--context", 3, "--image-hw", 32, 40, "--json", report_file)
-    found = {}
-    for grids in (1, 2):
-        out, _ = here(*words, "--grids", grids)
-        found[grids] = json.loads(report_file.read_text())
-        assert found[grids]["grids"] == grids and ("two grids" in out) == (grids == 2)
-    scene, renderer = open_scene(folder / "one"), Renderer.from_checkpoint("tiny", "cpu", grids=2)
-    one = found[2]["scenes"]["one"]
-    target_views = scene.load(one["target"], (32, 40))
-    drawn = renderer.render(renderer.encode(scene.load(one["context"], (32, 40))), target_views.cameras)
-    assert one["psnr"] == pytest.approx(float(psnr(drawn, target_views.images.float()).mean()), abs=1e-4)
-    assert one["psnr"] != pytest.approx(found[1]["scenes"]["one"]["psnr"], abs=1e-4)
+    target = tmp_path / "pictures"
+    eval_with(folder, here, "grids", (1, 2), "two grids", Renderer.from_checkpoint("tiny", "cpu", grids=2))
 
     words = ("render", folder / "one", "--context", 3, "--frames", 2, "--path", "capture", "--out", target)
     here(*words, "--grids", 2)

@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import pytest
 import torch
+from odd_cameras import cameras_of
 
 from nvs_app.engine.framing import context_cameras
 from nvs_app.engine.renderer import Renderer
 from nvs_app.engine.working_size import enlarge, enlarged_hw, finer_than, reduce, written_focal
 from nvs_app.errors import NVSError
-from nvs_app.geometry.cameras import Cameras, look_at
+from nvs_app.geometry.cameras import Cameras
 from nvs_app.model.config import PRESETS
 from nvs_app.model.lact import LaCT
 from nvs_app.model.state import SceneState
 from nvs_app.scenes.posed import PosedImages
-
-
-def cameras_of(image_hw: tuple[int, int], views: int = 3) -> Cameras:
-    """On a circle; pixels that are no squares, the principal point far off the centre."""
-    angle = torch.linspace(0, 4.0, views)
-    eye = torch.stack((5 * angle.cos(), 5 * angle.sin(), torch.full_like(angle, 1.5)), -1)
-    c2w = look_at(eye, torch.zeros(views, 3), torch.tensor([0.0, 0, 1]).expand(views, 3))
-    height, width = image_hw
-    return Cameras(c2w, torch.tensor([60.0, 75.0, 0.3 * width, 0.7 * height]).expand(views, 4), image_hw)
 
 
 def posed(image_hw: tuple[int, int], views: int = 3) -> PosedImages:
