@@ -219,8 +219,8 @@ class Renderer:
         state: from `encode`, or loaded from a file.
         cameras: [v], in the scene's own frame, OpenCV axes. Any image_hw: below the working size, or coarser than
             what was written, the network draws the picture larger, twice at most, and it is reduced; else it draws
-            the frame grown at the right and bottom to whole
-            patches (the principal point stays), and the excess is cut off.
+            the frame grown at the right and bottom to whole patches (the principal point stays), and the excess is
+            cut off.
         chunk: views drawn at once; None chooses by memory, and halves when the GPU's memory runs out.
         progress: called with the number of new pictures after each chunk.
         quick: draw at the size asked for, whatever the working size, and on one grid: for a picture that must come

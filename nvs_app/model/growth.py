@@ -39,6 +39,8 @@ def with_changes(model: LaCT, changes: str) -> LaCT:
         steps = int(values.get("write_steps", old.write_steps))
     except ValueError:
         raise NVSError(f"--init-change: write_steps={values['write_steps']!r}, expected a number") from None
+    if old.write_sizes == "learned" and values.get("write_sizes") == "one":
+        raise NVSError("--init-change: write_sizes=one would forget the sizes that this network has learned")
     changed = LaCT(replace(old, write_steps=steps, write_sizes=values.get("write_sizes", old.write_sizes)))
     state = {name: value for name, value in model.state_dict().items() if not name.endswith(".step_sizes")}
     for name, fresh in changed.state_dict().items():

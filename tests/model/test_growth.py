@@ -77,6 +77,8 @@ def test_what_was_learned_stays(model: LaCT, tmp_path) -> None:
     sizes = grown.blocks[0].fast.step_sizes.view(4, -1)
     assert torch.equal(sizes[:2].flatten(), learned.blocks[0].fast.step_sizes) and sizes[2:].eq(NEW_STEP).all()
     assert with_changes(grown, "write_steps=1").blocks[0].fast.step_sizes.numel() == 6
+    with pytest.raises(NVSError, match="forget"):
+        with_changes(grown, "write_sizes=one")
 
 
 def test_sizes_are_trained_as_numbers(model: LaCT, cameras: Cameras) -> None:
