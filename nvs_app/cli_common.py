@@ -23,7 +23,7 @@ DEFAULT_IMAGE_HW = (256, 256)  # where neither the command line nor the checkpoi
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """--checkpoint, --device, --precision, --working-side, --threads."""
+    """--checkpoint, --device, --precision, --working-side, --grids, --threads."""
     group = parser.add_argument_group("model")
     group.add_argument(
         "--checkpoint",

@@ -33,6 +33,7 @@ from nvs_app.cli_common import (
 from nvs_app.engine.evaluate import EvalConfig, evaluate
 from nvs_app.engine.metrics import LPIPS
 from nvs_app.report.files import write_json
+from nvs_app.report.tables import drawing_words
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -121,9 +122,7 @@ def print_table(report: dict[str, Any]) -> None:
     """The figures of a report, a row a scene."""
     measured = report["overall"].get("lpips") is not None
     height, width = report["image_hw"]
-    working = f", working side {report['working_side']}" if report["working_side"] else ""
-    working += ", two grids" if report["grids"] == 2 else ""
-    title = f"{report['checkpoint']['name']} at {height}x{width}{working}, {report['device']}"
+    title = f"{report['checkpoint']['name']} at {height}x{width}{drawing_words(report)}, {report['device']}"
     table = Table(title=title, title_justify="left")
     table.add_column("scene", no_wrap=True)
     columns = ["views", "PSNR", "SSIM", *(["LPIPS"] if measured else []), "nearest", "mean", "white", "ms/view"]

@@ -20,6 +20,7 @@ from nvs_app.engine.evaluate import device_name, versions
 from nvs_app.engine.working_size import finer_than
 from nvs_app.geometry.cameras import Cameras, look_at
 from nvs_app.report.files import write_json
+from nvs_app.report.tables import drawing_words
 from nvs_app.scenes.posed import PosedImages
 
 
@@ -87,8 +88,8 @@ def run(args: argparse.Namespace) -> int:
 
     millions = sum(p.numel() for p in renderer.model.parameters()) / 1e6
     name = renderer.card.get("name")
-    working = f", working side {renderer.working_side}" if renderer.working_side else ""
-    working += ", two grids" if renderer.grids == 2 else ""
+    drawing = {"working_side": renderer.working_side, "grids": renderer.grids}
+    working = drawing_words(drawing)
     print(f"{name}, {millions:.1f} M parameters, {renderer.precision}{working}, {device_name(renderer.device)}")
     longest = max(28, *map(len, figures))
     for what, times in figures.items():
@@ -99,8 +100,7 @@ def run(args: argparse.Namespace) -> int:
             "device": device_name(renderer.device),
             "threads": torch.get_num_threads(),
             "precision": renderer.precision,
-            "working_side": renderer.working_side,
-            "grids": renderer.grids,
+            **drawing,
             "repeats": args.repeats,
             "figures": figures,
             "versions": versions(),

@@ -245,7 +245,7 @@ class Renderer:
         quick: bool = False,
     ) -> Iterator[Tensor]:
         """As `render`, but yields [n, 3, H, W] as soon as a chunk is drawn, so that a long path needs no memory.
-        on_device: leave the pictures on the device, where a benchmark compares them."""
+        on_device: leave the pictures on the device, where a benchmark compares them. quick: as in `render`."""
         self._check_state(state)
         height, width = cameras.image_hw
         finer = finer_than(state, cameras)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
@@ -18,13 +19,18 @@ def console() -> Console:
     return Console() if sys.stdout.isatty() else Console(width=150)
 
 
+def drawing_words(values: Mapping[str, Any]) -> str:
+    """What a title adds where views are not drawn plainly: of "working_side" and "grids", which old reports lack."""
+    words = f", working side {values['working_side']}" if values.get("working_side") else ""
+    return words + (", two grids" if values.get("grids") == 2 else "")
+
+
 def print_report(report: dict[str, Any], pooled: bool = False) -> None:
     """What was measured, the figures by number of views and by scene, the seconds, and what is missing."""
     out = console()
     benchmark, model, measures = report["benchmark"], report["model"], report["measures"]
     title = f"{benchmark['title']}: {model['checkpoint']}, {model['precision']}"
-    title += f", working side {model['working_side']}" if model.get("working_side") else ""
-    title += ", two grids" if model.get("grids") == 2 else ""
+    title += drawing_words(model)
     out.print(title, style="bold", markup=False, highlight=False)
     lines = [f"source: {benchmark['source']}"]
     lines += [f"{name}={option['value']}" + (f": {option['meaning']}" if option["meaning"] else f" ({option['help']})")

@@ -145,8 +145,8 @@ class Hub:
             self._drop(before)
 
     def frame(self, opened: Opened, camera: Cameras, quick: bool = False) -> Frame:
-        """Draws one camera now, in the calling thread: for `drawer.submit`, which keeps the turns. quick: whatever the
-        working size."""
+        """Draws one camera now, in the calling thread: for `drawer.submit`, which keeps the turns. quick: see
+        `Renderer.render`."""
         state = self.state(opened)
         start = time.perf_counter()
         # Left on the device: as bytes it is a quarter of what would have to be copied.

@@ -60,10 +60,9 @@ def big_source(count: int, image_hw: tuple[int, int]) -> Source:
     return Source("many", (Path("."),), None, (image_hw,) * count)
 
 
-@pytest.mark.parametrize("image_hw", [(32, 32), (24, 40), (30, 37)])
-def test_tokens_are_those_that_are_encoded(renderer, small_scene: Path, image_hw, monkeypatch) -> None:
-    source = inspect([small_scene], small_scene.parent)
-    plan = estimate(source, renderer, views=4, image_hw=image_hw)
+@pytest.fixture
+def embedded(monkeypatch) -> list[int]:
+    """How many tokens of a scene each call of the network's first layer makes, from now on."""
     seen: list[int] = []
     embed = LaCT.embed
 
@@ -73,52 +72,43 @@ def test_tokens_are_those_that_are_encoded(renderer, small_scene: Path, image_hw
         return tokens
 
     monkeypatch.setattr(LaCT, "embed", counted)
+    return seen
+
+
+@pytest.mark.parametrize("image_hw", [(32, 32), (24, 40), (30, 37)])
+def test_tokens_are_those_that_are_encoded(renderer, small_scene: Path, image_hw, embedded: list[int]) -> None:
+    source = inspect([small_scene], small_scene.parent)
+    plan = estimate(source, renderer, views=4, image_hw=image_hw)
     split = context_split(source.scene, plan.views)
     state = renderer.encode(source.scene.load(split.context, plan.image_hw))
-    assert sum(seen) == plan.tokens == 4 * plan.tokens_per_view
+    assert sum(embedded) == plan.tokens == 4 * plan.tokens_per_view
     assert context_cameras(state).image_hw == plan.read_hw
     assert plan.fits and plan.available == 6 and set(plan.seconds) == {"read", "encode"}
 
 
 @pytest.mark.parametrize("image_hw", [(32, 32), (30, 37), (64, 70)])
-def test_enlarged_pictures_are_counted_as_they_are_written(small_scene: Path, image_hw, monkeypatch) -> None:
+def test_enlarged_pictures_are_counted_as_they_are_written(small_scene: Path, image_hw, embedded: list[int]) -> None:
     renderer = Renderer(LaCT(PRESETS["tiny"]), "cpu", working_side=48)
     plan = estimate(inspect([small_scene], small_scene.parent), renderer, views=2, image_hw=image_hw)
-    seen: list[int] = []
-    embed = LaCT.embed
-
-    def counted(self, images, cameras):
-        tokens = embed(self, images, cameras)
-        seen.append(tokens.shape[1] * tokens.shape[2])
-        return tokens
-
-    monkeypatch.setattr(LaCT, "embed", counted)
     state = renderer.encode(plan.source.scene.load([0, 3], image_hw))
-    assert sum(seen) == plan.tokens and context_cameras(state).image_hw == plan.read_hw
+    assert sum(embedded) == plan.tokens and context_cameras(state).image_hw == plan.read_hw
     enlarged = min(image_hw) < 48
     assert ("enlarged to" in plan.sentence) == enlarged and (plan.read_hw == image_hw) == enlarged
 
 
-def test_the_probe_counts_what_it_encodes(monkeypatch) -> None:
+def test_the_probe_counts_what_it_encodes(embedded: list[int], monkeypatch) -> None:
     """Also where the working side enlarges its pictures: the rate is of the operations that were done."""
-    seen, counted, flops = [], [], lact_flops
-    embed = LaCT.embed
-
-    def embedded(self, images, cameras):
-        tokens = embed(self, images, cameras)
-        seen.append(tokens.shape[1] * tokens.shape[2])
-        return tokens
+    counted, flops = [], lact_flops
 
     def count(config, tokens, *others):
         counted.append(tokens)
         return flops(config, tokens, *others)
 
-    monkeypatch.setattr(LaCT, "embed", embedded)
     monkeypatch.setattr("nvs_app.web.pace.lact_flops", count)
     for side in (0, 192):
-        del seen[:], counted[:]
+        del embedded[:], counted[:]
         Pace(Renderer(LaCT(PRESETS["tiny"]), "cpu", working_side=side)).probe()
-        assert sum(seen[1:]) == counted[0] == 2 * (max(side, 128) // 8) ** 2  # the first view sets things up
+        assert sum(embedded[1:]) == counted[0] == 2 * (max(side, 128) // 8) ** 2  # the first view sets things up
 
 
 def test_what_happens_to_the_pictures_is_told(renderer, tmp_path: Path) -> None:
