@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from nvs_app.model.config import LaCTConfig
 from nvs_app.model.fast_weights import Asks, FastWeightLayer, Turns
-from nvs_app.model.ridge import RidgeSums
 from nvs_app.model.rotary import rotate
 from nvs_app.model.state import FastWeights
 
@@ -66,7 +65,7 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """One block; `forward` for training; `attend`, `asks`, `gradient`, `sums` to write, `attend` and `read` to read."""
+    """One block; `forward` for training, `attend`, `asks`, `gradient` and `read` for writing and reading apart."""
 
     def __init__(self, config: LaCTConfig, start_of: FastWeightLayer | None = None) -> None:
         super().__init__()
@@ -94,10 +93,6 @@ class Block(nn.Module):
     def gradient(self, asks: Asks, turns: RayTurns, written: FastWeights | None = None) -> FastWeights:
         """Fast-weight step direction of context tokens; adds up over groups of views."""
         return self.fast.gradient(asks, turns.hidden, written)
-
-    def sums(self, asks: Asks, turns: RayTurns, written: FastWeights) -> RidgeSums:
-        """What solving for the output matrix needs of context tokens; adds up over groups of views."""
-        return self.fast.sums(asks, turns.hidden, written)
 
     def read(
         self, x: Float[Tensor, "b v n c"], weights: FastWeights, turns: RayTurns

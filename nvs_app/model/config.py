@@ -16,7 +16,6 @@ from nvs_app.errors import NVSError
 ROTARY_PARTS = ("fast", "attention", "value")
 FAST_STARTS = ("own", "shared")
 WRITE_SIZES = ("one", "learned")
-WRITE_OUTPUTS = ("stepped", "solved")
 
 
 @dataclass(frozen=True)
@@ -54,9 +53,6 @@ class LaCTConfig:
     write_sizes: str = "one"
     """How far a write step goes: "one", as published; or "learned", times a learned number for each step, matrix and
     head."""
-    write_output: str = "stepped"
-    """How the output matrix of the fast network is written: "stepped", like the others, as published; or "solved":
-    afterwards moved, by a learned share, to the ridge regression of v on the hidden units of all context tokens."""
     rotary: str = ""
     """Where ray-coordinate rotary phases act: "" (nowhere, as published) or a '+'-joined choice of
     "fast" (q, k and hidden units of the fast network, by the ray's direction and moment), "attention" (q and k
@@ -82,8 +78,6 @@ class LaCTConfig:
             raise NVSError(f"LaCTConfig: fast_start is {self.fast_start!r}, expected one of {FAST_STARTS}")
         if self.write_sizes not in WRITE_SIZES:
             raise NVSError(f"LaCTConfig: write_sizes is {self.write_sizes!r}, expected one of {WRITE_SIZES}")
-        if self.write_output not in WRITE_OUTPUTS:
-            raise NVSError(f"LaCTConfig: write_output is {self.write_output!r}, expected one of {WRITE_OUTPUTS}")
         unknown = set(self.rotary_parts) - set(ROTARY_PARTS)
         if unknown:
             raise NVSError(

@@ -6,8 +6,7 @@ as one chunk and weighted by per-token learning rates, orthogonalises each matri
 (Muon), adds it, and gives every column its old norm back. Reading is f(q).
 
 With `write_steps` above one (this project's addition) the same chunk is written again: the later steps take the
-gradient of the cosine similarity of f(k) and v, so that they write what the earlier ones left unread. With
-`write_output` "solved" w1 then moves towards the closed-form solution of `ridge.py`.
+gradient of the cosine similarity of f(k) and v, so that they write what the earlier ones left unread.
 
 The gradient is written out by hand (three products a matrix) as autograd inside autograd would cost more;
 `fast_weight_gradient_reference` is the plain version that the tests compare with.
@@ -24,14 +23,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nvs_app.model.config import LaCTConfig
-from nvs_app.model.ridge import RidgeSums, ridge_solve, ridge_sums
 from nvs_app.model.rotary import rotate
 from nvs_app.model.state import FastWeights
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
-
-SOLVE_SHARE, SOLVE_RIDGE = 0.2, 0.2
-"""Where the share and the ridge of a solved w1 start from: enough to be felt, too little to spoil trained weights."""
 
 Turns = tuple[Tensor, Tensor] | None
 """Cosine and sine of rotary phases, [b, 1, n, pairs] each, or None for none."""
@@ -81,19 +76,14 @@ def newton_schulz(gradient: Float[Tensor, "*b m n"], steps: int) -> Float[Tensor
     return (x.transpose(-2, -1) if transposed else x).to(gradient.dtype)
 
 
-def hidden_units(
-    weights: FastWeights, x: Float[Tensor, "b h n d"], turns: Turns = None
-) -> Float[Tensor, "b h n m"]:
-    """The hidden units of f(x), turned by the ray phases when `turns` is given."""
-    hidden = F.silu(x @ weights.w0.to(x.dtype)) * (x @ weights.w2.to(x.dtype))
-    return hidden if turns is None else rotate(hidden, *turns)
-
-
 def apply_fast_weights(
     weights: FastWeights, x: Float[Tensor, "b h n d"], turns: Turns = None
 ) -> Float[Tensor, "b h n d"]:
     """f(x), with the hidden units turned by the ray phases when `turns` is given."""
-    return hidden_units(weights, x, turns) @ weights.w1.to(x.dtype)
+    hidden = F.silu(x @ weights.w0.to(x.dtype)) * (x @ weights.w2.to(x.dtype))
+    if turns is not None:
+        hidden = rotate(hidden, *turns)
+    return hidden @ weights.w1.to(x.dtype)
 
 
 def fast_weight_gradient(
@@ -212,9 +202,6 @@ class FastWeightLayer(nn.Module):
         # One axis, so that optimizers take it for what it is, no matrix.
         learned = config.write_sizes == "learned"
         self.step_sizes = nn.Parameter(torch.ones(config.write_steps * 3 * self.heads)) if learned else None
-        solved = config.write_output == "solved"
-        self.solve_share = nn.Parameter(torch.full((self.heads,), SOLVE_SHARE)) if solved else None
-        self.solve_ridge = nn.Parameter(torch.full((self.heads,), math.log(SOLVE_RIDGE))) if solved else None
         self.to_qkv = nn.Linear(config.dim, 3 * config.dim, bias=False)
         self.to_lr = nn.Linear(config.dim, 3 * self.heads)
         self.out_norm = nn.RMSNorm(width, eps=1e-5)
@@ -289,16 +276,6 @@ class FastWeightLayer(nn.Module):
             return None
         return self.step_sizes.view(self.write_steps, 3, 1, self.heads, 1, 1)[number]
 
-    def sums(self, asks: Asks, hidden_turns: Turns, written: FastWeights) -> RidgeSums:
-        """What solving for w1 needs of tokens, after all write steps; sums of groups of tokens add up."""
-        k, v, lr = asks
-        return ridge_sums(hidden_units(written, k, hidden_turns), v, lr[1])
-
-    def solve(self, sums: RidgeSums, written: FastWeights) -> FastWeights:
-        """The weights after all write steps, w1 moved towards the ridge solution."""
-        assert self.solve_share is not None and self.solve_ridge is not None
-        return ridge_solve(written, sums, self.solve_share, self.solve_ridge.exp())
-
     def read(
         self, x: Float[Tensor, "b n c"], weights: FastWeights, turns: Turns, hidden_turns: Turns
     ) -> Float[Tensor, "b n c"]:
@@ -325,8 +302,6 @@ class FastWeightLayer(nn.Module):
         for step in range(self.write_steps):
             gradient = fast_weight_gradient(weights, k, v, lr, _first(hidden_turns, count), unread=step > 0)
             weights = self.step(gradient, weights, step)
-        if self.solve_share is not None:
-            weights = self.solve(self.sums((k, v, lr), _first(hidden_turns, count), weights), weights)
         return self.read(x, weights, turns, hidden_turns)
 
 

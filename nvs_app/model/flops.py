@@ -8,7 +8,7 @@ from nvs_app.model.config import LaCTConfig
 def lact_flops(
     config: LaCTConfig, num_context_tokens: int, num_target_tokens: int, tokens_per_view: int
 ) -> float:
-    """FLOPs of one scene's forward pass: linear layers, attention, fast weights, Newton-Schulz, ridge.
+    """FLOPs of one scene's forward pass: linear layers, attention, fast weights, Newton-Schulz.
 
     Args:
         config: the network.
@@ -25,13 +25,8 @@ def lact_flops(
     read = tokens * 3 * fast_matrix
     # A later step also reads, to see what is missing.
     write = num_context_tokens * (7 * config.write_steps - 1) * fast_matrix
-    if config.write_output == "solved":
-        # Hidden units again, and their products with the values and with each other.
-        write += num_context_tokens * (3 * fast_matrix + 2 * config.num_fast_heads * hidden**2)
     small, large = min(head, hidden), max(head, hidden)
     steps = config.write_steps * config.muon_steps
-    small_matrices = 3 * config.num_fast_heads * steps * 2 * (2 * small**2 * large + small**3)
-    solve = config.num_fast_heads * (2 * hidden**3 // 6 + 3 * 2 * hidden**2 * head)
-    small_matrices += solve if config.write_output == "solved" else 0
+    newton_schulz = 3 * config.num_fast_heads * steps * 2 * (2 * small**2 * large + small**3)
     ends = tokens * 2 * 12 * config.patch**2 * dim + num_target_tokens * 2 * 3 * config.patch**2 * dim
-    return float(config.blocks * (linear + attention + read + write + small_matrices) + ends)
+    return float(config.blocks * (linear + attention + read + write + newton_schulz) + ends)

@@ -1,4 +1,4 @@
-"""A trained network that writes its context more thoroughly: training goes on where it was.
+"""A trained network with more write steps, or learned ones: training goes on where it was.
 
     model = with_changes(load_checkpoint("NAME"), "write_steps=3,write_sizes=learned")
 """
@@ -12,7 +12,6 @@ import torch
 from nvs_app.errors import NVSError
 from nvs_app.model.lact import LaCT
 
-CHANGES = "write_steps=N, write_sizes=one|learned or write_output=solved"
 NEW_STEP = 0.1  # size of a write step that the network has not been trained with: large enough to be noticed
 
 
@@ -22,10 +21,9 @@ def with_changes(model: LaCT, changes: str) -> LaCT:
 
     Args:
         model: any network.
-        changes: some of "write_steps=N", "write_sizes=one|learned" and "write_output=solved", with commas between.
-            Learned sizes are 1 for the steps that the network had (or what it had learned) and NEW_STEP for those
-            that it had not. With sizes of one, a new step is a full one, and the network draws worse until it has
-            been trained. A solved output begins with a small share of the solution.
+        changes: "write_steps=N", "write_sizes=one|learned" or both, with a comma between. Learned sizes are 1 for
+            the steps that the network had (or what it had learned) and NEW_STEP for those that it had not. With sizes
+            of one, a new step is a full one, and the network draws worse until it has been trained.
 
     Returns:
         A new network on the same device; its card is empty. Raises NVSError for anything else.
@@ -33,8 +31,8 @@ def with_changes(model: LaCT, changes: str) -> LaCT:
     values: dict[str, str] = {}
     for part in changes.split(","):
         name, equals, value = (word.strip() for word in part.partition("="))
-        if name not in ("write_steps", "write_sizes", "write_output") or not equals:
-            raise NVSError(f"--init-change: {part!r}, expected {CHANGES}")
+        if name not in ("write_steps", "write_sizes") or not equals:
+            raise NVSError(f"--init-change: {part!r}, expected write_steps=N or write_sizes=one|learned")
         values[name] = value
     old = model.config
     try:
@@ -43,10 +41,7 @@ def with_changes(model: LaCT, changes: str) -> LaCT:
         raise NVSError(f"--init-change: write_steps={values['write_steps']!r}, expected a number") from None
     if old.write_sizes == "learned" and values.get("write_sizes") == "one":
         raise NVSError("--init-change: write_sizes=one would forget the sizes that this network has learned")
-    if old.write_output == "solved" and values.get("write_output") == "stepped":
-        raise NVSError("--init-change: write_output=stepped would forget what this network has learned to solve for")
-    same = {name: values.get(name, getattr(old, name)) for name in ("write_sizes", "write_output")}
-    changed = LaCT(replace(old, write_steps=steps, **same))
+    changed = LaCT(replace(old, write_steps=steps, write_sizes=values.get("write_sizes", old.write_sizes)))
     state = {name: value for name, value in model.state_dict().items() if not name.endswith(".step_sizes")}
     for name, fresh in changed.state_dict().items():
         if name.endswith(".step_sizes"):
@@ -57,7 +52,5 @@ def with_changes(model: LaCT, changes: str) -> LaCT:
                 kept = min(steps, old.write_steps)
                 sizes[:kept] = before.view(old.write_steps, -1)[:kept]
             state[name] = sizes.flatten()
-        elif name not in state:
-            state[name] = fresh  # of the solved output
     changed.load_state_dict(state, strict=True)
     return changed.to(next(model.parameters()).device)

@@ -26,7 +26,6 @@ from nvs_app.geometry.rays import ray_features
 from nvs_app.model.blocks import Block, RayTurns, scaled_init
 from nvs_app.model.config import LaCTConfig
 from nvs_app.model.fast_weights import Asks
-from nvs_app.model.ridge import RidgeSums
 from nvs_app.model.rotary import patch_rays, ray_coordinates, turns_of
 from nvs_app.model.state import FastWeights, SceneState
 
@@ -136,36 +135,25 @@ class LaCT(nn.Module):
         tokens = [self.embed(images[:, group], cameras[:, group]) for group in groups]
         turns = [self.turns(cameras[:, group]) for group in groups]
         layers: list[FastWeights] = []
-        steps = self.config.write_steps
-        passes = steps + (self.config.write_output == "solved")
-        keep = passes > 1 and sum(x[..., 0].numel() for x in tokens) <= KEPT_TOKENS
+        keep = self.config.write_steps > 1 and sum(x[..., 0].numel() for x in tokens) <= KEPT_TOKENS
         for block in self._blocks():
             weights: FastWeights | None = None
             kept: list[Asks] = []
-            for number in range(passes):
-                total: FastWeights | RidgeSums | None = None
+            for step in range(self.config.write_steps):
+                total: FastWeights | None = None
                 for i in range(len(groups)):
-                    if number == 0:
+                    if step == 0:
                         tokens[i] = block.attend(tokens[i], turns[i])
-                    asks = kept[i] if keep and number else block.asks(tokens[i], turns[i])
-                    if keep and not number:
+                    asks = kept[i] if keep and step else block.asks(tokens[i], turns[i])
+                    if keep and not step:
                         kept.append(asks)
-                    part: FastWeights | RidgeSums
-                    if number < steps:
-                        part = block.gradient(asks, turns[i], weights)
-                    else:
-                        assert weights is not None
-                        part = block.sums(asks, turns[i], weights)
-                    total = part if total is None else type(part)(*map(torch.add, total, part))
+                    part = block.gradient(asks, turns[i], weights)
+                    total = part if total is None else FastWeights(*map(torch.add, total, part))
                     if progress is not None:
-                        share = (number + (i + 1) / len(groups)) / passes
+                        share = (step + (i + 1) / len(groups)) / self.config.write_steps
                         progress((len(layers) + share) / len(self.blocks))
-                if isinstance(total, RidgeSums):
-                    assert weights is not None
-                    weights = block.fast.solve(total, weights)
-                else:
-                    assert total is not None
-                    weights = FastWeights(*(w.float() for w in block.fast.step(total, weights, number)))
+                assert total is not None
+                weights = FastWeights(*(w.float() for w in block.fast.step(total, weights, step)))
             assert weights is not None
             layers.append(weights)
             if len(layers) < len(self.blocks):  # the last block's tokens are read by nobody

@@ -81,32 +81,15 @@ def test_what_was_learned_stays(model: LaCT, tmp_path) -> None:
         with_changes(grown, "write_sizes=one")
 
 
-def test_a_solved_output_begins_small_and_stays(model: LaCT, cameras: Cameras, tmp_path) -> None:
-    before, grown = drawn(model, cameras), with_changes(model, "write_output=solved")
-    small = (drawn(grown, cameras) - before).abs().max()
-    with torch.no_grad():
-        for block in grown.blocks:
-            block.fast.solve_share.fill_(1.0)
-    assert 0 < small < 0.5 * (drawn(grown, cameras) - before).abs().max()
-    saved = save_checkpoint(tmp_path / "one", grown.state_dict(), grown.config, {}, dtype="int8")
-    again = with_changes(load_checkpoint(saved), "write_steps=3,write_sizes=learned")
-    assert again.config.write_output == "solved" and again.blocks[1].fast.solve_share.eq(1).all()
-    with pytest.raises(NVSError, match="forget"):
-        with_changes(again, "write_output=stepped")
-
-
 def test_sizes_are_trained_as_numbers(model: LaCT, cameras: Cameras) -> None:
-    grown = with_changes(model, "write_steps=3,write_sizes=learned,write_output=solved").train()
+    grown = with_changes(model, "write_steps=3,write_sizes=learned").train()
     grown(torch.rand(1, 3, 3, 16, 24), cameras[:, :3], cameras[:, 3:]).square().sum().backward()
     for name, parameter in grown.named_parameters():
-        if name.endswith(("step_sizes", "solve_share", "solve_ridge")):
+        if name.endswith("step_sizes"):
             assert parameter_kind(name, parameter) == ADAM and (parameter.grad != 0).all()
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["", "dim=64", "write_steps", "write_steps=many", "write_steps=0", "write_sizes=big", "write_output=yes"],
-)
+@pytest.mark.parametrize("text", ["", "dim=64", "write_steps", "write_steps=many", "write_steps=0", "write_sizes=big"])
 def test_other_changes_are_refused(model: LaCT, text: str) -> None:
     with pytest.raises(NVSError):
         with_changes(model, text)

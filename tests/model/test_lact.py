@@ -21,7 +21,6 @@ CONFIGS = {
     "shared": LaCTConfig(dim=32, blocks=3, attention_head_dim=16, fast_start="shared", rotary="fast"),
     "steps": LaCTConfig(dim=32, blocks=2, attention_head_dim=16, fast_head_dim=16, rotary="fast", write_steps=2),
     "sizes": LaCTConfig(dim=32, blocks=2, attention_head_dim=16, write_steps=2, write_sizes="learned"),
-    "solved": LaCTConfig(dim=32, blocks=2, attention_head_dim=16, fast_head_dim=16, write_output="solved"),
     "rotary": LaCTConfig(dim=32, blocks=2, attention_head_dim=16, rotary="fast+attention+value"),
 }
 
@@ -212,11 +211,11 @@ def test_sizes_that_do_not_fit_are_refused(model, pictures):
         LaCTConfig.from_dict({"depth": 3})
 
 
-@pytest.mark.parametrize(("steps", "output"), [(1, "stepped"), (3, "stepped"), (1, "solved")])
-def test_flops_agree_with_torchs_counter(pictures, steps, output):
+@pytest.mark.parametrize("steps", [1, 3])
+def test_flops_agree_with_torchs_counter(pictures, steps):
     from torch.utils.flop_counter import FlopCounterMode
 
-    config = LaCTConfig(dim=64, blocks=2, attention_head_dim=32, write_steps=steps, write_output=output)
+    config = LaCTConfig(dim=64, blocks=2, attention_head_dim=32, write_steps=steps)
     model, cameras = LaCT(config), circle(8)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model.decode(model.encode(pictures, cameras[:, :5]), cameras[:, 5:])
