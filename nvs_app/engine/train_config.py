@@ -46,7 +46,8 @@ class TrainConfig:
     init: str = ""
     """Checkpoint (name or folder) whose weights to start from, with a fresh optimizer; its configuration wins."""
     init_change: str = ""
-    """What differs from the network of --init: write_steps=N, write_sizes=one|learned, or both with a comma."""
+    """What differs from the network of --init, with commas between: write_steps=N, write_sizes=one|learned,
+    key_length=L, rotary_max_frequency=F."""
     checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, a third slower."""
     precision: str = "auto"

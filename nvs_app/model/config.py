@@ -53,6 +53,9 @@ class LaCTConfig:
     write_sizes: str = "one"
     """How far a write step goes: "one", as published; or "learned", times a learned number for each step, matrix and
     head."""
+    key_length: float = 1.0
+    """Length that q and k are given; 1 as published. At 1 the gate of the fast network hardly leaves its straight
+    part, and hidden units are products of two linear ones; longer keys let it tell tokens apart more sharply."""
     rotary: str = ""
     """Where ray-coordinate rotary phases act: "" (nowhere, as published) or a '+'-joined choice of
     "fast" (q, k and hidden units of the fast network, by the ray's direction and moment), "attention" (q and k
@@ -78,6 +81,8 @@ class LaCTConfig:
             raise NVSError(f"LaCTConfig: fast_start is {self.fast_start!r}, expected one of {FAST_STARTS}")
         if self.write_sizes not in WRITE_SIZES:
             raise NVSError(f"LaCTConfig: write_sizes is {self.write_sizes!r}, expected one of {WRITE_SIZES}")
+        if not self.key_length > 0:
+            raise NVSError(f"LaCTConfig: key_length is {self.key_length}, expected a positive number")
         unknown = set(self.rotary_parts) - set(ROTARY_PARTS)
         if unknown:
             raise NVSError(

@@ -100,7 +100,7 @@ def fast_weight_gradient(
 
     Args:
         weights: fast weights before the step, [b, h, ...].
-        k, v: keys (unit length) and values of the tokens.
+        k, v: keys (all of one length) and values of the tokens.
         lr: learning rates of w0, w1, w2 (in this order); 0 keeps a token out.
         turns: rotary turns of the hidden units.
         unread: in place of v take what f(k) misses of it, v less its projection on f(k).
@@ -191,7 +191,7 @@ class FastWeightLayer(nn.Module):
         # In a tuple, so that it does not count as a part of this layer, nor its weights as weights of this one.
         self.start_of = (start_of,)
         self.heads, self.muon_steps = config.num_fast_heads, config.muon_steps
-        self.write_steps = config.write_steps
+        self.write_steps, self.key_length = config.write_steps, config.key_length
         self.turn_value = "value" in config.rotary_parts
         width, hidden = config.fast_head_dim, config.fast_hidden
         gain = math.sqrt(2)
@@ -225,21 +225,22 @@ class FastWeightLayer(nn.Module):
         return F.silu(F.linear(x, weight)).unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
     def queries(self, x: Float[Tensor, "b n c"], turns: Turns) -> Float[Tensor, "b h n d"]:
-        """q, of unit length, turned by the ray phases."""
+        """q, of length `key_length`, turned by the ray phases."""
         return self._unit(self._project(x, 0), turns)
 
     def keys_values(
         self, x: Float[Tensor, "b n c"], turns: Turns
     ) -> tuple[Float[Tensor, "b h n d"], Float[Tensor, "b h n d"]]:
-        """k, of unit length, turned by the ray phases, and v."""
+        """k, of length `key_length`, turned by the ray phases, and v."""
         k, v = self._unit(self._project(x, 1), turns), self._project(x, 2)
         if turns is not None and self.turn_value:
             v = rotate(v, *turns)
         return k, v
 
-    @staticmethod
-    def _unit(x: Tensor, turns: Turns) -> Tensor:
+    def _unit(self, x: Tensor, turns: Turns) -> Tensor:
         unit = x / (x.norm(dim=-1, keepdim=True) + 1e-5)
+        if self.key_length != 1:
+            unit = unit * self.key_length
         return (unit if turns is None else rotate(unit, *turns)).to(x.dtype)
 
     def learning_rates(self, x: Float[Tensor, "b n c"]) -> Float[Tensor, "3 b h n 1"]:

@@ -89,7 +89,24 @@ def test_sizes_are_trained_as_numbers(model: LaCT, cameras: Cameras) -> None:
             assert parameter_kind(name, parameter) == ADAM and (parameter.grad != 0).all()
 
 
-@pytest.mark.parametrize("text", ["", "dim=64", "write_steps", "write_steps=many", "write_steps=0", "write_sizes=big"])
+def test_keys_get_another_length_and_phases_another_frequency(cameras: Cameras) -> None:
+    torch.manual_seed(0)
+    model = LaCT(LaCTConfig(dim=32, blocks=2, attention_head_dim=16, rotary="fast")).eval()
+    grown = with_changes(model, "key_length=4,rotary_max_frequency=96")
+    assert (grown.config.key_length, grown.config.rotary_max_frequency) == (4, 96)
+    tokens = torch.randn(1, 6, 32)
+    for layer, length in ((model.blocks[0].fast, 1.0), (grown.blocks[0].fast, 4.0)):
+        for x in (layer.queries(tokens, None), layer.keys_values(tokens, None)[0]):
+            torch.testing.assert_close(x.norm(dim=-1), torch.full((1, 1, 6), length), rtol=1e-2, atol=0)
+    assert (drawn(grown, cameras) - drawn(model, cameras)).abs().max() > 1e-5
+    same = with_changes(grown, "key_length=1,rotary_max_frequency=64")
+    torch.testing.assert_close(drawn(same, cameras), drawn(model, cameras))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "dim=4", "write_steps", "write_steps=x", "write_steps=0", "write_sizes=big", "key_length=0", "key_length=a"],
+)
 def test_other_changes_are_refused(model: LaCT, text: str) -> None:
     with pytest.raises(NVSError):
         with_changes(model, text)

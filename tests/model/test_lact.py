@@ -21,6 +21,7 @@ CONFIGS = {
     "shared": LaCTConfig(dim=32, blocks=3, attention_head_dim=16, fast_start="shared", rotary="fast"),
     "steps": LaCTConfig(dim=32, blocks=2, attention_head_dim=16, fast_head_dim=16, rotary="fast", write_steps=2),
     "sizes": LaCTConfig(dim=32, blocks=2, attention_head_dim=16, write_steps=2, write_sizes="learned"),
+    "keys": LaCTConfig(dim=32, blocks=2, attention_head_dim=16, key_length=4.0, rotary="fast"),
     "rotary": LaCTConfig(dim=32, blocks=2, attention_head_dim=16, rotary="fast+attention+value"),
 }
 
