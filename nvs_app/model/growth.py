@@ -13,17 +13,15 @@ import torch
 
 from nvs_app.errors import NVSError
 from nvs_app.model.lact import LaCT
-from nvs_app.model.merging import merged_state
 
 NEW_STEP = 0.1  # size of a write step that the network has not been trained with: large enough to be noticed
-CHANGES = "write_steps=N, write_sizes=one|learned, key_length=L, rotary_max_frequency=F or fast_head_dim=DIM"
+CHANGES = "write_steps=N, write_sizes=one|learned, key_length=L or rotary_max_frequency=F"
 
 
 def parse_changes(text: str) -> dict[str, Any]:
     """Values by name of changes like "write_steps=3,key_length=4". Raises NVSError for anything else."""
     kinds: dict[str, Callable[[str], Any]] = {
         "write_steps": int, "write_sizes": str, "key_length": float, "rotary_max_frequency": float,
-        "fast_head_dim": int,
     }  # fmt: skip
     values = {}
     for part in text.split(","):
@@ -52,23 +50,20 @@ def with_changes(model: LaCT, changes: str) -> LaCT:
     Returns:
         A new network on the same device; its card is empty. Raises NVSError for anything else.
     """
-    values, old, before = parse_changes(changes), model.config, model.state_dict()
-    if values.get("fast_head_dim", old.fast_head_dim) != old.fast_head_dim:
-        if values["fast_head_dim"] != old.dim:
-            raise NVSError(f"--init-change: fast_head_dim={values['fast_head_dim']}, expected {old.dim} (one head)")
-        before, old = merged_state(before, old)
+    values, old = parse_changes(changes), model.config
     if old.write_sizes == "learned" and values.get("write_sizes") == "one":
         raise NVSError("--init-change: write_sizes=one would forget the sizes that this network has learned")
     changed = LaCT(replace(old, **values))
     steps = changed.config.write_steps
-    state = {name: value for name, value in before.items() if not name.endswith(".step_sizes")}
+    state = {name: value for name, value in model.state_dict().items() if not name.endswith(".step_sizes")}
     for name, fresh in changed.state_dict().items():
         if name.endswith(".step_sizes"):
             sizes = torch.full_like(fresh, NEW_STEP).view(steps, -1)
             sizes[: old.write_steps] = 1.0
-            if name in before:
+            before = model.state_dict().get(name)
+            if before is not None:
                 kept = min(steps, old.write_steps)
-                sizes[:kept] = before[name].view(old.write_steps, -1)[:kept]
+                sizes[:kept] = before.view(old.write_steps, -1)[:kept]
             state[name] = sizes.flatten()
     changed.load_state_dict(state, strict=True)
     return changed.to(next(model.parameters()).device)

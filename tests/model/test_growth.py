@@ -1,7 +1,5 @@
 """Networks that get more write steps, and sizes of them that are learned."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 
@@ -10,11 +8,9 @@ from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras, look_at
 from nvs_app.model.checkpoint import load_checkpoint, save_checkpoint
 from nvs_app.model.config import LaCTConfig
-from nvs_app.model.fast_weights import FastWeights, apply_fast_weights, newton_schulz, step_fast_weights
+from nvs_app.model.fast_weights import FastWeights, newton_schulz, step_fast_weights
 from nvs_app.model.growth import NEW_STEP, with_changes
 from nvs_app.model.lact import LaCT
-from nvs_app.model.merging import merged_channels
-from nvs_app.model.rotary import turns_of
 
 
 @pytest.fixture
@@ -105,36 +101,6 @@ def test_keys_get_another_length_and_phases_another_frequency(cameras: Cameras) 
     assert (drawn(grown, cameras) - drawn(model, cameras)).abs().max() > 1e-5
     same = with_changes(grown, "key_length=1,rotary_max_frequency=64")
     torch.testing.assert_close(drawn(same, cameras), drawn(model, cameras))
-
-
-def test_heads_become_one_that_reads_the_same() -> None:
-    """With equal frequencies and keys of one length, what has been written is read as by the heads apart."""
-    torch.manual_seed(0)
-    config = LaCTConfig(dim=48, blocks=1, attention_head_dim=16, fast_head_dim=24, rotary="fast")
-    # One frequency: the places of the pairs then decide nothing but which coordinate turns them.
-    model = LaCT(replace(config, rotary_min_frequency=3.0, rotary_max_frequency=3.0))
-    merged = with_changes(model, "fast_head_dim=48")
-    assert merged.config.num_fast_heads == 1 and merged.config.fast_hidden == 96
-    count = [sum(p.numel() for p in m.parameters()) for m in (model, merged)]
-    assert count[1] > count[0]
-    old, new = model.blocks[0].fast, merged.blocks[0].fast
-    coordinates, x = torch.randn(1, 7, 6), torch.randn(1, 7, 48)
-    turns = [turns_of(coordinates, width, model.config) for width in (24, 48)]
-    turned = [turns_of(coordinates, width, merged.config) for width in (48, 96)]
-    channels = merged_channels(2, 24)
-    k, k_new = old.queries(x, turns[0]), new.queries(x, turned[0])
-    apart = torch.zeros(1, 1, 7, 48)
-    for head in range(2):
-        apart[0, 0, :, channels[head]] = k[0, head]
-    cosine = torch.nn.functional.cosine_similarity(k_new[..., channels[0]], k[:, :1], dim=-1)
-    torch.testing.assert_close(cosine, torch.ones_like(cosine), rtol=0, atol=1e-3)
-    weights = [FastWeights(*(w[None] for w in layer.start())) for layer in (old, new)]
-    found, found_new = apply_fast_weights(weights[0], k, turns[1]), apply_fast_weights(weights[1], apart, turned[1])
-    torch.testing.assert_close(found_new[0, 0], found[0].transpose(0, 1).flatten(1), rtol=1e-3, atol=1e-4)
-    with pytest.raises(NVSError, match="one head"):
-        with_changes(model, "fast_head_dim=16")
-    with pytest.raises(NVSError, match="cannot be merged"):
-        with_changes(with_changes(model, "write_sizes=learned"), "fast_head_dim=48")
 
 
 @pytest.mark.parametrize(
