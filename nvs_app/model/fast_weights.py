@@ -226,18 +226,18 @@ class FastWeightLayer(nn.Module):
 
     def queries(self, x: Float[Tensor, "b n c"], turns: Turns) -> Float[Tensor, "b h n d"]:
         """q, of length `key_length`, turned by the ray phases."""
-        return self._unit(self._project(x, 0), turns)
+        return self._of_key_length(self._project(x, 0), turns)
 
     def keys_values(
         self, x: Float[Tensor, "b n c"], turns: Turns
     ) -> tuple[Float[Tensor, "b h n d"], Float[Tensor, "b h n d"]]:
         """k, of length `key_length`, turned by the ray phases, and v."""
-        k, v = self._unit(self._project(x, 1), turns), self._project(x, 2)
+        k, v = self._of_key_length(self._project(x, 1), turns), self._project(x, 2)
         if turns is not None and self.turn_value:
             v = rotate(v, *turns)
         return k, v
 
-    def _unit(self, x: Tensor, turns: Turns) -> Tensor:
+    def _of_key_length(self, x: Tensor, turns: Turns) -> Tensor:
         unit = x / (x.norm(dim=-1, keepdim=True) + 1e-5)
         if self.key_length != 1:
             unit = unit * self.key_length
