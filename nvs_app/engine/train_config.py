@@ -7,15 +7,17 @@ import dataclasses
 import inspect
 import json
 import textwrap
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from nvs_app.engine.sampling import Augmentation
 from nvs_app.engine.schedule import Stage, ViewCount, learning_rate_factor, parse_resolutions, parse_views
 from nvs_app.engine.sources import SourcePlan, parse_shares
 from nvs_app.errors import NVSError
-from nvs_app.model.config import PRESETS, LaCTConfig
+from nvs_app.model.config import PRESETS, LaCTConfig, truth
 
 DTYPES = ("float32", "bfloat16", "int8")
 
@@ -46,8 +48,8 @@ class TrainConfig:
     init: str = ""
     """Checkpoint (name or folder) whose weights to start from, with a fresh optimizer; its configuration wins."""
     init_change: str = ""
-    """What differs from the network of --init, with commas between: write_steps=N, write_sizes=one|learned,
-    key_length=L, rotary_max_frequency=F."""
+    """What differs from the network of --init, with commas between: write_steps=N, key_length=L,
+    rotary_max_frequency=F, input_skip=true."""
     checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, a third slower."""
     precision: str = "auto"
@@ -251,6 +253,7 @@ def parse_model(text: str) -> LaCTConfig:
             return LaCTConfig.from_dict(json.loads(text))
         except (ValueError, TypeError) as error:
             raise NVSError(f"--model: not a JSON object of LaCTConfig fields ({error})") from error
+    readers: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "str": str, "bool": truth}
     base, changes = PRESETS["small"], {}
     types = {field.name: field.type for field in dataclasses.fields(LaCTConfig)}
     for index, part in enumerate(part.strip() for part in text.split(",")):
@@ -263,7 +266,7 @@ def parse_model(text: str) -> LaCTConfig:
         if key not in types:
             raise NVSError(f"--model: unknown option {key!r}, expected some of {sorted(types)}")
         try:
-            changes[key] = {"int": int, "float": float, "str": str}[str(types[key])](value)
+            changes[key] = readers[str(types[key])](value)
         except ValueError:
             raise NVSError(f"--model: {key}={value!r} is not of type {types[key]}") from None
     values = base.to_dict()

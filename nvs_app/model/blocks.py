@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -15,6 +16,8 @@ from nvs_app.model.config import LaCTConfig
 from nvs_app.model.fast_weights import Asks, FastWeightLayer, Turns
 from nvs_app.model.rotary import rotate
 from nvs_app.model.state import FastWeights
+
+INPUT_GATE = 0.5  # at the start of training
 
 
 class RayTurns(NamedTuple):
@@ -75,9 +78,15 @@ class Block(nn.Module):
         self.fast = FastWeightLayer(config, start_of)
         self.mlp_norm = nn.LayerNorm(config.dim, bias=False)
         self.mlp = MLP(config)
+        self.input_gate = nn.Parameter(torch.full((config.dim,), INPUT_GATE)) if config.input_skip else None
 
-    def attend(self, x: Float[Tensor, "b v n c"], turns: RayTurns) -> Float[Tensor, "b v n c"]:
-        """Attention inside each view."""
+    def attend(
+        self, x: Float[Tensor, "b v n c"], turns: RayTurns, inputs: Float[Tensor, "b v n c"] | None = None
+    ) -> Float[Tensor, "b v n c"]:
+        """Attention inside each view; inputs: the embedded patches, which `input_skip` adds to x first."""
+        if self.input_gate is not None:
+            assert inputs is not None
+            x = x + self.input_gate.to(x.dtype) * inputs
         update = self.attention(self.attention_norm(x).flatten(0, 1), turns.attention)
         return x + update.view(x.shape)
 
@@ -104,10 +113,11 @@ class Block(nn.Module):
         return x + self.mlp(self.mlp_norm(x))
 
     def forward(
-        self, x: Float[Tensor, "b v n c"], weight: Float[Tensor, "m 1"], turns: RayTurns, start: FastWeights
-    ) -> Float[Tensor, "b v n c"]:
+        self, x: Float[Tensor, "b v n c"], weight: Float[Tensor, "m 1"], turns: RayTurns, start: FastWeights,
+        inputs: Float[Tensor, "b v n c"] | None = None,
+    ) -> Float[Tensor, "b v n c"]:  # fmt: skip
         """Attend, write with the first m tokens (times `weight`), read with all, MLP; start: `fast.start()`."""
-        x = self.attend(x, turns)
+        x = self.attend(x, turns, inputs)
         tokens, fast, hidden = self._fast_input(x, turns)
         x = x + self.fast(tokens, weight, fast, hidden, start).view(x.shape)
         return x + self.mlp(self.mlp_norm(x))

@@ -15,7 +15,13 @@ from nvs_app.errors import NVSError
 
 ROTARY_PARTS = ("fast", "attention", "value")
 FAST_STARTS = ("own", "shared")
-WRITE_SIZES = ("one", "learned")
+
+
+def truth(text: str) -> bool:
+    """True or False of "true" or "false". Raises ValueError for other words."""
+    if text not in ("true", "false"):
+        raise ValueError(text)
+    return text == "true"
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,9 @@ class LaCTConfig:
     blocks, so that a large memory costs few parameters."""
     mlp_multiplier: int = 4
     """Hidden width of the MLP over `dim`."""
+    input_skip: bool = False
+    """Every block adds the embedded patches to its input once more, times a learned number for each channel; False as
+    published. What a patch shows is lost from its token within a few blocks, and late blocks write it too."""
     base_lr: float = 0.01
     """Learning rate of the fast weights that the learning-rate head starts from."""
     muon_steps: int = 5
@@ -50,9 +59,6 @@ class LaCTConfig:
     write_steps: int = 1
     """Steps in which the context is written, each over all tokens as one chunk; 1 as published. The second and
     later ones write what the fast network still misses of each token."""
-    write_sizes: str = "one"
-    """How far a write step goes: "one", as published; or "learned", times a learned number for each step, matrix and
-    head."""
     key_length: float = 1.0
     """Length that q and k are given; 1 as published. At 1 the gate of the fast network hardly leaves its straight
     part, and hidden units are products of two linear ones; longer keys let it tell tokens apart more sharply."""
@@ -79,8 +85,6 @@ class LaCTConfig:
                 )
         if self.fast_start not in FAST_STARTS:
             raise NVSError(f"LaCTConfig: fast_start is {self.fast_start!r}, expected one of {FAST_STARTS}")
-        if self.write_sizes not in WRITE_SIZES:
-            raise NVSError(f"LaCTConfig: write_sizes is {self.write_sizes!r}, expected one of {WRITE_SIZES}")
         if not self.key_length > 0:
             raise NVSError(f"LaCTConfig: key_length is {self.key_length}, expected a positive number")
         unknown = set(self.rotary_parts) - set(ROTARY_PARTS)

@@ -163,13 +163,11 @@ def step_fast_weights(
     gradient: FastWeights,
     muon_steps: int,
     orthogonalise: Callable[[Tensor, int], Tensor] = newton_schulz,
-    sizes: Float[Tensor, "3 1 h 1 1"] | None = None,
 ) -> FastWeights:
-    """Add the orthogonalised step, times `sizes` of w0, w1 and w2, and rescale every column to the norm it had."""
+    """Add the orthogonalised step and rescale every column to the norm it had."""
     # The three matrices, w1 turned, as one batch: a third of the launches, which are the limit of small steps.
     turned = torch.stack([gradient.w0, gradient.w1.transpose(-2, -1), gradient.w2])
-    directions = orthogonalise(turned, muon_steps)
-    d0, d1, d2 = (directions if sizes is None else directions * sizes.to(directions.dtype)).unbind(0)
+    d0, d1, d2 = orthogonalise(turned, muon_steps).unbind(0)
 
     def step(weight: Tensor, direction: Tensor) -> Tensor:
         moved = weight + direction.to(weight.dtype)
@@ -199,9 +197,6 @@ class FastWeightLayer(nn.Module):
             self.w0 = nn.Parameter(torch.randn(self.heads, width, hidden) * gain / math.sqrt(width))
             self.w1 = nn.Parameter(torch.randn(self.heads, hidden, width) * gain / math.sqrt(hidden))
             self.w2 = nn.Parameter(torch.randn(self.heads, width, hidden) * gain / math.sqrt(width))
-        # One axis, so that optimizers take it for what it is, no matrix.
-        learned = config.write_sizes == "learned"
-        self.step_sizes = nn.Parameter(torch.ones(config.write_steps * 3 * self.heads)) if learned else None
         self.to_qkv = nn.Linear(config.dim, 3 * config.dim, bias=False)
         self.to_lr = nn.Linear(config.dim, 3 * self.heads)
         self.out_norm = nn.RMSNorm(width, eps=1e-5)
@@ -266,16 +261,10 @@ class FastWeightLayer(nn.Module):
         weights = self._batch(self.start(), k.shape[0]) if written is None else written
         return fast_weight_gradient(weights, k, v, lr, hidden_turns, written is not None)
 
-    def step(self, gradient: FastWeights, written: FastWeights | None = None, number: int = 0) -> FastWeights:
-        """The weights `written`, at first the starting weights, plus the write step of this number, from 0."""
+    def step(self, gradient: FastWeights, written: FastWeights | None = None) -> FastWeights:
+        """The weights `written`, at first the starting weights, plus one write step."""
         weights = self._batch(self.start(), gradient.w0.shape[0]) if written is None else written
-        return step_fast_weights(weights, gradient, self.muon_steps, self.orthogonalise, self.sizes(number))
-
-    def sizes(self, number: int) -> Float[Tensor, "3 1 h 1 1"] | None:
-        """How far the write step of this number goes in w0, w1 and w2 of each head; None where all go as published."""
-        if self.step_sizes is None:
-            return None
-        return self.step_sizes.view(self.write_steps, 3, 1, self.heads, 1, 1)[number]
+        return step_fast_weights(weights, gradient, self.muon_steps, self.orthogonalise)
 
     def read(
         self, x: Float[Tensor, "b n c"], weights: FastWeights, turns: Turns, hidden_turns: Turns
@@ -302,7 +291,7 @@ class FastWeightLayer(nn.Module):
         lr = self.learning_rates(first) * weight
         for step in range(self.write_steps):
             gradient = fast_weight_gradient(weights, k, v, lr, _first(hidden_turns, count), unread=step > 0)
-            weights = self.step(gradient, weights, step)
+            weights = self.step(gradient, weights)
         return self.read(x, weights, turns, hidden_turns)
 
 

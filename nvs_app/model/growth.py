@@ -1,6 +1,6 @@
 """A trained network with another configuration of its memory: training goes on from its weights.
 
-    model = with_changes(load_checkpoint("NAME"), "write_steps=3,write_sizes=learned")
+    model = with_changes(load_checkpoint("NAME"), "write_steps=2,input_skip=true")
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from typing import Any
 import torch
 
 from nvs_app.errors import NVSError
+from nvs_app.model.config import truth
 from nvs_app.model.lact import LaCT
 
-NEW_STEP = 0.1  # size of a write step that the network has not been trained with: large enough to be noticed
-CHANGES = "write_steps=N, write_sizes=one|learned, key_length=L or rotary_max_frequency=F"
+CHANGES = "write_steps=N, key_length=L, rotary_max_frequency=F or input_skip=true"
 
 
 def parse_changes(text: str) -> dict[str, Any]:
     """Values by name of changes like "write_steps=3,key_length=4". Raises NVSError for anything else."""
     kinds: dict[str, Callable[[str], Any]] = {
-        "write_steps": int, "write_sizes": str, "key_length": float, "rotary_max_frequency": float,
+        "write_steps": int, "key_length": float, "rotary_max_frequency": float, "input_skip": truth,
     }  # fmt: skip
     values = {}
     for part in text.split(","):
@@ -31,7 +31,7 @@ def parse_changes(text: str) -> dict[str, Any]:
         try:
             values[name] = kinds[name](value)
         except ValueError:
-            raise NVSError(f"--init-change: {part!r}, expected a number") from None
+            raise NVSError(f"--init-change: {part!r}, expected a number, or true") from None
     return values
 
 
@@ -41,29 +41,22 @@ def with_changes(model: LaCT, changes: str) -> LaCT:
 
     Args:
         model: any network.
-        changes: some of "write_steps=N", "write_sizes=one|learned", "key_length=L" and "rotary_max_frequency=F", with
-            commas between. Learned sizes are 1 for the steps that the network had (or what it had learned) and
-            NEW_STEP for those that it had not: nothing is lost. With sizes of one, a new step is a full one, and the
-            network draws worse until it has been trained; so it does, a little, with keys three times as long or
-            frequencies twice as high.
+        changes: some of "write_steps=N", "key_length=L", "rotary_max_frequency=F" and "input_skip=true", with commas
+            between. An input skip begins at zero and changes nothing. With one more write step the network draws
+            worse until it has been trained; so it does, a little, with keys three times as long or frequencies twice
+            as high.
 
     Returns:
-        A new network on the same device; its card is empty. Raises NVSError for anything else.
+        A new network on the same device; its card is empty. Raises NVSError for anything else, and where a skip that
+        has been trained would be forgotten.
     """
     values, old = parse_changes(changes), model.config
-    if old.write_sizes == "learned" and values.get("write_sizes") == "one":
-        raise NVSError("--init-change: write_sizes=one would forget the sizes that this network has learned")
+    if old.input_skip and not values.get("input_skip", True):
+        raise NVSError("--init-change: input_skip=false would forget what this network has learned")
     changed = LaCT(replace(old, **values))
-    steps = changed.config.write_steps
-    state = {name: value for name, value in model.state_dict().items() if not name.endswith(".step_sizes")}
+    state = model.state_dict()
     for name, fresh in changed.state_dict().items():
-        if name.endswith(".step_sizes"):
-            sizes = torch.full_like(fresh, NEW_STEP).view(steps, -1)
-            sizes[: old.write_steps] = 1.0
-            before = model.state_dict().get(name)
-            if before is not None:
-                kept = min(steps, old.write_steps)
-                sizes[:kept] = before.view(old.write_steps, -1)[:kept]
-            state[name] = sizes.flatten()
+        if name.endswith(".input_gate") and name not in state:
+            state[name] = torch.zeros_like(fresh)
     changed.load_state_dict(state, strict=True)
     return changed.to(next(model.parameters()).device)

@@ -31,7 +31,7 @@ from nvs_app.model.state import FastWeights, SceneState
 
 RAY_CHANNELS = 9
 INPUT_CHANNELS = RAY_CHANNELS + 3
-WRITE_SLOTS = 12
+WRITE_SLOTS = (8, 12)
 KEPT_TOKENS = 2**16  # keys and values of so many are kept from one write step to the next, of more they are made anew
 
 
@@ -133,6 +133,7 @@ class LaCT(nn.Module):
         chunk = views_per_chunk or views
         groups = [slice(i, min(i + chunk, views)) for i in range(0, views, chunk)]
         tokens = [self.embed(images[:, group], cameras[:, group]) for group in groups]
+        inputs = self._inputs(tokens)
         turns = [self.turns(cameras[:, group]) for group in groups]
         layers: list[FastWeights] = []
         keep = self.config.write_steps > 1 and sum(x[..., 0].numel() for x in tokens) <= KEPT_TOKENS
@@ -143,7 +144,7 @@ class LaCT(nn.Module):
                 total: FastWeights | None = None
                 for i in range(len(groups)):
                     if step == 0:
-                        tokens[i] = block.attend(tokens[i], turns[i])
+                        tokens[i] = block.attend(tokens[i], turns[i], inputs[i])
                     asks = kept[i] if keep and step else block.asks(tokens[i], turns[i])
                     if keep and not step:
                         kept.append(asks)
@@ -153,7 +154,7 @@ class LaCT(nn.Module):
                         share = (step + (i + 1) / len(groups)) / self.config.write_steps
                         progress((len(layers) + share) / len(self.blocks))
                 assert total is not None
-                weights = FastWeights(*(w.float() for w in block.fast.step(total, weights, step)))
+                weights = FastWeights(*(w.float() for w in block.fast.step(total, weights)))
             assert weights is not None
             layers.append(weights)
             if len(layers) < len(self.blocks):  # the last block's tokens are read by nobody
@@ -168,8 +169,9 @@ class LaCT(nn.Module):
                 "encode the scene with this checkpoint"
             )
         x, turns = self.embed(None, cameras), self.turns(cameras)
+        (inputs,) = self._inputs([x])
         for block, weights in zip(self._blocks(), state.fast_weights, strict=True):
-            x = block.read(block.attend(x, turns), weights, turns)
+            x = block.read(block.attend(x, turns, inputs), weights, turns)
         return self._decode_tokens(x, cameras.image_hw)
 
     def forward(
@@ -177,24 +179,31 @@ class LaCT(nn.Module):
     ) -> Float[Tensor, "b t 3 h w"]:
         """encode + decode in one pass, for training: pictures of the target cameras [b, t].
 
-        Compiled blocks want few shapes: the views that may write are rounded up to a multiple of `WRITE_SLOTS`,
-        those beyond v with weight 0, so that one compilation serves up to twelve context views of sixteen.
+        Compiled blocks want few shapes: the views that may write are rounded up to one of `WRITE_SLOTS` (to a
+        multiple of the last), those beyond v with weight 0, so that one compilation serves up to eight context views
+        of sixteen, and another up to twelve.
         """
         cameras = Cameras.cat([context, target], dim=1)
         v = images.shape[1]
         x = torch.cat([self.embed(images, context), self.embed(None, target)], dim=1)
-        turns = self.turns(cameras)
+        (inputs,), turns = self._inputs([x]), self.turns(cameras)
         tokens_per_view = x.shape[2]
-        slots = min(-(-v // WRITE_SLOTS) * WRITE_SLOTS, cameras.shape[1])
+        most = WRITE_SLOTS[-1]
+        slots = next((slots for slots in WRITE_SLOTS if v <= slots), -(-v // most) * most)
+        slots = min(slots, cameras.shape[1])
         weight = torch.zeros(slots * tokens_per_view, 1, device=x.device)
         weight[: v * tokens_per_view] = 1
         for block in self._blocks():
             start = block.fast.start()
             if self.activation_checkpointing and torch.is_grad_enabled():
-                x = checkpoint(block, x, weight, turns, start, use_reentrant=False)
+                x = checkpoint(block, x, weight, turns, start, inputs, use_reentrant=False)
             else:
-                x = block(x, weight, turns, start)
+                x = block(x, weight, turns, start, inputs)
         return self._decode_tokens(x[:, v:], target.image_hw)
+
+    def _inputs(self, tokens: list[Tensor]) -> list[Tensor | None]:
+        """The embedded tokens, where the blocks take them again; else None, so that nobody keeps them."""
+        return list(tokens) if self.config.input_skip else [None] * len(tokens)
 
     def _blocks(self) -> Iterator[Block]:
         for block in self.blocks:

@@ -1,4 +1,6 @@
-"""Networks that get more write steps, and sizes of them that are learned."""
+"""Networks that go on with more write steps, other keys, or their inputs added again."""
+
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,8 +10,7 @@ from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras, look_at
 from nvs_app.model.checkpoint import load_checkpoint, save_checkpoint
 from nvs_app.model.config import LaCTConfig
-from nvs_app.model.fast_weights import FastWeights, newton_schulz, step_fast_weights
-from nvs_app.model.growth import NEW_STEP, with_changes
+from nvs_app.model.growth import with_changes
 from nvs_app.model.lact import LaCT
 
 
@@ -33,60 +34,28 @@ def drawn(model: LaCT, cameras: Cameras) -> torch.Tensor:
         return model.decode(model.encode(pictures, cameras[:, :3]), cameras[:, 3:])
 
 
-def test_sizes_scale_each_matrix_of_each_head() -> None:
-    generator = torch.Generator().manual_seed(0)
-    shapes = ((2, 3, 8, 16), (2, 3, 16, 8), (2, 3, 8, 16))
-    weights, gradient = (FastWeights(*(torch.randn(s, generator=generator) for s in shapes)) for _ in range(2))
-    sizes = torch.rand(3, 1, 3, 1, 1, generator=generator)
-    found = step_fast_weights(weights, gradient, 5, sizes=sizes)
-    for i, (weight, direction, moved) in enumerate(zip(weights, gradient, found, strict=True)):
-        for head in range(3):
-            plain = weight[:, head] + sizes[i, 0, head] * newton_schulz(direction[:, head], 5)
-            plain = plain / (plain.norm(dim=-2, keepdim=True) + 1e-5) * weight[:, head].norm(dim=-2, keepdim=True)
-            torch.testing.assert_close(moved[:, head], plain, rtol=1e-4, atol=1e-5)
-    ones = step_fast_weights(weights, gradient, 5, sizes=torch.ones(3, 1, 3, 1, 1))
-    assert all(torch.equal(a, b) for a, b in zip(ones, step_fast_weights(weights, gradient, 5), strict=True))
-
-
-def test_learned_sizes_begin_as_what_was_trained(model: LaCT, cameras: Cameras) -> None:
-    learned = with_changes(model, "write_sizes=learned")
-    assert learned.config.write_sizes == "learned" and learned.config.write_steps == 2
-    torch.testing.assert_close(drawn(learned, cameras), drawn(model, cameras), rtol=0, atol=1e-6)
-
-
-def test_a_new_step_of_no_size_changes_nothing_and_a_small_one_little(model: LaCT, cameras: Cameras) -> None:
-    before = drawn(model, cameras)
-    grown = with_changes(model, "write_steps=3, write_sizes=learned")
-    sizes = grown.blocks[1].fast.step_sizes
-    assert sizes.view(3, 3, 2)[:2].eq(1).all() and sizes.view(3, 3, 2)[2].eq(NEW_STEP).all()
-    small = (drawn(grown, cameras) - before).abs().max()
-    full = (drawn(with_changes(model, "write_steps=3"), cameras) - before).abs().max()
-    assert 0 < small < 0.5 * full
-    with torch.no_grad():
-        for block in grown.blocks:
-            block.fast.step_sizes.view(3, -1)[2] = 0
-    torch.testing.assert_close(drawn(grown, cameras), before, rtol=0, atol=1e-4)
-
-
-def test_what_was_learned_stays(model: LaCT, tmp_path) -> None:
-    learned = with_changes(model, "write_sizes=learned")
-    with torch.no_grad():
-        learned.blocks[0].fast.step_sizes.copy_(torch.rand(12))
-    saved = save_checkpoint(tmp_path / "one", learned.state_dict(), learned.config, {}, dtype="int8")
-    grown = with_changes(load_checkpoint(saved), "write_steps=4")
-    sizes = grown.blocks[0].fast.step_sizes.view(4, -1)
-    assert torch.equal(sizes[:2].flatten(), learned.blocks[0].fast.step_sizes) and sizes[2:].eq(NEW_STEP).all()
-    assert with_changes(grown, "write_steps=1").blocks[0].fast.step_sizes.numel() == 6
-    with pytest.raises(NVSError, match="forget"):
-        with_changes(grown, "write_sizes=one")
-
-
-def test_sizes_are_trained_as_numbers(model: LaCT, cameras: Cameras) -> None:
-    grown = with_changes(model, "write_steps=3,write_sizes=learned").train()
-    grown(torch.rand(1, 3, 3, 16, 24), cameras[:, :3], cameras[:, 3:]).square().sum().backward()
+def test_a_skip_begins_as_nothing_and_is_trained(model: LaCT, cameras: Cameras, tmp_path) -> None:
+    grown = with_changes(model, "input_skip=true")
+    assert grown.config.input_skip and torch.equal(drawn(grown, cameras), drawn(model, cameras))
+    grown.train()(torch.rand(1, 3, 3, 16, 24), cameras[:, :3], cameras[:, 3:]).square().sum().backward()
     for name, parameter in grown.named_parameters():
-        if name.endswith("step_sizes"):
+        if name.endswith("input_gate"):
             assert parameter_kind(name, parameter) == ADAM and (parameter.grad != 0).all()
+    with torch.no_grad():
+        grown.blocks[1].input_gate.copy_(torch.rand(32))
+    saved = save_checkpoint(tmp_path / "one", grown.state_dict(), grown.config, {}, dtype="int8")
+    again = with_changes(load_checkpoint(saved), "write_steps=3,input_skip=true")
+    assert torch.equal(again.blocks[1].input_gate, grown.blocks[1].input_gate)
+    with pytest.raises(NVSError, match="forget"):
+        with_changes(grown, "input_skip=false")
+
+
+def test_a_new_write_step_is_a_full_one(model: LaCT, cameras: Cameras) -> None:
+    grown = with_changes(model, "write_steps=3")
+    plain = LaCT(replace(model.config, write_steps=3)).eval()
+    plain.load_state_dict(model.state_dict())
+    assert torch.equal(drawn(grown, cameras), drawn(plain, cameras))
+    assert (drawn(grown, cameras) - drawn(model, cameras)).abs().max() > 1e-4
 
 
 def test_keys_get_another_length_and_phases_another_frequency(cameras: Cameras) -> None:
@@ -105,7 +74,7 @@ def test_keys_get_another_length_and_phases_another_frequency(cameras: Cameras) 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "dim=4", "write_steps", "write_steps=x", "write_steps=0", "write_sizes=big", "key_length=0", "key_length=a"],
+    ["", "dim=4", "write_steps", "write_steps=x", "write_steps=0", "input_skip=yes", "key_length=0", "key_length=a"],
 )
 def test_other_changes_are_refused(model: LaCT, text: str) -> None:
     with pytest.raises(NVSError):

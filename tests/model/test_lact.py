@@ -20,7 +20,7 @@ CONFIGS = {
     "heads": LaCTConfig(dim=32, blocks=2, attention_head_dim=16, fast_head_dim=16, fast_multiplier=4),
     "shared": LaCTConfig(dim=32, blocks=3, attention_head_dim=16, fast_start="shared", rotary="fast"),
     "steps": LaCTConfig(dim=32, blocks=2, attention_head_dim=16, fast_head_dim=16, rotary="fast", write_steps=2),
-    "sizes": LaCTConfig(dim=32, blocks=2, attention_head_dim=16, write_steps=2, write_sizes="learned"),
+    "skip": LaCTConfig(dim=32, blocks=2, attention_head_dim=16, write_steps=2, input_skip=True),
     "keys": LaCTConfig(dim=32, blocks=2, attention_head_dim=16, key_length=4.0, rotary="fast"),
     "rotary": LaCTConfig(dim=32, blocks=2, attention_head_dim=16, rotary="fast+attention+value"),
 }
@@ -78,6 +78,25 @@ def test_shared_start_is_one_set_of_weights_that_every_block_trains(tmp_path):
         block(tokens, torch.ones(12, 1), model.turns(cameras), block.fast.start()).square().sum().backward()
         gradients.append(model.blocks[0].fast.w1.grad.abs().sum().item())
     assert gradients[0] > 0 and len(set(gradients)) == 3
+
+
+def test_an_input_skip_adds_the_embedded_patches_before_every_block(pictures):
+    torch.manual_seed(0)
+    model, cameras = LaCT(CONFIGS["skip"]), circle(8)
+    with torch.no_grad():
+        for block in model.blocks:
+            block.input_gate.uniform_(-1, 1)
+        gates = [block.input_gate.clone() for block in model.blocks]
+        found = model(pictures, cameras[:, :5], cameras[:, 5:])
+        # The same without: each block of a network that knows no skip is given the sum.
+        plain = LaCT(replace(CONFIGS["skip"], input_skip=False))
+        plain.load_state_dict({n: p for n, p in model.state_dict().items() if not n.endswith("input_gate")})
+        x = torch.cat([plain.embed(pictures, cameras[:, :5]), plain.embed(None, cameras[:, 5:])], dim=1)
+        inputs, turns = x, plain.turns(cameras)
+        for block, gate in zip(plain.blocks, gates, strict=True):
+            x = block(x + gate * inputs, torch.ones(5 * 6, 1), turns, block.fast.start())
+        expected = plain._decode_tokens(x[:, 5:], (16, 24))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
 def test_forward_is_encode_then_decode(model, pictures):
