@@ -18,6 +18,7 @@ from data_tools.sfm_report import PhotoOptions, PhotoReport, camera_words, input
 from data_tools.sfm_scene import write_scene
 from data_tools.video import choose_frames, is_video, write_frames
 from nvs_app.errors import NVSError
+from nvs_app.whole_file import write_whole
 
 WORK = ".sfm"
 MAX_PHOTOS = 2000  # beyond this the run takes days
@@ -246,6 +247,4 @@ def _only_one(work: Path) -> Iterator[None]:
 
 
 def _write_json(path: Path, content: dict) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_whole(path, json.dumps(content, indent=1) + "\n")

@@ -30,6 +30,7 @@ from data_tools.readers import open_scene, recognise, scene_keys
 from data_tools.shard_samples import MIB, ShardOptions, make_sample
 from nvs_app.errors import NVSError
 from nvs_app.scenes.shards import FORMAT, INDEX, load_object
+from nvs_app.whole_file import write_whole
 
 __all__ = ["ShardOptions", "Written", "list_scenes", "make_sample", "write_shards"]
 
@@ -211,6 +212,4 @@ def _slug(reference: str) -> str:
 
 
 def _write_index(out: Path, index: dict[str, Any]) -> None:
-    temporary = out / f".{INDEX}.tmp"
-    temporary.write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, out / INDEX)
+    write_whole(out / INDEX, json.dumps(index, indent=1) + "\n")

@@ -25,6 +25,7 @@ from data_tools.objaverse.inputs import find_assets, make_tasks
 from data_tools.objaverse.pool import run_pool
 from data_tools.objaverse.work import PART, REFUSED, RENDERED, RenderOptions, Task, finished
 from nvs_app.errors import NVSError
+from nvs_app.whole_file import write_whole
 
 LOG, SETTINGS, LOCK = "log.jsonl", "run.json", ".lock"
 
@@ -229,9 +230,7 @@ def _check_settings(out: Path, options: RenderOptions) -> None:
         return
     if any(entry.name != LOCK for entry in out.iterdir()):
         raise NVSError(f"{out}: exists and is not empty; choose another folder")
-    temporary = out / f".{SETTINGS}.tmp"
-    temporary.write_text(json.dumps({"options": wanted}, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_whole(path, json.dumps({"options": wanted}, indent=1) + "\n")
 
 
 def _sweep(out: Path) -> None:

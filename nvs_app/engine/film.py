@@ -20,6 +20,7 @@ from torch import Tensor
 
 from nvs_app.engine.metrics import to_uint8
 from nvs_app.errors import NVSError
+from nvs_app.whole_file import whole_file
 
 FILM_SUFFIXES = (".mp4", ".gif")
 
@@ -98,11 +99,6 @@ class FilmWriter:
 
 
 def save_png(image: Float[Tensor, "3 h w"], path: Path) -> None:
-    """Writes one picture in [0, 1] as PNG; to a temporary name first."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    """Writes one picture in [0, 1] as PNG, whole or not at all."""
+    with whole_file(path) as temporary:
         Image.fromarray(to_uint8(image).cpu().numpy()).save(temporary, format="PNG")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise NVSError(f"{path}: cannot be written ({error.strerror or error})") from error

@@ -134,8 +134,8 @@ class Trainer:
         for name in ("recompile_limit", "cache_size_limit"):
             if hasattr(dynamo, name):
                 setattr(dynamo, name, 64)
-        # One more resolution is better compiled for itself than once for all sizes; the number of context tokens,
-        # which changes from step to step, is marked as dynamic by the model.
+        # One more resolution, or number of writing tokens (`WRITE_SLOTS`), is better compiled for itself than once for
+        # all sizes.
         if len({count.total for count in self.config.view_counts}) == 1:
             dynamo.automatic_dynamic_shapes = False
         self.model.compile_blocks()

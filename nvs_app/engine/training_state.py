@@ -20,6 +20,7 @@ from torch import Tensor
 from nvs_app.engine.optim import FlatParameters, MuonAdamW
 from nvs_app.errors import NVSError
 from nvs_app.model.config import LaCTConfig
+from nvs_app.whole_file import whole_file
 
 FORMAT = "nvs_app training state 1"
 # What torch.load raises for files that are cut short or of another kind, found by trying.
@@ -59,11 +60,10 @@ def save_state(
         "tensors": {name: tensor.detach().cpu() for name, tensor in tensors.items()},
         "counters": counters,
     }
-    temporary = path.with_name(f".state.{os.getpid()}.tmp")
-    torch.save(content, temporary)
-    if path.exists():
-        os.replace(path, previous_path(out))
-    os.replace(temporary, path)
+    with whole_file(path) as temporary:
+        torch.save(content, temporary)
+        if path.exists():
+            os.replace(path, previous_path(out))
     return path
 
 

@@ -8,7 +8,6 @@ state = SceneState.load(Path("chair.safetensors"))
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from nvs_app.errors import NVSError
 from nvs_app.geometry.normalize import SimilarityTransform
+from nvs_app.whole_file import whole_file
 
 FORMAT = "nvs_app scene state 1"
 
@@ -86,10 +86,8 @@ class SceneState:
     def save(self, path: Path | str) -> Path:
         """Write to a `.safetensors` file, to a temporary name first."""
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        save_file(self.tensors(), temporary, metadata={"format": FORMAT, "meta": json.dumps(self.meta)})
-        os.replace(temporary, path)
+        with whole_file(path) as temporary:
+            save_file(self.tensors(), temporary, metadata={"format": FORMAT, "meta": json.dumps(self.meta)})
         return path
 
     @classmethod

@@ -5,23 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from nvs_app.errors import NVSError
 from nvs_app.report.summary import FORMAT
+from nvs_app.whole_file import write_whole
 
 
 def write_text(path: Path, text: str, option: str = "") -> None:
-    """Writes under a temporary name, then renames. Raises NVSError, which names the option that asked for the file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8", newline="")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise NVSError(f"{option} {path}: cannot be written ({error.strerror or error})".lstrip()) from error
+    """Writes the file whole or not at all. Raises NVSError, which names the option that asked for it."""
+    write_whole(path, text, f"{option} {path}".lstrip())
 
 
 def write_json(report: dict[str, Any], path: Path, option: str = "") -> None:

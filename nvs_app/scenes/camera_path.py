@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from torch import Tensor
 
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras, opencv_to_opengl, opengl_to_opencv
+from nvs_app.whole_file import write_whole
 
 MAX_BYTES = 64 << 20  # a hundred thousand cameras
 # What this module fills in itself; everything else in a file is kept in `extra`.
@@ -124,10 +124,7 @@ def write_camera_path(path: Path | str, camera_path: CameraPath) -> Path:
         "keyframes": camera_path.keyframes,
         "camera_path": entries,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(data, indent=1), encoding="utf-8")
-    os.replace(temporary, path)
+    write_whole(path, json.dumps(data, indent=1))
     return path
 
 

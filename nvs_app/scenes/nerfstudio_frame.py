@@ -12,7 +12,6 @@ the coordinates of transforms.json, in which this project reads a scene.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from torch import Tensor
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.geometry.normalize import SimilarityTransform
+from nvs_app.whole_file import write_whole
 
 FRAME_FILE = "scene_frame.json"  # written by our method beside config.yml: from transforms.json's coordinates
 DATAPARSER_FILE = "dataparser_transforms.json"  # written by any method: from the capture's coordinates
@@ -89,11 +89,7 @@ def write_frame(path: Path, frame: SimilarityTransform) -> Path:
     """Writes a frame (batch shape ()) so that :func:`read_frame` reads it; to a temporary name first."""
     shift = (frame.translation / frame.scale).tolist()
     rows = [[*row, shift[index]] for index, row in enumerate(frame.rotation.tolist())]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    content = {"transform": rows, "scale": float(frame.scale)}
-    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_whole(path, json.dumps({"transform": rows, "scale": float(frame.scale)}, indent=1) + "\n")
     return path
 
 

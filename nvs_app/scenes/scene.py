@@ -25,6 +25,7 @@ from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras, crop_resize, crop_resize_cameras, opencv_to_opengl
 from nvs_app.scenes.images import Lens, read_image
 from nvs_app.scenes.posed import PosedImages
+from nvs_app.whole_file import whole_file
 
 SPLITS = ("train", "val", "test")
 
@@ -203,12 +204,8 @@ class Scene:
             if name is None:
                 raise NVSError(f"{folder}: {path} lies outside of it; save with copy_images=True")
             names.append(name)
-        temporary = folder / f".transforms.json.{os.getpid()}.tmp"
-        try:
+        with whole_file(folder / "transforms.json") as temporary:
             _write_json(temporary, self._transforms(names))
-            os.replace(temporary, folder / "transforms.json")
-        finally:
-            temporary.unlink(missing_ok=True)
         return folder
 
     def _checked(self, indices: Sequence[int] | None) -> list[int]:

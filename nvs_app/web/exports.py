@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 import shlex
 import shutil
 import tempfile
@@ -39,6 +38,7 @@ from nvs_app.model.state import SceneState
 from nvs_app.scenes.camera_path import parse_pose
 from nvs_app.scenes.scene import Scene
 from nvs_app.web.truth import Draw, Progress, draw_parts
+from nvs_app.whole_file import whole_file
 
 KINDS = (".mp4", ".gif", ".zip")
 SNAPSHOT_KEY = "nvs_camera"  # of the PNG's text entry
@@ -201,7 +201,7 @@ def save_snapshot(
     }
     entries = PngImagePlugin.PngInfo()
     entries.add_itxt(SNAPSHOT_KEY, json.dumps(values, ensure_ascii=False))
-    with _partial(out) as temporary:
+    with whole_file(out, out.name) as temporary:
         Image.fromarray(to_uint8(image).cpu().numpy()).save(temporary, format="PNG", pnginfo=entries)
     return out
 
@@ -272,20 +272,6 @@ def _check(cancelled: Callable[[], bool] | None, name: str) -> None:
 @contextlib.contextmanager
 def _zip(out: Path) -> Iterator[zipfile.ZipFile]:
     """A zip file without compression: pictures and binary models do not shrink."""
-    with _partial(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as packed:
+    with whole_file(out, out.name) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as packed:
         yield packed
 
-
-@contextlib.contextmanager
-def _partial(out: Path) -> Iterator[Path]:
-    """A temporary name beside `out`, renamed to it when the block ends well."""
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        os.replace(temporary, out)
-    except OSError as error:
-        raise NVSError(f"{out.name}: cannot be written ({error.strerror or error})") from error
-    finally:
-        with contextlib.suppress(OSError):  # the folder itself may be none
-            temporary.unlink(missing_ok=True)
