@@ -177,7 +177,8 @@ from nvs_app.model.config import LaCTConfig
 from nvs_app.model.lact import LaCT
 
 torch.manual_seed(0)
-model = LaCT(LaCTConfig(dim=32, blocks=4, attention_head_dim=16, rotary="fast+attention+value"))
+config = LaCTConfig(dim=32, blocks=4, attention_head_dim=16, rotary="fast+attention+value", input_skip=True)
+model = LaCT(config)
 eye = torch.randn(1, 8, 3)
 c2w = look_at(eye, torch.zeros(1, 8, 3), torch.tensor([0.0, 0.0, 1.0]).expand(1, 8, 3))
 cameras = Cameras(c2w, torch.tensor([20.0, 20.0, 12.0, 8.0]).expand(1, 8, 4), (16, 24))
