@@ -203,7 +203,8 @@ class LaCT(nn.Module):
 
     def _inputs(self, tokens: list[Tensor]) -> list[Tensor | None]:
         """The embedded tokens, where the blocks take them again; else None, so that nobody keeps them."""
-        return list(tokens) if self.config.input_skip else [None] * len(tokens)
+        # Views: were they the very tensors that the first block reads, that block would be compiled for itself.
+        return [x.view_as(x) for x in tokens] if self.config.input_skip else [None] * len(tokens)
 
     def _blocks(self) -> Iterator[Block]:
         for block in self.blocks:
