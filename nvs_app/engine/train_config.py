@@ -49,7 +49,7 @@ class TrainConfig:
     """Checkpoint (name or folder) whose weights to start from, with a fresh optimizer; its configuration wins."""
     init_change: str = ""
     """What differs from the network of --init, with commas between: write_steps=N, key_length=L,
-    rotary_max_frequency=F, input_skip=true."""
+    rotary_max_frequency=F, patch_values=true."""
     checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, a third slower."""
     precision: str = "auto"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -16,8 +15,6 @@ from nvs_app.model.config import LaCTConfig
 from nvs_app.model.fast_weights import Asks, FastWeightLayer, Turns
 from nvs_app.model.rotary import rotate
 from nvs_app.model.state import FastWeights
-
-INPUT_GATE = 0.5  # at the start of training
 
 
 class RayTurns(NamedTuple):
@@ -78,15 +75,9 @@ class Block(nn.Module):
         self.fast = FastWeightLayer(config, start_of)
         self.mlp_norm = nn.LayerNorm(config.dim, bias=False)
         self.mlp = MLP(config)
-        self.input_gate = nn.Parameter(torch.full((config.dim,), INPUT_GATE)) if config.input_skip else None
 
-    def attend(
-        self, x: Float[Tensor, "b v n c"], turns: RayTurns, inputs: Float[Tensor, "b v n c"] | None = None
-    ) -> Float[Tensor, "b v n c"]:
-        """Attention inside each view; inputs: the embedded patches, which `input_skip` adds to x first."""
-        if self.input_gate is not None:
-            assert inputs is not None
-            x = x + self.input_gate.to(x.dtype) * inputs
+    def attend(self, x: Float[Tensor, "b v n c"], turns: RayTurns) -> Float[Tensor, "b v n c"]:
+        """Attention inside each view."""
         update = self.attention(self.attention_norm(x).flatten(0, 1), turns.attention)
         return x + update.view(x.shape)
 
@@ -94,10 +85,12 @@ class Block(nn.Module):
         """Normed tokens [b, v * n, c] and the turns of q, k and of the hidden units."""
         return self.fast_norm(x).flatten(1, 2), turns.fast, turns.hidden
 
-    def asks(self, x: Float[Tensor, "b v n c"], turns: RayTurns) -> Asks:
-        """What context tokens (after `attend`) have to write."""
+    def asks(
+        self, x: Float[Tensor, "b v n c"], turns: RayTurns, patches: Float[Tensor, "b v n c"] | None = None
+    ) -> Asks:
+        """What context tokens (after `attend`) have to write; patches: as they were embedded, for `patch_values`."""
         tokens, fast, _ = self._fast_input(x, turns)
-        return self.fast.asks(tokens, fast)
+        return self.fast.asks(tokens, fast, None if patches is None else patches.flatten(1, 2))
 
     def gradient(self, asks: Asks, turns: RayTurns, written: FastWeights | None = None) -> FastWeights:
         """Fast-weight step direction of context tokens; adds up over groups of views."""
@@ -114,12 +107,16 @@ class Block(nn.Module):
 
     def forward(
         self, x: Float[Tensor, "b v n c"], weight: Float[Tensor, "m 1"], turns: RayTurns, start: FastWeights,
-        inputs: Float[Tensor, "b v n c"] | None = None,
+        patches: Float[Tensor, "b v n c"] | None = None,
     ) -> Float[Tensor, "b v n c"]:  # fmt: skip
-        """Attend, write with the first m tokens (times `weight`), read with all, MLP; start: `fast.start()`."""
-        x = self.attend(x, turns, inputs)
+        """Attend, write with the first m tokens (times `weight`), read with all, MLP; start: `fast.start()`.
+
+        patches: as they were embedded, for `patch_values`.
+        """
+        x = self.attend(x, turns)
         tokens, fast, hidden = self._fast_input(x, turns)
-        x = x + self.fast(tokens, weight, fast, hidden, start).view(x.shape)
+        seen = None if patches is None else patches.flatten(1, 2)
+        x = x + self.fast(tokens, weight, fast, hidden, start, seen).view(x.shape)
         return x + self.mlp(self.mlp_norm(x))
 
 

@@ -49,9 +49,6 @@ class LaCTConfig:
     blocks, so that a large memory costs few parameters."""
     mlp_multiplier: int = 4
     """Hidden width of the MLP over `dim`."""
-    input_skip: bool = False
-    """Every block adds the embedded patches to its input once more, times a learned number for each channel; False as
-    published. What a patch shows is lost from its token within a few blocks, and late blocks write it too."""
     base_lr: float = 0.01
     """Learning rate of the fast weights that the learning-rate head starts from."""
     muon_steps: int = 5
@@ -62,6 +59,9 @@ class LaCTConfig:
     key_length: float = 1.0
     """Length that q and k are given; 1 as published. At 1 the gate of the fast network hardly leaves its straight
     part, and hidden units are products of two linear ones; longer keys let it tell tokens apart more sharply."""
+    patch_values: bool = False
+    """v also sees the embedded patch, through a matrix of its own: silu(linear(token) + linear(patch)); False as
+    published. A token loses what its patch shows within a few blocks, and late blocks write it too."""
     rotary: str = ""
     """Where ray-coordinate rotary phases act: "" (nowhere, as published) or a '+'-joined choice of
     "fast" (q, k and hidden units of the fast network, by the ray's direction and moment), "attention" (q and k

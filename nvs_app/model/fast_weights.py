@@ -198,6 +198,7 @@ class FastWeightLayer(nn.Module):
             self.w1 = nn.Parameter(torch.randn(self.heads, hidden, width) * gain / math.sqrt(hidden))
             self.w2 = nn.Parameter(torch.randn(self.heads, width, hidden) * gain / math.sqrt(width))
         self.to_qkv = nn.Linear(config.dim, 3 * config.dim, bias=False)
+        self.patch_to_v = nn.Linear(config.dim, config.dim, bias=False) if config.patch_values else None
         self.to_lr = nn.Linear(config.dim, 3 * self.heads)
         self.out_norm = nn.RMSNorm(width, eps=1e-5)
         self.to_out = nn.Linear(config.dim, config.dim, bias=False)
@@ -214,20 +215,25 @@ class FastWeightLayer(nn.Module):
         """The same starting weights for every scene of a batch, [b, h, ...]."""
         return FastWeights(*(w[None].expand(batch, -1, -1, -1) for w in start))
 
-    def _project(self, x: Tensor, which: int) -> Float[Tensor, "b h n d"]:
+    def _project(self, x: Tensor, which: int, more: Tensor | None = None) -> Float[Tensor, "b h n d"]:
         # One product each for q, k and v: tokens that only read need no k and v.
-        weight = self.to_qkv.weight.chunk(3)[which]
-        return F.silu(F.linear(x, weight)).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        product = F.linear(x, self.to_qkv.weight.chunk(3)[which])
+        product = product if more is None else product + more
+        return F.silu(product).unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
     def queries(self, x: Float[Tensor, "b n c"], turns: Turns) -> Float[Tensor, "b h n d"]:
         """q, of length `key_length`, turned by the ray phases."""
         return self._of_key_length(self._project(x, 0), turns)
 
     def keys_values(
-        self, x: Float[Tensor, "b n c"], turns: Turns
+        self, x: Float[Tensor, "b n c"], turns: Turns, patches: Float[Tensor, "b n c"] | None = None
     ) -> tuple[Float[Tensor, "b h n d"], Float[Tensor, "b h n d"]]:
-        """k, of length `key_length`, turned by the ray phases, and v."""
-        k, v = self._of_key_length(self._project(x, 1), turns), self._project(x, 2)
+        """k, of length `key_length`, turned by the ray phases, and v; patches: the embedded ones, where v sees them."""
+        more: Tensor | None = None
+        if self.patch_to_v is not None:
+            assert patches is not None
+            more = self.patch_to_v(patches)
+        k, v = self._of_key_length(self._project(x, 1), turns), self._project(x, 2, more)
         if turns is not None and self.turn_value:
             v = rotate(v, *turns)
         return k, v
@@ -251,9 +257,9 @@ class FastWeightLayer(nn.Module):
             lr = F.softplus(linear + self.base_lr_inverse)
         return lr.unflatten(-1, (3, self.heads)).permute(2, 0, 3, 1)[..., None]
 
-    def asks(self, x: Float[Tensor, "b n c"], turns: Turns) -> Asks:
+    def asks(self, x: Float[Tensor, "b n c"], turns: Turns, patches: Float[Tensor, "b n c"] | None = None) -> Asks:
         """What the tokens x have to write: k, v and learning rates, the same in every write step."""
-        return (*self.keys_values(x, turns), self.learning_rates(x))
+        return (*self.keys_values(x, turns, patches), self.learning_rates(x))
 
     def gradient(self, asks: Asks, hidden_turns: Turns, written: FastWeights | None = None) -> FastWeights:
         """The step direction that tokens ask for: the first, or the next after the weights `written`."""
@@ -279,15 +285,16 @@ class FastWeightLayer(nn.Module):
 
     def forward(
         self, x: Float[Tensor, "b n c"], weight: Float[Tensor, "m 1"], turns: Turns, hidden_turns: Turns,
-        start: FastWeights,
+        start: FastWeights, patches: Float[Tensor, "b n c"] | None = None,
     ) -> Float[Tensor, "b n c"]:  # fmt: skip
         """Write with the first m tokens, their learning rates times `weight`; read with all (training).
 
         start: what `start()` returns; an argument, so that compiled blocks need not know whose it is.
+        patches: of all tokens, as they were embedded, for `patch_values`.
         """
         count = weight.shape[0]
         first, weights = x[:, :count], self._batch(start, x.shape[0])
-        k, v = self.keys_values(first, _first(turns, count))
+        k, v = self.keys_values(first, _first(turns, count), None if patches is None else patches[:, :count])
         lr = self.learning_rates(first) * weight
         for step in range(self.write_steps):
             gradient = fast_weight_gradient(weights, k, v, lr, _first(hidden_turns, count), unread=step > 0)

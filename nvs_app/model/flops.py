@@ -20,6 +20,7 @@ def lact_flops(
     tokens = num_context_tokens + num_target_tokens
     dim, head, hidden = config.dim, config.fast_head_dim, config.fast_hidden
     linear = tokens * 2 * dim * (3 * dim + dim + 3 * dim + dim + 2 * config.mlp_multiplier * dim)
+    linear += num_context_tokens * 2 * dim * dim * config.patch_values
     attention = tokens * 2 * 2 * tokens_per_view * dim
     fast_matrix = 2 * config.num_fast_heads * head * hidden
     read = tokens * 3 * fast_matrix

@@ -1,6 +1,6 @@
 """A trained network with another configuration of its memory: training goes on from its weights.
 
-    model = with_changes(load_checkpoint("NAME"), "write_steps=2,input_skip=true")
+    model = with_changes(load_checkpoint("NAME"), "write_steps=2,patch_values=true")
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from nvs_app.errors import NVSError
 from nvs_app.model.config import truth
 from nvs_app.model.lact import LaCT
 
-CHANGES = "write_steps=N, key_length=L, rotary_max_frequency=F or input_skip=true"
+CHANGES = "write_steps=N, key_length=L, rotary_max_frequency=F or patch_values=true"
 
 
 def parse_changes(text: str) -> dict[str, Any]:
     """Values by name of changes like "write_steps=3,key_length=4". Raises NVSError for anything else."""
     kinds: dict[str, Callable[[str], Any]] = {
-        "write_steps": int, "key_length": float, "rotary_max_frequency": float, "input_skip": truth,
+        "write_steps": int, "key_length": float, "rotary_max_frequency": float, "patch_values": truth,
     }  # fmt: skip
     values = {}
     for part in text.split(","):
@@ -41,22 +41,22 @@ def with_changes(model: LaCT, changes: str) -> LaCT:
 
     Args:
         model: any network.
-        changes: some of "write_steps=N", "key_length=L", "rotary_max_frequency=F" and "input_skip=true", with commas
-            between. An input skip begins at zero and changes nothing. With one more write step the network draws
-            worse until it has been trained; so it does, a little, with keys three times as long or frequencies twice
-            as high.
+        changes: some of "write_steps=N", "key_length=L", "rotary_max_frequency=F" and "patch_values=true", with
+            commas between. The matrix from patches to v begins at zero and changes nothing. With one more write step
+            the network draws worse until it has been trained; so it does, a little, with keys three times as long or
+            frequencies twice as high.
 
     Returns:
-        A new network on the same device; its card is empty. Raises NVSError for anything else, and where a skip that
-        has been trained would be forgotten.
+        A new network on the same device; its card is empty. Raises NVSError for anything else, and where a matrix
+        that has been trained would be forgotten.
     """
     values, old = parse_changes(changes), model.config
-    if old.input_skip and not values.get("input_skip", True):
-        raise NVSError("--init-change: input_skip=false would forget what this network has learned")
+    if old.patch_values and not values.get("patch_values", True):
+        raise NVSError("--init-change: patch_values=false would forget what this network has learned")
     changed = LaCT(replace(old, **values))
     state = model.state_dict()
     for name, fresh in changed.state_dict().items():
-        if name.endswith(".input_gate") and name not in state:
+        if name.endswith(".patch_to_v.weight") and name not in state:
             state[name] = torch.zeros_like(fresh)
     changed.load_state_dict(state, strict=True)
     return changed.to(next(model.parameters()).device)

@@ -133,7 +133,7 @@ class LaCT(nn.Module):
         chunk = views_per_chunk or views
         groups = [slice(i, min(i + chunk, views)) for i in range(0, views, chunk)]
         tokens = [self.embed(images[:, group], cameras[:, group]) for group in groups]
-        inputs = self._inputs(tokens)
+        patches = self._patches(tokens)
         turns = [self.turns(cameras[:, group]) for group in groups]
         layers: list[FastWeights] = []
         keep = self.config.write_steps > 1 and sum(x[..., 0].numel() for x in tokens) <= KEPT_TOKENS
@@ -144,8 +144,8 @@ class LaCT(nn.Module):
                 total: FastWeights | None = None
                 for i in range(len(groups)):
                     if step == 0:
-                        tokens[i] = block.attend(tokens[i], turns[i], inputs[i])
-                    asks = kept[i] if keep and step else block.asks(tokens[i], turns[i])
+                        tokens[i] = block.attend(tokens[i], turns[i])
+                    asks = kept[i] if keep and step else block.asks(tokens[i], turns[i], patches[i])
                     if keep and not step:
                         kept.append(asks)
                     part = block.gradient(asks, turns[i], weights)
@@ -169,9 +169,8 @@ class LaCT(nn.Module):
                 "encode the scene with this checkpoint"
             )
         x, turns = self.embed(None, cameras), self.turns(cameras)
-        (inputs,) = self._inputs([x])
         for block, weights in zip(self._blocks(), state.fast_weights, strict=True):
-            x = block.read(block.attend(x, turns, inputs), weights, turns)
+            x = block.read(block.attend(x, turns), weights, turns)
         return self._decode_tokens(x, cameras.image_hw)
 
     def forward(
@@ -186,7 +185,7 @@ class LaCT(nn.Module):
         cameras = Cameras.cat([context, target], dim=1)
         v = images.shape[1]
         x = torch.cat([self.embed(images, context), self.embed(None, target)], dim=1)
-        (inputs,), turns = self._inputs([x]), self.turns(cameras)
+        (patches,), turns = self._patches([x]), self.turns(cameras)
         tokens_per_view = x.shape[2]
         most = WRITE_SLOTS[-1]
         slots = next((slots for slots in WRITE_SLOTS if v <= slots), -(-v // most) * most)
@@ -196,15 +195,15 @@ class LaCT(nn.Module):
         for block in self._blocks():
             start = block.fast.start()
             if self.activation_checkpointing and torch.is_grad_enabled():
-                x = checkpoint(block, x, weight, turns, start, inputs, use_reentrant=False)
+                x = checkpoint(block, x, weight, turns, start, patches, use_reentrant=False)
             else:
-                x = block(x, weight, turns, start, inputs)
+                x = block(x, weight, turns, start, patches)
         return self._decode_tokens(x[:, v:], target.image_hw)
 
-    def _inputs(self, tokens: list[Tensor]) -> list[Tensor | None]:
-        """The embedded tokens, where the blocks take them again; else None, so that nobody keeps them."""
+    def _patches(self, tokens: list[Tensor]) -> list[Tensor | None]:
+        """The embedded tokens, where blocks look at them again; else None, so that nobody keeps them."""
         # Views: were they the very tensors that the first block reads, that block would be compiled for itself.
-        return [x.view_as(x) for x in tokens] if self.config.input_skip else [None] * len(tokens)
+        return [x.view_as(x) for x in tokens] if self.config.patch_values else [None] * len(tokens)
 
     def _blocks(self) -> Iterator[Block]:
         for block in self.blocks:

@@ -262,7 +262,7 @@ def context_split(scene: Scene, views: int, hold_out: bool = True) -> ViewSplit:
 def encoding_bytes(renderer: Renderer, views: int, image_hw: tuple[int, int]) -> int:
     """Memory that encoding takes on the renderer's device, beyond the network itself.
 
-    What stays for each token (pixels, rotary turns, the token twice, thrice with an input skip), what a group of
+    What stays for each token (pixels, rotary turns, the token twice, thrice where v sees the patch), what a group of
     views needs while it passes a block (about 170 bytes a channel, measured on CPUs), and the fast weights with their
     gradients.
     """
@@ -275,7 +275,7 @@ def encoding_bytes(renderer: Renderer, views: int, image_hw: tuple[int, int]) ->
     if "fast" in config.rotary_parts:
         turns += config.fast_head_dim + config.fast_hidden
     half = 2 if renderer.precision == "bf16" else 4
-    copies = 3 if config.input_skip else 2
+    copies = 3 if config.patch_values else 2
     staying = tokens * (4 * 3 * patch**2 + half * turns + copies * half * config.dim)
     group = min(tokens, max(per_view, 2048 if renderer.device.type != "cuda" else 65536))
     passing = group * config.dim * 170

@@ -71,13 +71,13 @@ def test_loss_falls_and_the_checkpoint_loads(tmp_path: Path) -> None:
     model = load_checkpoint(config.out / "checkpoint")
     assert model.card["normalization"] == "auto" and model.card["train_image_hw"] == [16, 16]
     assert str(tmp_path) not in (config.out / "checkpoint" / "config.json").read_text()
-    # A new run from these weights starts where this one ended, also with inputs that are added again.
-    for name, change in (("warm", ""), ("skip", "input_skip=true")):
+    # A new run from these weights starts where this one ended, also with patches that v sees.
+    for name, change in (("warm", ""), ("patches", "patch_values=true")):
         init = str(config.out / "checkpoint")
         warm = tiny_config(tmp_path / name, steps=1, init=init, init_change=change, data=str(shown))
         train.run(warm)
         assert records(warm.out)[0]["loss"] < 0.6 * losses[0]
-        assert load_checkpoint(warm.out / "checkpoint").config.input_skip == bool(change)
+        assert load_checkpoint(warm.out / "checkpoint").config.patch_values == bool(change)
     with pytest.raises(NVSError, match="--init beside it"):
         tiny_config(tmp_path / "none", steps=1, init_change="write_steps=2")
 

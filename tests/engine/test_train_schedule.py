@@ -152,9 +152,9 @@ def test_model_option() -> None:
     assert parse_model("small,blocks=12").dim == small.dim
     assert parse_model('{"dim": 64, "blocks": 1}').dim == 64
     assert parse_model("rotary=").rotary == ""
-    assert parse_model("input_skip=true").input_skip and not small.input_skip
-    with pytest.raises(NVSError, match="input_skip='yes' is not of type bool"):
-        parse_model("input_skip=yes")
+    assert parse_model("patch_values=true").patch_values and not small.patch_values
+    with pytest.raises(NVSError, match="patch_values='yes' is not of type bool"):
+        parse_model("patch_values=yes")
 
 
 def test_scenes_of_a_step_follow_tokens(tmp_path: Path) -> None:

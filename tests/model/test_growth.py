@@ -1,11 +1,11 @@
-"""Networks that go on with more write steps, other keys, or their inputs added again."""
+"""Networks that go on with more write steps, other keys, or patches that v sees."""
 
 from dataclasses import replace
 
 import pytest
 import torch
 
-from nvs_app.engine.optim import ADAM, parameter_kind
+from nvs_app.engine.optim import MUON, parameter_kind
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras, look_at
 from nvs_app.model.checkpoint import load_checkpoint, save_checkpoint
@@ -34,20 +34,20 @@ def drawn(model: LaCT, cameras: Cameras) -> torch.Tensor:
         return model.decode(model.encode(pictures, cameras[:, :3]), cameras[:, 3:])
 
 
-def test_a_skip_begins_as_nothing_and_is_trained(model: LaCT, cameras: Cameras, tmp_path) -> None:
-    grown = with_changes(model, "input_skip=true")
-    assert grown.config.input_skip and torch.equal(drawn(grown, cameras), drawn(model, cameras))
+def test_patch_values_begin_as_nothing_and_are_trained(model: LaCT, cameras: Cameras, tmp_path) -> None:
+    grown = with_changes(model, "patch_values=true")
+    assert grown.config.patch_values and torch.equal(drawn(grown, cameras), drawn(model, cameras))
     grown.train()(torch.rand(1, 3, 3, 16, 24), cameras[:, :3], cameras[:, 3:]).square().sum().backward()
     for name, parameter in grown.named_parameters():
-        if name.endswith("input_gate"):
-            assert parameter_kind(name, parameter) == ADAM and (parameter.grad != 0).all()
+        if "patch_to_v" in name:
+            assert parameter_kind(name, parameter) == MUON and (parameter.grad != 0).any()
     with torch.no_grad():
-        grown.blocks[1].input_gate.copy_(torch.rand(32))
-    saved = save_checkpoint(tmp_path / "one", grown.state_dict(), grown.config, {}, dtype="int8")
-    again = with_changes(load_checkpoint(saved), "write_steps=3,input_skip=true")
-    assert torch.equal(again.blocks[1].input_gate, grown.blocks[1].input_gate)
+        grown.blocks[1].fast.patch_to_v.weight.normal_()
+    saved = save_checkpoint(tmp_path / "one", grown.state_dict(), grown.config, {})
+    again = with_changes(load_checkpoint(saved), "write_steps=3,patch_values=true")
+    assert torch.equal(again.blocks[1].fast.patch_to_v.weight, grown.blocks[1].fast.patch_to_v.weight)
     with pytest.raises(NVSError, match="forget"):
-        with_changes(grown, "input_skip=false")
+        with_changes(grown, "patch_values=false")
 
 
 def test_a_new_write_step_is_a_full_one(model: LaCT, cameras: Cameras) -> None:
@@ -74,7 +74,7 @@ def test_keys_get_another_length_and_phases_another_frequency(cameras: Cameras) 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "dim=4", "write_steps", "write_steps=x", "write_steps=0", "input_skip=yes", "key_length=0", "key_length=a"],
+    ["", "dim=4", "write_steps", "write_steps=x", "write_steps=0", "patch_values=yes", "key_length=0", "key_length=a"],
 )
 def test_other_changes_are_refused(model: LaCT, text: str) -> None:
     with pytest.raises(NVSError):

@@ -20,7 +20,7 @@ CONFIGS = {
     "heads": LaCTConfig(dim=32, blocks=2, attention_head_dim=16, fast_head_dim=16, fast_multiplier=4),
     "shared": LaCTConfig(dim=32, blocks=3, attention_head_dim=16, fast_start="shared", rotary="fast"),
     "steps": LaCTConfig(dim=32, blocks=2, attention_head_dim=16, fast_head_dim=16, rotary="fast", write_steps=2),
-    "skip": LaCTConfig(dim=32, blocks=2, attention_head_dim=16, write_steps=2, input_skip=True),
+    "patches": LaCTConfig(dim=32, blocks=2, attention_head_dim=16, write_steps=2, patch_values=True),
     "keys": LaCTConfig(dim=32, blocks=2, attention_head_dim=16, key_length=4.0, rotary="fast"),
     "rotary": LaCTConfig(dim=32, blocks=2, attention_head_dim=16, rotary="fast+attention+value"),
 }
@@ -80,23 +80,23 @@ def test_shared_start_is_one_set_of_weights_that_every_block_trains(tmp_path):
     assert gradients[0] > 0 and len(set(gradients)) == 3
 
 
-def test_an_input_skip_adds_the_embedded_patches_before_every_block(pictures):
+def test_v_sees_the_embedded_patch(pictures):
     torch.manual_seed(0)
-    model, cameras = LaCT(CONFIGS["skip"]), circle(8)
+    model, cameras = LaCT(CONFIGS["patches"]), circle(8)
+    plain = LaCT(replace(CONFIGS["patches"], patch_values=False))
+    plain.load_state_dict({n: p for n, p in model.state_dict().items() if "patch_to_v" not in n})
     with torch.no_grad():
-        for block in model.blocks:
-            block.input_gate.uniform_(-1, 1)
-        gates = [block.input_gate.clone() for block in model.blocks]
-        found = model(pictures, cameras[:, :5], cameras[:, 5:])
-        # The same without: each block of a network that knows no skip is given the sum.
-        plain = LaCT(replace(CONFIGS["skip"], input_skip=False))
-        plain.load_state_dict({n: p for n, p in model.state_dict().items() if not n.endswith("input_gate")})
-        x = torch.cat([plain.embed(pictures, cameras[:, :5]), plain.embed(None, cameras[:, 5:])], dim=1)
-        inputs, turns = x, plain.turns(cameras)
-        for block, gate in zip(plain.blocks, gates, strict=True):
-            x = block(x + gate * inputs, torch.ones(5 * 6, 1), turns, block.fast.start())
-        expected = plain._decode_tokens(x[:, 5:], (16, 24))
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+        patches = model.embed(pictures, cameras[:, :5])
+        turns = model.turns(cameras[:, :5])
+        for block, other in zip(model.blocks, plain.blocks, strict=True):
+            tokens = torch.randn_like(patches)
+            k, v, lr = block.asks(tokens, turns, patches)
+            k_plain, v_plain, lr_plain = other.asks(tokens, turns)
+            assert torch.equal(k, k_plain) and torch.equal(lr, lr_plain) and not torch.equal(v, v_plain)
+            to_v = torch.cat([other.fast.to_qkv.weight[64:], block.fast.patch_to_v.weight], dim=1)
+            both = torch.cat([block.fast_norm(tokens), patches], dim=-1).flatten(1, 2)
+            expected = torch.nn.functional.silu(both @ to_v.T)[:, None]
+            torch.testing.assert_close(v, expected, rtol=0, atol=1e-5)
 
 
 def test_forward_is_encode_then_decode(model, pictures):
@@ -177,7 +177,7 @@ from nvs_app.model.config import LaCTConfig
 from nvs_app.model.lact import LaCT
 
 torch.manual_seed(0)
-config = LaCTConfig(dim=32, blocks=4, attention_head_dim=16, rotary="fast+attention+value", input_skip=True)
+config = LaCTConfig(dim=32, blocks=4, attention_head_dim=16, rotary="fast+attention+value", patch_values=True)
 model = LaCT(config)
 eye = torch.randn(1, 8, 3)
 c2w = look_at(eye, torch.zeros(1, 8, 3), torch.tensor([0.0, 0.0, 1.0]).expand(1, 8, 3))
@@ -232,11 +232,11 @@ def test_sizes_that_do_not_fit_are_refused(model, pictures):
         LaCTConfig.from_dict({"depth": 3})
 
 
-@pytest.mark.parametrize("steps", [1, 3])
-def test_flops_agree_with_torchs_counter(pictures, steps):
+@pytest.mark.parametrize(("steps", "patches"), [(1, False), (1, True), (3, False)])
+def test_flops_agree_with_torchs_counter(pictures, steps, patches):
     from torch.utils.flop_counter import FlopCounterMode
 
-    config = LaCTConfig(dim=64, blocks=2, attention_head_dim=32, write_steps=steps)
+    config = LaCTConfig(dim=64, blocks=2, attention_head_dim=32, write_steps=steps, patch_values=patches)
     model, cameras = LaCT(config), circle(8)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model.decode(model.encode(pictures, cameras[:, :5]), cameras[:, 5:])
