@@ -1,7 +1,8 @@
-"""What pyproject.toml cannot say: an installed package takes the bundled checkpoints along, whatever their names.
+"""What pyproject.toml cannot say: an installed package takes the bundled checkpoints and examples along, whatever
+their names.
 
-They go to `share/nvs_app/checkpoints` of the environment, where `nvs_app.model.checkpoint` looks for them. An
-editable installation finds them in the source tree.
+They go to `share/nvs_app/` of the environment, where `nvs_app.bundled` looks for them. An editable installation finds
+them in the source tree.
 """
 
 import sys
@@ -10,10 +11,10 @@ from pathlib import Path
 from setuptools import setup
 
 editable = any("editable" in word for word in sys.argv)
-folders = [] if editable else sorted(path.parent for path in Path("checkpoints").glob("*/config.json"))
-setup(
-    data_files=[
-        (f"share/nvs_app/{folder.as_posix()}", [file.as_posix() for file in sorted(folder.iterdir())])
-        for folder in folders
-    ]
-)
+bundled = [*Path("checkpoints").glob("*/config.json"), *Path("examples").glob("*/transforms.json")]
+files: dict[str, list[str]] = {}
+for described in [] if editable else bundled:
+    for file in sorted(described.parent.rglob("*")):
+        if file.is_file():
+            files.setdefault(f"share/nvs_app/{file.parent.as_posix()}", []).append(file.as_posix())
+setup(data_files=sorted(files.items()))

@@ -17,13 +17,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+from nvs_app.bundled import bundled
 from nvs_app.cli_common import add_model_options, load_renderer, positive_int
 from nvs_app.engine.evaluate import device_name, versions
 from nvs_app.errors import NVSError
 from nvs_app.report.files import write_json
 from nvs_app.web.apart import apart
-
-EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -50,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     from nvs_app.web.hub import Hub
     from nvs_app.web.opening import find_examples
 
-    examples = find_examples(EXAMPLES, [args.scene] if args.scene else [])
+    examples = find_examples(bundled("examples"), [args.scene] if args.scene else [])
     if not examples:
         raise NVSError("--scene: no bundled example is there; name a scene")
     hub = Hub(apart(lambda: load_renderer(args)), examples)

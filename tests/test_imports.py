@@ -22,11 +22,12 @@ CORE = ("nvs_app.geometry", "nvs_app.scenes", "nvs_app.model", "nvs_app.engine")
 SCENE_SOURCES = ("data_tools.procedural", "data_tools.readers")
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "nvs_app.errors": (),
+    "nvs_app.bundled": (),
     "nvs_app.terminal": ("nvs_app.errors",),
     "nvs_app.whole_file": ("nvs_app.errors",),
     "nvs_app.geometry": ("nvs_app.errors",),
     "nvs_app.scenes": ("nvs_app.errors", "nvs_app.whole_file", "nvs_app.geometry"),
-    "nvs_app.model": ("nvs_app.errors", "nvs_app.whole_file", "nvs_app.geometry"),
+    "nvs_app.model": ("nvs_app.errors", "nvs_app.bundled", "nvs_app.whole_file", "nvs_app.geometry"),
     "nvs_app.benchmarks": ("nvs_app.errors", "nvs_app.geometry", "nvs_app.scenes", *SCENE_SOURCES),
     "nvs_app.report": ("nvs_app.errors", "nvs_app.whole_file"),
     "nvs_app.engine": ("nvs_app.errors", "nvs_app.whole_file", *CORE, *SCENE_SOURCES, "nvs_app.benchmarks",

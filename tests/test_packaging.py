@@ -144,8 +144,8 @@ def test_every_import_is_pinned(repo: Path) -> None:
 
 
 def test_the_wheel_is_whole(repo: Path, tmp_path: Path) -> None:
-    """Built without a network: every file of the packages, the entry points, and the checkpoints where the installed
-    package looks for them."""
+    """Built without a network: every file of the packages, the entry points, and the checkpoints and examples where
+    the installed package looks for them."""
     tree = tmp_path / "tree"
     clutter = shutil.ignore_patterns("__pycache__", "*.tmp")
     for name in ("nvs_app", "data_tools"):
@@ -154,6 +154,9 @@ def test_the_wheel_is_whole(repo: Path, tmp_path: Path) -> None:
         shutil.copy(repo / name, tree)
     (tree / "checkpoints" / "mine").mkdir(parents=True)
     (tree / "checkpoints" / "mine" / "config.json").write_text("{}")
+    (tree / "examples" / "one" / "images").mkdir(parents=True)
+    (tree / "examples" / "one" / "transforms.json").write_text("{}")
+    (tree / "examples" / "one" / "images" / "000.jpg").write_text("")
     options = ["-q", "--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check", "-w", "wheels"]
     build = [sys.executable, "-m", "pip", "wheel", *options, str(tree)]
     done = subprocess.run(build, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False)
@@ -168,10 +171,12 @@ def test_the_wheel_is_whole(repo: Path, tmp_path: Path) -> None:
     }
     assert wanted <= names and any(name.endswith(".js") for name in wanted)
     assert {name.split("/")[0].split("-")[0] for name in names} == {"nvs_app", "data_tools"}
-    assert any(name.endswith(".data/data/share/nvs_app/checkpoints/mine/config.json") for name in names)
+    shared = {name.partition(".data/data/share/nvs_app/")[2] for name in names} - {""}
+    assert shared == {"checkpoints/mine/config.json", "examples/one/transforms.json", "examples/one/images/000.jpg"}
     modules = re.findall(r"^[\w-]+ = ([\w.]+):\w+$", points, re.M)
     assert len(modules) >= 6 and all(f"{module.replace('.', '/')}.py" in names for module in modules)
-    code = "import nvs_app.model.checkpoint as c; print(c.__file__, c.checkpoints_dir(), sep='\\n')"
+    code = "import nvs_app.bundled as b, nvs_app.model.checkpoint as c"
+    code += "; print(b.__file__, c.checkpoints_dir(), b.bundled('examples'), sep='\\n')"
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "installed")}
     environment.pop("NVS_CHECKPOINTS", None)
     done = subprocess.run(
@@ -183,5 +188,6 @@ def test_the_wheel_is_whole(repo: Path, tmp_path: Path) -> None:
         timeout=100,
         check=True,
     )
-    module, folder, prefix = done.stdout.splitlines()
-    assert module.startswith(str(tmp_path)) and Path(folder) == Path(prefix) / "share/nvs_app/checkpoints"
+    module, *folders, prefix = done.stdout.splitlines()
+    assert module.startswith(str(tmp_path))
+    assert folders == [f"{prefix}/share/nvs_app/checkpoints", f"{prefix}/share/nvs_app/examples"]

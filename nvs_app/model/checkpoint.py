@@ -14,7 +14,6 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from nvs_app.bundled import bundled
 from nvs_app.errors import NVSError
 from nvs_app.model.config import LaCTConfig
 from nvs_app.model.lact import LaCT
@@ -38,8 +38,7 @@ def checkpoints_dir() -> Path:
     `share/nvs_app/checkpoints` of the Python environment."""
     if named := os.environ.get("NVS_CHECKPOINTS"):
         return Path(named)
-    beside = Path(__file__).resolve().parents[2] / "checkpoints"
-    return beside if beside.is_dir() else Path(sys.prefix) / "share" / "nvs_app" / "checkpoints"
+    return bundled("checkpoints")
 
 
 def list_checkpoints() -> list[str]:

@@ -11,11 +11,11 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from nvs_app.bundled import bundled
 from nvs_app.cli_common import add_model_options, load_renderer, positive_float, positive_int
 from nvs_app.errors import NVSError
 from nvs_app.web.apart import apart
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -98,7 +98,7 @@ def serve(args: argparse.Namespace) -> int:
         upload_bytes=args.upload_mb * MIB,
         session_bytes=args.visit_mb * MIB,
     )
-    examples = find_examples(EXAMPLES, args.scene)
+    examples = find_examples(bundled("examples"), args.scene)
     hub = Hub(renderer, examples, args.context, limits, args.state_mb * MIB, args.keep)
     try:
         _serve(hub, args)
