@@ -149,13 +149,14 @@ def _run(args: argparse.Namespace, benchmark, world) -> int:
 
 def finish(report: dict[str, Any], out: Path, also: Path | None, pooled: bool) -> None:
     """Writes the report's files and prints its tables."""
-    from nvs_app.report.files import scenes_csv, views_csv, write_json, write_text
+    from nvs_app.report.files import scenes_csv, views_csv, write_json
     from nvs_app.report.page import plotly_missing, write_page
     from nvs_app.report.tables import print_report
+    from nvs_app.whole_file import write_whole
 
     write_json(report, out / "report.json")
-    write_text(out / "views.csv", views_csv(report))
-    write_text(out / "scenes.csv", scenes_csv(report))
+    write_whole(out / "views.csv", views_csv(report))
+    write_whole(out / "scenes.csv", scenes_csv(report))
     if also is not None:
         write_json(report, also)
     print_report(report, pooled=pooled)

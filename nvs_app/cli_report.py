@@ -32,9 +32,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
-    from nvs_app.report.files import read_report, scenes_csv, views_csv, write_text
+    from nvs_app.report.files import read_report, scenes_csv, views_csv
     from nvs_app.report.page import write_page
     from nvs_app.report.tables import print_report
+    from nvs_app.whole_file import write_whole
 
     reports = [(str(path), read_report(path)) for path in args.files]
     if args.compare:
@@ -46,8 +47,8 @@ def run(args: argparse.Namespace) -> int:
     for path, report in zip(args.files, (report for _, report in reports)):
         print_report(report, args.pooled)
         if args.csv is not None:
-            write_text(args.csv / "views.csv", views_csv(report))
-            write_text(args.csv / "scenes.csv", scenes_csv(report))
+            write_whole(args.csv / "views.csv", views_csv(report))
+            write_whole(args.csv / "scenes.csv", scenes_csv(report))
             print(f"written: {args.csv / 'views.csv'}, scenes.csv")
         if args.html:
             default = path / "report.html" if path.is_dir() else path.with_suffix(".html")

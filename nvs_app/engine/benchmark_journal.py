@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nvs_app.errors import NVSError
-from nvs_app.report.files import write_text
+from nvs_app.whole_file import write_whole
 
 
 def fingerprint(description: Any) -> str:
@@ -52,7 +52,7 @@ class Journal:
 
     def write(self, name: str, record: dict[str, Any]) -> None:
         """Keeps a record. Raises NVSError where the disk refuses."""
-        write_text(self.path(name), json.dumps({"fingerprint": self.fingerprint, **record}, allow_nan=False))
+        write_whole(self.path(name), json.dumps({"fingerprint": self.fingerprint, **record}, allow_nan=False))
 
     def clear(self) -> None:
         """Forgets every scene (`--restart`)."""

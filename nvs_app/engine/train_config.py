@@ -7,17 +7,15 @@ import dataclasses
 import inspect
 import json
 import textwrap
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from nvs_app.engine.sampling import Augmentation
 from nvs_app.engine.schedule import Stage, ViewCount, learning_rate_factor, parse_resolutions, parse_views
 from nvs_app.engine.sources import SourcePlan, parse_shares
 from nvs_app.errors import NVSError
-from nvs_app.model.config import PRESETS, LaCTConfig, truth
+from nvs_app.model.config import PRESETS, LaCTConfig, read_option
 
 DTYPES = ("float32", "bfloat16", "int8")
 
@@ -253,9 +251,8 @@ def parse_model(text: str) -> LaCTConfig:
             return LaCTConfig.from_dict(json.loads(text))
         except (ValueError, TypeError) as error:
             raise NVSError(f"--model: not a JSON object of LaCTConfig fields ({error})") from error
-    readers: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "str": str, "bool": truth}
     base, changes = PRESETS["small"], {}
-    types = {field.name: field.type for field in dataclasses.fields(LaCTConfig)}
+    known = {field.name for field in dataclasses.fields(LaCTConfig)}
     for index, part in enumerate(part.strip() for part in text.split(",")):
         key, equals, value = part.partition("=")
         if not equals:
@@ -263,12 +260,12 @@ def parse_model(text: str) -> LaCTConfig:
                 raise NVSError(f"--model: {part!r} is not a preset, expected key=value or one of {sorted(PRESETS)}")
             base = PRESETS[part]
             continue
-        if key not in types:
-            raise NVSError(f"--model: unknown option {key!r}, expected some of {sorted(types)}")
+        if key not in known:
+            raise NVSError(f"--model: unknown option {key!r}, expected some of {sorted(known)}")
         try:
-            changes[key] = readers[str(types[key])](value)
-        except ValueError:
-            raise NVSError(f"--model: {key}={value!r} is not of type {types[key]}") from None
+            changes[key] = read_option(key, value)
+        except NVSError as error:
+            raise NVSError(f"--model: {error}") from None
     values = base.to_dict()
     if "dim" in changes and "fast_head_dim" not in changes and values["fast_head_dim"] == values["dim"]:
         values["fast_head_dim"] = 0  # one head over all channels, as in the preset

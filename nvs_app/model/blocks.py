@@ -86,11 +86,11 @@ class Block(nn.Module):
         return self.fast_norm(x).flatten(1, 2), turns.fast, turns.hidden
 
     def asks(
-        self, x: Float[Tensor, "b v n c"], turns: RayTurns, patches: Float[Tensor, "b v n c"] | None = None
+        self, x: Float[Tensor, "b v n c"], turns: RayTurns, patches: Float[Tensor, "b m c"] | None = None
     ) -> Asks:
         """What context tokens (after `attend`) have to write; patches: as they were embedded, for `patch_values`."""
         tokens, fast, _ = self._fast_input(x, turns)
-        return self.fast.asks(tokens, fast, None if patches is None else patches.flatten(1, 2))
+        return self.fast.asks(tokens, fast, patches)
 
     def gradient(self, asks: Asks, turns: RayTurns, written: FastWeights | None = None) -> FastWeights:
         """Fast-weight step direction of context tokens; adds up over groups of views."""
@@ -107,16 +107,15 @@ class Block(nn.Module):
 
     def forward(
         self, x: Float[Tensor, "b v n c"], weight: Float[Tensor, "m 1"], turns: RayTurns, start: FastWeights,
-        patches: Float[Tensor, "b v n c"] | None = None,
+        patches: Float[Tensor, "b m c"] | None = None,
     ) -> Float[Tensor, "b v n c"]:  # fmt: skip
         """Attend, write with the first m tokens (times `weight`), read with all, MLP; start: `fast.start()`.
 
-        patches: as they were embedded, for `patch_values`.
+        patches: those of the first m tokens, as they were embedded, for `patch_values`.
         """
         x = self.attend(x, turns)
         tokens, fast, hidden = self._fast_input(x, turns)
-        seen = None if patches is None else patches.flatten(1, 2)
-        x = x + self.fast(tokens, weight, fast, hidden, start, seen).view(x.shape)
+        x = x + self.fast(tokens, weight, fast, hidden, start, patches).view(x.shape)
         return x + self.mlp(self.mlp_norm(x))
 
 

@@ -17,13 +17,6 @@ ROTARY_PARTS = ("fast", "attention", "value")
 FAST_STARTS = ("own", "shared")
 
 
-def truth(text: str) -> bool:
-    """True or False of "true" or "false". Raises ValueError for other words."""
-    if text not in ("true", "false"):
-        raise ValueError(text)
-    return text == "true"
-
-
 @dataclass(frozen=True)
 class LaCTConfig:
     """Sizes of a LaCT network ("Test-Time Training Done Right", arXiv 2505.23884, section 3).
@@ -124,6 +117,17 @@ class LaCTConfig:
         if unknown:
             raise NVSError(f"LaCTConfig: unknown options {sorted(unknown)}, expected some of {sorted(known)}")
         return cls(**values)
+
+
+def read_option(name: str, text: str) -> int | float | str | bool:
+    """The value of a field of LaCTConfig, written as text. Raises NVSError where it is not of the field's type."""
+    kind = str(next(field.type for field in dataclasses.fields(LaCTConfig) if field.name == name))
+    try:
+        if kind == "bool":
+            return {"true": True, "false": False}[text]
+        return {"int": int, "float": float, "str": str}[kind](text)
+    except (KeyError, ValueError):
+        raise NVSError(f"{name}={text!r} is not of type {kind}") from None
 
 
 PRESETS: dict[str, LaCTConfig] = {

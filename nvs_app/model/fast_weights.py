@@ -285,16 +285,16 @@ class FastWeightLayer(nn.Module):
 
     def forward(
         self, x: Float[Tensor, "b n c"], weight: Float[Tensor, "m 1"], turns: Turns, hidden_turns: Turns,
-        start: FastWeights, patches: Float[Tensor, "b n c"] | None = None,
+        start: FastWeights, patches: Float[Tensor, "b m c"] | None = None,
     ) -> Float[Tensor, "b n c"]:  # fmt: skip
         """Write with the first m tokens, their learning rates times `weight`; read with all (training).
 
         start: what `start()` returns; an argument, so that compiled blocks need not know whose it is.
-        patches: of all tokens, as they were embedded, for `patch_values`.
+        patches: of the first m tokens, as they were embedded, for `patch_values`.
         """
         count = weight.shape[0]
         first, weights = x[:, :count], self._batch(start, x.shape[0])
-        k, v = self.keys_values(first, _first(turns, count), None if patches is None else patches[:, :count])
+        k, v = self.keys_values(first, _first(turns, count), patches)
         lr = self.learning_rates(first) * weight
         for step in range(self.write_steps):
             gradient = fast_weight_gradient(weights, k, v, lr, _first(hidden_turns, count), unread=step > 0)

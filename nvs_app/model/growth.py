@@ -5,33 +5,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import torch
 
 from nvs_app.errors import NVSError
-from nvs_app.model.config import truth
+from nvs_app.model.config import read_option
 from nvs_app.model.lact import LaCT
 
-CHANGES = "write_steps=N, key_length=L, rotary_max_frequency=F or patch_values=true"
+CHANGES = ("write_steps", "key_length", "rotary_max_frequency", "patch_values")
 
 
 def parse_changes(text: str) -> dict[str, Any]:
     """Values by name of changes like "write_steps=3,key_length=4". Raises NVSError for anything else."""
-    kinds: dict[str, Callable[[str], Any]] = {
-        "write_steps": int, "key_length": float, "rotary_max_frequency": float, "patch_values": truth,
-    }  # fmt: skip
     values = {}
     for part in text.split(","):
         name, equals, value = (word.strip() for word in part.partition("="))
-        if name not in kinds or not equals:
-            raise NVSError(f"--init-change: {part!r}, expected some of {CHANGES}")
+        if name not in CHANGES or not equals:
+            raise NVSError(f"--init-change: {part!r}, expected NAME=VALUE of {', '.join(CHANGES)}")
         try:
-            values[name] = kinds[name](value)
-        except ValueError:
-            raise NVSError(f"--init-change: {part!r}, expected a number, or true") from None
+            values[name] = read_option(name, value)
+        except NVSError as error:
+            raise NVSError(f"--init-change: {error}") from None
     return values
 
 

@@ -133,7 +133,7 @@ class LaCT(nn.Module):
         chunk = views_per_chunk or views
         groups = [slice(i, min(i + chunk, views)) for i in range(0, views, chunk)]
         tokens = [self.embed(images[:, group], cameras[:, group]) for group in groups]
-        patches = self._patches(tokens)
+        patches = [self._patches(x) for x in tokens]
         turns = [self.turns(cameras[:, group]) for group in groups]
         layers: list[FastWeights] = []
         keep = self.config.write_steps > 1 and sum(x[..., 0].numel() for x in tokens) <= KEPT_TOKENS
@@ -185,13 +185,14 @@ class LaCT(nn.Module):
         cameras = Cameras.cat([context, target], dim=1)
         v = images.shape[1]
         x = torch.cat([self.embed(images, context), self.embed(None, target)], dim=1)
-        (patches,), turns = self._patches([x]), self.turns(cameras)
+        turns = self.turns(cameras)
         tokens_per_view = x.shape[2]
         most = WRITE_SLOTS[-1]
         slots = next((slots for slots in WRITE_SLOTS if v <= slots), -(-v // most) * most)
         slots = min(slots, cameras.shape[1])
         weight = torch.zeros(slots * tokens_per_view, 1, device=x.device)
         weight[: v * tokens_per_view] = 1
+        patches = self._patches(x[:, :slots])
         for block in self._blocks():
             start = block.fast.start()
             if self.activation_checkpointing and torch.is_grad_enabled():
@@ -200,10 +201,9 @@ class LaCT(nn.Module):
                 x = block(x, weight, turns, start, patches)
         return self._decode_tokens(x[:, v:], target.image_hw)
 
-    def _patches(self, tokens: list[Tensor]) -> list[Tensor | None]:
-        """The embedded tokens, where blocks look at them again; else None, so that nobody keeps them."""
-        # Views: were they the very tensors that the first block reads, that block would be compiled for itself.
-        return [x.view_as(x) for x in tokens] if self.config.patch_values else [None] * len(tokens)
+    def _patches(self, tokens: Float[Tensor, "b v n c"]) -> Float[Tensor, "b m c"] | None:
+        """Embedded tokens, for blocks to look at again; None where they do not, so that nobody keeps them."""
+        return tokens.flatten(1, 2) if self.config.patch_values else None
 
     def _blocks(self) -> Iterator[Block]:
         for block in self.blocks:

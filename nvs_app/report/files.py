@@ -13,14 +13,9 @@ from nvs_app.report.summary import FORMAT
 from nvs_app.whole_file import write_whole
 
 
-def write_text(path: Path, text: str, option: str = "") -> None:
-    """Writes the file whole or not at all. Raises NVSError, which names the option that asked for it."""
-    write_whole(path, text, f"{option} {path}".lstrip())
-
-
 def write_json(report: dict[str, Any], path: Path, option: str = "") -> None:
-    """The whole report. Raises NVSError."""
-    write_text(path, json.dumps(report, indent=1, allow_nan=False) + "\n", option)
+    """The whole report. Raises NVSError, which names the option that asked for the file."""
+    write_whole(path, json.dumps(report, indent=1, allow_nan=False) + "\n", f"{option} {path}".lstrip())
 
 
 def read_report(path: Path) -> dict[str, Any]:

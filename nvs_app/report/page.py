@@ -15,8 +15,8 @@ from typing import Any
 from nvs_app.errors import NVSError
 from nvs_app.report import charts
 from nvs_app.report.compare import difference
-from nvs_app.report.files import write_text
 from nvs_app.report.tables import SHORT, figure
+from nvs_app.whole_file import write_whole
 
 HERE = Path(__file__).parent
 PICTURES = (
@@ -114,7 +114,7 @@ def _write(path: Path, title: str, parts: Sequence[str], figures: dict[str, Any]
         f'<script type="application/json" id="figures">{data}</script>'
         f"<script>{(HERE / 'page.js').read_text('utf-8')}</script></body></html>\n"
     )
-    write_text(path, text)
+    write_whole(path, text)
 
 
 def _header(title: str, subtitle: str, chips: list[str]) -> str:

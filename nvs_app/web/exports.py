@@ -274,4 +274,3 @@ def _zip(out: Path) -> Iterator[zipfile.ZipFile]:
     """A zip file without compression: pictures and binary models do not shrink."""
     with whole_file(out, out.name) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as packed:
         yield packed
-

@@ -90,7 +90,7 @@ def test_v_sees_the_embedded_patch(pictures):
         turns = model.turns(cameras[:, :5])
         for block, other in zip(model.blocks, plain.blocks, strict=True):
             tokens = torch.randn_like(patches)
-            k, v, lr = block.asks(tokens, turns, patches)
+            k, v, lr = block.asks(tokens, turns, patches.flatten(1, 2))
             k_plain, v_plain, lr_plain = other.asks(tokens, turns)
             assert torch.equal(k, k_plain) and torch.equal(lr, lr_plain) and not torch.equal(v, v_plain)
             to_v = torch.cat([other.fast.to_qkv.weight[64:], block.fast.patch_to_v.weight], dim=1)
