@@ -239,7 +239,7 @@
     }
     playOn(now) {
       const { views, fps, loop, start } = this.playing;
-      let index = Math.floor((now - start) / 1000 * fps);
+      let index = Math.max(0, Math.floor((now - start) / 1000 * fps)); // a frame may be of before the click
       if (index >= views.length && !loop) { index = views.length - 1; }
       const view = views[index % views.length];
       if (this.playing.index !== index) {

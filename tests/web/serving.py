@@ -83,7 +83,7 @@ def opened(browser, address: str, path: str = "/", **options):
     fine = (address, address.replace("http", "ws"), "data:", "blob:")
     page.on("request", lambda request: None if request.url.startswith(fine) else page.outside.append(request.url))
     page.on("websocket", lambda line: None if line.url.startswith(fine) else page.outside.append(line.url))
-    page.on("pageerror", lambda error: page.faults.append(str(error)))
+    page.on("pageerror", lambda error: page.faults.append(error.stack or str(error)))
     page.goto(address + path)
     wait(page, "window.nvs?.viewer?.shown", 60)
     return page
@@ -93,7 +93,7 @@ def closed(page) -> None:
     """Closes a page, and looks whether it behaved."""
     page.context.close()
     assert page.outside == [], "the page asked others for something"
-    assert page.faults == []
+    assert page.faults == [], page.faults
 
 
 def wait(page, what: str, seconds: float = 30) -> None:

@@ -103,6 +103,21 @@ def test_hand_wheel_keys_and_controls_move_the_camera(page) -> None:
 
 
 @pytest.mark.browser
+def test_a_preview_bears_a_frame_of_before_its_start(page) -> None:
+    """A browser dates a frame to its beginning, which may lie before the click that it comes after."""
+    page.evaluate(
+        """() => {
+            const scene = nvs.viewer.scene, views = [90, 60, 30].map((fov) => ({ c2w: scene.c2w, fov }));
+            nvs.viewer.play(views, 2, false);
+            nvs.viewer.playing.start += 400;
+        }"""
+    )
+    wait(page, "nvs.viewer.playing?.index === 0")
+    wait(page, "!nvs.viewer.playing")
+    assert at_rest(page)["camera"]["fov"] == 30
+
+
+@pytest.mark.browser
 def test_the_line_comes_back_and_a_reload_goes_on(page) -> None:
     token = page.evaluate("nvs.token")
     drag(page, 1, 0)
