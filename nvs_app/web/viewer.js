@@ -253,9 +253,10 @@
     async show(header, data) {
       const sent = this.sent.get(header.id);
       this.sent.delete(header.id);
-      if (!sent || !this.scene || header.revision !== this.scene.revision || (this.shown && header.id < this.shown.id)) return;
+      const late = () => !this.scene || header.revision !== this.scene.revision || (this.shown && header.id < this.shown.id);
+      if (!sent || late()) return;
       const bitmap = await createImageBitmap(new Blob([data], { type: `image/${header.format}` }));
-      if (this.shown && header.id < this.shown.id) return;
+      if (late()) return; // another scene was opened, or a newer frame was ready first
       this.bitmap = bitmap; this.paint();
       const total = performance.now() - sent.at, pixels = header.drawn[0] * header.drawn[1] * header.grids;
       const cost = (header.model_ms + 0.5 * header.wait_ms) / pixels;
