@@ -158,10 +158,12 @@ def start_workers(count: int, arguments: Sequence[str]) -> Workers:
 
 
 class StopSignals:
-    """Remembers SIGTERM and SIGINT instead of dying of them; a second SIGINT interrupts at once."""
+    """Once there is something to save, remembers SIGTERM and SIGINT instead of dying of them; a second SIGINT
+    interrupts at once. Before (loading data and the first step may take minutes) the first signal ends the process."""
 
     def __init__(self) -> None:
         self.received = ""
+        self.something_to_save = False
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:
@@ -171,8 +173,10 @@ class StopSignals:
         return self
 
     def _handle(self, number: int, frame: Any) -> None:
-        if self.received and number == signal.SIGINT:
+        if number == signal.SIGINT and (self.received or not self.something_to_save):
             raise KeyboardInterrupt
+        if not self.something_to_save:
+            raise SystemExit(128 + number)  # as a shell reports a process that died of it; `finally` clauses run
         self.received = signal.Signals(number).name
 
     def __exit__(self, *exception: Any) -> None:

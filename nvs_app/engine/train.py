@@ -203,6 +203,7 @@ class Trainer:
             torch.cuda.synchronize()
         self.clock.first_step_done()
         self.output.start()
+        self.signals.something_to_save = True
         self.say(f"first step done in {seconds:.1f} s")
         self.log.exclude(time.perf_counter() - self.log.since)
         self.steady = (self.step, self.clock.age())

@@ -201,6 +201,19 @@ def test_signal_saves(tmp_path: Path) -> None:
     assert state_path(config.out).is_file()
 
 
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_it_starts_ends_it_at_once(tmp_path: Path, how: signal.Signals) -> None:
+    """Drawing a thousand scenes on a CPU takes minutes, in which there is nothing to save."""
+    config = tiny_config(tmp_path / "run", resolutions="64:0", scenes="64=4", pool=4096, generate=64, eval_procedural=0)
+    child = start(config)
+    assert child.stdout is not None
+    assert "M parameters" in child.stdout.readline()  # what follows is the drawing
+    child.send_signal(how)
+    output, errors = child.communicate(timeout=60)
+    assert child.returncode == 128 + how and "first step" not in output, errors
+    assert "Traceback" not in errors and not (config.out / "checkpoint").exists()
+
+
 def test_mistakes_are_one_line(tmp_path: Path) -> None:
     config = tiny_config(tmp_path / "run", data=str(tmp_path / "nothing"))
     child = start(config)
