@@ -48,8 +48,9 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--grids",
         type=int,
         choices=(1, 2),
-        help="2: draw twice, half a patch apart, which hides the borders of patches; twice the time (default: 1; in "
-        "the web page 2 on a GPU, for views at rest and films)",
+        help="2: draw twice, half a patch apart, which hides the borders of patches; twice the time (default: 2 for "
+        "pictures drawn at their own size, 1 for those drawn enlarged; in the web page 1 on a CPU, and 2 on a GPU for "
+        "views at rest and films)",
     )
     group.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads (default: all cores)")
 
@@ -81,7 +82,7 @@ def load_renderer(args: argparse.Namespace) -> Renderer:
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     return Renderer.from_checkpoint(
-        args.checkpoint, args.device, args.precision, working_side=args.working_side, grids=args.grids or 1
+        args.checkpoint, args.device, args.precision, working_side=args.working_side, grids=args.grids
     )
 
 

@@ -347,7 +347,7 @@ def settings(source: Source, cameras: Cameras, path: str) -> dict[str, Any]:
         "frames": len(cameras),
         "image_hw": list(cameras.image_hw),
         "working_side": source.renderer.working_side,
-        "grids": source.renderer.grids,
+        "grids": source.renderer.grids or "auto",
     }
 
 

@@ -1,7 +1,8 @@
 """`python -m nvs_app benchmark-speed --checkpoint NAME`: how fast this device encodes and draws.
 
 Random pictures and cameras on a circle: the time does not depend on what is in them. Views are drawn at the size that
-is asked for (as while the hand moves), and again enlarged where the working side says so (as at rest and in films).
+is asked for (as while the hand moves), and again enlarged where the working side says so, and on two grids where
+`render` does so (as at rest and in films).
 """
 
 from __future__ import annotations
@@ -81,14 +82,18 @@ def run(args: argparse.Namespace) -> int:
         camera = circle(1, side)
         draw = functools.partial(renderer.render, state, camera)
         figures[f"decode 1 view {side}x{side}"] = timed(functools.partial(draw, quick=True))
-        drawn_hw = renderer.drawn_hw((side, side), finer=finer_than(state, camera))
-        if renderer.grids == 2 or drawn_hw != renderer.drawn_hw((side, side), quick=True):
-            drawn = "x".join(map(str, drawn_hw)) + (" twice" if renderer.grids == 2 else "")
-            figures[f"decode 1 view {side}x{side}, drawn at {drawn}"] = timed(draw)
+        hw, finer = (side, side), finer_than(state, camera)
+        drawn_hw, asked, used = renderer.drawn_hw(hw, finer=finer), renderer.grids, renderer.grids_of(hw, finer=finer)
+        for renderer.grids in range(1, used + 1):
+            drawn = f" at {drawn_hw[0]}x{drawn_hw[1]}" if drawn_hw != renderer.drawn_hw(hw, quick=True) else ""
+            drawn += " twice" if renderer.grids == 2 else ""
+            if drawn:
+                figures[f"decode 1 view {side}x{side}, drawn{drawn}"] = timed(draw)
+        renderer.grids = asked
 
     millions = sum(p.numel() for p in renderer.model.parameters()) / 1e6
     name = renderer.card.get("name")
-    drawing = {"working_side": renderer.working_side, "grids": renderer.grids}
+    drawing = {"working_side": renderer.working_side, "grids": renderer.grids or "auto"}
     working = drawing_words(drawing)
     print(f"{name}, {millions:.1f} M parameters, {renderer.precision}{working}, {device_name(renderer.device)}")
     longest = max(28, *map(len, figures))

@@ -257,6 +257,7 @@ def test_grids_are_used_and_named(folder: Path, tmp_path: Path, here) -> None:
 
 def test_a_folder_of_before_the_working_side_is_gone_on_with(folder: Path, tmp_path: Path, here) -> None:
     words = ("render", folder / "one", "--context", 3, "--frames", 2, "--path", "capture", "--out", tmp_path / "out")
+    words += ("--grids", 1)
     here(*words)
     notes = tmp_path / "out" / "render.json"
     old = json.loads(notes.read_text())
@@ -346,13 +347,15 @@ def test_benchmark_speed(tmp_path: Path, here) -> None:
     file = tmp_path / "speed.json"
     out, _ = here("benchmark-speed", "--sizes", 16, 32, "--views", 2, "--repeats", 2, "--json", file)
     assert "encode 2 views 32x32" in out and "decode 1 view 16x16 " in out and "threads" in out
-    assert "decode 1 view 16x16, drawn at 32x32" in out  # as fine as what was written
+    assert "decode 1 view 16x16, drawn at 32x32 " in out  # as fine as what was written
+    assert "decode 1 view 32x32, drawn twice" in out and "16x16, drawn at 32x32 twice" not in out
     figures = json.loads(file.read_text())["figures"]
-    assert all(0 < f["best_ms"] <= f["median_ms"] for f in figures.values()) and len(figures) == 4
+    assert all(0 < f["best_ms"] <= f["median_ms"] for f in figures.values()) and len(figures) == 5
     here("benchmark-speed", "--sizes", 16, 32, "--views", 2, "--repeats", 1, "--json", file, "--working-side", 32)
     assert list(json.loads(file.read_text())["figures"]) == [
         "encode 2 views 32x32",
         "decode 1 view 16x16",
         "decode 1 view 16x16, drawn at 32x32",
         "decode 1 view 32x32",
+        "decode 1 view 32x32, drawn twice",
     ]

@@ -306,7 +306,7 @@ def describe(
     renderer: Renderer, benchmark: Benchmark, settings: Settings, measures: Measures, remarks: dict[str, str]
 ) -> dict[str, Any]:
     """What was measured and how: everything that decides the figures, in words and numbers."""
-    card = renderer.card
+    card, image_hw = renderer.card, settings.image_hw or benchmark.image_hw
     options = {
         option.name: {
             "value": settings.options[option.name],
@@ -323,7 +323,7 @@ def describe(
             "notes": list(benchmark.notes),
             "options": options,
             "contexts": list(settings.contexts),
-            "image_hw": list(settings.image_hw or benchmark.image_hw or ()) or None,
+            "image_hw": list(image_hw) if image_hw else None,
             "seed": settings.seed,
             "published": [vars(figure) for figure in benchmark.published],
         },
@@ -335,7 +335,7 @@ def describe(
             "normalization": str(card.get("normalization", "auto")),
             "train_image_hw": card.get("train_image_hw"),
             "working_side": renderer.working_side,
-            "grids": renderer.grids,
+            "grids": renderer.grids_of(image_hw) if image_hw else renderer.grids or "auto",
         },
         "measures": {
             "normalize_with": measures.normalize_with,

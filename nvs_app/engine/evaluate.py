@@ -133,7 +133,7 @@ def evaluate(
         "device": device_name(renderer.device),
         "precision": renderer.precision,
         "working_side": renderer.working_side,
-        "grids": renderer.grids,
+        "grids": renderer.grids_of(config.image_hw),
         "versions": versions(),
     }
 

@@ -65,6 +65,8 @@ class Renderer:
         working_side: pixels; pictures whose shorter side is below it are written and drawn enlarged, see
             `working_size`. 0 takes pictures as they are given; None takes what the checkpoint's card says, else 0.
         grids: 2 draws every picture that need not be quick on two grids of patches, see `grids`; twice the time.
+            None takes two for pictures that are drawn at their own size, and one for those that are drawn enlarged,
+            where patches are smaller and time went into their number.
 
     Attributes:
         working_side: the one in use. asked_working_side: the argument, None where the card was asked.
@@ -77,7 +79,7 @@ class Renderer:
         precision: str = "auto",
         compile: bool = False,
         working_side: int | None = None,
-        grids: int = 1,
+        grids: int | None = None,
     ):
         self.device = pick_device(device)
         if precision not in PRECISIONS:
@@ -90,7 +92,7 @@ class Renderer:
             self.model.compile_blocks()
         self.card: dict = dict(getattr(model, "card", None) or {})
         self.patch: int = model.config.patch
-        self.grids = checked_grids(grids)
+        self.grids = None if grids is None else checked_grids(grids)
         self.asked_working_side = None if working_side is None else checked_working_side(working_side)
         self.working_side: int = (
             working_side_of(self.card) if self.asked_working_side is None else self.asked_working_side
@@ -104,7 +106,7 @@ class Renderer:
         precision: str = "auto",
         compile: bool = False,
         working_side: int | None = None,
-        grids: int = 1,
+        grids: int | None = None,
     ) -> Renderer:
         """Loads a checkpoint by its name in checkpoints/ or by its folder; None takes `default_checkpoint()`.
         Raises NVSError when it is not there."""
@@ -131,6 +133,13 @@ class Renderer:
         was written (not if quick; finer: see `finer_than`), else grown at the right and bottom to whole patches."""
         enlarged = tuple(image_hw) if quick else enlarged_hw(image_hw, self.working_side, self.patch, finer)
         return (-(-enlarged[0] // self.patch) * self.patch, -(-enlarged[1] // self.patch) * self.patch)
+
+    def grids_of(self, image_hw: tuple[int, int], quick: bool = False, finer: float = 1.0) -> int:
+        """On how many grids of patches `render` draws pictures of a size; arguments as of `drawn_hw`."""
+        if quick:
+            return 1
+        enlarged = enlarged_hw(image_hw, self.working_side, self.patch, finer) != tuple(image_hw)
+        return self.grids or (1 if enlarged else 2)
 
     def encode(
         self,
@@ -251,6 +260,7 @@ class Renderer:
         finer = finer_than(state, cameras)
         hw = self.drawn_hw((height, width), quick, finer)
         larger = not quick and enlarged_hw((height, width), self.working_side, self.patch, finer) != (height, width)
+        twice = self.grids_of((height, width), quick, finer) == 2
         state = state.to(self.device)
         cameras = Cameras(cameras.c2w.float(), cameras.fxfycxcy.float(), (height, width)).to(self.device)
         cameras = cameras.scaled_to(hw) if larger else Cameras(cameras.c2w, cameras.fxfycxcy, hw)
@@ -263,7 +273,7 @@ class Renderer:
             try:
                 with self._inference(f"render: a view of {height}x{width}", "ask for a smaller size"):
                     images = self.model.decode(state, part)[0].float()
-                    if self.grids == 2 and not quick:
+                    if twice:
                         other = self.model.decode(state, shifted(part, self.patch))[0].float()
                         images = blended(images, inside(other, hw, self.patch), self.patch)
                     images = reduce(images, (height, width)) if larger else images[:, :, :height, :width]

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from nvs_app.bundled import bundled
@@ -113,8 +113,9 @@ def save_checkpoint(
     shards = _shards(_encode(state_dict, dtype), max_shard_bytes)
     for i, shard in enumerate(shards):
         name = f"model-{i + 1:02d}-of-{len(shards):02d}.safetensors"
-        save_file(shard, temporary / name)
-        digest.update((temporary / name).read_bytes())
+        content = save(shard)  # `save_file` would write a file that only its owner may read
+        (temporary / name).write_bytes(content)
+        digest.update(content)
         names.append(name)
     description = {
         "format": FORMAT,

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from nvs_app.errors import NVSError
@@ -87,7 +87,8 @@ class SceneState:
         """Write to a `.safetensors` file, to a temporary name first."""
         path = Path(path)
         with whole_file(path) as temporary:
-            save_file(self.tensors(), temporary, metadata={"format": FORMAT, "meta": json.dumps(self.meta)})
+            # `save_file` would write a file that only its owner may read.
+            temporary.write_bytes(save(self.tensors(), {"format": FORMAT, "meta": json.dumps(self.meta)}))
         return path
 
     @classmethod

@@ -304,6 +304,7 @@ def _method(report: dict[str, Any]) -> str:
     if model.get("working_side"):
         rows.append(("Working side", f"{model['working_side']}: smaller pictures are read and drawn enlarged"))
     if model.get("grids", 1) != 1:
-        rows.append(("Grids", f"{model['grids']}: every view drawn on as many grids of patches, and blended"))
+        which = "views that are not enlarged are" if model["grids"] == "auto" else "every view is"
+        rows.append(("Grids", f"{model['grids']}: {which} drawn on two grids of patches, and blended"))
     listed = "".join(f"<dt>{escape(name)}</dt><dd>{escape(str(text))}</dd>" for name, text in rows)
     return f"<section><h2>How it was measured</h2><dl>{listed}</dl></section>"

@@ -96,7 +96,7 @@ def command_line(
     device: str = "auto",
     precision: str = "auto",
     working_side: int | None = None,
-    grids: int = 1,
+    grids: int | None = None,
 ) -> str:
     """The command that renders the same pictures, quoted for a shell; files as they are called where it will run.
 
@@ -121,7 +121,7 @@ def command_line(
     words += ["--device", device] if device != "auto" else []
     words += ["--precision", precision] if precision != "auto" else []
     words += ["--working-side", str(working_side)] if working_side is not None else []
-    words += ["--grids", str(grids)] if grids != 1 else []
+    words += ["--grids", str(grids)] if grids is not None else []
     words += ["--out", target.removesuffix(".zip") if target.lower().endswith(".zip") else target]
     return shlex.join(words)
 

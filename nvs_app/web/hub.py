@@ -71,6 +71,8 @@ class Hub:
         self.pool = ThreadPoolExecutor(2, "paths")  # what is quick, but too slow for the event loop
         self.store = SessionStore(self.root / "visits", limits, self._forget)
         self.shelf = Shelf()
+        if renderer.grids is None:
+            renderer.grids = 2 if renderer.device.type == "cuda" else 1  # on a GPU some ten milliseconds more at rest
         self._first = renderer
         self._renderers: OrderedDict[tuple[str, str], Renderer] = OrderedDict()
         self._lock = threading.Lock()

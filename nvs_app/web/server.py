@@ -85,8 +85,6 @@ def serve(args: argparse.Namespace) -> int:
     # Before gradio is imported: nothing is sent anywhere.
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     renderer = apart(lambda: load_renderer(args))
-    if args.grids is None and renderer.device.type == "cuda":
-        renderer.grids = 2  # some ten milliseconds more at rest
 
     from nvs_app.web.hub import Hub
     from nvs_app.web.opening import find_examples

@@ -17,7 +17,7 @@ from nvs_app.model.lact import LaCT
 from nvs_app.scenes.posed import PosedImages
 
 
-def renderer_of(grids: int, working_side: int = 0) -> Renderer:
+def renderer_of(grids: int | None, working_side: int = 0) -> Renderer:
     torch.manual_seed(1)
     return Renderer(LaCT(PRESETS["tiny"]), "cpu", "fp32", working_side=working_side, grids=grids)
 
@@ -59,6 +59,21 @@ def test_render_is_the_blend_of_two_drawings(image_hw: tuple[int, int], working_
     assert not torch.allclose(found, one.render(state, asked), atol=1e-3)
     assert torch.equal(two.render(state, asked, quick=True), one.render(state, asked, quick=True))
     assert torch.equal(torch.cat(list(two.stream(state, asked, 1))), two.render(state, asked, chunk=1))
+
+
+@pytest.mark.parametrize(("side", "asked_hw", "same_as"), [(0, (32, 40), 2), (48, (32, 40), 1), (48, (48, 56), 2)])
+def test_unasked_two_grids_where_nothing_is_enlarged(side: int, asked_hw: tuple[int, int], same_as: int) -> None:
+    """Also where the pictures are enlarged because the context was finer, in the last lines."""
+    unasked, asked = renderer_of(None, side), renderer_of(same_as, side)
+    context, cameras = PosedImages(torch.rand(3, 3, *asked_hw), cameras_of(asked_hw)), cameras_of(asked_hw, 2)
+    state = unasked.encode(context)
+    assert unasked.grids_of(asked_hw) == same_as and unasked.grids_of(asked_hw, quick=True) == 1
+    assert torch.equal(unasked.render(state, cameras), asked.render(state, cameras))
+    assert torch.equal(unasked.render(state, cameras, quick=True), asked.render(state, cameras, quick=True))
+    small_hw = (asked_hw[0] // 2, asked_hw[1] // 2)
+    small, one = cameras.scaled_to(small_hw), renderer_of(1, side)
+    assert unasked.grids_of(small_hw, finer=2.0) == 1
+    assert torch.equal(unasked.render(state, small), one.render(state, small))
 
 
 def test_only_one_or_two() -> None:

@@ -27,6 +27,8 @@ def test_round_trip(model, tmp_path, dtype, tolerance):
         tmp_path / "one", model.state_dict(), CONFIG, {"data": "none"}, dtype, max_shard_bytes=20_000
     )
     assert len(list(folder.glob("*.safetensors"))) > 1
+    (tmp_path / "plain").touch()
+    assert {path.stat().st_mode for path in folder.iterdir()} == {(tmp_path / "plain").stat().st_mode}
     assert all(path.stat().st_size < 110_000 for path in folder.glob("*.safetensors"))
     loaded = checkpoint.load_checkpoint(folder)
     assert loaded.config == CONFIG and loaded.card["name"] == "one" and len(loaded.card["hash"]) == 64

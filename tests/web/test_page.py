@@ -51,7 +51,7 @@ def test_opens_orbiting_and_a_drag_shows_what_the_renderer_draws(
     assert 10 < turned_by(before, after) < 80 and not np.array_equal(before["pixels"], after["pixels"])
     assert small[0] <= 128 and after["header"]["hw"][0] == 128
     scene = open_scene(small_scene)
-    renderer = Renderer.from_checkpoint(checkpoints / "tiny", "cpu")
+    renderer = Renderer.from_checkpoint(checkpoints / "tiny", "cpu", grids=1)
     state = renderer.encode(scene.load(choose_views(scene, 3).context, (64, 64)))
     drawn = to_uint8(renderer.render(state, camera_from_page(after["camera"], 1024))[0]).numpy()
     assert drawn.shape == after["pixels"].shape
