@@ -150,15 +150,19 @@ def test_eval_gives_our_own_figures(run: Path, work: Path, scene: Path, pipeline
 
 
 @pytest.mark.parametrize(
-    ("checkpoint", "method", "scale"), [("plain", "pca", 3.0), ("as_given", "up", 0.2), ("enlarging", "pca", 1.0)]
+    ("checkpoint", "grids", "method", "scale"),
+    [("plain", None, "pca", 3.0), ("as_given", 1, "up", 0.2), ("enlarging", 2, "pca", 1.0)],
 )
-def test_the_dataparsers_frame_does_not_matter(checkpoint: str, method: str, scale: float, scene: Path) -> None:
+def test_the_dataparsers_frame_does_not_matter(
+    checkpoint: str, grids: int | None, method: str, scale: float, scene: Path
+) -> None:
     """However a dataparser turns, centres and scales, the network sees the scene as in its own frame: also where the
     network wants it as given, and a turn or scale would show, and where it has small pictures enlarged."""
     from nvs_app.nerfstudio_plugin.method import lact
 
     config = copy.deepcopy(lact.config.pipeline)
     config.model.checkpoint = checkpoint
+    config.model.grids = grids
     config.datamanager.data = scene
     config.datamanager.dataparser.orientation_method = method
     config.datamanager.dataparser.scale_factor = scale
@@ -167,7 +171,7 @@ def test_the_dataparsers_frame_does_not_matter(checkpoint: str, method: str, sca
     opened = open_scene(scene)
     names = state.meta["context_images"].splitlines()
     indices = [[str(path) for path in opened.image_paths].index(name) for name in names]
-    renderer = Renderer.from_checkpoint(checkpoint, "cpu")
+    renderer = Renderer.from_checkpoint(checkpoint, "cpu", grids=grids)
     expected = renderer.encode(opened.load(indices, (SIZE, SIZE)))
     assert renderer.drawn_hw((SIZE, SIZE)) == ((96, 96) if checkpoint == "enlarging" else (SIZE, SIZE))
     assert state.transform is not None and expected.transform is not None

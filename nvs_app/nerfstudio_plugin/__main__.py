@@ -113,6 +113,7 @@ def print_views(rest: list[str]) -> int:
     words += ["--context-views", ",".join(map(str, context)), "--target-views", ",".join(map(str, targets))]
     words += ["--image-hw", str(height), str(width), "--checkpoint", str(config.pipeline.model.checkpoint)]
     words += ["--working-side", str(config.pipeline.model.working_side)]
+    words += ["--grids", str(config.pipeline.model.grids)] if config.pipeline.model.grids else []
     print(shlex.join(words))
     return 0
 

@@ -46,6 +46,8 @@ class LaCTModelConfig(ModelConfig):
     """auto is bf16 on a GPU and on a CPU that is fast at it, else fp32."""
     working_side: int | None = None
     """Enlarge pictures whose shorter side is below this many pixels; 0: as they are; None: as the checkpoint says."""
+    grids: Literal[1, 2] | None = None
+    """2: draw every view on two grids of patches, in twice the time; None: those that are not drawn enlarged."""
 
 
 class Outputs(dict):
@@ -87,6 +89,7 @@ class LaCTModel(Model):
                 self.device,
                 self.config.precision,
                 working_side=self.config.working_side,
+                grids=self.config.grids,
             )
             self._renderers = [renderer]
         return self._renderers[0]
