@@ -23,7 +23,7 @@ DEFAULT_IMAGE_HW = (256, 256)  # where neither the command line nor the checkpoi
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """--checkpoint, --device, --precision, --working-side, --grids, --threads."""
+    """--checkpoint, --device, --precision, --working-side, --grids, --raw, --threads."""
     group = parser.add_argument_group("model")
     group.add_argument(
         "--checkpoint",
@@ -44,13 +44,19 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         help="enlarge pictures whose shorter side is below N pixels, twice at most, and draw them enlarged; 0: as they "
         "are given (default: what the checkpoint's card says, else 0)",
     )
-    group.add_argument(
+    drawing = group.add_mutually_exclusive_group()
+    drawing.add_argument(
         "--grids",
         type=int,
         choices=(1, 2),
         help="2: draw twice, half a patch apart, which hides the borders of patches; twice the time (default: 2 for "
         "pictures drawn at their own size, 1 for those drawn enlarged; in the web page 1 on a CPU, and 2 on a GPU for "
         "views at rest and films)",
+    )
+    drawing.add_argument(
+        "--raw",
+        action="store_true",
+        help="draw once and leave the borders of patches as the network draws them (default: they are mended)",
     )
     group.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads (default: all cores)")
 
@@ -82,7 +88,12 @@ def load_renderer(args: argparse.Namespace) -> Renderer:
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     return Renderer.from_checkpoint(
-        args.checkpoint, args.device, args.precision, working_side=args.working_side, grids=args.grids
+        args.checkpoint,
+        args.device,
+        args.precision,
+        working_side=args.working_side,
+        grids=1 if args.raw else args.grids,
+        mend=not args.raw,
     )
 
 

@@ -348,6 +348,7 @@ def settings(source: Source, cameras: Cameras, path: str) -> dict[str, Any]:
         "image_hw": list(cameras.image_hw),
         "working_side": source.renderer.working_side,
         "grids": source.renderer.grids or "auto",
+        "mended": source.renderer.mend,
     }
 
 
@@ -359,7 +360,7 @@ def missing_pictures(folder: Path, count: int, wanted: dict[str, Any], overwrite
         folder.mkdir(parents=True, exist_ok=True)
         found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
         if isinstance(found, dict):
-            found = {"working_side": 0, "grids": 1, **found}  # folders of before there were such
+            found = {"working_side": 0, "grids": 1, "mended": False, **found}  # folders of before there were such
         there = {path.name for path in folder.glob("[0-9][0-9][0-9][0-9][0-9].png")}
         if not overwrite and found is None and there:
             raise NVSError(f"--out {folder}: holds pictures of another origin; use another folder or --overwrite")

@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
 
     millions = sum(p.numel() for p in renderer.model.parameters()) / 1e6
     name = renderer.card.get("name")
-    drawing = {"working_side": renderer.working_side, "grids": renderer.grids or "auto"}
+    drawing = {"working_side": renderer.working_side, "grids": renderer.grids or "auto", "mended": renderer.mend}
     working = drawing_words(drawing)
     print(f"{name}, {millions:.1f} M parameters, {renderer.precision}{working}, {device_name(renderer.device)}")
     longest = max(28, *map(len, figures))

@@ -255,13 +255,33 @@ def test_grids_are_used_and_named(folder: Path, tmp_path: Path, here) -> None:
     assert "(1 were there)" in here(*words, "--grids", 2)[0]
 
 
+def test_raw_is_used_and_named(folder: Path, tmp_path: Path, here) -> None:
+    """Drawn once, with the borders of patches as they are; without it they are mended."""
+    scene, words = open_scene(folder / "one"), ("eval", folder / "one", "--context", 3, "--image-hw", 32, 40)
+    for raw in (False, True):
+        out, _ = here(*words, "--json", tmp_path / "e.json", *(("--raw",) if raw else ("--grids", 1)))
+        report = json.loads((tmp_path / "e.json").read_text())
+        assert report["mended"] is not raw and report["grids"] == 1 and ("as drawn" in out) == raw
+        one, renderer = report["scenes"]["one"], Renderer.from_checkpoint("tiny", "cpu", grids=1, mend=not raw)
+        target = scene.load(one["target"], (32, 40))
+        drawn = renderer.render(renderer.encode(scene.load(one["context"], (32, 40))), target.cameras)
+        assert one["psnr"] == pytest.approx(float(psnr(drawn, target.images.float()).mean()), abs=1e-4)
+    assert "not allowed with" in here(*words, "--raw", "--grids", 2, code=2)[1]
+
+    words = ("render", folder / "one", "--context", 3, "--frames", 2, "--path", "capture", "--out", tmp_path / "out")
+    here(*words, "--raw")
+    (tmp_path / "out" / "00001.png").unlink()
+    assert "rendered with another mended" in here(*words, "--grids", 1, code=2)[1]
+    assert "(1 were there)" in here(*words, "--raw")[0]
+
+
 def test_a_folder_of_before_the_working_side_is_gone_on_with(folder: Path, tmp_path: Path, here) -> None:
     words = ("render", folder / "one", "--context", 3, "--frames", 2, "--path", "capture", "--out", tmp_path / "out")
-    words += ("--grids", 1)
+    words += ("--raw",)
     here(*words)
     notes = tmp_path / "out" / "render.json"
     old = json.loads(notes.read_text())
-    assert old.pop("working_side") == 0 and old.pop("grids") == 1
+    assert old.pop("working_side") == 0 and old.pop("grids") == 1 and not old.pop("mended")
     notes.write_text(json.dumps(old))
     (tmp_path / "out" / "00001.png").unlink()
     assert "(1 were there)" in here(*words)[0]

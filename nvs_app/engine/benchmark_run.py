@@ -336,6 +336,7 @@ def describe(
             "train_image_hw": card.get("train_image_hw"),
             "working_side": renderer.working_side,
             "grids": renderer.grids_of(image_hw) if image_hw else renderer.grids or "auto",
+            "mended": renderer.mend,
         },
         "measures": {
             "normalize_with": measures.normalize_with,

@@ -134,6 +134,7 @@ def evaluate(
         "precision": renderer.precision,
         "working_side": renderer.working_side,
         "grids": renderer.grids_of(config.image_hw),
+        "mended": renderer.mend,
         "versions": versions(),
     }
 

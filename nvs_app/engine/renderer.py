@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from nvs_app.engine.borders import mended
 from nvs_app.engine.grids import blended, checked_grids, inside, shifted
 from nvs_app.engine.working_size import (
     checked_working_side,
@@ -67,6 +68,7 @@ class Renderer:
         grids: 2 draws every picture that need not be quick on two grids of patches, see `grids`; twice the time.
             None takes two for pictures that are drawn at their own size, and one for those that are drawn enlarged,
             where patches are smaller and time went into their number.
+        mend: whether the borders of patches are mended where pictures are drawn once, see `borders`.
 
     Attributes:
         working_side: the one in use. asked_working_side: the argument, None where the card was asked.
@@ -80,6 +82,7 @@ class Renderer:
         compile: bool = False,
         working_side: int | None = None,
         grids: int | None = None,
+        mend: bool = True,
     ):
         self.device = pick_device(device)
         if precision not in PRECISIONS:
@@ -92,7 +95,7 @@ class Renderer:
             self.model.compile_blocks()
         self.card: dict = dict(getattr(model, "card", None) or {})
         self.patch: int = model.config.patch
-        self.grids = None if grids is None else checked_grids(grids)
+        self.grids, self.mend = None if grids is None else checked_grids(grids), mend
         self.asked_working_side = None if working_side is None else checked_working_side(working_side)
         self.working_side: int = (
             working_side_of(self.card) if self.asked_working_side is None else self.asked_working_side
@@ -107,12 +110,13 @@ class Renderer:
         compile: bool = False,
         working_side: int | None = None,
         grids: int | None = None,
+        mend: bool = True,
     ) -> Renderer:
         """Loads a checkpoint by its name in checkpoints/ or by its folder; None takes `default_checkpoint()`.
         Raises NVSError when it is not there."""
         device = pick_device(device)
         model = load_checkpoint(name or default_checkpoint(), device=device)
-        renderer = cls(model, device, precision, compile, working_side, grids)
+        renderer = cls(model, device, precision, compile, working_side, grids, mend)
         if renderer.precision == "bf16":
             # Autocast would round the same matrices for every picture; nobody else holds this network. The norms of
             # q and k get bfloat16 too, and one fused operation takes only both of one type.
@@ -276,6 +280,8 @@ class Renderer:
                     if twice:
                         other = self.model.decode(state, shifted(part, self.patch))[0].float()
                         images = blended(images, inside(other, hw, self.patch), self.patch)
+                    elif self.mend:
+                        images = mended(images, self.patch)
                     images = reduce(images, (height, width)) if larger else images[:, :, :height, :width]
                     images = images if on_device else images.cpu()
             except _OutOfMemory:
@@ -374,7 +380,6 @@ def _cut_to_patches(images: Tensor, cameras: Cameras, patch: int) -> tuple[Tenso
 def _is_memory_error(error: BaseException) -> bool:
     text = str(error)
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in text or "out of memory" in text
-
 
 
 def default_checkpoint() -> str:

@@ -97,7 +97,8 @@ def unlike(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
         for key in keys:
             if a[section][key] != b[section][key]:
                 lines.append(f"{key}: {a[section][key]}, {b[section][key]}")
-    for key, before in (("working_side", 0), ("grids", 1)):  # what reports of before, which have none, drew with
+    # With what reports of before, which do not say, drew.
+    for key, before in (("working_side", 0), ("grids", 1), ("mended", False)):
         values = [r["model"].get(key, before) for r in (a, b)]
         if values[0] != values[1]:
             lines.append(f"{key}: {values[0]}, {values[1]}")

@@ -306,5 +306,8 @@ def _method(report: dict[str, Any]) -> str:
     if model.get("grids", 1) != 1:
         which = "views that are not enlarged are" if model["grids"] == "auto" else "every view is"
         rows.append(("Grids", f"{model['grids']}: {which} drawn on two grids of patches, and blended"))
+    if model.get("grids", 1) != 2:
+        how = "mended" if model.get("mended") else "as the network draws them"
+        rows.append(("Borders of patches", f"{how}, where views are drawn on one grid"))
     listed = "".join(f"<dt>{escape(name)}</dt><dd>{escape(str(text))}</dd>" for name, text in rows)
     return f"<section><h2>How it was measured</h2><dl>{listed}</dl></section>"

@@ -20,9 +20,10 @@ def console() -> Console:
 
 
 def drawing_words(values: Mapping[str, Any]) -> str:
-    """What a title adds where views are not drawn plainly: of "working_side" and "grids", which old reports lack."""
+    """What a title adds of how views are drawn: of "working_side", "grids" and "mended", which old reports lack."""
     words = f", working side {values['working_side']}" if values.get("working_side") else ""
-    return words + (", two grids" if values.get("grids") == 2 else "")
+    words += ", two grids" if values.get("grids") == 2 else ""
+    return words + (", borders of patches as drawn" if values.get("mended") is False else "")
 
 
 def print_report(report: dict[str, Any], pooled: bool = False) -> None:

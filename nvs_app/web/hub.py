@@ -97,7 +97,11 @@ class Hub:
                 if "/" in name or "\\" in name or name.startswith("."):
                     raise NVSError(f"checkpoint: {name!r} is not a name in checkpoints/")
                 self._renderers[(name, where)] = Renderer.from_checkpoint(
-                    name, where, working_side=self._first.asked_working_side, grids=self._first.grids
+                    name,
+                    where,
+                    working_side=self._first.asked_working_side,
+                    grids=self._first.grids,
+                    mend=self._first.mend,
                 )
                 while len(self._renderers) >= KEPT_RENDERERS:
                     if next(iter(self._renderers)) == (name, where):

@@ -19,7 +19,7 @@ from nvs_app.scenes.posed import PosedImages
 
 def renderer_of(grids: int | None, working_side: int = 0) -> Renderer:
     torch.manual_seed(1)
-    return Renderer(LaCT(PRESETS["tiny"]), "cpu", "fp32", working_side=working_side, grids=grids)
+    return Renderer(LaCT(PRESETS["tiny"]), "cpu", "fp32", working_side=working_side, grids=grids, mend=False)
 
 
 def test_every_ray_stays_where_it_is() -> None:

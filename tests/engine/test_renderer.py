@@ -24,7 +24,7 @@ def renderer() -> Renderer:
     torch.manual_seed(1)
     model = LaCT(PRESETS["tiny"])
     model.card = {"normalization": "auto", "name": "tiny", "hash": "abc"}
-    return Renderer(model, device="cpu", precision="fp32", grids=1)
+    return Renderer(model, device="cpu", precision="fp32", grids=1, mend=False)
 
 
 def circle(views: int, image_hw: tuple[int, int], radius: float = 5.0) -> Cameras:
@@ -197,7 +197,7 @@ def test_state_of_another_checkpoint_is_refused(renderer: Renderer) -> None:
 
 
 def test_bf16_stays_near(renderer: Renderer) -> None:
-    rough = Renderer(renderer.model, "cpu", "bf16", grids=1)
+    rough = Renderer(renderer.model, "cpu", "bf16", grids=1, mend=False)
     context, cameras = posed(), circle(2, (32, 32))
     fine = renderer.render(renderer.encode(context), cameras)
     images = rough.render(rough.encode(context), cameras)

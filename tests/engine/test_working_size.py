@@ -36,7 +36,7 @@ def renderer_of(asked: int | None, **card: object) -> Renderer:
     torch.manual_seed(1)
     model = LaCT(PRESETS["tiny"])
     model.card = {"name": "tiny", "hash": "abc", **card}
-    return Renderer(model, "cpu", "fp32", working_side=asked, grids=1)
+    return Renderer(model, "cpu", "fp32", working_side=asked, grids=1, mend=False)
 
 
 @pytest.mark.parametrize(

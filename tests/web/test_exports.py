@@ -151,10 +151,14 @@ def run(words: str, folder: Path, checkpoints: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_command_line_renders_the_same_pictures(tmp_path: Path, made, timeline, checkpoints: Path) -> None:
+@pytest.mark.parametrize("grids", [2, "raw"])
+def test_the_command_line_renders_the_same_pictures(
+    tmp_path: Path, made, timeline, checkpoints: Path, grids: int | str
+) -> None:
     """From the state that was taken away, in a folder whose names need quoting; drawn in the same way."""
     _, _, state = made
-    renderer = Renderer.from_checkpoint(checkpoints / "tiny", "cpu", working_side=48, grids=2)
+    drawing: dict = {"grids": 1, "mend": False} if grids == "raw" else {"grids": grids}
+    renderer = Renderer.from_checkpoint(checkpoints / "tiny", "cpu", working_side=48, **drawing)
     folder = tmp_path / "taken away; it's mine"
     folder.mkdir()
     exports.save_state(state, folder / "my scene.safetensors")
@@ -169,7 +173,7 @@ def test_the_command_line_renders_the_same_pictures(tmp_path: Path, made, timeli
             checkpoint="tiny",
             state_file="my scene.safetensors",
             working_side=renderer.asked_working_side,
-            grids=renderer.grids,
+            grids=grids,
         ),
         folder,
         checkpoints,
