@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from serving import at_rest, closed, drag, opened, serving, start, wait
+from serving import at_rest, closed, drag, free_port, opened, serving, start, wait
 
 from data_tools.readers import open_scene
 from nvs_app.engine.metrics import to_uint8
@@ -230,7 +230,7 @@ def test_frames_follow_the_hand_quickly_and_rest_at_the_working_size(
     ],
 )
 def test_server_mistakes(checkpoints: Path, words: tuple, said: str) -> None:
-    server = start(checkpoints, *words)
+    server = start(checkpoints, "--port", free_port(), *words)
     out, _ = server.communicate(timeout=120)
     assert server.returncode == 2 and said in out and "Traceback" not in out
 
