@@ -84,10 +84,11 @@ def run(args: argparse.Namespace) -> int:
         figures[f"decode 1 view {side}x{side}"] = timed(functools.partial(draw, quick=True))
         hw, finer = (side, side), finer_than(state, camera)
         drawn_hw, asked, used = renderer.drawn_hw(hw, finer=finer), renderer.grids, renderer.grids_of(hw, finer=finer)
-        for renderer.grids in range(1, used + 1):
+        for grids in range(1, used + 1):
             drawn = f" at {drawn_hw[0]}x{drawn_hw[1]}" if drawn_hw != renderer.drawn_hw(hw, quick=True) else ""
-            drawn += " twice" if renderer.grids == 2 else ""
+            drawn += " twice" if grids == 2 else ""
             if drawn:
+                renderer.grids = grids
                 figures[f"decode 1 view {side}x{side}, drawn{drawn}"] = timed(draw)
         renderer.grids = asked
 

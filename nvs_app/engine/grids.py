@@ -6,7 +6,7 @@
 
 The network draws each patch as one token, and knows least about its rim: neighbours do not meet exactly, and edges come
 out in steps. On a second grid what was a corner is a middle. Each pixel takes most from the grid in whose patch it lies
-further inside. Twice the time; on the sample chair 0.2 dB.
+further inside. Twice the time; on the sample chair 0.15 dB at 256x256, of which `borders` gains 0.09 on one grid.
 """
 
 from __future__ import annotations
