@@ -43,6 +43,7 @@ from nvs_app.geometry import paths
 from nvs_app.geometry.cameras import Cameras, crop_resize_cameras
 from nvs_app.geometry.normalize import SimilarityTransform
 from nvs_app.model.state import SceneState
+from nvs_app.report.tables import DRAWN_BEFORE
 from nvs_app.scenes.camera_path import CameraPath, keyframes_along, read_camera_path, write_camera_path
 from nvs_app.scenes.nerfstudio_frame import read_frame, to_nerfstudio, to_scene
 from nvs_app.scenes.scene import Scene
@@ -346,9 +347,7 @@ def settings(source: Source, cameras: Cameras, path: str) -> dict[str, Any]:
         "cameras": hashlib.sha256(numbers).hexdigest()[:16],
         "frames": len(cameras),
         "image_hw": list(cameras.image_hw),
-        "working_side": source.renderer.working_side,
-        "grids": source.renderer.grids or "auto",
-        "mended": source.renderer.mend,
+        **source.renderer.drawing(),
     }
 
 
@@ -360,7 +359,7 @@ def missing_pictures(folder: Path, count: int, wanted: dict[str, Any], overwrite
         folder.mkdir(parents=True, exist_ok=True)
         found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
         if isinstance(found, dict):
-            found = {"working_side": 0, "grids": 1, "mended": False, **found}  # folders of before there were such
+            found = {**DRAWN_BEFORE, **found}
         there = {path.name for path in folder.glob("[0-9][0-9][0-9][0-9][0-9].png")}
         if not overwrite and found is None and there:
             raise NVSError(f"--out {folder}: holds pictures of another origin; use another folder or --overwrite")

@@ -83,10 +83,10 @@ def run(args: argparse.Namespace) -> int:
         draw = functools.partial(renderer.render, state, camera)
         figures[f"decode 1 view {side}x{side}"] = timed(functools.partial(draw, quick=True))
         hw, finer = (side, side), finer_than(state, camera)
-        drawn_hw, asked, used = renderer.drawn_hw(hw, finer=finer), renderer.grids, renderer.grids_of(hw, finer=finer)
-        for grids in range(1, used + 1):
-            drawn = f" at {drawn_hw[0]}x{drawn_hw[1]}" if drawn_hw != renderer.drawn_hw(hw, quick=True) else ""
-            drawn += " twice" if grids == 2 else ""
+        drawn_hw, asked = renderer.drawn_hw(hw, finer=finer), renderer.grids
+        at = f" at {drawn_hw[0]}x{drawn_hw[1]}" if drawn_hw != renderer.drawn_hw(hw, quick=True) else ""
+        ways = [(1, at), (2, f"{at} twice")][: renderer.grids_of(hw, finer=finer)]
+        for grids, drawn in ways:
             if drawn:
                 renderer.grids = grids
                 figures[f"decode 1 view {side}x{side}, drawn{drawn}"] = timed(draw)
@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
 
     millions = sum(p.numel() for p in renderer.model.parameters()) / 1e6
     name = renderer.card.get("name")
-    drawing = {"working_side": renderer.working_side, "grids": renderer.grids or "auto", "mended": renderer.mend}
+    drawing = renderer.drawing()
     working = drawing_words(drawing)
     print(f"{name}, {millions:.1f} M parameters, {renderer.precision}{working}, {device_name(renderer.device)}")
     longest = max(28, *map(len, figures))

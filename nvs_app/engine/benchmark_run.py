@@ -334,9 +334,7 @@ def describe(
             "precision": renderer.precision,
             "normalization": str(card.get("normalization", "auto")),
             "train_image_hw": card.get("train_image_hw"),
-            "working_side": renderer.working_side,
-            "grids": renderer.grids_of(image_hw) if image_hw else renderer.grids or "auto",
-            "mended": renderer.mend,
+            **renderer.drawing(image_hw),
         },
         "measures": {
             "normalize_with": measures.normalize_with,

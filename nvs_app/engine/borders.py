@@ -15,6 +15,7 @@ sample chair drawn once at 256x256 gains 0.1 dB, as the hand moves it (160x160) 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -22,7 +23,8 @@ REACH = 0.375  # of a patch, on either side: 3 pixels of 8. Half of that mends l
 
 
 def mended(images: Float[Tensor, "*b 3 h w"], patch: int) -> Float[Tensor, "*b 3 h w"]:
-    """Pictures in [0, 1] whose borders of patches are mended; sides are whole patches of 4 pixels or more."""
+    """Pictures in [0, 1] whose borders of patches are mended; sides are whole patches. Patches below 4 pixels, which
+    have no inside, are left as they are."""
     across = _mended_along_rows(images, patch)
     return _mended_along_rows(across.transpose(-1, -2), patch).transpose(-1, -2).clamp(0, 1)
 
@@ -33,13 +35,12 @@ def _mended_along_rows(images: Tensor, patch: int) -> Tensor:
     if count < 2 or patch < 4:
         return images
     slope = images.diff(dim=-1)
-    # step[k]: of the way from pixel k + 1 to k + 2, what the slopes before and after do not explain.
+    # Of the way from pixel k + 1 to k + 2, what the slopes before and after do not explain: of a patch's places the
+    # last but one crosses its border, and the steps beside it have a share in that. The last patch has no such three.
     step = slope[..., 1:-1] - (slope[..., :-2] + slope[..., 2:]) / 2
-    border = torch.arange(1, count, device=images.device) * patch - 2
-    inside = torch.ones(step.shape[-1], dtype=torch.bool, device=images.device)
-    inside[(border[:, None] + torch.arange(-1, 2, device=images.device)).flatten()] = False  # untouched by a border
-    found = step[..., border]
-    detail, power = (part.square().mean((-3, -2, -1), keepdim=True) for part in (step[..., inside], found))
+    places = F.pad(step, (0, 3)).unflatten(-1, (count, patch))
+    found, inside = places[..., :-1, patch - 2], places[..., : patch - 3].flatten(-2)
+    detail, power = (part.square().mean((-3, -2, -1), keepdim=True) for part in (inside, found))
     excess = found * (1 - detail / power.clamp_min(1e-12)).clamp_min(0)
 
     distance = (torch.arange(patch, device=images.device) + 0.5) / (REACH * patch)

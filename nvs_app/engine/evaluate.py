@@ -132,9 +132,7 @@ def evaluate(
         "lpips": "measured" if lpips is not None else "not measured: no weights (--lpips, NVS_LPIPS_WEIGHTS)",
         "device": device_name(renderer.device),
         "precision": renderer.precision,
-        "working_side": renderer.working_side,
-        "grids": renderer.grids_of(config.image_hw),
-        "mended": renderer.mend,
+        **renderer.drawing(config.image_hw),
         "versions": versions(),
     }
 

@@ -66,8 +66,7 @@ class Renderer:
         working_side: pixels; pictures whose shorter side is below it are written and drawn enlarged, see
             `working_size`. 0 takes pictures as they are given; None takes what the checkpoint's card says, else 0.
         grids: 2 draws every picture that need not be quick on two grids of patches, see `grids`; twice the time.
-            None takes two for pictures that are drawn at their own size, and one for those that are drawn enlarged,
-            where patches are smaller and time went into their number.
+            None: two for pictures drawn at their own size, one for those drawn enlarged, in smaller patches.
         mend: whether the borders of patches are mended where pictures are drawn once, see `borders`.
 
     Attributes:
@@ -140,10 +139,13 @@ class Renderer:
 
     def grids_of(self, image_hw: tuple[int, int], quick: bool = False, finer: float = 1.0) -> int:
         """On how many grids of patches `render` draws pictures of a size; arguments as of `drawn_hw`."""
-        if quick:
-            return 1
         enlarged = enlarged_hw(image_hw, self.working_side, self.patch, finer) != tuple(image_hw)
-        return self.grids or (1 if enlarged else 2)
+        return 1 if quick else self.grids or (1 if enlarged else 2)
+
+    def drawing(self, image_hw: tuple[int, int] | None = None) -> dict[str, int | str | bool]:
+        """How it draws, as reports say it; "grids" is "auto" where a size would decide and none is given."""
+        grids = self.grids_of(image_hw) if image_hw else self.grids or "auto"
+        return {"working_side": self.working_side, "grids": grids, "mended": self.mend}
 
     def encode(
         self,

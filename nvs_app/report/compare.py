@@ -13,7 +13,7 @@ from rich.table import Table
 
 from nvs_app.errors import NVSError
 from nvs_app.report.bootstrap import interval
-from nvs_app.report.tables import console, figure
+from nvs_app.report.tables import DRAWN_BEFORE, console, figure
 
 METRICS = {"psnr": 1, "ssim": 1, "lpips": -1}  # the sign of better
 
@@ -97,8 +97,7 @@ def unlike(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
         for key in keys:
             if a[section][key] != b[section][key]:
                 lines.append(f"{key}: {a[section][key]}, {b[section][key]}")
-    # With what reports of before, which do not say, drew.
-    for key, before in (("working_side", 0), ("grids", 1), ("mended", False)):
+    for key, before in DRAWN_BEFORE.items():
         values = [r["model"].get(key, before) for r in (a, b)]
         if values[0] != values[1]:
             lines.append(f"{key}: {values[0]}, {values[1]}")

@@ -19,6 +19,9 @@ def console() -> Console:
     return Console() if sys.stdout.isatty() else Console(width=150)
 
 
+DRAWN_BEFORE = {"working_side": 0, "grids": 1, "mended": False}  # how views were drawn where nothing says it
+
+
 def drawing_words(values: Mapping[str, Any]) -> str:
     """What a title adds of how views are drawn: of "working_side", "grids" and "mended", which old reports lack."""
     words = f", working side {values['working_side']}" if values.get("working_side") else ""

@@ -18,7 +18,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -96,7 +96,8 @@ def command_line(
     device: str = "auto",
     precision: str = "auto",
     working_side: int | None = None,
-    grids: int | Literal["raw"] | None = None,
+    grids: int | None = None,
+    mend: bool = True,
 ) -> str:
     """The command that renders the same pictures, quoted for a shell; files as they are called where it will run.
 
@@ -106,7 +107,7 @@ def command_line(
         checkpoint: its name or folder.
         state_file: the encoded scene; without it `scene`, its listed `context` views and their size are needed.
         working_side: where it was asked for, see `Renderer`; None is that of the checkpoint.
-        grids: see `Renderer`; "raw" is one whose borders of patches are not mended.
+        grids, mend: see `Renderer`; without mending there is one grid.
     """
     target = str(out)
     words = ["python", "-m", "nvs_app", "render"]
@@ -121,7 +122,8 @@ def command_line(
     words += ["--device", device] if device != "auto" else []
     words += ["--precision", precision] if precision != "auto" else []
     words += ["--working-side", str(working_side)] if working_side is not None else []
-    words += ["--raw"] if grids == "raw" else ["--grids", str(grids)] if grids is not None else []
+    words += ["--grids", str(grids)] if mend and grids is not None else []
+    words += ["--raw"] if not mend else []
     words += ["--out", target.removesuffix(".zip") if target.lower().endswith(".zip") else target]
     return shlex.join(words)
 

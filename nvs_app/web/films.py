@@ -143,7 +143,8 @@ class Films:
             checkpoint=str(card.get("name") or "CHECKPOINT"),
             state_file=f"{file_stem(opened.name)}.safetensors",
             working_side=opened.renderer.asked_working_side,
-            grids=opened.renderer.grids if opened.renderer.mend else "raw",
+            grids=opened.renderer.grids,
+            mend=opened.renderer.mend,
         )
 
     def save_state(self, session: Session) -> Path:

@@ -151,14 +151,13 @@ def run(words: str, folder: Path, checkpoints: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("grids", [2, "raw"])
+@pytest.mark.parametrize(("grids", "mend"), [(2, True), (1, False)])
 def test_the_command_line_renders_the_same_pictures(
-    tmp_path: Path, made, timeline, checkpoints: Path, grids: int | str
+    tmp_path: Path, made, timeline, checkpoints: Path, grids: int, mend: bool
 ) -> None:
     """From the state that was taken away, in a folder whose names need quoting; drawn in the same way."""
     _, _, state = made
-    drawing: dict = {"grids": 1, "mend": False} if grids == "raw" else {"grids": grids}
-    renderer = Renderer.from_checkpoint(checkpoints / "tiny", "cpu", working_side=48, **drawing)
+    renderer = Renderer.from_checkpoint(checkpoints / "tiny", "cpu", working_side=48, grids=grids, mend=mend)
     folder = tmp_path / "taken away; it's mine"
     folder.mkdir()
     exports.save_state(state, folder / "my scene.safetensors")
@@ -173,7 +172,8 @@ def test_the_command_line_renders_the_same_pictures(
             checkpoint="tiny",
             state_file="my scene.safetensors",
             working_side=renderer.asked_working_side,
-            grids=grids,
+            grids=renderer.grids,
+            mend=renderer.mend,
         ),
         folder,
         checkpoints,
