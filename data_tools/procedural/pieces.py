@@ -15,7 +15,8 @@ from data_tools.procedural.tiles import FAMILIES, natural_colours
 
 MATERIAL_FIELDS = 22
 """0-8 colour matrix, 9-11 colour offset, 12 specular, 13 gloss, 14 emission, 15 uv mode (0 per length, 1 per patch,
-2 the mesh's own), 16-17 uv scale, 18-19 uv offset, 20 quarter turn, 21 unused."""
+2 the mesh's own), 16-17 uv scale, 18-19 uv offset, 20 quarter turn, 21 sky (1: infinitely far for depth)."""
+SKY = 21
 DEAD, ASSET = -1, 3
 """``mesh``: DEAD, 0-2 for a level of detail of the parametric solids, ASSET + j for object j of the pack."""
 

@@ -16,10 +16,11 @@ from torch import Tensor
 from data_tools.procedural.ambient import inverse, lamp_shadows, sky_visibility
 from data_tools.procedural.assets import read_assets
 from data_tools.procedural.bank import TextureBank, read_surfaces
+from data_tools.procedural.depth import pixel_depth
 from data_tools.procedural.draws import Draws, scene_keys
 from data_tools.procedural.lights import object_lights, room_lights
 from data_tools.procedural.objects import asset_scene, object_scene
-from data_tools.procedural.pieces import Pieces
+from data_tools.procedural.pieces import SKY, Pieces
 from data_tools.procedural.rasterize import rasterize
 from data_tools.procedural.rooms import room_scene
 from data_tools.procedural.shade import shade_pixels
@@ -88,6 +89,7 @@ class ProceduralSource:
         num_views: int,
         image_hw: tuple[int, int] = (128, 128),
         kinds: Sequence[str] | None = None,
+        depth: bool = False,
     ) -> PosedImages:
         """Render scenes.
 
@@ -96,9 +98,12 @@ class ProceduralSource:
             num_views: v, views of each scene; view j does not depend on v.
             image_hw: (height, width) in pixels.
             kinds: the kind of each scene instead of the one its number gives.
+            depth: whether depth is returned too (``depth.pixel_depth`` says where in a pixel it is taken).
 
         Returns:
-            Images uint8 [s, v, 3, H, W] and cameras [s, v], on the device, in each scene's own frame (z up).
+            Images uint8 [s, v, 3, H, W] and cameras [s, v], on the device, in each scene's own frame (z up); where
+            asked for, depth float32 [s, v, H, W] along the forward axis in units of that frame, 0 where there is no
+            surface and inf for sky.
         """
         numbers = [int(i) for i in (indices.tolist() if isinstance(indices, Tensor) else indices)]
         names = self.kinds_of(numbers) if kinds is None else [self._available(kind) for kind in kinds]
@@ -140,6 +145,7 @@ class ProceduralSource:
         w2c = inverse(c2w)
         view_rows = torch.cat([c2w[..., :3, :].flatten(2), sample_intrinsics], -1)
         images = torch.empty((len(numbers), num_views, 3, *image_hw), dtype=torch.uint8, device=self.device)
+        depths = torch.empty((len(numbers), num_views, *image_hw), device=self.device) if depth else None
         limit = _CHUNK_SAMPLES if self.device.type == "cuda" else _CHUNK_SAMPLES >> 4
         step = max(1, limit // (num_views * sample_hw[0] * sample_hw[1]))
         starts = list(range(0, len(numbers), step))
@@ -165,7 +171,12 @@ class ProceduralSource:
                 pieces.texture, pieces.material, self.bank.table, self.bank.texels, lights, lamp, lamp_depth,
                 SUPERSAMPLING,
             ).unflatten(0, hits.shape[:2])  # fmt: skip
-        return PosedImages(images, Cameras(c2w, intrinsics, image_hw))
+            if depths is not None:
+                depths[part] = pixel_depth(
+                    hits.flatten(0, 1), c2w[part].flatten(0, 1), intrinsics[part].flatten(0, 1), corners,
+                    pieces.material[piece, SKY] > 0.5,
+                ).unflatten(0, hits.shape[:2])  # fmt: skip
+        return PosedImages(images, Cameras(c2w, intrinsics, image_hw), depths)
 
     def _group(
         self, kind: str, member: Tensor, all_keys: Tensor, num_views: int, image_hw: tuple[int, int]

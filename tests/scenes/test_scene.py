@@ -162,3 +162,17 @@ def test_posed_images(tmp_path) -> None:
     assert batch[..., 1].images.shape == (1, 3, 12, 16)
     with pytest.raises(ValueError, match="expected"):
         PosedImages(posed.images[:2], posed.cameras)
+
+
+def test_posed_images_carry_depth(tmp_path) -> None:
+    posed = make_scene(tmp_path).load()
+    depth = torch.rand(3, 12, 16)
+    posed = PosedImages(posed.images, posed.cameras, depth.half())
+    assert torch.equal(posed[1:].depth, depth.half()[1:])
+    assert torch.equal(posed[[2, 0]].depth, depth.half()[[2, 0]])
+    assert posed[0].depth.shape == (12, 16) and posed.to("cpu").depth.dtype == torch.float16
+    assert torch.equal(posed.float().depth, depth.half().float())
+    batch = PosedImages(posed.images[None], Cameras.stack([posed.cameras]), depth[None])
+    assert torch.equal(batch[..., 1].depth, depth[None, 1])
+    with pytest.raises((ValueError, TypeError), match="depth"):
+        PosedImages(posed.images, posed.cameras, depth[:2])
