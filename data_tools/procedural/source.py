@@ -16,6 +16,7 @@ from torch import Tensor
 from data_tools.procedural.ambient import inverse, lamp_shadows, sky_visibility
 from data_tools.procedural.assets import read_assets
 from data_tools.procedural.bank import TextureBank, read_surfaces
+from data_tools.procedural.captures import CAPTURES
 from data_tools.procedural.depth import pixel_depth
 from data_tools.procedural.draws import Draws, scene_keys
 from data_tools.procedural.lights import object_lights, room_lights
@@ -90,6 +91,7 @@ class ProceduralSource:
         image_hw: tuple[int, int] = (128, 128),
         kinds: Sequence[str] | None = None,
         depth: bool = False,
+        captures: Sequence[str] | None = None,
     ) -> PosedImages:
         """Render scenes.
 
@@ -99,6 +101,7 @@ class ProceduralSource:
             image_hw: (height, width) in pixels.
             kinds: the kind of each scene instead of the one its number gives.
             depth: whether depth is returned too (``depth.pixel_depth`` says where in a pixel it is taken).
+            captures: for each scene one of ``CAPTURES``: which lens and which kind of views; "mixed" if left out.
 
         Returns:
             Images uint8 [s, v, 3, H, W] and cameras [s, v], on the device, in each scene's own frame (z up); where
@@ -109,15 +112,22 @@ class ProceduralSource:
         names = self.kinds_of(numbers) if kinds is None else [self._available(kind) for kind in kinds]
         if not set(names) <= set(KINDS) or len(names) != len(numbers):
             raise NVSError(f"procedural kinds {names}: expected {len(numbers)} of {', '.join(KINDS)}")
+        if captures is not None and (not set(captures) <= set(CAPTURES) or len(captures) != len(numbers)):
+            raise NVSError(
+                f"procedural captures {captures}: expected {len(numbers)} of {', '.join(CAPTURES)}"
+            )
         keys = scene_keys(self.seed, torch.tensor(numbers, dtype=torch.int64)).to(self.device)
+        capture = None
+        if captures is not None:
+            capture = torch.tensor([CAPTURES.index(name) for name in captures]).to(self.device)
 
         groups = []
         for kind in KINDS:
             members = [position for position, name in enumerate(names) if name == kind]
             if members:
-                groups.append(
-                    self._group(kind, torch.tensor(members, device=self.device), keys, num_views, image_hw)
-                )
+                member = torch.tensor(members, device=self.device)
+                own = None if capture is None else capture[member]
+                groups.append(self._group(kind, member, keys, num_views, image_hw, own))
         order = torch.cat([group["member"] for group in groups]).argsort()
         pieces = Pieces.cat([group["pieces"].map(lambda value: value.flatten(0, 1)) for group in groups], 0)
         scene = torch.cat([g["member"].repeat_interleave(g["pieces"].mesh.shape[1]) for g in groups])
@@ -179,14 +189,15 @@ class ProceduralSource:
         return PosedImages(images, Cameras(c2w, intrinsics, image_hw), depths)
 
     def _group(
-        self, kind: str, member: Tensor, all_keys: Tensor, num_views: int, image_hw: tuple[int, int]
-    ) -> dict:
+        self, kind: str, member: Tensor, all_keys: Tensor, num_views: int, image_hw: tuple[int, int],
+        capture: Tensor | None,
+    ) -> dict:  # fmt: skip
         """Pieces, cameras and lights of the scenes of one kind."""
         keys = all_keys[member]
         count = len(keys)
         if kind == "room":
             pieces, layout = room_scene(keys, self.bank, self.pack)
-            cameras = room_cameras(keys, layout, num_views, image_hw)
+            cameras = room_cameras(keys, layout, num_views, image_hw, capture)
             lights = room_lights(keys, layout.half, layout.height, layout.focus)
             centre, radius = layout.focus, layout.radius * 1.6
         else:
@@ -195,7 +206,7 @@ class ProceduralSource:
                 pieces = asset_scene(keys, self.bank, self.pack)
             else:
                 pieces = object_scene(keys, self.bank)
-            cameras = object_cameras(keys, num_views, image_hw)
+            cameras = object_cameras(keys, num_views, image_hw, capture)
             lights = object_lights(keys)
             centre, radius = (
                 torch.zeros(count, 3, device=self.device),

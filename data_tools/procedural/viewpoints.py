@@ -1,6 +1,7 @@
 """Cameras of the scenes: spheres around objects, hand-held arcs around a table, walks through a room.
 
-The numbers of view j depend on (scene, j) alone: asking for more views adds views and changes none.
+The numbers of view j depend on (scene, j) alone: asking for more views adds views and changes none. Lenses and rolls
+out of the ordinary are those of ``captures``.
 """
 
 from __future__ import annotations
@@ -10,16 +11,14 @@ import math
 import torch
 from torch import Tensor
 
-from data_tools.procedural.draws import Draws, mix
+from data_tools.procedural.captures import NARROW, ORDINARY, WIDE, draw_habits, view_draws
+from data_tools.procedural.draws import Draws
 from data_tools.procedural.rooms import RoomLayout
 from nvs_app.geometry.cameras import Cameras
 
 CANDIDATES = 4
-
-
-def _view_draws(keys: Tensor, num_views: int, columns: int) -> Draws:
-    views = torch.arange(num_views, device=keys.device)
-    return Draws(mix(keys[:, None] + 0x632BE59B * (views + 1)), "view", columns)
+WIDEST = math.radians(115)
+"""Along the longer side: beyond, a picture without distortion is little but its corners."""
 
 
 def look(eye: Tensor, target: Tensor, roll: Tensor) -> Tensor:
@@ -35,20 +34,29 @@ def look(eye: Tensor, target: Tensor, roll: Tensor) -> Tensor:
 
 
 def _cameras(c2w: Tensor, fov: Tensor, centre: Tensor, image_hw: tuple[int, int]) -> Cameras:
-    """fov: [s, v] radians along the shorter side; centre: [s, v, 2] principal point offset as a share of the size."""
+    """fov: [s, v] radians along the shorter side, at most ``WIDEST`` along the longer one; centre: [s, v, 2] principal
+    point offset as a share of the size."""
     height, width = image_hw
     focal = 0.5 * min(height, width) / torch.tan(0.5 * fov)
+    focal = focal.clamp_min(0.5 * max(height, width) / math.tan(0.5 * WIDEST))
     cx, cy = (0.5 + centre[..., 0]) * width, (0.5 + centre[..., 1]) * height
     bottom = torch.zeros_like(c2w[..., :1, :])
     bottom[..., 3] = 1.0
     return Cameras(torch.cat([c2w, bottom], -2), torch.stack([focal, focal, cx, cy], -1), image_hw)
 
 
-def object_cameras(keys: Tensor, num_views: int, image_hw: tuple[int, int]) -> Cameras:
-    """Around an object inside the unit ball, which fills about 0.6 to 1.2 of the frame."""
-    scene, view = Draws(keys, "cameras", 64), _view_draws(keys, num_views, 48)
+def object_cameras(
+    keys: Tensor, num_views: int, image_hw: tuple[int, int], capture: Tensor | None = None
+) -> Cameras:
+    """Around an object inside the unit ball, which fills about 0.6 to 1.2 of the frame.
+
+    capture: int64 [s] numbers in ``CAPTURES``; None for mixed habits.
+    """
+    scene, view = Draws(keys, "cameras", 64), view_draws(keys, num_views, 48)
+    habits = draw_habits(keys, num_views, capture, narrow=0.25, wide=0.12)
     fov = scene.uniform(low=math.radians(28), high=math.radians(65))
     fov = torch.where(scene.chance(0.3), math.radians(39.6), fov)  # NeRF-synthetic's
+    fov = habits.field_of_view(fov)
     fill = scene.uniform(low=0.8, high=1.5)
     distance = (1.0 / (fill * torch.sin(0.5 * fov))).clamp_min(1.35)
     varied = scene.chance(0.35)
@@ -56,24 +64,36 @@ def object_cameras(keys: Tensor, num_views: int, image_hw: tuple[int, int]) -> C
     azimuth = view.uniform(high=2 * math.pi)
     # Mostly from above, evenly over that part of the sphere; a third of the scenes from all sides.
     lowest = torch.where(scene.chance(0.35), -0.95, torch.where(scene.chance(0.5), -0.3, 0.0))
-    height = lowest[:, None] + (0.97 - lowest[:, None]) * view.uniform()
+    lowest = torch.where(habits.mixed & (lowest < -0.5), -1.0, lowest)
+    highest = torch.where(habits.mixed, 1.0, 0.97)
+    height = lowest[:, None] + (highest - lowest)[:, None] * view.uniform()
     # A ring: products on turntables.
-    ring = scene.chance(0.15)
+    ring = scene.chance(torch.where(habits.mixed & (habits.lens == NARROW), 0.4, 0.15))
     height = torch.where(ring[:, None], scene.uniform(1, low=0.05, high=0.7) + view.normal(std=0.03), height)
+    height = torch.where(habits.pole.isnan(), height, habits.pole)
     flat = (1.0 - height * height).clamp_min(0.0).sqrt()
     direction = torch.stack([flat * torch.cos(azimuth), flat * torch.sin(azimuth), height], -1)
     eye = direction * (distance[:, None] * ratio)[..., None]
     aim = view.normal(3) * (scene.uniform(1, 1, high=0.09) * scene.chance(0.6, 1, 1))
-    roll = view.normal() * (scene.chance(0.12, 1) * 0.15)
+    roll = view.normal() * (scene.chance(0.12, 1) * 0.15) + habits.roll
     centre = scene.normal(1, 2, std=0.02) * scene.chance(0.2, 1, 1)
     shape = (len(keys), num_views)
     return _cameras(look(eye, aim, roll), fov[:, None].expand(shape), centre.expand(*shape, 2), image_hw)
 
 
-def room_cameras(keys: Tensor, layout: RoomLayout, num_views: int, image_hw: tuple[int, int]) -> Cameras:
-    """Captures of a table, walks, sweeps, and roams along it; eyes keep clear of things and stay in the room."""
-    scene, view = Draws(keys, "cameras", 96), _view_draws(keys, num_views, 192)
+def room_cameras(
+    keys: Tensor, layout: RoomLayout, num_views: int, image_hw: tuple[int, int], capture: Tensor | None = None
+) -> Cameras:
+    """Captures of a table, walks, sweeps, and roams along it; eyes keep clear of things and stay in the room.
+
+    capture: int64 [s] numbers in ``CAPTURES``; None for mixed habits.
+    """
+    scene, view = Draws(keys, "cameras", 96), view_draws(keys, num_views, 192)
+    habits = draw_habits(keys, num_views, capture, narrow=0.12, wide=0.18)
     mode = scene.pick((0.52, 0.18, 0.15, 0.15))  # capture, walk, sweep, roam
+    # Nobody walks through a room with a telephoto lens; with one people step back, with a wide one they come near.
+    lens = torch.where((habits.lens == NARROW) & (mode == 1), ORDINARY, habits.lens)
+    step = torch.where(lens == NARROW, 2.0, torch.where(lens == WIDE, 0.7, 1.0))[:, None, None]
     n = CANDIDATES
 
     # Capture: an arc around the cluster, aiming at points spread over it, as a hand-held phone does.
@@ -84,7 +104,7 @@ def room_cameras(keys: Tensor, layout: RoomLayout, num_views: int, image_hw: tup
         1, 1, low=0.05, high=0.22
     )
     elevation = elevation.clamp(0.05, 1.45)
-    distance = layout.radius[:, None, None] * scene.uniform(1, 1, low=0.55, high=1.5)
+    distance = layout.radius[:, None, None] * scene.uniform(1, 1, low=0.55, high=1.5) * step
     distance = distance * torch.exp(view.normal(n, std=1.0) * scene.uniform(1, 1, low=0.05, high=0.25))
     flat = torch.cos(elevation)
     direction = torch.stack([flat * torch.cos(azimuth), flat * torch.sin(azimuth), torch.sin(elevation)], -1)
@@ -116,7 +136,7 @@ def room_cameras(keys: Tensor, layout: RoomLayout, num_views: int, image_hw: tup
     # Sweep: a small patch in front of the cluster, nearly parallel views.
     angle = (layout.front + scene.normal(std=0.5))[:, None, None]
     tilt = scene.uniform(1, 1, low=0.15, high=0.8)
-    far = layout.radius[:, None, None] * scene.uniform(1, 1, low=0.8, high=1.8)
+    far = layout.radius[:, None, None] * scene.uniform(1, 1, low=0.8, high=1.8) * step
     base = torch.stack(
         [torch.cos(tilt) * torch.cos(angle), torch.cos(tilt) * torch.sin(angle), torch.sin(tilt) + 0 * angle],
         -1,
@@ -142,7 +162,7 @@ def room_cameras(keys: Tensor, layout: RoomLayout, num_views: int, image_hw: tup
     # Roam: along the cluster and past its ends, looking across: far views share nothing, neighbours most.
     reach = layout.radius[:, None] * scene.uniform(1, low=0.9, high=2.2)
     stop = side * (reach * view.uniform(low=-1.0, high=1.0))[:, :, None, None]
-    beyond = layout.radius[:, None, None] * scene.uniform(1, 1, low=0.5, high=1.1)
+    beyond = layout.radius[:, None, None] * scene.uniform(1, 1, low=0.5, high=1.1) * step
     roam = layout.focus[:, None, None] + stop + base * beyond[..., None] + shift * (0.12 * beyond)[..., None]
     across = layout.focus[:, None, None] + stop + (aim - layout.focus[:, None, None]) * 0.8
 
@@ -168,10 +188,11 @@ def room_cameras(keys: Tensor, layout: RoomLayout, num_views: int, image_hw: tup
         close, eye + layout.focus[:, None] * 0 + torch.tensor([0.1, -0.3, -0.1], device=keys.device), target
     )
 
-    fov = scene.uniform(low=math.radians(32), high=math.radians(72))
+    fov = habits.field_of_view(scene.uniform(low=math.radians(32), high=math.radians(72)), lens)
     roll = view.normal(std=1.0) * scene.uniform(1, high=0.12)
     # A phone held sideways: the whole capture is turned.
     roll = roll + 0.5 * math.pi * ((2 * scene.integer(2, 1) - 1) * scene.chance(0.06, 1)).float()
+    roll = roll + habits.roll
     centre = scene.normal(1, 2, std=0.012) * scene.chance(0.3, 1, 1)
     shape = (len(keys), num_views)
     return _cameras(look(eye, target, roll), fov[:, None].expand(shape), centre.expand(*shape, 2), image_hw)
