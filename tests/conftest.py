@@ -42,15 +42,6 @@ def repo() -> Path:
     return REPO
 
 
-@pytest.fixture(scope="session")
-def sample_data() -> Path:
-    """A folder with sample scenes (`data/`, `golden/`, `assets/`); the test skips without it."""
-    folder = Path(os.environ.get("NVS_SAMPLE_DATA") or REPO.parent / "shared")
-    if not (folder / "data").is_dir():
-        pytest.skip("no sample data: set NVS_SAMPLE_DATA to a folder that holds data/ and golden/")
-    return folder
-
-
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     """Every test draws the same random numbers, whatever ran before it."""

@@ -14,9 +14,7 @@ from nvs_app.model.pretrained import released_name
 from nvs_app.model.verify import verify
 
 ROOT = Path(__file__).parents[2]
-GOLDEN = sorted(
-    Path(os.environ.get("NVS_SAMPLE_DATA") or ROOT.parent / "shared").glob("golden/*.safetensors")
-)
+GOLDEN = sorted((ROOT / "tests" / "golden").glob("*.safetensors"))
 
 
 def weights(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess:
@@ -26,14 +24,12 @@ def weights(*arguments: str, env: dict[str, str] | None = None) -> subprocess.Co
     )
 
 
-@pytest.mark.skipif(not GOLDEN, reason="recordings of the published model are not beside the project")
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
 def test_parity_with_the_published_model(path):
     for what, error, limit in verify(path):
         assert error <= limit, (what, error)
 
 
-@pytest.mark.skipif(not GOLDEN, reason="recordings of the published model are not beside the project")
 def test_verify_command_fails_when_a_weight_is_off(tmp_path):
     from safetensors import safe_open
     from safetensors.torch import save_file

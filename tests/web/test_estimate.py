@@ -220,9 +220,9 @@ def test_seconds_follow_the_pace(renderer) -> None:
     assert many.total_seconds > again.total_seconds
 
 
-def test_structure_from_motion_of_the_sample(sample_data: Path, renderer) -> None:
+def test_structure_from_motion_of_25_photos(renderer, tmp_path: Path) -> None:
     """25 photos of 800x600 took 7, 13 and 4 seconds on two cores."""
-    plan = estimate(inspect([sample_data / "data/unposed_plush"], Path(".")), renderer)
+    plan = estimate(inspect([photos(tmp_path / "plush", [(800, 600)] * 25)], tmp_path), renderer)
     cores = min(16, len(os.sched_getaffinity(0)))
     for stage, seconds in (("features", 7), ("matches", 13), ("cameras", 4)):
         assert plan.seconds[stage] * cores / 2 == pytest.approx(seconds, rel=0.4)

@@ -352,16 +352,13 @@ def test_an_ended_visit_says_so(page) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(500)
 @pytest.mark.browser
-def test_photos_without_cameras_become_a_scene(page, sample_data: Path, tmp_path: Path) -> None:
-    folder = sample_data / "data" / "unposed_plush"
-    if not folder.is_dir():
-        pytest.skip("no unposed_plush in the sample data")
-    plush = Path(shutil.make_archive(str(tmp_path / "plush"), "zip", folder))
+def test_photos_without_cameras_become_a_scene(page, repo: Path, tmp_path: Path) -> None:
+    photos = Path(shutil.make_archive(str(tmp_path / "desk"), "zip", repo / "examples" / "room_desk" / "images"))
     drag(page, 1, 0)  # nothing turns meanwhile
-    bring(page, plush)
+    bring(page, photos)
     wait(page, "document.querySelector('#nvs-plan').innerText.includes('photos without cameras')")
     page.click("#nvs-encode")
     wait(page, "document.querySelector('#nvs-progress').innerText.includes('Ready')", 400)
     drag(page, 60, 0)
     shown = at_rest(page)
-    assert shown["header"]["revision"] == 2 and page.evaluate("nvs.viewer.scene.name") == "plush"
+    assert shown["header"]["revision"] == 2 and page.evaluate("nvs.viewer.scene.name") == "desk"

@@ -330,19 +330,19 @@ def test_open_scene_prefers_transforms(scene_folder) -> None:
     assert len(open_scene(scene_folder / "other_name.json")) == 1
 
 
-# Real scenes
+# The bundled scenes
 
 
-def test_real_object(sample_data, tmp_path) -> None:
-    scene = open_scene(sample_data / "data/object_chair_256")
-    assert len(scene) == 50
+def test_bundled_object(repo, tmp_path) -> None:
+    scene = open_scene(repo / "examples" / "object_chair")
+    assert len(scene) == 28
     cameras = scene.cameras(image_hw=(128, 128))
     origin = cameras.w2c[:, :3, 3]  # the world's origin in each camera
     pixel = origin[:, :2] / origin[:, 2:] * cameras.fxfycxcy[:, :2] + cameras.fxfycxcy[:, 2:]
-    torch.testing.assert_close(pixel, torch.full((50, 2), 64.0), atol=0.01, rtol=0)
+    assert (pixel - 64).abs().max() < 20  # every camera looks at about the middle of the object
     transform = normalize_context(scene.c2w)
     distance = transform.apply_c2w(scene.c2w)[:, :3, 3].norm(dim=-1)
-    assert abs(distance.mean() - 1) < 1e-3 and distance.std() < 0.01
+    assert abs(distance.mean() - 1) < 1e-3 and distance.std() < 0.15
     assert transform.inverse().translation.norm() < 0.05 and transform.rotation[2, 2] > 0.999
     again = open_scene(scene.save(tmp_path / "chair"))
     assert torch.equal(again.c2w, scene.c2w) and torch.equal(again.fxfycxcy, scene.fxfycxcy)
@@ -350,13 +350,26 @@ def test_real_object(sample_data, tmp_path) -> None:
     assert images[:, :, 0, 0].min() > 0.99  # white behind the object
 
 
-def test_real_room(sample_data) -> None:
-    scene = open_scene(sample_data / "data/scene_mydesk_256")
-    assert len(scene) == 63 and scene.image_hws[0].tolist() == [256, 455]
+def test_bundled_room_in_a_wide_picture(repo, tmp_path) -> None:
+    """As `opencv_cameras.json`, with pictures of 455x256: the middle of each is what is read."""
+    room = open_scene(repo / "examples" / "room_desk")
+    fx, fy, cx, cy = room.fxfycxcy[0].tolist()
+    frames = []
+    for index, (path, w2c) in enumerate(zip(room.image_paths, room.cameras().w2c)):
+        wide = Image.new("RGB", (455, 256))
+        wide.paste(Image.open(path), (99, 0))
+        wide.save(tmp_path / f"{index:03}.png")
+        camera = {"w": 455, "h": 256, "fx": fx, "fy": fy, "cx": cx + 99, "cy": cy, "w2c": w2c.tolist()}
+        frames.append({"file_path": f"{index:03}.png", **camera})
+    scene = open_scene(write(tmp_path, frames, "opencv_cameras.json"))
+    assert len(scene) == 28 and scene.image_hws[0].tolist() == [256, 455]
     cameras = scene.cameras(image_hw=(128, 128))
     # 455x256 -> the middle 256 columns (99 cut on the left), halved.
     torch.testing.assert_close(
         cameras.fxfycxcy[0], (scene.fxfycxcy[0] - torch.tensor([0.0, 0, 99, 0])) / 2, atol=1e-4, rtol=0
+    )
+    torch.testing.assert_close(
+        scene.load([3], (256, 256)).float().images, room.load([3], (256, 256)).float().images, atol=1e-6, rtol=0
     )
     for step in (1, 4, 8):
         c2w = scene.c2w[::step]
