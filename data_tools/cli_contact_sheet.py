@@ -18,6 +18,9 @@ from torch import Tensor
 from nvs_app.errors import NVSError
 from nvs_app.terminal import whole_number
 
+# As in data_tools.procedural, which only these commands import.
+_KINDS = ("object", "asset", "room", "outdoor")
+
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Register both commands."""
@@ -25,9 +28,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "contact-sheet", help="write a PNG: one row a procedural scene, one column a view"
     )
     sheet.add_argument("--out", type=Path, required=True, help="PNG to write")
-    sheet.add_argument(
-        "--kind", choices=("object", "asset", "room", "all"), default="all", help="kind of scene"
-    )
+    sheet.add_argument("--kind", choices=(*_KINDS, "all"), default="all", help="kind of scene")
     sheet.add_argument("--scenes", type=whole_number(1), default=6, help="scenes (of each kind)")
     sheet.add_argument("--views", type=whole_number(1), default=6, help="views of each scene")
     sheet.add_argument("--first", type=whole_number(0), default=0, help="number of the first scene")
@@ -70,7 +71,7 @@ def run_sheet(options: argparse.Namespace) -> int:
     """Write the sheet."""
     options.out.parent.mkdir(parents=True, exist_ok=True)  # a place that cannot be written costs no work
     source = _source(options)
-    kinds = ("object", "asset", "room") if options.kind == "all" else (options.kind,)
+    kinds = _KINDS if options.kind == "all" else (options.kind,)
     rows = []
     for kind in kinds:
         for index in range(options.first, options.first + options.scenes):
@@ -125,7 +126,7 @@ def run_bench(options: argparse.Namespace) -> int:
 
     for scenes in options.scenes:
         result[f"mixed_{scenes}"] = timed(scenes, None)
-    for kind in ("object", "asset", "room"):
+    for kind in _KINDS:
         result[f"{kind}_{options.scenes[0]}"] = timed(options.scenes[0], kind)
     if cuda:
         result["device"] = torch.cuda.get_device_name()

@@ -1,6 +1,6 @@
 """All textures of a source in one flat array of packed texels with their mip levels.
 
-Textures are numbered: generated tiles first, then real surfaces, then the atlases of the scanned objects.
+Textures are numbered: generated tiles first, then real surfaces, the atlases of the scanned objects, and skies.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from data_tools.procedural.sky import OVERCAST, SKIES, SKY_HW, make_skies, sky_keys
 from data_tools.procedural.tiles import FAMILIES, TILE_SIZE, make_tiles, tile_keys
 
 LEVELS = 5
@@ -47,12 +48,14 @@ class TextureBank:
         texels: int32 [total], packed RGB.
         table: int32 [textures, 8]: start of each of the five levels, width, height, 1 where it repeats (else clamped).
         num_real: real surfaces, numbered from ``NUM_TILES``; atlas j has number ``NUM_TILES + num_real + j``.
+        first_sky: number of the first of ``SKIES`` skies.
     """
 
     def __init__(
         self, device: torch.device, seed: int, surfaces: list[Tensor], atlases: list[Tensor]
     ) -> None:
-        """Surfaces and atlases: uint8 [3, H, W] on the CPU. Tiles are made now on a GPU, when first used on a CPU."""
+        """Surfaces and atlases: uint8 [3, H, W] on the CPU. Tiles and skies are made now on a GPU, when first
+        used on a CPU."""
         self.device, self.seed, self.num_real = device, seed, len(surfaces)
         sides = [TILE_SIZE >> level for level in range(LEVELS)]
         self._tile_texels = sum(side * side for side in sides)
@@ -69,23 +72,41 @@ class TextureBank:
                     images.append(level[0])
                 row += [row[-1]] * (LEVELS - count)
                 starts.append([*row, image.shape[2], image.shape[1], int(count == LEVELS)])
+        self.first_sky, self._first_texel = NUM_TILES + len(starts), end
+        area = SKY_HW[0] * SKY_HW[1]
+        sizes = [area >> (2 * level) for level in range(LEVELS)]
+        self._sky_texels = sum(sizes)
+        below = np.cumsum([end, *sizes[:-1]])
+        for number in range(SKIES):
+            starts.append([*(below + number * self._sky_texels).tolist(), SKY_HW[1], SKY_HW[0], 1])
+        end += SKIES * self._sky_texels
         first = np.cumsum([0, *[side * side for side in sides[:-1]]])
         tiles = [[*(first + t * self._tile_texels), TILE_SIZE, TILE_SIZE, 1] for t in range(NUM_TILES)]
         self.table = torch.tensor(np.array(tiles + starts), dtype=torch.int32).to(device)
         self.texels = torch.zeros(end, dtype=torch.int32, device=device)
         if images:
-            self.texels[NUM_TILES * self._tile_texels :] = torch.cat(images).to(device)
-        self._made = torch.zeros(NUM_TILES, dtype=torch.bool)
+            self.texels[NUM_TILES * self._tile_texels : self._first_texel] = torch.cat(images).to(device)
+        self._made = torch.zeros(NUM_TILES + SKIES, dtype=torch.bool)
         if device.type != "cpu":
             for start in range(0, NUM_TILES, 32 * len(FAMILIES)):
                 self._make(torch.arange(start, min(NUM_TILES, start + 32 * len(FAMILIES))))
+            self._make_skies(torch.arange(SKIES))
 
     def ensure(self, textures: Tensor) -> None:
-        """Make the generated tiles among these texture numbers; a no-op on a GPU, where all exist already."""
+        """Make the generated tiles and skies among these texture numbers; a no-op on a GPU, where all exist already."""
         if self.device.type == "cpu":
             numbers = torch.unique(textures)
-            numbers = numbers[numbers < NUM_TILES]
-            self._make(numbers[~self._made[numbers]])
+            tiles, skies = numbers[numbers < NUM_TILES], numbers[numbers >= self.first_sky] - self.first_sky
+            self._make(tiles[~self._made[tiles]])
+            self._make_skies(skies[~self._made[NUM_TILES + skies]])
+
+    def _make_skies(self, numbers: Tensor) -> None:
+        if len(numbers):
+            chosen = numbers.to(self.device)
+            skies = make_skies(sky_keys(self.seed, chosen), chosen >= SKIES - OVERCAST)
+            texels = self.texels[self._first_texel :].view(SKIES, self._sky_texels)
+            texels[chosen] = torch.cat(_levels(skies, LEVELS), 1)
+            self._made[NUM_TILES + numbers] = True
 
     def _make(self, numbers: Tensor) -> None:
         texels = self.texels[: NUM_TILES * self._tile_texels].view(NUM_TILES, -1)

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from data_tools.procedural.draws import Draws
+from data_tools.procedural.draws import Draws, constant
 
 LIGHT_FIELDS = 24
 """0-2 sky radiance, 3-5 ground radiance, 6-8 key position, 9-11 key radiance, 12-14 fill direction,
@@ -71,3 +71,34 @@ def room_lights(keys: Tensor, room_half: Tensor, room_height: Tensor, focus: Ten
     return torch.cat(
         [sky, ground, position, key, fill_direction, fill, rest, sky * 0.5, exposure[..., None]], -1
     )
+
+
+def outdoor_lights(keys: Tensor, focus: Tensor, reach: Tensor, sun: Tensor, overcast: Tensor) -> Tensor:
+    """Sun and sky, or a bright grey sky alone; [s, LIGHT_FIELDS].
+
+    Args:
+        focus: [s, 3] middle of the place; reach: [s] its half side, metres.
+        sun: [s] azimuth of the sun, radians; overcast: bool [s].
+    """
+    draws = Draws(keys, "light", 64)
+    level = torch.where(overcast, draws.uniform(low=0.75, high=1.05), draws.uniform(low=0.35, high=0.6))
+    blue = constant((0.93, 0.98, 1.06), keys.device)
+    sky = _warmth(draws, 0.04) * torch.where(overcast[:, None], 1.0, blue) * level[:, None]
+    ground = sky * draws.uniform(1, low=0.35, high=0.7) * _warmth(draws, 0.08)
+    height = draws.uniform(low=0.22, high=0.95)
+    flat = (1.0 - height * height).sqrt()
+    direction = torch.stack([flat * torch.cos(sun), flat * torch.sin(sun), height], -1)
+    # Low suns are warm ones.
+    warm = torch.stack([torch.ones_like(height), 0.82 + 0.16 * height, 0.62 + 0.34 * height], -1)
+    bright = torch.where(overcast, draws.uniform(high=0.12), draws.uniform(low=0.8, high=1.6))
+    key = warm * bright[:, None]
+    fill = _warmth(draws, 0.1) * draws.uniform(1, low=0.02, high=0.15)
+    strength = draws.uniform(low=0.75, high=1.0)
+    blur = torch.where(overcast, 5.0, draws.uniform(low=0.6, high=2.0))
+    exposure = torch.where(
+        draws.chance(0.15), draws.log_uniform(low=0.35, high=0.7), draws.uniform(low=0.8, high=1.25)
+    )
+    # Far enough that its rays are all but parallel.
+    position = focus + direction * (reach * 40.0)[:, None]
+    rest = torch.stack([strength, blur], -1)
+    return torch.cat([sky, ground, position, key, -direction, fill, rest, sky, exposure[:, None]], -1)

@@ -19,8 +19,10 @@ from data_tools.procedural.bank import TextureBank, read_surfaces
 from data_tools.procedural.captures import CAPTURES
 from data_tools.procedural.depth import pixel_depth
 from data_tools.procedural.draws import Draws, scene_keys
-from data_tools.procedural.lights import object_lights, room_lights
+from data_tools.procedural.lights import object_lights, outdoor_lights, room_lights
 from data_tools.procedural.objects import asset_scene, object_scene
+from data_tools.procedural.outdoor import FAR_SLOTS, outdoor_scene
+from data_tools.procedural.outdoor_viewpoints import outdoor_cameras
 from data_tools.procedural.pieces import SKY, Pieces
 from data_tools.procedural.rasterize import rasterize
 from data_tools.procedural.rooms import room_scene
@@ -31,8 +33,8 @@ from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.scenes.posed import PosedImages
 
-KINDS = ("object", "asset", "room")
-DEFAULT_MIX = {"object": 0.35, "asset": 0.3, "room": 0.35}
+KINDS = ("object", "asset", "room", "outdoor")
+DEFAULT_MIX = {"object": 0.28, "asset": 0.24, "room": 0.28, "outdoor": 0.2}
 SUPERSAMPLING = 2
 SHELL_SLOTS = 6
 _CHUNK_SAMPLES = 2**28
@@ -47,7 +49,7 @@ class ProceduralSource:
         seed: the world's seed; another seed gives other scenes.
         assets: folder with ``objects_pack.npz`` and ``textures/*.jpg``; without it "asset" scenes are "object" ones.
         mix: relative weights of the kinds "object" (primitives and furniture on white), "asset" (textured scans on
-            white) and "room".
+            white), "room" and "outdoor" (open places under a sky).
 
     Raises:
         NVSError: unknown kind or weights that do not add up to more than 0; assets folder without a pack.
@@ -140,13 +142,13 @@ class ProceduralSource:
             return torch.cat([group[name] for group in groups])[order]
 
         c2w, intrinsics, lights = joined("c2w"), joined("fxfycxcy"), joined("lights")
-        centre, radius, in_room = joined("centre"), joined("radius"), joined("room")
+        centre, radius, dome = joined("centre"), joined("radius"), joined("dome")
         soup = self.mesher(pieces, scene)
-        soup = _normalised(soup, in_room, len(numbers))
+        soup = _normalised(soup, joined("metric"), len(numbers))
         cast = casts[soup.piece].nonzero().squeeze(-1)
         blockers, blocker_scene = soup.corners[cast], soup.scene[cast]
         self.bank.ensure(pieces.texture[soup.piece] if self.device.type == "cpu" else pieces.texture)
-        sky = sky_visibility(soup, blockers, blocker_scene, centre, radius)
+        sky = sky_visibility(soup, blockers, blocker_scene, centre, dome)
         rows = shading_rows(soup, pieces, self.bank, sky)
         lamp, lamp_depth = lamp_shadows(blockers, blocker_scene, lights[:, 6:9], centre, radius)
 
@@ -195,11 +197,20 @@ class ProceduralSource:
         """Pieces, cameras and lights of the scenes of one kind."""
         keys = all_keys[member]
         count = len(keys)
+        hidden = 0  # pieces that cast no shadows, from the first
         if kind == "room":
-            pieces, layout = room_scene(keys, self.bank, self.pack)
-            cameras = room_cameras(keys, layout, num_views, image_hw, capture)
-            lights = room_lights(keys, layout.half, layout.height, layout.focus)
-            centre, radius = layout.focus, layout.radius * 1.6
+            pieces, room = room_scene(keys, self.bank, self.pack)
+            cameras = room_cameras(keys, room, num_views, image_hw, capture)
+            lights = room_lights(keys, room.half, room.height, room.focus)
+            centre, radius = room.focus, room.radius * 1.6
+            dome = radius
+            hidden = SHELL_SLOTS  # lamps hang inside the shell, the sky's light comes through it
+        elif kind == "outdoor":
+            pieces, place = outdoor_scene(keys, self.bank, self.pack)
+            cameras = outdoor_cameras(keys, place, num_views, image_hw, capture)
+            lights = outdoor_lights(keys, place.focus, place.reach, place.sun, place.overcast)
+            centre, radius, dome = place.focus, place.reach, place.radius * 2.0
+            hidden = FAR_SLOTS
         else:
             if kind == "asset":
                 assert self.pack is not None
@@ -212,17 +223,16 @@ class ProceduralSource:
                 torch.zeros(count, 3, device=self.device),
                 torch.full((count,), 1.02, device=self.device),
             )
+            dome = radius
         casts = torch.ones_like(pieces.mesh, dtype=torch.bool)
-        casts[:, :SHELL_SLOTS] = (
-            kind != "room"
-        )  # lamps hang inside the shell, the sky's light comes through it
-        room = torch.full((count,), kind == "room", device=self.device)
+        casts[:, :hidden] = False
+        metric = torch.full((count,), kind in ("room", "outdoor"), device=self.device)
         return {"member": member, "pieces": pieces, "c2w": cameras.c2w, "fxfycxcy": cameras.fxfycxcy, "lights": lights,
-                "centre": centre, "radius": radius, "casts": casts, "room": room}  # fmt: skip
+                "centre": centre, "radius": radius, "dome": dome, "casts": casts, "metric": metric}  # fmt: skip
 
 
-def _normalised(soup: Soup, in_room: Tensor, scenes: int) -> Soup:
-    """Objects moved to the origin and scaled into the unit ball (rooms stay as they are)."""
+def _normalised(soup: Soup, metric: Tensor, scenes: int) -> Soup:
+    """Objects moved to the origin and scaled into the unit ball (scenes in metres, bool [s], stay as they are)."""
 
     def extreme(values: Tensor, how: str) -> Tensor:
         start = torch.full(
@@ -232,8 +242,8 @@ def _normalised(soup: Soup, in_room: Tensor, scenes: int) -> Soup:
         return start.scatter_reduce(0, index, values, how)
 
     low, high = extreme(soup.corners.amin(1), "amin"), extreme(soup.corners.amax(1), "amax")
-    centre = torch.where(in_room[:, None], 0.0, 0.5 * (low + high))
+    centre = torch.where(metric[:, None], 0.0, 0.5 * (low + high))
     centred = soup.corners - centre[soup.scene][:, None]
     reach = extreme(centred.norm(dim=-1).amax(1, keepdim=True), "amax")
-    scale = torch.where(in_room[:, None], 1.0, 1.0 / reach.clamp_min(1e-6))
+    scale = torch.where(metric[:, None], 1.0, 1.0 / reach.clamp_min(1e-6))
     return Soup(centred * scale[soup.scene][:, None], soup.normals, soup.uvs, soup.piece, soup.scene)

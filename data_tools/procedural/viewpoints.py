@@ -33,7 +33,7 @@ def look(eye: Tensor, target: Tensor, roll: Tensor) -> Tensor:
     return torch.stack([c * right + s * down, c * down - s * right, forward, eye], -1)
 
 
-def _cameras(c2w: Tensor, fov: Tensor, centre: Tensor, image_hw: tuple[int, int]) -> Cameras:
+def as_cameras(c2w: Tensor, fov: Tensor, centre: Tensor, image_hw: tuple[int, int]) -> Cameras:
     """fov: [s, v] radians along the shorter side, at most ``WIDEST`` along the longer one; centre: [s, v, 2] principal
     point offset as a share of the size."""
     height, width = image_hw
@@ -78,7 +78,7 @@ def object_cameras(
     roll = view.normal() * (scene.chance(0.12, 1) * 0.15) + habits.roll
     centre = scene.normal(1, 2, std=0.02) * scene.chance(0.2, 1, 1)
     shape = (len(keys), num_views)
-    return _cameras(look(eye, aim, roll), fov[:, None].expand(shape), centre.expand(*shape, 2), image_hw)
+    return as_cameras(look(eye, aim, roll), fov[:, None].expand(shape), centre.expand(*shape, 2), image_hw)
 
 
 def room_cameras(
@@ -195,4 +195,4 @@ def room_cameras(
     roll = roll + habits.roll
     centre = scene.normal(1, 2, std=0.012) * scene.chance(0.3, 1, 1)
     shape = (len(keys), num_views)
-    return _cameras(look(eye, target, roll), fov[:, None].expand(shape), centre.expand(*shape, 2), image_hw)
+    return as_cameras(look(eye, target, roll), fov[:, None].expand(shape), centre.expand(*shape, 2), image_hw)
