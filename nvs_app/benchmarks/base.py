@@ -95,11 +95,13 @@ class Settings:
 @dataclass(frozen=True)
 class Entry:
     """One scene: its name, unique in the benchmark, and how to open it. Entries of the same `group` are best opened
-    by the same process one after the other (they share a file, or are made together)."""
+    by the same process one after the other (they share a file, or are made together). The report also gives the means
+    of each `kind`, where scenes have one."""
 
     name: str
     open: Callable[[], Views]
     group: str = ""
+    kind: str = ""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -23,8 +24,39 @@ AT_ONCE = 16  # scenes made together on a GPU, at most: launching the kernels co
 GROUPS = 8  # if there are scenes enough, so that as many GPUs find work
 
 
+@dataclass(frozen=True)
+class Shot:
+    """A kind of capture.
+
+    scenes: kinds of the generator, by turns. capture: what the camera does, of `data_tools.procedural.captures`.
+    like: the upright kind whose scene of the same turn this one shows again, if both are asked for; else its own.
+    """
+
+    scenes: tuple[str, ...]
+    capture: str = "plain"
+    like: str = ""
+
+
+SHOTS = {
+    "object": Shot(("object",)),
+    "room": Shot(("room",)),
+    "asset": Shot(("asset",)),
+    "outdoor": Shot(("outdoor",)),
+    "narrow": Shot(("object",), "narrow", "object"),
+    "wide": Shot(("room", "outdoor"), "wide"),
+    "above": Shot(("object",), "above", "object"),
+    "rolled": Shot(("object",), "rolled", "object"),
+    "rolled-room": Shot(("room",), "rolled", "room"),
+}
+_KINDS_HELP = (
+    f"kinds by turns, of {', '.join(SHOTS)}; narrow: objects through a lens of 15-25 degrees, wide: rooms and outdoors"
+    " through one of 90-105, above: objects from within 15 degrees of the zenith, rolled, rolled-room: every view"
+    " turned by 30 degrees; those of objects show the scenes of kind object, if that is among the kinds"
+)
+
+
 class Procedural(Benchmark):
-    """Procedural objects and rooms of held-out seeds: views 0 to 7 are targets, 24 others may be read."""
+    """Procedural scenes of held-out seeds, by kind of capture: views 0 to 7 are targets, 24 others may be read."""
 
     name = "procedural"
     title = "Procedural scenes, held-out seeds"
@@ -34,7 +66,7 @@ class Procedural(Benchmark):
     contexts = (4, 8, 16)
     options = (
         Option("scenes", "how many", default="8"),
-        Option("kinds", "kinds by turns, of object, room and asset", default="object,room"),
+        Option("kinds", _KINDS_HELP, default="object,room"),
         Option("assets", "folder with objects_pack.npz and textures/, which kind asset needs"),
     )
     needs_data = False
@@ -43,14 +75,14 @@ class Procedural(Benchmark):
 
     def entries(self, settings: Settings) -> Listing:
         kinds = [kind.strip() for kind in settings.options["kinds"].split(",")]
-        if not set(kinds) <= {"object", "room", "asset"}:
-            raise NVSError(f"--option kinds={settings.options['kinds']}: expected some of object, room, asset")
+        if not set(kinds) <= set(SHOTS):
+            raise NVSError(f"--option kinds={settings.options['kinds']}: expected some of {', '.join(SHOTS)}")
         if "asset" in kinds and not settings.options["assets"]:
             raise NVSError("--option kinds: asset needs --option assets=DIR with objects_pack.npz")
         maker = Maker(settings, kinds, self.number(settings, "scenes"))
         return Listing([
-            Entry(maker.name(number), partial(MadeScene, maker, number), group=str(number // maker.at_once))
-            for number in range(maker.count)
+            Entry(maker.name(n), partial(MadeScene, maker, n), group=str(n // maker.at_once), kind=maker.kind(n))
+            for n in range(maker.count)
         ])
 
     def split(self, views: Views, count: int, settings: Settings) -> ViewSplit:
@@ -71,11 +103,22 @@ class Maker:
         self._source: ProceduralSource | None = None
         self._held: tuple[int, PosedImages] | None = None
 
+    def kind(self, number: int) -> str:
+        """The scene's kind of capture."""
+        return self.kinds[number % len(self.kinds)]
+
     def name(self, number: int) -> str:
-        return f"{self.kinds[number % len(self.kinds)]}-{number:03d}"
+        """The scene's name."""
+        return f"{self.kind(number)}-{number:03d}"
+
+    def made_from(self, number: int) -> tuple[int, str, str]:
+        """The generator's scene number, its kind and the capture."""
+        shot, turn = SHOTS[self.kind(number)], number // len(self.kinds)
+        base = turn * len(self.kinds) + self.kinds.index(shot.like) if shot.like in self.kinds else number
+        return base, shot.scenes[turn % len(shot.scenes)], shot.capture
 
     def views(self, number: int) -> PosedImages:
-        """All views of a scene, uint8 [v, 3, H, W], on the device. Called by one thread."""
+        """All views of a scene, uint8 [v, 3, H, W], with depth, on the device. Called by one thread."""
         if self._source is None:
             assets = self.settings.options["assets"]
             seed = WORLD_SEED + self.settings.seed
@@ -83,9 +126,12 @@ class Maker:
         group = number // self.at_once
         if self._held is None or self._held[0] != group:
             numbers = range(group * self.at_once, min(self.count, (group + 1) * self.at_once))
-            kinds = [self.kinds[n % len(self.kinds)] for n in numbers]
+            bases, kinds, captures = zip(*map(self.made_from, numbers), strict=True)
             self._held = None  # its memory first
-            self._held = (group, self._source.batch(list(numbers), TARGETS + CANDIDATES, self.image_hw, kinds))
+            posed = self._source.batch(
+                bases, TARGETS + CANDIDATES, self.image_hw, kinds, depth=True, captures=captures
+            )
+            self._held = (group, posed)
         return self._held[1][number - group * self.at_once]
 
 
@@ -102,7 +148,7 @@ class MadeScene:
         return len(self.image_paths)
 
     def load(self, indices: Sequence[int] | None = None, image_hw: tuple[int, int] | None = None) -> PosedImages:
-        """The views on the device that made them; they exist at the benchmark's size only."""
+        """The views, with depth, on the device that made them; they exist at the benchmark's size only."""
         if image_hw not in (None, self.maker.image_hw):
             raise NVSError(f"scene {self.name}: made at {self.maker.image_hw}, asked for {image_hw}")
         rows = torch.arange(len(self)) if indices is None else torch.tensor(list(indices))

@@ -274,11 +274,15 @@ class FakeSource:
     def __init__(self, device: torch.device, seed: int, assets: Path | None) -> None:
         self.seed = seed
 
-    def batch(self, numbers: list[int], views: int, image_hw: tuple[int, int], kinds: list[str]) -> PosedImages:
-        self.asked.append((self.seed, *zip(numbers, kinds)))
+    def batch(
+        self, numbers: list[int], views: int, image_hw: tuple[int, int], kinds: list[str], depth: bool,
+        captures: list[str],
+    ) -> PosedImages:  # fmt: skip
+        self.asked.append((self.seed, *zip(numbers, kinds, captures)))
         images = torch.tensor(numbers, dtype=torch.uint8).view(-1, 1, 1, 1, 1).expand(-1, views, 3, *image_hw)
         c2w = made.ring(views).expand(len(numbers), views, 4, 4)
-        return PosedImages(images, Cameras(c2w, torch.full((len(numbers), views, 4), 9.0), image_hw))
+        far = torch.ones(len(numbers), views, *image_hw) if depth else None
+        return PosedImages(images, Cameras(c2w, torch.full((len(numbers), views, 4), 9.0), image_hw), far)
 
 
 def test_procedural(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -297,7 +301,8 @@ def test_procedural(monkeypatch: pytest.MonkeyPatch) -> None:
     assert split.target == list(range(8)) and len(set(split.context) & set(range(8, 32))) == 8
     posed = views.load(split.target, (16, 16))
     assert posed.images.shape == (8, 3, 16, 16) and posed.images.unique().tolist() == [3]
-    assert FakeSource.asked == [(WORLD_SEED + 2, (3, "room"))]
+    assert posed.depth is not None and posed.depth.shape == (8, 16, 16)
+    assert FakeSource.asked == [(WORLD_SEED + 2, (3, "room", "plain"))]
     # A seed that no training has: far from small ones and from that of training's own held-out scenes.
     assert WORLD_SEED > 1_000_000 and abs(WORLD_SEED - HELD_OUT_SEED) > 1_000_000
     for options, message in (
@@ -305,6 +310,23 @@ def test_procedural(monkeypatch: pytest.MonkeyPatch) -> None:
     ):  # fmt: skip
         with pytest.raises(NVSError, match=message):
             find("procedural").entries(find("procedural").complete(Settings(options=options)))
+
+
+def test_procedural_kinds_of_capture(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nvs_app.benchmarks.procedural.ProceduralSource", FakeSource)
+    monkeypatch.setattr(FakeSource, "asked", [])
+    benchmark, kinds = find("procedural"), "outdoor,rolled,object,wide,narrow,rolled-room"
+    settings = benchmark.complete(Settings(options={"scenes": "12", "kinds": kinds}, image_hw=(16, 16)))
+    entries = benchmark.entries(settings).entries
+    assert [entry.kind for entry in entries[:6]] == kinds.split(",")
+    assert entries[7].name == "rolled-007"
+    for entry in entries[6:]:
+        assert benchmark.split(entry.open(), 4, settings).target == list(range(8))
+    # Rolled and narrow ones show the scene of kind object of the same turn; no upright room is asked for.
+    assert [asked[1] for asked in FakeSource.asked] == [
+        (6, "outdoor", "plain"), (8, "object", "rolled"), (8, "object", "plain"), (9, "outdoor", "wide"),
+        (8, "object", "narrow"), (11, "room", "rolled"),
+    ]  # fmt: skip
 
 
 def test_mistakes_are_told(tmp_path: Path) -> None:
