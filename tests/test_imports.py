@@ -30,8 +30,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "nvs_app.model": ("nvs_app.errors", "nvs_app.bundled", "nvs_app.whole_file", "nvs_app.geometry"),
     "nvs_app.benchmarks": ("nvs_app.errors", "nvs_app.geometry", "nvs_app.scenes", *SCENE_SOURCES),
     "nvs_app.report": ("nvs_app.errors", "nvs_app.whole_file"),
+    "nvs_app.training": ("nvs_app.errors", "nvs_app.geometry", "nvs_app.scenes", "nvs_app.model"),
     "nvs_app.engine": ("nvs_app.errors", "nvs_app.whole_file", *CORE, *SCENE_SOURCES, "nvs_app.benchmarks",
-                       "nvs_app.report"),
+                       "nvs_app.report", "nvs_app.training"),
     "data_tools": ("nvs_app.errors", "nvs_app.whole_file", "nvs_app.terminal", "nvs_app.geometry", "nvs_app.scenes"),
     # The faces stand on top of everything.
     "nvs_app.cli": OURS,

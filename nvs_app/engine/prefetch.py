@@ -53,6 +53,7 @@ class Prefetch:
             current = torch.cuda.current_stream(self.device)
             current.wait_stream(self.stream)
             if made is not None:
-                for tensor in (made.images, made.cameras.c2w, made.cameras.fxfycxcy):
+                depth = [] if made.depth is None else [made.depth]
+                for tensor in (made.images, made.cameras.c2w, made.cameras.fxfycxcy, *depth):
                     tensor.record_stream(current)  # its memory is not reused before the main stream has read it
         return made if same else None

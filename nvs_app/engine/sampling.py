@@ -14,6 +14,8 @@ from torch import Tensor
 
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.geometry.normalize import normalize_context
+from nvs_app.scenes.posed import PosedImages
+from nvs_app.training.capture import like_captures
 
 
 @dataclass(frozen=True)
@@ -21,12 +23,16 @@ class Examples:
     """A batch of training examples, cameras in the normalised frame.
 
     context_images [b, vc, 3, h, w] and target_images [b, vt, 3, h, w]: float32 in [0, 1].
+    context_depth [b, vc, h, w], target_depth [b, vt, h, w]: z in units of the normalised frame, 0 without a surface,
+    inf for sky, NaN where it is not known; None where no source of the run knows it.
     """
 
     context_images: Tensor
     context: Cameras
     target_images: Tensor
     target: Cameras
+    context_depth: Tensor | None = None
+    target_depth: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -37,12 +43,14 @@ class Augmentation:
     colour: chance that colour channels are permuted and bent (x^gamma keeps black and white, so backgrounds stay).
     scale: the normalised world is scaled by a factor in [1 - scale, 1 + scale].
     repeat: chance that a scene's first target is one of its context views, so that detail must come back whole.
+    capture: chance that a scene's context looks like a real capture, see `training.capture`.
     """
 
     mirror: float = 0.0
     colour: float = 0.0
     scale: float = 0.0
     repeat: float = 0.0
+    capture: float = 0.0
 
 
 def step_generator(seed: int, step: int, stream: int, device: torch.device | str) -> torch.Generator:
@@ -90,7 +98,7 @@ def draw_views(
     num_target: int,
     spread: float,
     generator: torch.Generator,
-) -> tuple[Tensor, Cameras]:
+) -> PosedImages:
     """Views of the scenes `which`, whose numbers of views differ: pictures [b, k, 3, h, w] and cameras, context first.
 
     images: [v, 3, h, w] of each scene; cameras: [v] of each, on the CPU. See `choose_views`; a scene with too few
@@ -107,24 +115,26 @@ def draw_views(
         pictures.append(images[scene][views.to(images[scene].device)])
         c2w.append(own.c2w[views])
         fxfycxcy.append(own.fxfycxcy[views])
-    return torch.stack(pictures), Cameras(torch.stack(c2w), torch.stack(fxfycxcy), cameras[which[0]].image_hw)
+    joined = Cameras(torch.stack(c2w), torch.stack(fxfycxcy), cameras[which[0]].image_hw)
+    return PosedImages(torch.stack(pictures), joined)
 
 
-def mirror_world(
-    images: Tensor, cameras: Cameras, mirrored: Tensor
-) -> tuple[Tensor, Cameras]:
+def mirror_world(posed: PosedImages, mirrored: Tensor) -> PosedImages:
     """Reflect the worlds of the scenes where `mirrored` [b] holds: x -> -x.
 
     The reflected camera must stay right-handed, so its x axis turns too: R -> S R S, t -> S t, the picture is
     flipped left to right and the principal point moves to width - cx.
     """
+    cameras = posed.cameras
     sign = torch.ones(4, device=cameras.device)
     sign[0] = -1
     c2w = torch.where(mirrored[:, None, None, None], sign[:, None] * cameras.c2w * sign, cameras.c2w)
     intrinsics = cameras.fxfycxcy.clone()
     intrinsics[..., 2] = torch.where(mirrored[:, None], cameras.image_hw[1] - intrinsics[..., 2], intrinsics[..., 2])
-    images = torch.where(mirrored[:, None, None, None, None], images.flip(-1), images)
-    return images, Cameras(c2w, intrinsics, cameras.image_hw)
+    flip = mirrored[:, None, None, None]
+    images = torch.where(flip[..., None], posed.images.flip(-1), posed.images)
+    depth = None if posed.depth is None else torch.where(flip, posed.depth.flip(-1), posed.depth)
+    return PosedImages(images, Cameras(c2w, intrinsics, cameras.image_hw), depth)
 
 
 def change_colours(images: Tensor, changed: Tensor, generator: torch.Generator) -> Tensor:
@@ -138,45 +148,48 @@ def change_colours(images: Tensor, changed: Tensor, generator: torch.Generator) 
 
 
 def repeat_context(
-    images: Tensor, cameras: Cameras, num_context: int, repeated: Tensor, generator: torch.Generator
-) -> tuple[Tensor, Cameras]:
+    posed: PosedImages, num_context: int, repeated: Tensor, generator: torch.Generator
+) -> PosedImages:
     """Put a random context view in place of the first target in the scenes where `repeated` [b] holds."""
-    b, k = images.shape[:2]
-    device = images.device
+    b, k = posed.images.shape[:2]
+    device = posed.images.device
     drawn = torch.randint(num_context, (b,), generator=generator, device=device)
     index = torch.arange(k, device=device).repeat(b, 1)
     index[:, num_context] = torch.where(repeated, drawn, num_context)
     rows = torch.arange(b, device=device)[:, None]
-    return images[rows, index], Cameras(cameras.c2w[rows, index], cameras.fxfycxcy[rows, index], cameras.image_hw)
+    return posed[rows, index]
 
 
 def make_examples(
-    images: Tensor,
-    cameras: Cameras,
-    num_context: int,
-    augmentation: Augmentation,
-    generator: torch.Generator,
+    posed: PosedImages, num_context: int, augmentation: Augmentation, generator: torch.Generator
 ) -> Examples:
     """uint8 pictures [b, k, 3, h, w] and cameras [b, k], context first -> normalised, augmented float examples.
 
     The frame and scale come from the context cameras alone, as they will when the model is used.
     """
-    b, device = images.shape[0], images.device
+    b, device = posed.images.shape[0], posed.images.device
     chances = torch.rand(b, 3, generator=generator, device=device)
     if augmentation.repeat:
         repeated = torch.rand(b, generator=generator, device=device) < augmentation.repeat
-        images, cameras = repeat_context(images, cameras, num_context, repeated, generator)
+        posed = repeat_context(posed, num_context, repeated, generator)
     if augmentation.mirror:
-        images, cameras = mirror_world(images, cameras, chances[:, 0] < augmentation.mirror)
-    pictures = images.float().mul_(1 / 255)
+        posed = mirror_world(posed, chances[:, 0] < augmentation.mirror)
+    pictures = posed.images.float().mul_(1 / 255)
     if augmentation.colour:
         pictures = change_colours(pictures, chances[:, 1] < augmentation.colour, generator)
-    cameras = normalize_context(cameras.c2w[:, :num_context], "auto").apply_cameras(cameras)
+    transform = normalize_context(posed.cameras.c2w[:, :num_context], "auto")
+    cameras, scale = transform.apply_cameras(posed.cameras), transform.scale
     if augmentation.scale:
         factor = 1 + augmentation.scale * (2 * chances[:, 2] - 1)
         c2w = cameras.c2w.clone()
         c2w[..., :3, 3] *= factor[:, None, None]
-        cameras = Cameras(c2w, cameras.fxfycxcy, cameras.image_hw)
+        cameras, scale = Cameras(c2w, cameras.fxfycxcy, cameras.image_hw), scale * factor
+    context_images, context = pictures[:, :num_context], cameras[:, :num_context]
+    if augmentation.capture:
+        real = torch.rand(b, generator=generator, device=device) < augmentation.capture
+        context_images, context = like_captures(context_images, context, real, generator)
+    depth = None if posed.depth is None else posed.depth.float() * scale[:, None, None, None]
     return Examples(
-        pictures[:, :num_context], cameras[:, :num_context], pictures[:, num_context:], cameras[:, num_context:]
-    )
+        context_images, context, pictures[:, num_context:], cameras[:, num_context:],
+        None if depth is None else depth[:, :num_context], None if depth is None else depth[:, num_context:],
+    )  # fmt: skip

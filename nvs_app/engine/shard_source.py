@@ -1,7 +1,7 @@
 """Training scenes from shards: a window that slides over an endless, shuffled list of shards.
 
     pool = ShardPool(find_shards("data/shard-{000000..000127}.tar"), (128, 128), size=1024, views=24, fresh=4.0, ...)
-    images, cameras = pool.draw(step=17, scenes=32, count=ViewCount(8, 8, 1), stream=16)
+    posed = pool.draw(step=17, scenes=32, count=ViewCount(8, 8, 1), stream=16)
 
 What the window holds at a step is a function of (seed, step, rank), as everywhere in `engine.sources`: a resumed run
 reads the same shards again and goes on exactly. Shards are read whole and in order, so disks and servers see
@@ -26,6 +26,7 @@ from nvs_app.engine.sampling import draw_views, step_generator
 from nvs_app.engine.schedule import ViewCount
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
+from nvs_app.scenes.posed import PosedImages
 from nvs_app.scenes.scene import Scene
 from nvs_app.scenes.shards import ShardSet, read_shard
 from nvs_app.scenes.tar_stream import shown
@@ -213,7 +214,7 @@ class ShardPool:
             self.told.add(text)
             warn(text)
 
-    def draw(self, step: int, scenes: int, count: ViewCount, stream: int) -> tuple[Tensor, Cameras]:
+    def draw(self, step: int, scenes: int, count: ViewCount, stream: int) -> PosedImages:
         """Some scenes of the step, none twice while there are enough, as uint8 [b, k, 3, h, w], context first."""
         self.advance(step)
         if self.all_fit:  # by shard, so that a process that came later holds them in the same order
@@ -224,5 +225,5 @@ class ShardPool:
         cameras = [each for loaded in loads for each in loaded.cameras]
         generator = step_generator(self.seed, step, stream, "cpu")
         which = torch.randperm(len(images), generator=generator).repeat(-(-scenes // len(images)))[:scenes].tolist()
-        pictures, drawn = draw_views(images, cameras, which, count.context, count.target, self.spread, generator)
-        return pictures.to(self.device, non_blocking=True), drawn.to(self.device)
+        drawn = draw_views(images, cameras, which, count.context, count.target, self.spread, generator)
+        return PosedImages(drawn.images.to(self.device, non_blocking=True), drawn.cameras.to(self.device))

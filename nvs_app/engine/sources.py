@@ -41,7 +41,7 @@ ON_DEVICE_BYTES = 8 * 2**30  # scene folders up to this size are kept on the dev
 class Pool(Protocol):
     """A source of one resolution: some scenes of a step, as uint8 pictures [b, k, 3, h, w], context first."""
 
-    def draw(self, step: int, scenes: int, count: ViewCount, stream: int) -> tuple[Tensor, Cameras]: ...
+    def draw(self, step: int, scenes: int, count: ViewCount, stream: int) -> PosedImages: ...
 
 
 class ProceduralPool:
@@ -76,6 +76,7 @@ class ProceduralPool:
         self.spread, self.seed, self.rank, self.world = spread, seed, rank, world
         self.first: int | None = None
         self.images = self.c2w = self.fxfycxcy = torch.empty(0)
+        self.depth: Tensor | None = None
 
     def advance(self, step: int) -> None:
         """Make the pool hold what belongs to `step`."""
@@ -103,12 +104,16 @@ class ProceduralPool:
             self.images = torch.empty((self.size, *posed.images.shape[1:]), dtype=torch.uint8, device=device)
             self.c2w = torch.empty(self.size, self.views, 4, 4, device=device)
             self.fxfycxcy = torch.empty(self.size, self.views, 4, device=device)
+            if posed.depth is not None:  # float16: half a thousandth, and half of the memory
+                self.depth = torch.empty(self.size, *posed.depth.shape[1:], dtype=torch.float16, device=device)
         slots = slice(start % self.size, start % self.size + self.generate)
         self.images[slots] = posed.images
         self.c2w[slots] = posed.cameras.c2w
         self.fxfycxcy[slots] = posed.cameras.fxfycxcy
+        if self.depth is not None and posed.depth is not None:
+            self.depth[slots] = posed.depth
 
-    def draw(self, step: int, scenes: int, count: ViewCount, stream: int) -> tuple[Tensor, Cameras]:
+    def draw(self, step: int, scenes: int, count: ViewCount, stream: int) -> PosedImages:
         self.advance(step)
         generator = step_generator(self.seed, step, stream, self.images.device)
         # Without replacement while the pool is large enough; no number travels to the host.
@@ -117,7 +122,8 @@ class ProceduralPool:
         c2w = self.c2w[chosen]
         views = choose_views(c2w, count.context, count.target, self.spread, generator)
         rows = chosen[:, None]
-        return self.images[rows, views], Cameras(self.c2w[rows, views], self.fxfycxcy[rows, views], self.image_hw)
+        cameras = Cameras(self.c2w[rows, views], self.fxfycxcy[rows, views], self.image_hw)
+        return PosedImages(self.images[rows, views], cameras, None if self.depth is None else self.depth[rows, views])
 
 
 class FolderPool:
@@ -134,14 +140,12 @@ class FolderPool:
             self.images.append(posed.images.mul(255).round().to(torch.uint8).to(self.store))
             self.cameras.append(posed.cameras.to("cpu"))
 
-    def draw(self, step: int, scenes: int, count: ViewCount, stream: int) -> tuple[Tensor, Cameras]:
+    def draw(self, step: int, scenes: int, count: ViewCount, stream: int) -> PosedImages:
         # Views are chosen on the host: scenes differ in length, and their pictures may be there too.
         generator = step_generator(self.seed, step, stream, "cpu")
         which = torch.randint(len(self.images), (scenes,), generator=generator).tolist()
-        images, cameras = draw_views(
-            self.images, self.cameras, which, count.context, count.target, self.spread, generator
-        )
-        return images.to(self.device, non_blocking=True), cameras.to(self.device)
+        drawn = draw_views(self.images, self.cameras, which, count.context, count.target, self.spread, generator)
+        return PosedImages(drawn.images.to(self.device, non_blocking=True), drawn.cameras.to(self.device))
 
 
 @dataclass(frozen=True)
@@ -157,6 +161,7 @@ class SourcePlan:
     reuse: float = 8.0
     spread: float = 0.5
     prefetch: bool = False
+    depth: bool = False
     augmentation: Augmentation = field(default_factory=Augmentation)
 
 
@@ -271,19 +276,26 @@ class TrainSource:
         procedural pool moves, so it must not depend on the step); sizes: what steps alternate between, none for
         `image_hw` alone.
         """
-        images, cameras = [], []
+        drawn = []
         numbers = self.counts(step, scenes)
         for index, name in enumerate(self.plan.shares):
             pool = self._pool(name, image_hw, usual, sizes)
             if not numbers.get(name):
                 continue
-            drawn = pool.draw(step, numbers[name], count, stream=16 + 64 * self.rank + index)
-            images.append(drawn[0])
-            cameras.append(drawn[1])
-        joined = Cameras.cat(cameras, dim=0) if len(cameras) > 1 else cameras[0]
+            drawn.append(pool.draw(step, numbers[name], count, stream=16 + 64 * self.rank + index))
         generator = step_generator(self.seed, step, 8 + 64 * self.rank, self.device)
-        pictures = torch.cat(images) if len(images) > 1 else images[0]
-        return make_examples(pictures, joined, count.context, self.plan.augmentation, generator)
+        return make_examples(_joined(drawn), count.context, self.plan.augmentation, generator)
+
+
+def _joined(parts: list[PosedImages]) -> PosedImages:
+    """One batch; depth is NaN, not known, for the scenes of a source that has none."""
+    if len(parts) == 1:
+        return parts[0]
+    depth = None
+    if any(part.depth is not None for part in parts):
+        unknown = [part.images[:, :, 0].half() * torch.nan if part.depth is None else part.depth for part in parts]
+        depth = torch.cat(unknown)
+    return PosedImages(torch.cat([p.images for p in parts]), Cameras.cat([p.cameras for p in parts], dim=0), depth)
 
 
 def make_procedural(
@@ -296,6 +308,6 @@ def make_procedural(
 
     def make(indices: list[int], num_views: int, image_hw: tuple[int, int]) -> PosedImages:
         with torch.no_grad():
-            return source.batch(indices, num_views, image_hw)
+            return source.batch(indices, num_views, image_hw, depth=plan.depth)
 
     return make

@@ -12,6 +12,7 @@ a bound of two steps that the host may run ahead.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nvs_app.engine.losses import load_lpips, picture_loss
+from nvs_app.engine.losses import load_lpips
 from nvs_app.engine.optim import FlatParameters, MuonAdamW, update_average
 from nvs_app.engine.parallel import StopSignals, World
 from nvs_app.engine.sampling import Examples, step_generator
@@ -33,6 +34,7 @@ from nvs_app.engine.schedule import (
     resolutions_at,
 )
 from nvs_app.engine.sources import TrainSource, make_procedural
+from nvs_app.engine.step_losses import step_losses
 from nvs_app.engine.train_config import TrainConfig
 from nvs_app.engine.train_eval import HeldOut
 from nvs_app.engine.train_log import StepProfiler, TrainLog
@@ -89,7 +91,10 @@ class Trainer:
         self.tokens, self.step_at_start = counters["tokens"], counters["step"]
         self.clock = Clock(config.minutes, config.process_minutes, counters["wall"], counters["trained"],
                            config.reserve_seconds)
-        self.source = TrainSource(config.plan, config.seed, world.rank, world.size, self.device)
+        plan = config.plan
+        if self.model_config.detail_head is None:
+            plan = dataclasses.replace(plan, depth=False)
+        self.source = TrainSource(plan, config.seed, world.rank, world.size, self.device)
         self.lpips = load_lpips(Path(config.lpips_file), self.device) if config.lpips_file else None
         self.stages = config.stages
         self.log = TrainLog(config.out, config.log_every, self.device, world.is_main, config.tensorboard)
@@ -265,12 +270,7 @@ class Trainer:
 
     def backward(self, examples: Examples) -> dict[str, Tensor]:
         """Loss and gradients of a batch (added to `flat.grad`); device scalars for the log."""
-        with self.autocast():
-            prediction = self.model(examples.context_images, examples.context, examples.target)
-        loss, scalars = picture_loss(
-            prediction, examples.target_images, self.config.perceptual, self.lpips, self.config.lpips_weight,
-            self.config.balance,
-        )
+        loss, scalars = step_losses(self.model, examples, self.config, self.step, self.autocast, self.lpips)
         loss.backward()
         return scalars
 

@@ -47,7 +47,7 @@ class TrainConfig:
     """Checkpoint (name or folder) whose weights to start from, with a fresh optimizer; its configuration wins."""
     init_change: str = ""
     """What differs from the network of --init, with commas between: write_steps=N, key_length=L,
-    rotary_max_frequency=F, patch_values=true."""
+    rotary_max_frequency=F, patch_values=true, detail_head=true (new, or sizes such as views:6+planes:24)."""
     checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, a third slower."""
     precision: str = "auto"
@@ -83,12 +83,20 @@ class TrainConfig:
     """Tokens of a step on one device; sets the number of scenes for each resolution and view count."""
     scenes: str = ""
     """Scenes of a step on one device, SIZE=NUMBER,... (e.g. 128=32,256=8), in place of --tokens."""
+    lact_scale: str = "1"
+    """Networks with a detail head: the resolution at which LaCT reads and draws, as a share of that of the photos; with
+    commas between, steps take them by turns (e.g. 0.5,1)."""
+    head_views: str = ""
+    """Networks with a detail head: numbers of context views that it looks at, by turns (e.g. 4,6); empty: its own."""
     spread: float = 0.5
     """Chance that a scene's context views are evenly spread rather than random."""
     mirror: float = 0.5
     """Chance that a scene is mirrored."""
     colour: float = 0.3
     """Chance that a scene's colour channels are permuted and bent."""
+    capture: float = 0.0
+    """Chance that a scene's context looks like a real capture: exposure and white balance, blur, noise, JPEG, cameras a
+    little wrong."""
     repeat: float = 0.0
     """Chance that one target of a scene is one of its context views."""
     scale_jitter: float = 0.15
@@ -120,6 +128,10 @@ class TrainConfig:
     """TorchScript file of an LPIPS network, when there is one."""
     lpips_weight: float = 0.0
     """Weight of LPIPS."""
+    depth_weight: float = 1.0
+    """Networks with a detail head: weight of the losses of depth, where the source knows it."""
+    lact_weight: float = 0.5
+    """Networks with a detail head: weight of the loss of LaCT's own picture; the head's has 1."""
 
     eval_scenes: str = ""
     """Held-out scenes, PATH,...: evaluated, never trained on."""
@@ -158,13 +170,13 @@ class TrainConfig:
             raise NVSError("train: no length given, add --minutes N or --steps N")
         at_least_zero = (
             "minutes process_minutes steps perceptual lpips_weight weight_decay eval_minutes save_minutes "
-            "eval_procedural warmup_steps reserve_seconds gpus seed profile"
+            "eval_procedural warmup_steps reserve_seconds gpus seed profile depth_weight lact_weight"
         )
         for option in at_least_zero.split():
             need(getattr(self, option) >= 0, option, "zero or more")
         for option in "pool pool_views generate reuse tokens muon_lr adam_lr clip log_every eval_context".split():
             need(getattr(self, option) > 0, option, "a positive number")
-        for option in ("spread", "mirror", "colour", "repeat", "balance"):
+        for option in ("spread", "mirror", "colour", "capture", "repeat", "balance"):
             need(0 <= getattr(self, option) <= 1, option, "a chance in [0, 1]")
         need(0 <= self.scale_jitter < 1, "scale_jitter", "a number in [0, 1)")
         need(0 < self.decay_share <= 1, "decay_share", "a share in (0, 1]")
@@ -178,6 +190,8 @@ class TrainConfig:
         need(Path(self.name).name == self.name, "name", "a plain folder name")
         need(not self.init_change or bool(self.init), "init_change", "--init beside it")
         learning_rate_factor(0.0, 0, 1, self.schedule)
+        need(all(0 < scale <= 1 for scale in self.lact_scales), "lact_scale", "shares in (0, 1]")
+        need(all(views > 0 for views in self.head_view_counts), "head_views", "positive numbers")
         longest = max(count.total for count in self.view_counts)
         if "procedural" in self.plan.shares and self.pool_views < longest:
             raise NVSError(
@@ -194,6 +208,16 @@ class TrainConfig:
     def stages(self) -> list[Stage]:
         """The resolution curriculum."""
         return parse_resolutions(self.resolutions)
+
+    @cached_property
+    def lact_scales(self) -> list[float]:
+        """LaCT's resolution over that of the photos, by turns."""
+        return [_number(part, "--lact-scale") for part in self.lact_scale.split(",")]
+
+    @cached_property
+    def head_view_counts(self) -> list[int]:
+        """Context views that a detail head looks at, by turns; none: as it is configured."""
+        return [int(_number(part, "--head-views")) for part in self.head_views.split(",") if part.strip()]
 
     @cached_property
     def view_counts(self) -> list[ViewCount]:
@@ -213,7 +237,8 @@ class TrainConfig:
             reuse=self.reuse,
             spread=self.spread,
             prefetch=self.prefetch,
-            augmentation=Augmentation(self.mirror, self.colour, self.scale_jitter, self.repeat),
+            depth=self.depth_weight > 0,
+            augmentation=Augmentation(self.mirror, self.colour, self.scale_jitter, self.repeat, self.capture),
         )
 
     @cached_property
@@ -241,6 +266,13 @@ class TrainConfig:
         counts = self.view_counts
         number = sum(c.weight * self.scenes_for(image_hw, c, patch or self.model_config.patch) for c in counts)
         return max(1, round(number / sum(c.weight for c in counts)))
+
+
+def _number(text: str, option: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise NVSError(f"{option}: {text!r} is not a number; give numbers with commas between") from None
 
 
 def parse_model(text: str) -> LaCTConfig:

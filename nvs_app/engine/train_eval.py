@@ -16,6 +16,7 @@ from torch import Tensor
 from nvs_app.engine.metrics import psnr
 from nvs_app.engine.sampling import choose_views, step_generator
 from nvs_app.engine.sources import open_scenes
+from nvs_app.engine.step_losses import lact_hw, smaller
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.geometry.normalize import normalize_context
@@ -23,17 +24,23 @@ from nvs_app.model.lact import LaCT
 from nvs_app.scenes.views import spread_views
 
 Make = Callable[[list[int], int, tuple[int, int]], Any]
-VIEWS_PER_CHUNK = 32
+VIEWS_PER_CHUNK, HEAD_VIEWS_PER_CHUNK = 32, 8
 MAX_TARGETS = 64
 PROCEDURAL_TARGETS = 8
 
 
 @torch.no_grad()
 def render_targets(
-    model: LaCT, images: Tensor, cameras: Cameras, num_context: int, autocast: contextlib.AbstractContextManager
+    model: LaCT, images: Tensor, cameras: Cameras, num_context: int, autocast: contextlib.AbstractContextManager,
+    scale: float = 1.0,
 ) -> Tensor:
-    """Float pictures [b, k, 3, h, w] and cameras in a scene's own frame, context first -> rendered targets."""
+    """Float pictures [b, k, 3, h, w] and cameras in a scene's own frame, context first -> rendered targets.
+
+    scale: LaCT's resolution over that of the pictures, where the network has a detail head.
+    """
     cameras = normalize_context(cameras.c2w[:, :num_context], "auto").apply_cameras(cameras)
+    if model.detail_head is not None:
+        return _through_head(model, images, cameras, num_context, autocast, scale)
     with autocast:
         state = model.encode(images[:, :num_context], cameras[:, :num_context])
         total = cameras.c2w.shape[1]
@@ -42,6 +49,27 @@ def render_targets(
             for start in range(num_context, total, VIEWS_PER_CHUNK)
         ]
     return torch.cat(chunks, dim=1).float()
+
+
+def _through_head(
+    model: LaCT, images: Tensor, cameras: Cameras, num_context: int, autocast: contextlib.AbstractContextManager,
+    scale: float,
+) -> Tensor:
+    context, photos = cameras[:, :num_context], images[:, :num_context]
+    hw, total = lact_hw(cameras.image_hw, scale, model.config.patch), cameras.c2w.shape[1]
+    rendered = []
+    with autocast:
+        for scene in range(len(images)):  # one after another: the head needs more memory than LaCT
+            one = slice(scene, scene + 1)
+            own = context[one]
+            small = smaller(photos[one], scale, model.config.patch)
+            state = model.encode(small, own.scaled_to(hw), photos=photos[one], photo_cameras=own)
+            chunks = [
+                model.decode_detail(state, cameras[one, start : min(start + HEAD_VIEWS_PER_CHUNK, total)], hw).images
+                for start in range(num_context, total, HEAD_VIEWS_PER_CHUNK)
+            ]
+            rendered.append(torch.cat(chunks, dim=1).float())
+    return torch.cat(rendered)
 
 
 class HeldOut:
@@ -100,7 +128,8 @@ class HeldOut:
         return torch.cat(images)[:n], Cameras(torch.cat(c2w)[:n], torch.cat(fxfycxcy)[:n], image_hw), context
 
     def evaluate(
-        self, model: LaCT, image_hw: tuple[int, int], autocast: Callable[[], contextlib.AbstractContextManager]
+        self, model: LaCT, image_hw: tuple[int, int], autocast: Callable[[], contextlib.AbstractContextManager],
+        scale: float = 1.0,
     ) -> dict[str, float]:
         """PSNR in dB by name, over the target views of each scene; "mean" over the scenes of folders."""
         if image_hw not in self.cache:
@@ -108,7 +137,7 @@ class HeldOut:
         figures: dict[str, Tensor] = {}
         for name, images, cameras, context in self.cache[image_hw]:
             pictures = images.float() / 255
-            rendered = render_targets(model, pictures, cameras, context, autocast())
+            rendered = render_targets(model, pictures, cameras, context, autocast(), scale)
             figures[name] = psnr(rendered, pictures[:, context:]).mean()
         result = {name: round(float(figure), 3) for name, figure in figures.items()}
         scenes = [value for name, value in result.items() if name != "procedural"]

@@ -192,6 +192,11 @@ class TrainLog:
             f"  norm {record.get('grad_norm', 0):.3f}  skipped {record.get('skipped', 0):.0f}"
             f"  {record['tokens_per_s'] / 1e3:.0f}k tok/s"
         )
+        if "psnr_lact" in record:
+            line += f"  LaCT {record['psnr_lact']:.2f}  photos {record['from_photos']:.2f}"
+        if "depth" in record:
+            line += "  depth " + " ".join(f"{record[key]:.3f}" for key in ("depth_prior", "depth_first", "depth"))
+            line += f" context {record['depth_context']:.3f} 2% {record['depth_2pc']:.2f}"
         if "mfu" in record:
             line += f"  MFU {100 * record['mfu']:.1f}%"
         line += f"  {record['ms_per_step']:.0f} ms/step ({parts})"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import math
 import time
@@ -95,12 +96,15 @@ class RunOutput:
         """Held-out PSNR of the weight average at the given sizes (height, width)."""
         if self.world.is_main and self.held_out:
             began = time.perf_counter()
-            for image_hw in sizes:
-                figures = self.held_out.evaluate(self.average_model, image_hw, self.autocast)
-                self.figures["x".join(map(str, image_hw))] = figures
+            scales = dict.fromkeys(self.config.lact_scales) if self.average_model.detail_head else [1.0]
+            for image_hw, scale in itertools.product(sizes, scales):
+                figures = self.held_out.evaluate(self.average_model, image_hw, self.autocast, scale)
+                name = "x".join(map(str, image_hw)) + ("" if scale == 1 else f" LaCT x{scale:g}")
+                self.figures[name] = figures
                 text = "  ".join(f"{name} {value:.2f}" for name, value in figures.items())
-                self.say(f"held out at {image_hw[0]}x{image_hw[1]}, step {counters.step}: PSNR {text}")
-                record = {"step": counters.step, "image_hw": list(image_hw), "elapsed": self.clock.wall()}
+                self.say(f"held out at {name}, step {counters.step}: PSNR {text}")
+                record = {"step": counters.step, "image_hw": list(image_hw), "lact_scale": scale,
+                          "elapsed": self.clock.wall()}
                 self.log.write("eval", {**record, **{f"psnr {name}": value for name, value in figures.items()}})
             self.clock.evaluating = max(self.clock.evaluating, self._took(began))
         self.next_eval = self.clock.age() + self._every(self.config.eval_minutes)

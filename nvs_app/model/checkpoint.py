@@ -2,7 +2,8 @@
 
 `config.json` holds {"format", "model": LaCTConfig, "card": {...}, "dtype", "shards": [names], "hash"}. With
 dtype "int8" every matrix is stored as signed bytes and one float32 scale a row (symmetric, rounding to
-nearest), a quarter of the size; vectors stay float32.
+nearest), a quarter of the size; vectors stay float32. The weights of a detail head lie in a shard of their own
+(`detail_head.safetensors`), in float16 unless all is float32: bytes would cost it more than they save.
 
     save_checkpoint(Path("checkpoints/mine"), model.state_dict(), model.config, {"data": "…"}, dtype="int8")
     model = load_checkpoint("mine")
@@ -30,6 +31,7 @@ from nvs_app.model.lact import LaCT
 FORMAT = "nvs_app checkpoint 1"
 MAX_SHARD_BYTES = 15 * 2**20
 SCALE_SUFFIX = "::scale"
+HEAD = "detail_head."
 Dtype = Literal["float32", "bfloat16", "int8"]
 
 
@@ -57,7 +59,9 @@ def _encode(state_dict: dict[str, Tensor], dtype: Dtype) -> dict[str, Tensor]:
     encoded: dict[str, Tensor] = {}
     for name, value in state_dict.items():
         value = value.detach().float().cpu().contiguous()
-        if dtype == "int8" and value.dim() >= 2:
+        if name.startswith(HEAD):
+            encoded[name] = value if dtype == "float32" else value.half()
+        elif dtype == "int8" and value.dim() >= 2:
             encoded[name], encoded[name + SCALE_SUFFIX] = quantize_rows(value)
         elif dtype == "bfloat16" and value.dim() >= 2:
             encoded[name] = value.bfloat16()
@@ -110,9 +114,11 @@ def save_checkpoint(
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     names, digest = [], hashlib.sha256()
-    shards = _shards(_encode(state_dict, dtype), max_shard_bytes)
-    for i, shard in enumerate(shards):
-        name = f"model-{i + 1:02d}-of-{len(shards):02d}.safetensors"
+    encoded = _encode(state_dict, dtype)
+    head = {name: encoded.pop(name) for name in list(encoded) if name.startswith(HEAD)}
+    shards = _shards(encoded, max_shard_bytes)
+    files = {f"model-{i + 1:02d}-of-{len(shards):02d}.safetensors": shard for i, shard in enumerate(shards)}
+    for name, shard in {**files, **({f"{HEAD}safetensors": head} if head else {})}.items():
         content = save(shard)  # `save_file` would write a file that only its owner may read
         (temporary / name).write_bytes(content)
         digest.update(content)

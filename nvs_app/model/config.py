@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nvs_app.errors import NVSError
+from nvs_app.model.detail.config import DetailHeadConfig
 
 ROTARY_PARTS = ("fast", "attention", "value")
 FAST_STARTS = ("own", "shared")
@@ -63,6 +64,9 @@ class LaCTConfig:
     """Lowest angular frequency of the rotary phases, in radians per unit of the normalised frame."""
     rotary_max_frequency: float = 64.0
     """Highest angular frequency; a patch of a 256-pixel picture of 50 degrees spans 0.027 rad."""
+    detail_head: DetailHeadConfig | None = None
+    """Sizes of the detail head (`nvs_app.model.detail`), which renders from the photos what LaCT's tokens locate;
+    None, as published: there is none."""
 
     def __post_init__(self) -> None:
         if self.fast_head_dim == 0:
@@ -106,8 +110,8 @@ class LaCTConfig:
         return self.fast_head_dim * self.fast_multiplier
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values, for `config.json`."""
-        return dataclasses.asdict(self)
+        """As plain values, for `config.json`; a part that is not there is not named."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> LaCTConfig:
@@ -116,11 +120,19 @@ class LaCTConfig:
         unknown = set(values) - known
         if unknown:
             raise NVSError(f"LaCTConfig: unknown options {sorted(unknown)}, expected some of {sorted(known)}")
+        head = values.get("detail_head")
+        if isinstance(head, dict):
+            values = {**values, "detail_head": DetailHeadConfig.from_dict(head)}
         return cls(**values)
 
 
-def read_option(name: str, text: str) -> int | float | str | bool:
-    """The value of a field of LaCTConfig, written as text. Raises NVSError where it is not of the field's type."""
+def read_option(name: str, text: str) -> int | float | str | bool | DetailHeadConfig | None:
+    """The value of a field of LaCTConfig, written as text. Raises NVSError where it is not of the field's type.
+
+    detail_head: "false", "true" (its usual sizes), or sizes such as "views:6+planes:24".
+    """
+    if name == "detail_head":
+        return _read_head(text)
     kind = str(next(field.type for field in dataclasses.fields(LaCTConfig) if field.name == name))
     try:
         if kind == "bool":
@@ -128,6 +140,23 @@ def read_option(name: str, text: str) -> int | float | str | bool:
         return {"int": int, "float": float, "str": str}[kind](text)
     except (KeyError, ValueError):
         raise NVSError(f"{name}={text!r} is not of type {kind}") from None
+
+
+def _read_head(text: str) -> DetailHeadConfig | None:
+    if text in ("false", "true"):
+        return DetailHeadConfig() if text == "true" else None
+    fields = dataclasses.fields(DetailHeadConfig)
+    kinds = {field.name: {"int": int, "float": float}[str(field.type)] for field in fields}
+    values = {}
+    for part in text.split("+"):
+        key, _, value = part.partition(":")
+        try:
+            values[key] = kinds[key](value)
+        except (KeyError, ValueError):
+            raise NVSError(
+                f"detail_head={text!r}: {part!r}, expected true, false or SIZE:NUMBER+... of {', '.join(kinds)}"
+            ) from None
+    return DetailHeadConfig(**values)
 
 
 PRESETS: dict[str, LaCTConfig] = {

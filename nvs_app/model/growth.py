@@ -14,7 +14,7 @@ from nvs_app.errors import NVSError
 from nvs_app.model.config import read_option
 from nvs_app.model.lact import LaCT
 
-CHANGES = ("write_steps", "key_length", "rotary_max_frequency", "patch_values")
+CHANGES = ("write_steps", "key_length", "rotary_max_frequency", "patch_values", "detail_head")
 
 
 def parse_changes(text: str) -> dict[str, Any]:
@@ -37,10 +37,10 @@ def with_changes(model: LaCT, changes: str) -> LaCT:
 
     Args:
         model: any network.
-        changes: some of "write_steps=N", "key_length=L", "rotary_max_frequency=F" and "patch_values=true", with
-            commas between. The matrix from patches to v begins at zero and changes nothing. With one more write step
-            the network draws worse until it has been trained; so it does, a little, with keys three times as long or
-            frequencies twice as high.
+        changes: some of "write_steps=N", "key_length=L", "rotary_max_frequency=F", "patch_values=true" and
+            "detail_head=true", with commas between. A new detail head begins untrained. The matrix from patches to v
+            begins at zero and changes nothing. With one more write step the network draws worse until it has been
+            trained; so it does, a little, with keys three times as long or frequencies twice as high.
 
     Returns:
         A new network on the same device; its card is empty. Raises NVSError for anything else, and where a matrix
@@ -49,10 +49,14 @@ def with_changes(model: LaCT, changes: str) -> LaCT:
     values, old = parse_changes(changes), model.config
     if old.patch_values and not values.get("patch_values", True):
         raise NVSError("--init-change: patch_values=false would forget what this network has learned")
+    if old.detail_head is not None and values.get("detail_head", old.detail_head) != old.detail_head:
+        raise NVSError("--init-change: detail_head would forget what this network has learned")
     changed = LaCT(replace(old, **values))
     state = model.state_dict()
     for name, fresh in changed.state_dict().items():
         if name.endswith(".patch_to_v.weight") and name not in state:
             state[name] = torch.zeros_like(fresh)
+        if name.startswith("detail_head.") and name not in state:
+            state[name] = fresh
     changed.load_state_dict(state, strict=True)
     return changed.to(next(model.parameters()).device)

@@ -6,6 +6,9 @@
 
 `forward` composes the two in one pass for training. Cameras given here are already in the normalised frame
 (`nvs_app.geometry.normalize`); `nvs_app.engine.renderer.Renderer` does that for a scene.
+
+A network with a detail head (`nvs_app.model.detail`) is given the photos at their own resolution too, and renders with
+`decode_detail` at any resolution; LaCT itself reads and draws smaller pictures then.
 Source: arXiv 2505.23884, section 5 (novel view synthesis).
 """
 
@@ -25,6 +28,7 @@ from nvs_app.geometry.cameras import Cameras
 from nvs_app.geometry.rays import ray_features
 from nvs_app.model.blocks import Block, RayTurns, scaled_init
 from nvs_app.model.config import LaCTConfig
+from nvs_app.model.detail import ContextViews, DetailHead, DetailOutput
 from nvs_app.model.fast_weights import Asks
 from nvs_app.model.rotary import patch_rays, ray_coordinates, turns_of
 from nvs_app.model.state import FastWeights, SceneState
@@ -68,11 +72,14 @@ class LaCT(nn.Module):
         self.output_norm = nn.LayerNorm(config.dim, bias=False)
         self.output_linear = nn.Linear(config.dim, 3 * config.patch**2, bias=False)
         scaled_init(self, num_residuals=3 * config.blocks)
+        self.detail_head = None if config.detail_head is None else DetailHead(config.detail_head, config.dim)
 
     def compile_blocks(self) -> None:
         """Compile the block once; all blocks share the code, so one compilation serves them all."""
         for block in self.blocks:
             block.compile()
+        if self.detail_head is not None:
+            self.detail_head.compile_parts()
 
     def embed(self, images: Float[Tensor, "b v 3 h w"] | None, cameras: Cameras) -> Float[Tensor, "b v n c"]:
         """Tokens of posed pictures, or of cameras alone (`images` None: zeros in place of colours)."""
@@ -107,9 +114,12 @@ class LaCT(nn.Module):
             )
         return turns
 
-    def _decode_tokens(self, x: Float[Tensor, "b v n c"], image_hw: tuple[int, int]) -> Tensor:
-        colours = self.output_linear(self.output_norm(x)).float().sigmoid()
-        return unpatchify(colours, self.config.patch, image_hw)
+    def _images(self, normed: Float[Tensor, "b v n c"], image_hw: tuple[int, int]) -> Float[Tensor, "b v 3 h w"]:
+        return unpatchify(self.output_linear(normed).float().sigmoid(), self.config.patch, image_hw)
+
+    def token_hw(self, image_hw: tuple[int, int]) -> tuple[int, int]:
+        """The grid of tokens of a picture."""
+        return image_hw[0] // self.config.patch, image_hw[1] // self.config.patch
 
     def encode(
         self,
@@ -117,6 +127,8 @@ class LaCT(nn.Module):
         cameras: Cameras,
         views_per_chunk: int | None = None,
         progress: Callable[[float], None] | None = None,
+        photos: Float[Tensor, "b v 3 h2 w2"] | None = None,
+        photo_cameras: Cameras | None = None,
     ) -> SceneState:
         """Write posed pictures into fast weights.
 
@@ -126,6 +138,8 @@ class LaCT(nn.Module):
             views_per_chunk: bounds memory: views are pushed through a block in groups; the result is the same
                 up to rounding because the update is a sum over tokens.
             progress: called with the fraction done after each group in each block.
+            photos, photo_cameras: the same views at the resolution that a detail head is to look at, [b, v, 3, H, W]
+                in [0, 1] with sides that are multiples of 8; a network without a head ignores them.
         Returns:
             SceneState with `transform` None; decode takes cameras of the same frame.
         """
@@ -157,9 +171,13 @@ class LaCT(nn.Module):
                 weights = FastWeights(*(w.float() for w in block.fast.step(total, weights)))
             assert weights is not None
             layers.append(weights)
-            if len(layers) < len(self.blocks):  # the last block's tokens are read by nobody
+            if len(layers) < len(self.blocks) or photos is not None:  # the last block's tokens are the head's only
                 tokens = [block.read(x, weights, turn) for x, turn in zip(tokens, turns, strict=True)]
-        return SceneState(layers)
+        if self.detail_head is None or photos is None:
+            return SceneState(layers)
+        assert photo_cameras is not None
+        normed = self.output_norm(torch.cat(tokens, 1))
+        return SceneState(layers, context=self.context_views(normed, cameras.image_hw, photos, photo_cameras))
 
     def decode(self, state: SceneState, cameras: Cameras) -> Float[Tensor, "b v 3 h w"]:
         """Render cameras [b, v] of the normalised frame from fast weights; values in [0, 1], float32."""
@@ -168,10 +186,34 @@ class LaCT(nn.Module):
                 f"scene state has {len(state.fast_weights)} layers, the checkpoint {len(self.blocks)}: "
                 "encode the scene with this checkpoint"
             )
+        return self._images(self._target_tokens(state, cameras), cameras.image_hw)
+
+    def decode_detail(
+        self, state: SceneState, cameras: Cameras, image_hw: tuple[int, int], views: int | None = None
+    ) -> DetailOutput:
+        """Render cameras [b, v] through the detail head.
+
+        image_hw: the size that LaCT draws at, multiples of the patch; the head renders at `cameras.image_hw`.
+        views: context views that it looks at; None: as configured.
+        """
+        assert self.detail_head is not None and state.context is not None
+        tokens = self._target_tokens(state, cameras.scaled_to(image_hw))
+        drawn = self._images(tokens, image_hw)
+        return self.detail_head(tokens, self.token_hw(image_hw), drawn, state.context, cameras, views)
+
+    def context_views(
+        self, tokens: Tensor, image_hw: tuple[int, int], photos: Tensor, photo_cameras: Cameras
+    ) -> ContextViews:
+        """What the detail head keeps of the context; tokens: behind the output norm, of pictures of `image_hw`."""
+        assert self.detail_head is not None
+        return self.detail_head.context_views(tokens, self.token_hw(image_hw), photos, photo_cameras)
+
+    def _target_tokens(self, state: SceneState, cameras: Cameras) -> Float[Tensor, "b v n c"]:
+        """Tokens of target cameras behind the output norm."""
         x, turns = self.embed(None, cameras), self.turns(cameras)
         for block, weights in zip(self._blocks(), state.fast_weights, strict=True):
             x = block.read(block.attend(x, turns), weights, turns)
-        return self._decode_tokens(x, cameras.image_hw)
+        return self.output_norm(x)
 
     def forward(
         self, images: Float[Tensor, "b v 3 h w"], context: Cameras, target: Cameras
@@ -182,6 +224,35 @@ class LaCT(nn.Module):
         multiple of the last), those beyond v with weight 0, so that one compilation serves up to eight context views
         of sixteen, and another up to twelve.
         """
+        tokens = self.tokens(images, context, target)
+        return self._images(tokens[:, images.shape[1] :], target.image_hw)
+
+    def forward_detail(
+        self,
+        images: Float[Tensor, "b v 3 h w"],
+        context: Cameras,
+        target: Cameras,
+        photos: Float[Tensor, "b v 3 h2 w2"],
+        photo_cameras: Cameras,
+        render_cameras: Cameras,
+        looked_at: int | None = None,
+    ) -> tuple[Float[Tensor, "b t 3 h w"], ContextViews, DetailOutput]:
+        """`forward` and the detail head in one pass, for training: LaCT's own pictures, the context views, the output.
+
+        images, context, target: at LaCT's resolution; photos, photo_cameras, render_cameras: the same at the head's.
+        looked_at: context views that each view looks at; None: as configured.
+        """
+        assert self.detail_head is not None
+        tokens, v = self.tokens(images, context, target), images.shape[1]
+        drawn = self._images(tokens[:, v:], target.image_hw)
+        views = self.context_views(tokens[:, :v], context.image_hw, photos, photo_cameras)
+        grid = self.token_hw(target.image_hw)
+        return drawn, views, self.detail_head(tokens[:, v:], grid, drawn, views, render_cameras, looked_at)
+
+    def tokens(
+        self, images: Float[Tensor, "b v 3 h w"], context: Cameras, target: Cameras
+    ) -> Float[Tensor, "b v2 n c"]:
+        """Tokens behind the output norm, those of the context first, then those of the targets; see `forward`."""
         cameras = Cameras.cat([context, target], dim=1)
         v = images.shape[1]
         x = torch.cat([self.embed(images, context), self.embed(None, target)], dim=1)
@@ -199,7 +270,7 @@ class LaCT(nn.Module):
                 x = checkpoint(block, x, weight, turns, start, patches, use_reentrant=False)
             else:
                 x = block(x, weight, turns, start, patches)
-        return self._decode_tokens(x[:, v:], target.image_hw)
+        return self.output_norm(x)
 
     def _patches(self, tokens: Float[Tensor, "b v n c"]) -> Float[Tensor, "b m c"] | None:
         """Embedded tokens, for blocks to look at again; None where they do not, so that nobody keeps them."""

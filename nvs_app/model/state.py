@@ -18,7 +18,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from nvs_app.errors import NVSError
+from nvs_app.geometry.cameras import Cameras
 from nvs_app.geometry.normalize import SimilarityTransform
+from nvs_app.model.detail import ContextViews
 from nvs_app.whole_file import whole_file
 
 FORMAT = "nvs_app scene state 1"
@@ -43,20 +45,24 @@ class SceneState:
         fast_weights: one `FastWeights` a block.
         transform: world frame -> normalised frame, batch shape [b]; None where the caller did that.
         meta: strings that travel with the state (model hash, names of the context pictures, …).
+        context: photos and features that a detail head looks at; None without one.
     """
 
     fast_weights: list[FastWeights]
     transform: SimilarityTransform | None = None
     meta: dict[str, str] = field(default_factory=dict)
+    context: ContextViews | None = None
 
     def to(self, device: torch.device | str) -> SceneState:
         """A copy on `device`."""
         weights = [FastWeights(*(w.to(device) for w in layer)) for layer in self.fast_weights]
         transform = None if self.transform is None else self.transform.to(device)
-        return replace(self, fast_weights=weights, transform=transform)
+        context = None if self.context is None else self.context.to(device)
+        return replace(self, fast_weights=weights, transform=transform, context=context)
 
     def tensors(self) -> dict[str, Tensor]:
-        """All tensors by the names that `save` gives them: float32 copies on the CPU."""
+        """All tensors by the names that `save` gives them, copies on the CPU: float32, but photos as uint8 and their
+        features as float16."""
         tensors = {
             f"fast_weights.{i}.{name}": getattr(layer, name).float().cpu().contiguous()
             for i, layer in enumerate(self.fast_weights)
@@ -65,6 +71,14 @@ class SceneState:
         if self.transform is not None:
             for name in ("scale", "rotation", "translation"):
                 tensors[f"transform.{name}"] = getattr(self.transform, name).float().cpu().contiguous()
+        if self.context is not None:
+            views = self.context.stored()
+            tensors |= {
+                "context.images": views.images.cpu().contiguous(),
+                "context.features": views.features.cpu().contiguous(),
+                "context.c2w": views.cameras.c2w.float().cpu().contiguous(),
+                "context.fxfycxcy": views.cameras.fxfycxcy.float().cpu().contiguous(),
+            }
         return tensors
 
     @classmethod
@@ -81,7 +95,13 @@ class SceneState:
                 rotation=tensors["transform.rotation"],
                 translation=tensors["transform.translation"],
             )
-        return cls(layers, transform, dict(meta))
+        context = None
+        if "context.images" in tensors:
+            images = tensors["context.images"]
+            hw = (images.shape[-2], images.shape[-1])
+            cameras = Cameras(tensors["context.c2w"], tensors["context.fxfycxcy"], hw)
+            context = ContextViews(images, cameras, tensors["context.features"])
+        return cls(layers, transform, dict(meta), context)
 
     def save(self, path: Path | str) -> Path:
         """Write to a `.safetensors` file, to a temporary name first."""

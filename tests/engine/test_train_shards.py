@@ -107,9 +107,9 @@ def test_pool_is_a_function_of_the_step(many: Path, options: dict[str, Any]) -> 
         drawn = walked.draw(step, 3, COUNT, stream=1)
         assert len(walked.held) <= (7 if "size" in options else 2)
     jumped = make_pool(shards, **options)
-    images, cameras = jumped.draw(23, 3, COUNT, stream=1)
-    assert torch.equal(drawn[0], images) and torch.equal(drawn[1].c2w, cameras.c2w)
-    assert images.shape == (3, 4, 3, 8, 8) and images.dtype == torch.uint8
+    posed = jumped.draw(23, 3, COUNT, stream=1)
+    assert torch.equal(drawn.images, posed.images) and torch.equal(drawn.cameras.c2w, posed.cameras.c2w)
+    assert posed.images.shape == (3, 4, 3, 8, 8) and posed.images.dtype == torch.uint8
     assert bool(jumped.ahead) == (options.get("views") != 9)  # nothing new can come of shards that are whole in memory
     assert all(torch.equal(one, two) for one, two in zip(walked.held[max(walked.held)].images,
                                                          jumped.held[max(jumped.held)].images))

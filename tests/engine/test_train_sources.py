@@ -15,6 +15,7 @@ from nvs_app.engine.schedule import ViewCount
 from nvs_app.engine.sources import ProceduralPool, SourcePlan, TrainSource, parse_shares
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
+from nvs_app.scenes.posed import PosedImages
 
 CPU = torch.device("cpu")
 COUNT = ViewCount(3, 4, 1.0)
@@ -40,12 +41,12 @@ def test_pool_is_a_function_of_the_step() -> None:
     for step in range(21):
         drawn = walked.draw(step, 5, COUNT, stream=1)
     jumped, made_at_once = make_pool()
-    images, cameras = jumped.draw(20, 5, COUNT, stream=1)
-    assert torch.equal(drawn[0], images)
-    assert torch.equal(drawn[1].c2w, cameras.c2w)
+    posed = jumped.draw(20, 5, COUNT, stream=1)
+    assert torch.equal(drawn.images, posed.images)
+    assert torch.equal(drawn.cameras.c2w, posed.cameras.c2w)
     assert len(made_at_once) == 12 and made == list(range(40))  # no scene is made twice
     assert torch.equal(walked.images, jumped.images)
-    assert not torch.equal(walked.draw(20, 5, COUNT, stream=2)[0], images)
+    assert not torch.equal(walked.draw(20, 5, COUNT, stream=2).images, posed.images)
 
 
 def test_prefetching_changes_nothing() -> None:
@@ -54,7 +55,7 @@ def test_prefetching_changes_nothing() -> None:
     ahead.prefetch = Prefetch(CPU)
     for step in (0, 1, 2, 3, 8, 9, 40, 3):  # on, over a gap, and back
         one, two = plain.draw(step, 5, COUNT, stream=1), ahead.draw(step, 5, COUNT, stream=1)
-        assert torch.equal(one[0], two[0]) and torch.equal(one[1].c2w, two[1].c2w)
+        assert torch.equal(one.images, two.images) and torch.equal(one.cameras.c2w, two.cameras.c2w)
     assert made[:16] == list(range(16))
 
 
@@ -82,9 +83,11 @@ def test_views_are_distinct_and_spread() -> None:
 
 def test_mirror_reflects_the_world() -> None:
     cameras = Cameras(circle(4)[None], torch.tensor([20.0, 22, 7, 9]).expand(1, 4, 4), (16, 20))
-    images = torch.arange(20).expand(1, 4, 3, 16, 20)
-    flipped, mirrored = mirror_world(images, cameras, torch.tensor([True]))
-    assert flipped[0, 0, 0, 0, 0] == 19
+    images = torch.arange(20, dtype=torch.uint8).expand(1, 4, 3, 16, 20)
+    depth = torch.arange(20.0).expand(1, 4, 16, 20)
+    posed = mirror_world(PosedImages(images, cameras, depth), torch.tensor([True]))
+    mirrored = posed.cameras
+    assert posed.images[0, 0, 0, 0, 0] == 19 and posed.depth is not None and posed.depth[0, 0, 0, 0] == 19
     point = torch.tensor([0.3, -0.2, 0.1, 1.0])
 
     def project(cameras: Cameras, point: torch.Tensor) -> torch.Tensor:
@@ -101,7 +104,7 @@ def test_augmentations_keep_the_range_and_the_background() -> None:
     images = torch.randint(0, 256, (6, 5, 3, 8, 8), dtype=torch.uint8)
     images[..., :2] = 255
     cameras = Cameras(circle(5).expand(6, -1, -1, -1), torch.tensor([8.0, 8, 4, 4]).expand(6, 5, 4), (8, 8))
-    examples = make_examples(images, cameras, 3, Augmentation(0.0, 1.0, 0.2), step_generator(0, 0, 0, CPU))
+    examples = make_examples(PosedImages(images, cameras), 3, Augmentation(0.0, 1.0, 0.2), step_generator(0, 0, 0, CPU))
     assert examples.context_images.shape == (6, 3, 3, 8, 8) and examples.target_images.shape == (6, 2, 3, 8, 8)
     assert (examples.context_images[..., :2] == 1).all()
     assert examples.context_images.min() >= 0 and examples.context_images.max() <= 1
@@ -114,7 +117,7 @@ def test_repeated_context_views_are_targets_with_their_own_cameras() -> None:
     c2w = torch.eye(4).repeat(40, 6, 1, 1)
     c2w[..., :3, 3] = torch.randn(40, 6, 3)
     cameras = Cameras(c2w, torch.tensor([10.0, 10, 4, 4]).expand(40, 6, 4), (8, 8))
-    examples = make_examples(images, cameras, 4, Augmentation(repeat=0.5), step_generator(0, 0, 0, CPU))
+    examples = make_examples(PosedImages(images, cameras), 4, Augmentation(repeat=0.5), step_generator(0, 0, 0, CPU))
     same = (examples.context_images == examples.target_images[:, :1]).flatten(2).all(2)
     assert 10 <= same.any(1).sum() <= 30 and same.any(0).all()
     scene, view = same.nonzero().T

@@ -21,7 +21,7 @@ def train_steps(config: TrainConfig, world: World, steps: int = 3) -> torch.Tens
     trainer = Trainer(config, world, StopSignals())
     for step in range(steps):
         posed = fake_procedural(list(range(4 * step, 4 * step + 4)), 8, (16, 16))
-        examples = make_examples(posed.images, posed.cameras, 4, Augmentation(), step_generator(0, 0, 0, "cpu"))
+        examples = make_examples(posed, 4, Augmentation(), step_generator(0, 0, 0, "cpu"))
         share = slice(world.rank, None, world.size)
         mine = {field.name: getattr(examples, field.name)[share] for field in dataclasses.fields(examples)}
         trainer.backward(dataclasses.replace(examples, **mine))

@@ -1,0 +1,55 @@
+"""Configuration of the detail head."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from nvs_app.errors import NVSError
+
+
+@dataclass(frozen=True)
+class DetailHeadConfig:
+    """Sizes of a detail head (`nvs_app.model.detail`). Raises `NVSError` for sizes that do not fit together."""
+
+    features: int = 32
+    """Channels of the image features that a sweep compares."""
+    groups: int = 8
+    """Groups of feature channels, each of which gives one correlation."""
+    guide: int = 96
+    """Channels of the maps made from the tokens of a view, at an eighth of the resolution."""
+    volume: int = 16
+    """Channels of a cost volume."""
+    blend: int = 48
+    """Channels of the blending network at half the resolution."""
+    views: int = 4
+    """Context views that a target view looks at; any other number can be asked for when rendering."""
+    planes: int = 16
+    """Depths of the first sweep, at an eighth of the resolution."""
+    fine_planes: int = 8
+    """Depths of the second sweep, at a quarter of the resolution."""
+    reach: float = 2.5
+    """Half width of the first sweep, in units of the prior's uncertainty."""
+
+    def __post_init__(self) -> None:
+        for name in ("features", "groups", "guide", "volume", "blend", "views"):
+            if int(getattr(self, name)) < 1:
+                raise NVSError(f"DetailHeadConfig: {name} is {getattr(self, name)}, expected a positive integer")
+        for name in ("planes", "fine_planes"):
+            if int(getattr(self, name)) < 2:
+                raise NVSError(f"DetailHeadConfig: {name} is {getattr(self, name)}, expected 2 or more")
+        if self.features % self.groups:
+            raise NVSError(
+                f"DetailHeadConfig: groups is {self.groups}, expected a divisor of features ({self.features})"
+            )
+        if not self.reach > 0:
+            raise NVSError(f"DetailHeadConfig: reach is {self.reach}, expected a positive number")
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> DetailHeadConfig:
+        """From plain values; raises `NVSError` for unknown names."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := set(values) - known:
+            raise NVSError(f"DetailHeadConfig: unknown options {sorted(unknown)}, expected some of {sorted(known)}")
+        return cls(**values)

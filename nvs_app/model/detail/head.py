@@ -1,0 +1,235 @@
+"""The detail head in order: context views once a scene, then any target view.
+
+    context = head.context_views(tokens, token_hw, photos, cameras)           # once a scene
+    output = head(tokens, token_hw, lact_images, context, target_cameras)     # a view, at any resolution
+
+The cost of a target view does not grow with the number of photos: a fixed number of context views is looked at.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from nvs_app.geometry.cameras import Cameras
+from nvs_app.geometry.warp import plane_rays, project, relative_pose
+from nvs_app.model.detail.blending import TOKEN_CHANNELS, Blending, ConvexUpsampling
+from nvs_app.model.detail.config import DetailHeadConfig
+from nvs_app.model.detail.features import Guide, ImageFeatures, TokenGuide
+from nvs_app.model.detail.layers import resize, sample
+from nvs_app.model.detail.selection import select_views
+from nvs_app.model.detail.sweep import (
+    DepthSweep,
+    Sources,
+    Swept,
+    first_hypotheses,
+    matching_costs,
+    narrowed_hypotheses,
+)
+
+MULTIPLE = 8  # sides of pictures are multiples of it
+
+
+@dataclass(frozen=True)
+class ContextViews:
+    """What target views look at: photos, their features and their depth.
+
+    images: [b, v, 3, H, W] in [0, 1] (uint8 in a saved state); cameras: [b, v] of `image_hw` (H, W), normalised frame.
+    features: [b, v, c + 2, H/4, W/4]: image features, log depth and its log scale. guide, swept: of the prior and the
+    sweep behind that depth [b * v, ...], for the losses; None where nobody trains.
+    """
+
+    images: Tensor
+    cameras: Cameras
+    features: Tensor
+    guide: Guide | None = None
+    swept: Swept | None = None
+
+    def to(self, device: torch.device | str) -> ContextViews:
+        """On `device`, without what only the losses need."""
+        return ContextViews(self.images.to(device), self.cameras.to(device), self.features.to(device))
+
+    def stored(self) -> ContextViews:
+        """As a state keeps them: photos as uint8, features as float16, a third of the memory."""
+        images = self.images
+        if images.dtype != torch.uint8:
+            images = images.mul(255).round().clamp(0, 255).to(torch.uint8)
+        return ContextViews(images, self.cameras, self.features.half())
+
+
+@dataclass(frozen=True)
+class DetailOutput:
+    """A rendered view and its geometry; n = b * t target views.
+
+    images: [b, t, 3, H, W], not clamped. log_depth: [n, H, W], of z along the camera's axis, normalised frame.
+    log_scale: [n, H/4, W/4], of its Laplace distribution. surface: [n, H/8, W/8], logit: a surface, or sky and plain
+    background. seen: [n, H/4, W/4] in [0, 1]: some photo shows the point. from_photos: [n, H, W], the photos' share.
+    """
+
+    images: Tensor
+    log_depth: Tensor
+    log_scale: Tensor
+    surface: Tensor
+    seen: Tensor
+    from_photos: Tensor
+    guide: Guide
+    first: Swept
+    second: Swept
+
+
+class DetailHead(nn.Module):
+    """See the module. dim: channels of LaCT's tokens."""
+
+    def __init__(self, config: DetailHeadConfig, dim: int) -> None:
+        super().__init__()
+        self.config = config
+        c, volume, guide = config.features, config.volume, config.guide
+        self.image_features = ImageFeatures(config)
+        self.guide = TokenGuide(config, dim)
+        self.query = nn.Conv2d(guide, c, 1)
+        self.fine = nn.Conv2d(guide + volume, 4 * 32, 1)
+        self.fine_query = nn.Conv2d(32, c, 1)
+        self.first_sweep, self.second_sweep = DepthSweep(config), DepthSweep(config)
+        self.own_scale = nn.Conv2d(volume + guide, 1, 1)
+        self.log_scale = nn.Conv2d(volume + 32, 1, 1)
+        for layer in (self.own_scale, self.log_scale):
+            nn.init.zeros_(layer.weight)
+            assert layer.bias is not None
+            nn.init.constant_(layer.bias, -2.0)
+        self.upsampling = ConvexUpsampling(volume + 32)
+        self.tokens = nn.Linear(dim, 16 * TOKEN_CHANNELS)
+        self.blending = Blending(config)
+
+    def compile_parts(self) -> None:
+        """Compile what compiles in seconds and is worth it; whole sweeps and networks took minutes."""
+        for sweep in (self.first_sweep, self.second_sweep):
+            sweep.matching_costs = torch.compile(matching_costs)
+
+    # ------------------------------------------------------------------ once a scene
+
+    def context_views(
+        self,
+        tokens: Float[Tensor, "b v n d"],
+        token_hw: tuple[int, int],
+        images: Float[Tensor, "b v 3 h w"],
+        cameras: Cameras,
+        views: int | None = None,
+    ) -> ContextViews:
+        """Features and depth of the context views.
+
+        tokens: of the context, behind LaCT's output norm, a grid of `token_hw` a view. images: the photos in [0, 1] at
+        any size whose sides are multiples of 8, and `cameras` of that size. views: other context views that each one's
+        depth is compared with; None: as configured.
+        """
+        b, v = images.shape[:2]
+        height, width = images.shape[-2:]
+        eighth, quarter = (height // 8, width // 8), (height // 4, width // 4)
+        features = self.image_features(images.flatten(0, 1))
+        guide = self.guide(tokens.flatten(0, 1), token_hw, features, eighth)
+        prior = torch.stack([guide.log_depth, guide.log_scale], 1)
+        with_prior = torch.cat([features.float(), _upsample(prior, quarter)], 1).unflatten(0, (b, v))
+        plain = ContextViews(images, cameras, with_prior)
+        chosen = select_views(
+            guide.log_depth.unflatten(0, (b, v)), cameras.c2w, cameras.fxfycxcy, cameras.image_hw,
+            cameras.c2w, cameras.fxfycxcy, cameras.image_hw, views or self.config.views, exclude_self=True,
+        )  # fmt: skip
+        swept = self._first(guide, cameras, gather_sources(plain, cameras, chosen), eighth)
+        own_scale = self.own_scale(torch.cat([swept.maps, guide.maps], 1))[:, 0].float().clamp(-5, 0.5)
+        own = torch.stack([swept.log_depth, own_scale], 1)
+        features = torch.cat([features.float(), _upsample(own, quarter)], 1).unflatten(0, (b, v))
+        return ContextViews(images, cameras, features, guide, swept)
+
+    # ------------------------------------------------------------------ a target view
+
+    def forward(
+        self,
+        tokens: Float[Tensor, "b t n d"],
+        token_hw: tuple[int, int],
+        lact_images: Float[Tensor, "b t 3 hl wl"],
+        context: ContextViews,
+        cameras: Cameras,
+        views: int | None = None,
+    ) -> DetailOutput:
+        """Render target views.
+
+        tokens: of the target, behind LaCT's output norm; lact_images: LaCT's own picture, at its own size. cameras:
+        [b, t], normalised frame; their `image_hw` is the size that is rendered, sides multiples of 8. views: context
+        views to look at; None: as configured.
+        """
+        b, t = cameras.shape
+        height, width = cameras.image_hw
+        half, quarter, eighth = ((height // f, width // f) for f in (2, 4, 8))
+        flat_tokens = tokens.flatten(0, 1)
+        small = lact_images.flatten(0, 1)
+        guide = self.guide(flat_tokens, token_hw, self.image_features(small), eighth)
+        chosen = select_views(
+            guide.log_depth.unflatten(0, (b, t)), cameras.c2w, cameras.fxfycxcy, cameras.image_hw,
+            context.cameras.c2w, context.cameras.fxfycxcy, context.cameras.image_hw, views or self.config.views,
+        )  # fmt: skip
+        sources = gather_sources(context, cameras, chosen)
+        first = self._first(guide, cameras, sources, eighth)
+        fine = F.pixel_shuffle(self.fine(torch.cat([guide.maps, first.maps], 1)), 2)
+        hypotheses = narrowed_hypotheses(first, self.config.fine_planes, quarter)
+        intrinsics = cameras.fxfycxcy.flatten(0, 1).float()
+        second = self.second_sweep(
+            self.fine_query(fine), hypotheses, plane_rays(intrinsics, cameras.image_hw, quarter), sources
+        )
+        found = torch.cat([second.maps, fine], 1)
+        log_scale = self.log_scale(found)[:, 0].float().clamp(-6, 0.5)
+        log_depth = self.upsampling(second.log_depth, found)
+
+        photos = gather_photos(context, chosen)
+        with torch.autocast(photos.device.type, enabled=False):
+            rays = plane_rays(intrinsics, cameras.image_hw, cameras.image_hw)
+            depth = log_depth[:, None].exp()
+            at = project(rays, depth, sources.pose, sources.fxfycxcy, sources.image_hw)
+            n, k = at.depth.shape[:2]
+            warped = sample(photos.flatten(0, 1), at.grid[:, :, 0].flatten(0, 1)).unflatten(0, (n, k))
+            geometry = torch.stack([at.cosine[:, :, 0], at.ratio[:, :, 0].clamp(-2, 2)], 2).detach()
+            geometry = F.avg_pool2d(geometry.flatten(0, 1), 4).unflatten(0, (n, k))
+        lact_image = resize(small, (height, width)).float()
+        images, share = self.blending(
+            warped, at.valid[:, :, 0].float(), lact_image, second.views, geometry,
+            self._token_maps(flat_tokens, token_hw, half), torch.stack([log_scale.detach(), second.seen], 1),
+            guide.maps,
+        )  # fmt: skip
+        return DetailOutput(
+            images.unflatten(0, (b, t)), log_depth, log_scale, guide.surface, second.seen, share.sum(1), guide, first,
+            second,
+        )  # fmt: skip
+
+    def _first(self, guide: Guide, cameras: Cameras, sources: Sources, hw: tuple[int, int]) -> Swept:
+        hypotheses = first_hypotheses(guide.log_depth, guide.log_scale, self.config.planes, self.config.reach)
+        rays = plane_rays(cameras.fxfycxcy.flatten(0, 1).float(), cameras.image_hw, hw)
+        return self.first_sweep(self.query(guide.maps), hypotheses, rays, sources)
+
+    def _token_maps(self, tokens: Float[Tensor, "n t d"], token_hw: tuple[int, int], hw: tuple[int, int]) -> Tensor:
+        cells = self.tokens(tokens).transpose(1, 2).unflatten(2, token_hw)
+        return resize(F.pixel_shuffle(cells, 4), hw)
+
+
+def gather_sources(context: ContextViews, cameras: Cameras, chosen: Tensor) -> Sources:
+    """The chosen context views [b, t, k] of target `cameras` [b, t]."""
+    rows = torch.arange(chosen.shape[0], device=chosen.device)[:, None, None]
+    c2w = context.cameras.c2w[rows, chosen].flatten(0, 1).float()
+    return Sources(
+        context.features[rows, chosen].flatten(0, 1),
+        relative_pose(cameras.c2w.flatten(0, 1).float(), c2w),
+        context.cameras.fxfycxcy[rows, chosen].flatten(0, 1).float(),
+        context.cameras.image_hw,
+    )
+
+
+def gather_photos(context: ContextViews, chosen: Tensor) -> Float[Tensor, "n k 3 h w"]:
+    """The photos of the chosen context views [b, t, k], float32 in [0, 1]."""
+    rows = torch.arange(chosen.shape[0], device=chosen.device)[:, None, None]
+    photos = context.images[rows, chosen].flatten(0, 1)
+    return photos.float() / 255 if photos.dtype == torch.uint8 else photos.float()
+
+
+def _upsample(maps: Float[Tensor, "n c h w"], hw: tuple[int, int]) -> Float[Tensor, "n c h2 w2"]:
+    return F.interpolate(maps, hw, mode="bilinear", align_corners=False)

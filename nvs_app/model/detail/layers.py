@@ -1,0 +1,47 @@
+"""Small parts that the detail head is made of."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+def conv(inputs: int, outputs: int, side: int = 3) -> nn.Conv2d:
+    """A convolution that keeps the size."""
+    return nn.Conv2d(inputs, outputs, side, padding=side // 2)
+
+
+class Residual(nn.Module):
+    """x + conv(gelu(conv(gelu(x))))."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first, self.second = conv(channels, channels), conv(channels, channels)
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        return x + self.second(F.gelu(self.first(F.gelu(x))))
+
+
+def resize(x: Float[Tensor, "n c h w"], hw: tuple[int, int]) -> Float[Tensor, "n c h2 w2"]:
+    """Bilinear, antialiased where it shrinks; the very same tensor where the size is its own."""
+    if tuple(x.shape[-2:]) == tuple(hw):
+        return x
+    height, width = x.shape[-2:]
+    if height % hw[0] == 0 and width % hw[1] == 0:
+        return F.avg_pool2d(x, (height // hw[0], width // hw[1]))
+    shrinks = hw[0] < height or hw[1] < width
+    return F.interpolate(x.float() if shrinks else x, hw, mode="bilinear", antialias=shrinks).to(x.dtype)
+
+
+def sample(
+    maps: Float[Tensor, "n c h w"], grid: Float[Tensor, "n *p 2"]
+) -> Float[Tensor, "n c *p"]:
+    """Bilinear samples at `grid` ([-1, 1] over the map), the border's values beyond it; float32.
+
+    Coordinates in bfloat16 would be off by a quarter of a pixel.
+    """
+    points = grid.shape[1:-1]
+    flat = grid.flatten(1, -2)[:, None].float()
+    found = F.grid_sample(maps.float(), flat, mode="bilinear", padding_mode="border", align_corners=False)
+    return found[:, :, 0].unflatten(-1, points)

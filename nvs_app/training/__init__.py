@@ -1,0 +1,1 @@
+"""What training needs beside the network: captures as people make them, losses of the detail head."""
