@@ -103,7 +103,7 @@ def outdoor_scene(keys: Tensor, bank: TextureBank, pack: AssetPack | None) -> tu
         return texture[:, part], material[:, part]
 
     tints = _ground_colours(draws, GROUNDS + 1, town)
-    ground = grounds(some(GROUNDS), reach, tints[:, :GROUNDS], haze)
+    ground = grounds(draws, some(GROUNDS), reach, tints[:, :GROUNDS], haze)
     far = far_away(draws, some(HILLS + SKYLINE), reach, haze, hilly, urban)
     walls, fittings = houses(draws, some(2 * HOUSES + FRONTS), reach, front, urban)
     plants = trees(draws, some(2 * TREES + BUSHES), reach, radius * 1.8 + 1.0, green)

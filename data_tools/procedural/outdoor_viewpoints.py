@@ -53,17 +53,18 @@ def outdoor_cameras(
     arc_eye = polar(azimuth, distance, height)
     arc_aim = focus + wobble * (radius * scene.uniform(*up, low=0.05, high=0.3))[..., None]
 
-    # Walk: along a path across the place, looking ahead or to the middle, a little up or down.
+    # Walk: towards the cluster and past it, looking ahead or to it, a little up or down.
     heading = scene.uniform(*up, high=2 * math.pi)
-    along = (view.uniform(n) - 0.5) * scene.uniform(*up, low=0.4, high=1.3) * reach
-    beside = scene.normal(*up, std=0.35) * reach + view.normal(n, std=0.02) * reach
+    span = torch.minimum(reach, 5.0 * radius + 6.0)
+    along = (view.uniform(n) * scene.uniform(*up, low=0.5, high=1.3) - 1.1) * span
+    beside = scene.normal(*up, std=0.3) * span + view.normal(n, std=0.03) * span
     c, s = torch.cos(heading), torch.sin(heading)
     walk_eye = at(c * along - s * beside, s * along + c * beside, person)
     gaze = torch.where(scene.chance(0.6, *up), 0.0, scene.normal(*up, std=0.5)) + view.normal(n, std=0.25)
     ahead = walk_eye + polar(heading + gaze, torch.ones_like(person), scene.uniform(*up, low=-0.2, high=0.25)
                              + view.normal(n, std=0.05))  # fmt: skip
     inwards = scene.chance(0.5, *up)[..., None]
-    walk_aim = torch.where(inwards, focus + wobble * (0.12 * reach)[..., None], ahead)
+    walk_aim = torch.where(inwards, focus + wobble * (0.15 * span)[..., None], ahead)
 
     # Facade: sideways along the nearest house, looking at it.
     inward = -polar(layout.front, torch.ones_like(layout.front))[:, None, None]

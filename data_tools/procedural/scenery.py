@@ -102,14 +102,15 @@ def dome(texture: Tensor, sun: Tensor) -> Pieces:
     return whole.map(lambda value: value[:, None])
 
 
-def grounds(looks: Looks, reach: Tensor, tints: Tensor, haze: Tensor) -> Pieces:
+def grounds(draws: Draws, looks: Looks, reach: Tensor, tints: Tensor, haze: Tensor) -> Pieces:
     """The place of half side ``reach`` [s], what lies around it, and land up to the horizon; tints: [s, 3, 3]."""
     device, (texture, material) = reach.device, looks
     half = torch.stack([reach, reach * 4.0 + 60.0, torch.full_like(reach, 6000.0)], -1)
     depth = constant((0.1, 0.1, 0.1), device).expand_as(half)
     low = constant((0.0, -0.03, -0.1), device)
     material = dyed(material, tints, 0.45, 0.9)
-    material = repeated(material, constant((0.45, 0.16, 0.012), device))
+    fine = draws.log_uniform(1, low=0.35, high=1.2)
+    material = repeated(material, fine * constant((1.0, 0.3, 0.02), device))
     material = hazed(material, constant((0.0, 0.08, 0.5), device).expand_as(half), haze[:, None])
     # Hardly any gloss: on so large a plane the sun's reflection would be all that is seen.
     material = torch.cat([material[..., :12], 0.1 * material[..., 12:13], material[..., 13:]], -1)
