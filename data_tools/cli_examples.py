@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
 
     source = ProceduralSource("cpu", seed=7)
     for name, kind, number in EXAMPLES:
-        posed = source.batch([number], options.views, tuple(options.image_hw), [kind])[0]
+        posed = source.batch([number], options.views, tuple(options.image_hw), [kind], captures=["plain"])[0]
         write_transforms(options.out / name, posed)
         print(f"{options.out / name}: {options.views} views")
     return 0
