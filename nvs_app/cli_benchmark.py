@@ -51,7 +51,8 @@ def add_benchmark_options(parser: argparse.ArgumentParser) -> None:
         "--gsplat",
         default="auto",
         metavar="STEPS",
-        help="steps of the Gaussian splatting baseline; auto is 2000 where gsplat and a GPU are there; off",
+        help="Gaussian splatting fitted to every scene as a baseline: a number of steps, on (7000), off, or auto: on"
+        " where gsplat and a GPU are there (default)",
     )
 
 
@@ -256,12 +257,14 @@ def _option(text: str) -> tuple[str, str]:
 
 
 def _gsplat_steps(text: str) -> int:
-    if text in ("auto", "off"):
-        return 2000 if text == "auto" else 0
+    from nvs_app.engine.gaussians import STEPS
+
+    if text in ("auto", "on", "off"):
+        return 0 if text == "off" else STEPS
     try:
         return counts(text)[0]
     except argparse.ArgumentTypeError as error:
-        raise NVSError(f"--gsplat {text}: expected a number of steps, auto or off") from error
+        raise NVSError(f"--gsplat {text}: expected a number of steps, on, off or auto") from error
 
 
 def _headline(name: str, record: dict[str, Any] | None) -> str:

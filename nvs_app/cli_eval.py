@@ -1,9 +1,9 @@
 """`python -m nvs_app eval SCENE ... --checkpoint NAME --context 8 --image-hw 256 256 --json FILE`, and
 `python -m nvs_app eval --benchmark NAME --data DIR --context 4,8,16` (see cli_benchmark).
 
-Measures PSNR and SSIM (LPIPS where its weights are at hand) on the views that were not given to the model. The
-table goes to stdout, progress to stderr. Scenes that cannot be read are named in one line each, the others go on,
-and the exit code is 2.
+Measures PSNR, SSIM and sharpness (LPIPS where its weights are at hand) on the views that were not given to the
+model. The table goes to stdout, progress to stderr. Scenes that cannot be read are named in one line each, the
+others go on, and the exit code is 2.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from nvs_app.cli_common import (
 from nvs_app.engine.evaluate import EvalConfig, evaluate
 from nvs_app.engine.metrics import LPIPS
 from nvs_app.report.files import write_json
+from nvs_app.report.measures import MEASURES
 from nvs_app.report.tables import drawing_words
 
 
@@ -40,7 +41,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Registers the command and its options."""
     parser = subparsers.add_parser(
         "eval",
-        help="measure PSNR and SSIM on held-out views of scenes",
+        help="measure PSNR, SSIM and sharpness on held-out views of scenes",
         description="PSNR per picture, averaged over the views of a scene, then over scenes.",
     )
     parser.add_argument("scenes", nargs="*", metavar="SCENE", help="scene, folder or zip of photos, or video")
@@ -125,15 +126,14 @@ def print_table(report: dict[str, Any]) -> None:
     title = f"{report['checkpoint']['name']} at {height}x{width}{drawing_words(report)}, {report['device']}"
     table = Table(title=title, title_justify="left")
     table.add_column("scene", no_wrap=True)
-    columns = ["views", "PSNR", "SSIM", *(["LPIPS"] if measured else []), "nearest", "mean", "white", "ms/view"]
+    measures = [m for m in MEASURES if m.of_baselines or measured]
+    columns = ["views", *(m.title for m in measures), "nearest", "mean", "white", "ms/view"]
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
 
     def row(name: str, counts: str, figures: dict[str, Any], speed: str, bold: bool = False) -> None:
         baselines = figures["baselines"]
-        cells = [counts, _figure(figures["psnr"], 2), _figure(figures["ssim"], 4)]
-        if measured:
-            cells.append(_figure(figures.get("lpips"), 4))
+        cells = [counts, *(_figure(figures[m.name], m.digits) for m in measures)]
         cells += [_figure(baselines[key]["psnr"], 2) for key in ("nearest_view", "mean_colour", "white")]
         table.add_row(name, *cells, speed, style="bold" if bold else None)
 
@@ -145,6 +145,7 @@ def print_table(report: dict[str, Any]) -> None:
     # Not cut to 80 columns when piped into a file.
     console = Console() if sys.stdout.isatty() else Console(width=max(100, 60 + max(map(len, report["scenes"]))))
     console.print(table)
+    console.print("sharpness: gradient energy in parts of the photo's; 1 as sharp, below blurred, above noisy.")
     console.print("nearest, mean, white: PSNR of the nearest input view, of its mean colour, of a white picture.")
     if not measured:
         console.print(f"LPIPS {report['lpips']}.")

@@ -16,12 +16,14 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from nvs_app.engine.baselines import fit_gsplat, mean_colour
+from nvs_app.engine.baselines import mean_colour
 from nvs_app.engine.benchmark_load import Case, Loaded
-from nvs_app.engine.metrics import LPIPS, psnr, ssim, to_uint8
+from nvs_app.engine.gaussians import fit_gsplat
+from nvs_app.engine.metrics import LPIPS, psnr, sharpness, ssim, to_uint8
 from nvs_app.engine.renderer import Renderer
 from nvs_app.errors import NVSError
 from nvs_app.geometry.normalize import normalize_context
+from nvs_app.report.measures import BASELINE_MEASURES, shown
 from nvs_app.scenes.posed import PosedImages
 
 NORMALIZE_WITH = {
@@ -77,7 +79,7 @@ class Work:
     keep_pictures: bool
     seconds: dict[str, float] = field(default_factory=dict)
     rows: list[list[float]] = field(default_factory=list)
-    """For each target so far: PSNR of ours and the baselines, SSIM of them, LPIPS of ours where measured."""
+    """For each target so far: PSNR of ours and the baselines, SSIM, sharpness of them, LPIPS of ours where measured."""
     extremes: dict[str, Extreme] = field(default_factory=dict)
     """The "worst" and the "best" view, where `keep_pictures` asks for them."""
 
@@ -170,10 +172,12 @@ def chunk_of(renderer: Renderer, image_hw: tuple[int, int]) -> int | None:
 
 
 def _compare(answers: Tensor, truth: Tensor, measures: Measures) -> Tensor:
-    """Ours and the baselines [k, t, 3, h, w] against the photos [t, ...] -> [t, 2 k (+ 1)]: for each view PSNR of the k
-    answers, SSIM of the k answers and, where measured, LPIPS of ours."""
+    """Ours and the baselines [k, t, 3, h, w] against the photos [t, ...] -> [t, 3 k (+ 1)]: for each view PSNR of the k
+    answers, SSIM of the k, sharpness of the k and, where measured, LPIPS of ours."""
     repeated = truth.expand_as(answers)
-    columns = [*psnr(answers, repeated, rounded=measures.rounded), *ssim(answers, repeated, rounded=measures.rounded)]
+    columns: list[Tensor] = []
+    for measure in (psnr, ssim, sharpness):  # in the order of BASELINE_MEASURES
+        columns += measure(answers, repeated, rounded=measures.rounded)
     if measures.lpips is not None:
         columns.append(torch.cat([measures.lpips(a[None], b[None]) for a, b in zip(answers[0], truth)]))
     return torch.stack(columns, dim=-1).double()
@@ -190,19 +194,19 @@ def figures_of(work: Work, measures: Measures, renderer: Renderer) -> dict[str, 
     views = []
     for index, row in zip(case.split.target, rows):
         view: dict[str, Any] = {"index": index, "file": loaded.files[index]}
-        view |= {"psnr": round(row[0], 5), "ssim": round(row[k], 6)}
-        if measures.lpips is not None:
-            view["lpips"] = round(row[2 * k], 6)
-        view["baselines"] = {
-            name: {"psnr": round(row[n], 5), "ssim": round(row[k + n], 6)} for n, name in enumerate(names) if n
+        answers = {
+            name: {m.name: round(row[k * place + n], 6) for place, m in enumerate(BASELINE_MEASURES)}
+            for n, name in enumerate(names)
         }
-        views.append(view)
+        view |= answers.pop("ours")
+        if measures.lpips is not None:
+            view["lpips"] = round(row[-1], 6)
+        views.append({**view, "baselines": answers})
     height, width = (side // renderer.patch for side in renderer.written_hw(loaded.image_hw))
-    metrics = [name for name in ("psnr", "ssim", "lpips") if name in views[0]]
     return {
-        **{name: mean([view[name] for view in views]) for name in metrics},
+        **{m.name: mean([view[m.name] for view in views]) for m in shown(views[0])},
         "baselines": {
-            name: {m: mean([view["baselines"][name][m] for view in views]) for m in ("psnr", "ssim")}
+            name: {m.name: mean([view["baselines"][name][m.name] for view in views]) for m in BASELINE_MEASURES}
             for name in measures.baselines
         },
         "tokens": len(case.split.context) * height * width,

@@ -27,9 +27,10 @@ from torch import Tensor
 from nvs_app.benchmarks.base import view_name
 from nvs_app.engine.baselines import nearest_views
 from nvs_app.engine.film import save_png
-from nvs_app.engine.metrics import LPIPS, psnr, ssim
+from nvs_app.engine.metrics import LPIPS, psnr, sharpness, ssim
 from nvs_app.engine.renderer import Renderer
 from nvs_app.errors import NVSError
+from nvs_app.report.measures import BASELINE_MEASURES, MEASURES, shown
 from nvs_app.scenes.posed import PosedImages
 from nvs_app.scenes.scene import Scene
 from nvs_app.scenes.views import ViewSplit, choose_views
@@ -114,10 +115,12 @@ def evaluate(
             failed[name] = str(error)
             if on_error is not None:
                 on_error(name, str(error))
-    metrics = ("psnr", "ssim", "lpips") if lpips is not None else ("psnr", "ssim")
+    metrics = [m.name for m in (MEASURES if lpips is not None else BASELINE_MEASURES)]
     overall: dict[str, Any] = {metric: _mean([r[metric] for r in results.values()]) for metric in metrics}
     overall["baselines"] = {
-        baseline: {m: _mean([r["baselines"][baseline][m] for r in results.values()]) for m in ("psnr", "ssim")}
+        baseline: {
+            m.name: _mean([r["baselines"][baseline][m.name] for r in results.values()]) for m in BASELINE_MEASURES
+        }
         for baseline in BASELINES
     }
     overall["num_scenes"] = len(results)
@@ -157,7 +160,7 @@ def evaluate_scene(
 
     mean_colour = context.images.float().mean((0, 2, 3)).view(1, 3, 1, 1)
     views: list[dict[str, Any]] = []
-    baseline_views: dict[str, list[tuple[float, float]]] = {name: [] for name in BASELINES}
+    baseline_views: dict[str, list[dict[str, float]]] = {name: [] for name in BASELINES}
     decode_s = 0.0
     for first in range(0, len(split.target), _TARGETS_AT_ONCE):
         indices = split.target[first : first + _TARGETS_AT_ONCE]
@@ -166,14 +169,13 @@ def evaluate_scene(
         rendered = renderer.render(state, target.cameras)
         decode_s += time.perf_counter() - start
         truth = target.images.float()
-        rows = [psnr(rendered, truth, rounded=config.rounded), ssim(rendered, truth, rounded=config.rounded)]
+        figures = compared(rendered, truth, config.rounded)
         if lpips is not None:
             lpips = lpips.to(renderer.device)
-            pairs = zip(rendered.to(renderer.device), truth.to(renderer.device))
-            rows.append(torch.stack([lpips(a, b) for a, b in pairs]).cpu())
-        for column, (index, *figures) in enumerate(zip(indices, *(row.tolist() for row in rows))):
-            names = dict(zip(("psnr", "ssim", "lpips"), figures))
-            views.append({"index": index, "file": view_name(scene, index), **names})
+            for row, a, b in zip(figures, rendered.to(renderer.device), truth.to(renderer.device)):
+                row["lpips"] = float(lpips(a, b))
+        for column, (index, row) in enumerate(zip(indices, figures)):
+            views.append({"index": index, "file": view_name(scene, index), **row})
             if side_by_side is not None:
                 nearest = nearest_view(context, target.cameras.c2w[column])
                 strip = strip_image(context.images[nearest].float(), rendered[column], truth[column])
@@ -186,14 +188,14 @@ def evaluate_scene(
             ),
         }
         for name, answer in answers.items():
-            baseline_views[name] += zip(psnr(answer, truth).tolist(), ssim(answer, truth).tolist())
+            baseline_views[name] += compared(answer, truth)
         if on_progress is not None:
             on_progress(first + len(indices), len(split.target))
 
     if side_by_side is not None:
         save_png(torch.cat(list(context.images.float()), dim=-1), side_by_side / "context.png")
     return {
-        **{metric: _mean([view[metric] for view in views]) for metric in views[0] if metric not in ("index", "file")},
+        **{metric.name: _mean([view[metric.name] for view in views]) for metric in shown(views[0])},
         "path": str(scene.root),
         "seed": config.seed,
         "mode": config.mode if config.context is None else "listed",
@@ -201,12 +203,21 @@ def evaluate_scene(
         "target": list(split.target),
         "views": views,
         "baselines": {
-            name: {"psnr": _mean([v[0] for v in values]), "ssim": _mean([v[1] for v in values])}
-            for name, values in baseline_views.items()
+            name: {m.name: _mean([view[m.name] for view in answers]) for m in BASELINE_MEASURES}
+            for name, answers in baseline_views.items()
         },
         "encode_ms": encode_ms,
         "decode_ms_per_view": 1e3 * decode_s / len(views),
     }
+
+
+def compared(
+    rendered: Float[Tensor, "t 3 h w"], truth: Float[Tensor, "t 3 h w"], rounded: bool = False
+) -> list[dict[str, float]]:
+    """PSNR, SSIM and sharpness of each rendering (in [0, 1]) against its photo."""
+    columns = {"psnr": psnr, "ssim": ssim, "sharpness": sharpness}
+    values = [measure(rendered, truth, rounded=rounded).tolist() for measure in columns.values()]
+    return [dict(zip(columns, row)) for row in zip(*values)]
 
 
 def nearest_view(context: PosedImages, c2w: Float[Tensor, "4 4"]) -> int:

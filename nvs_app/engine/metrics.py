@@ -1,7 +1,8 @@
-"""How close a rendered picture is to the photo: PSNR, SSIM, and LPIPS where its weights are at hand.
+"""How close a rendered picture is to the photo: PSNR, SSIM, sharpness, and LPIPS where its weights are at hand.
 
-    from nvs_app.engine.metrics import psnr, ssim
+    from nvs_app.engine.metrics import psnr, sharpness, ssim
     psnr(render, photo)            # [v] decibels, one a picture
+    sharpness(render, photo)       # [v] 1: as sharp as the photo, below: blurred, above: noise or ringing
 
 All functions take float images in [0, 1], shape [..., 3, H, W], and return one number a picture, shape [...].
 """
@@ -70,6 +71,38 @@ def ssim(
         (mean_x.square() + mean_y.square() + c1) * (var_x + var_y + c2)
     )
     return similarity.reshape(*batch, channels, -1).mean((-2, -1))
+
+
+_LUMA = (0.299, 0.587, 0.114)  # of gamma-coded R, G, B (Rec. 601)
+# Mean squared difference of neighbours, across and down, that rounding to 8 bits makes: each pixel's (1/255)^2 / 12,
+# twice for a difference, twice for two directions.
+_ROUNDING_ENERGY = 4 / (12 * 255**2)
+
+
+def sharpness(
+    prediction: Float[Tensor, "*b 3 h w"], target: Float[Tensor, "*b 3 h w"], *, rounded: bool = False
+) -> Float[Tensor, "*b"]:
+    """Gradient energy of each picture in parts of its photo's: 1 where it is as sharp, below where it is blurred,
+    above where it has noise, ringing or edges that the photo has not.
+
+    The energy is the mean of the squared differences of neighbouring pixels' luma (Rec. 601), right and down. What
+    rounding to 8 bits adds by itself, 5e-6, is added to both energies: so a photo without any gradient gives 1 for
+    a plain rendering and a large but finite number for one with structure. It compares amounts, not places: a sharp
+    picture of something else has 1 as well, so read it beside PSNR, which blur may leave high.
+
+    prediction, target: [*b, 3, h, w] in [0, 1]; the prediction is clamped to that range.
+    rounded: round the prediction to 8 bits first, as in `psnr`.
+    """
+    ours, photo = (_gradient_energy(image) for image in (_displayed(prediction, rounded), target.float()))
+    return (ours + _ROUNDING_ENERGY) / (photo + _ROUNDING_ENERGY)
+
+
+def _gradient_energy(images: Tensor) -> Tensor:
+    red, green, blue = images.unbind(-3)
+    luma = _LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue
+    across, down = (luma.diff(dim=dim).square().flatten(-2) for dim in (-1, -2))
+    # Not the mean of an empty tensor, where a picture is one pixel wide or high.
+    return across.sum(-1) / max(across.shape[-1], 1) + down.sum(-1) / max(down.shape[-1], 1)
 
 
 def to_uint8(images: Float[Tensor, "*b c h w"]) -> Tensor:

@@ -13,9 +13,8 @@ from rich.table import Table
 
 from nvs_app.errors import NVSError
 from nvs_app.report.bootstrap import interval
+from nvs_app.report.measures import MEASURES, Measure, shown
 from nvs_app.report.tables import DRAWN_BEFORE, console, figure
-
-METRICS = {"psnr": 1, "ssim": 1, "lpips": -1}  # the sign of better
 
 
 def label_reports(reports: list[tuple[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
@@ -74,19 +73,27 @@ def _pair(a: dict[str, Any], b: dict[str, Any], count: str) -> dict[str, Any]:
     }
     for name in same:
         first, second = a["scenes"][name]["counts"][count], b["scenes"][name]["counts"][count]
-        row["by_scene"][name] = {m: second[m] - first[m] for m in METRICS if m in first and m in second}
-    for metric in METRICS:
-        values = [figures[metric] for figures in row["by_scene"].values() if metric in figures]
-        if values:
-            ends = interval(values)
-            row[metric] = {
-                "mean": sum(values) / len(values),
-                "low": None if ends is None else ends[0],
-                "high": None if ends is None else ends[1],
-                "better": sum(METRICS[metric] * value > 0 for value in values),
-                "verdict": _verdict(ends, METRICS[metric]),
-            }
+        row["by_scene"][name] = {m.name: second[m.name] - first[m.name] for m in shown(first) if m.name in second}
+    for measure in MEASURES:
+        pairs = [tuple(r["scenes"][name]["counts"][count].get(measure.name) for r in (a, b)) for name in same]
+        pairs = [pair for pair in pairs if None not in pair]
+        if pairs:
+            row[measure.name] = _difference(pairs, measure)
     return row
+
+
+def _difference(pairs: list[tuple[float, float]], measure: Measure) -> dict[str, Any]:
+    """Mean difference of one measure with its interval, in how many scenes the second is better, and the verdict."""
+    values = [second - first for first, second in pairs]
+    gains = [measure.goodness(second) - measure.goodness(first) for first, second in pairs]
+    ends = interval(values)
+    return {
+        "mean": sum(values) / len(values),
+        "low": None if ends is None else ends[0],
+        "high": None if ends is None else ends[1],
+        "better": sum(gain > 0 for gain in gains),
+        "verdict": _verdict(interval(gains)),
+    }
 
 
 def unlike(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
@@ -114,11 +121,12 @@ def print_comparison(result: dict[str, Any]) -> None:
     for label, other in result["others"].items():
         title = escape(f"{label} minus {result['base']}; 95 % intervals over paired scenes")
         table = Table(title=title, title_justify="left")
-        for column in ("context", "scenes", "PSNR", "better in", "SSIM", "LPIPS", "verdict on PSNR"):
+        beside = measured_beside(other)
+        for column in ("context", "scenes", "PSNR", "better in", *(m.title for m in beside), "verdict on PSNR"):
             table.add_column(column, justify="right", no_wrap=True)
         for count, row in other["counts"].items():
             better = f"{row['psnr']['better']} of {row['scenes']}"
-            cells = [difference(row.get(metric), digits) for metric, digits in (("ssim", 4), ("lpips", 4))]
+            cells = [difference(row.get(m.name), m.digits) for m in beside]
             verdict = row["psnr"]["verdict"]
             table.add_row(count, str(row["scenes"]), difference(row["psnr"], 2), better, *cells, verdict)
         out.print(table)
@@ -131,6 +139,11 @@ def print_comparison(result: dict[str, Any]) -> None:
                     f" {row['only_in_one']} that only one report has are left out",
                     highlight=False,
                 )
+
+
+def measured_beside(other: dict[str, Any]) -> list[Measure]:
+    """The measures other than PSNR that both reports of a comparison have at some number of views."""
+    return shown({name for row in other["counts"].values() for name in row}, beside_psnr=True)
 
 
 def difference(values: dict[str, Any] | None, digits: int) -> str:
@@ -147,8 +160,8 @@ def _targets(report: dict[str, Any], name: str, count: str) -> list[int]:
     return report["scenes"][name]["counts"][count]["target"]
 
 
-def _verdict(ends: tuple[float, float] | None, sign: int) -> str:
-    if ends is None:
+def _verdict(gain: tuple[float, float] | None) -> str:
+    if gain is None:
         return "too few scenes"
-    low, high = sorted(sign * end for end in ends)
+    low, high = gain
     return "better" if low > 0 else "worse" if high < 0 else "no clear difference"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nvs_app.errors import NVSError
+from nvs_app.report.measures import BASELINE_MEASURES, MEASURES
 from nvs_app.report.summary import FORMAT
 from nvs_app.whole_file import write_whole
 
@@ -39,13 +40,10 @@ def views_csv(report: dict[str, Any]) -> str:
         for name, scene in report["scenes"].items()
         for count, case in scene["counts"].items()
     ]
-    metrics = [m for m in ("psnr", "ssim", "lpips") if any(m in case for _, _, case in cases)]
-    baselines = list(report["measures"]["baselines"])
-    header = ["scene", "context_views", "tokens", "view", "file", *metrics]
-    header += [f"{baseline}_{metric}" for baseline in baselines for metric in ("psnr", "ssim")]
+    columns = _columns(report)
+    header = ["scene", "context_views", "tokens", "view", "file", *map("_".join, columns)]
     rows = [
-        [name, count, case["tokens"], view["index"], view["file"], *(view[metric] for metric in metrics)]
-        + [view["baselines"][baseline][metric] for baseline in baselines for metric in ("psnr", "ssim")]
+        [name, count, case["tokens"], view["index"], view["file"], *_cells(view, columns)]
         for name, count, case in cases
         for view in case["views"]
     ]
@@ -54,15 +52,29 @@ def views_csv(report: dict[str, Any]) -> str:
 
 def scenes_csv(report: dict[str, Any]) -> str:
     """A row a scene and number of context views, averaged over its views."""
-    baselines = list(report["measures"]["baselines"])
-    rows, metrics = [], [m for m in ("psnr", "ssim", "lpips") if any(m in o for o in report["overall"].values())]
-    for name, scene in report["scenes"].items():
-        for count, case in scene["counts"].items():
-            figures = [case[metric] for metric in metrics]
-            figures += [case["baselines"][b][metric] for b in baselines for metric in ("psnr", "ssim")]
-            rows.append([name, count, case["tokens"], len(case["views"]), *figures])
-    header = ["scene", "context_views", "tokens", "views", *metrics]
-    return _csv(header + [f"{b}_{metric}" for b in baselines for metric in ("psnr", "ssim")], rows)
+    columns = _columns(report)
+    rows = [
+        [name, count, case["tokens"], len(case["views"]), *_cells(case, columns)]
+        for name, scene in report["scenes"].items()
+        for count, case in scene["counts"].items()
+    ]
+    return _csv(["scene", "context_views", "tokens", "views", *map("_".join, columns)], rows)
+
+
+def _columns(report: dict[str, Any]) -> list[tuple[str, ...]]:
+    """What the report measured: (measure,) of ours, then (baseline, measure)."""
+    rows = list(report["overall"].values())
+    columns: list[tuple[str, ...]] = [(m.name,) for m in MEASURES if any(m.name in row for row in rows)]
+    for baseline in report["measures"]["baselines"]:
+        columns += [
+            (baseline, m.name) for m in BASELINE_MEASURES if any(m.name in row["baselines"][baseline] for row in rows)
+        ]
+    return columns
+
+
+def _cells(figures: dict[str, Any], columns: list[tuple[str, ...]]) -> list[float]:
+    """The columns of one view, or of one scene's means."""
+    return [figures["baselines"][c[0]][c[1]] if len(c) == 2 else figures[c[0]] for c in columns]
 
 
 def _csv(header: list[str], rows: list[list[Any]]) -> str:

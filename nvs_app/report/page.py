@@ -14,7 +14,8 @@ from typing import Any
 
 from nvs_app.errors import NVSError
 from nvs_app.report import charts
-from nvs_app.report.compare import difference
+from nvs_app.report.compare import difference, measured_beside
+from nvs_app.report.measures import shown
 from nvs_app.report.tables import SHORT, figure
 from nvs_app.whole_file import write_whole
 
@@ -76,13 +77,14 @@ def write_comparison_page(reports: dict[str, dict[str, Any]], result: dict[str, 
         parts[1] += _chart(f"difference{number}", f"{label} minus {result['base']}", "PSNR, one point a paired scene.")
     parts[1] += "</section>"
     for label, other in result["others"].items():
-        metrics = [m for m in ("ssim", "lpips") if any(m in row for row in other["counts"].values())]
+        beside = measured_beside(other)
         rows = [
             [count, str(row["scenes"]), difference(row["psnr"], 2), f"{row['psnr']['better']} of {row['scenes']}",
-             *(difference(row.get(metric), 4) for metric in metrics), row["psnr"]["verdict"]]
+             *(difference(row.get(m.name), m.digits) for m in beside), row["psnr"]["verdict"]]
             for count, row in other["counts"].items()
         ]  # fmt: skip
-        head = ["context views", "paired scenes", "PSNR, dB", "better in", *map(str.upper, metrics), "verdict on PSNR"]
+        head = ["context views", "paired scenes", "PSNR, dB", "better in", *(m.title for m in beside)]
+        head.append("verdict on PSNR")
         lines = [f"set differently: {line}" for line in other["unlike"]]
         lines += [
             f"at {count} views {row['other_targets']} scenes with other targets are left out, and {row['only_in_one']}"
@@ -154,11 +156,11 @@ def _cards(report: dict[str, Any]) -> str:
         psnr, nearest = row["psnr"], row["baselines"]["nearest_view"]["psnr"]["mean"]
         few = f"{row['scenes']} scene{'s' if row['scenes'] > 1 else ''}: no interval"
         ends = few if psnr["low"] is None else f"95 %: {psnr['low']:.2f} to {psnr['high']:.2f}"
-        lpips = f" · LPIPS {row['lpips']['mean']:.3f}" if "lpips" in row else ""
+        beside = " · ".join(f"{m.title} {row[m.name]['mean']:.3f}" for m in shown(row, beside_psnr=True))
         views = "view" if count == "1" else "views"
         cards.append(
             f'<div class="card"><p>{count} context {views}</p><p class="big">{psnr["mean"]:.2f}<small>dB</small></p>'
-            f"<p>{ends}</p><p>SSIM {row['ssim']['mean']:.3f}{lpips}</p>"
+            f"<p>{ends}</p><p>{beside}</p>"
             f'<p class="gain">{psnr["mean"] - nearest:+.2f} dB to the nearest view</p></div>'
         )
     return f'<section class="cards">{"".join(cards)}</section>'
@@ -174,27 +176,28 @@ def _chart(name: str, title: str, caption: str) -> str:
 def _scene_table(report: dict[str, Any]) -> str:
     counts = list(report["overall"])
     some = next(iter(report["overall"].values()))
-    head = ["scene", *(f"PSNR at {count}" for count in counts), "SSIM", *(["LPIPS"] if "lpips" in some else [])]
+    beside = shown(some, beside_psnr=True)
+    head = ["scene", *(f"PSNR at {count}" for count in counts), *(m.title for m in beside)]
     head += [SHORT[name] for name in some["baselines"]] + ["targets"]
     rows = []
     for name, scene in report["scenes"].items():
         cases = scene["counts"]
         last = cases[list(cases)[-1]]
         row = [name, *(figure(cases[count]["psnr"]) if count in cases else "-" for count in counts)]
-        row += [figure(last["ssim"], 3)] + ([figure(last.get("lpips"), 3)] if "lpips" in some else [])
+        row += [figure(last.get(m.name), 3) for m in beside]
         row += [figure(last["baselines"][b]["psnr"]) for b in some["baselines"]] + [str(len(last["target"]))]
         rows.append(row)
     psnr = [some_count["psnr"]["mean"] for some_count in report["overall"].values()]
     last_row = list(report["overall"].values())[-1]
-    foot = ["mean", *(figure(value) for value in psnr), figure(last_row["ssim"]["mean"], 3)]
-    foot += [figure(last_row["lpips"]["mean"], 3)] if "lpips" in some else []
+    foot = ["mean", *(figure(value) for value in psnr), *(figure(last_row[m.name]["mean"], 3) for m in beside)]
     foot += [figure(b["psnr"]["mean"]) for b in last_row["baselines"].values()] + [""]
     search = (
         '<input type="search" placeholder="find a scene" aria-label="find a scene" data-filter="scenes">'
         if len(rows) > 12
         else ""
     )
-    caption = f"SSIM and baselines (PSNR, dB) at {counts[-1]} context views. A click on a column sorts."
+    names = ", ".join(m.title for m in beside)
+    caption = f"{names} and baselines (PSNR, dB) at {counts[-1]} context views. A click on a column sorts."
     return (
         f'<section><div class="row"><h2>Scenes</h2>{search}</div><p class="caption">{caption}</p>'
         f"{_table(head, rows, foot, 'scenes')}</section>"
@@ -240,12 +243,15 @@ def _strip(view: dict[str, Any]) -> str:
 def _timing(report: dict[str, Any]) -> str:
     timing = report["timing"]
     rows, keys = [], ("encode_bytes", "decode_bytes") if any(p["memory"] for p in timing["processes"]) else ()
+    fitted = any("gsplat_s" in seconds for seconds in timing["counts"].values())
     for count, seconds in timing["counts"].items():
         peaks = [p["memory"][count] for p in timing["processes"] if count in p["memory"]]
         memory = [f"{max(p[key] for p in peaks) / 2**20:.0f} MiB" if peaks else "-" for key in keys]
         spent = [_duration(seconds[key]) for key in ("encode_s", "decode_s_per_view")]
+        spent += [_duration(seconds["gsplat_s"]) if "gsplat_s" in seconds else "-"] if fitted else []
         rows.append([count, f"{report['overall'][count]['tokens']:,}", *spent, *memory])
     head = ["context views", "tokens", "encode a scene", "draw a view"]
+    head += ["fit gsplat"] if fitted else []
     head += ["memory, encode", "memory, one view"] if keys else []
     processes = []
     for rank, spent in enumerate(timing["processes"]):
@@ -292,6 +298,7 @@ def _method(report: dict[str, Any]) -> str:
         ("PSNR", "of each picture, averaged over the views of a scene, then over scenes"),
         ("Intervals", "95 % bootstrap over scenes, 10,000 draws of a fixed seed"),
         ("SSIM", measures["ssim"]),
+        *((("Sharpness", measures["sharpness"]),) if "sharpness" in measures else ()),
         ("LPIPS", measures["lpips"]),
         ("Cameras", f"normalised with {measures['normalize_with']}: {measures['normalize_with_means']}"),
         ("Renderings", "rounded to 8 bits before comparing" if measures["rounded"] else "compared unrounded"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from nvs_app.report.bootstrap import interval
+from nvs_app.report.measures import shown
 
 FORMAT = "nvs_app benchmark 1"
 PICTURES = 6  # of the worst and of the best views
@@ -69,18 +70,17 @@ def overall(scenes: dict[str, dict[str, Any]], contexts: list[int]) -> dict[str,
         cases = [scene["counts"][count] for scene in scenes.values() if count in scene["counts"]]
         if not cases:
             continue
-        metrics = [metric for metric in ("psnr", "ssim", "lpips") if metric in cases[0]]
         result[count] = {
             "scenes": len(cases),
             "views": sum(len(case["views"]) for case in cases),
             "tokens": round(sum(case["tokens"] for case in cases) / len(cases)),
-            **{metric: _figure([_column(case, metric) for case in cases]) for metric in metrics},
+            **{m.name: _figure([[view[m.name] for view in case["views"]] for case in cases]) for m in shown(cases[0])},
             "baselines": {
                 name: {
-                    metric: _figure([[v["baselines"][name][metric] for v in case["views"]] for case in cases])
-                    for metric in ("psnr", "ssim")
+                    m.name: _figure([[v["baselines"][name][m.name] for v in case["views"]] for case in cases])
+                    for m in shown(baseline)
                 }
-                for name in cases[0]["baselines"]
+                for name, baseline in cases[0]["baselines"].items()
             },
         }
     return result
@@ -89,10 +89,6 @@ def overall(scenes: dict[str, dict[str, Any]], contexts: list[int]) -> dict[str,
 def comparable(report: dict[str, Any]) -> dict[str, Any]:
     """The report without what depends on the clock, the number of processes and interruptions."""
     return {key: value for key, value in report.items() if key != "timing"}
-
-
-def _column(case: dict[str, Any], metric: str) -> list[float]:
-    return [view[metric] for view in case["views"]]
 
 
 def _figure(by_scene: list[list[float]]) -> dict[str, float | None]:

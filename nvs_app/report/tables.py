@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from nvs_app.report.measures import PSNR, Measure, shown
+
 MANY = 24  # scenes; of more, the worst are shown
 SHORT = {"nearest_view": "nearest", "mean_colour": "mean colour", "gsplat": "gsplat"}
 
@@ -45,6 +47,7 @@ def print_report(report: dict[str, Any], pooled: bool = False) -> None:
         out.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
     if report["overall"]:
         out.print(_overall(report, pooled))
+        out.print(_baselines(report, pooled))
         out.print(_scenes(report))
         out.print(_seconds(report["timing"]), markup=False, highlight=False, soft_wrap=True)
     for name in ("lpips", "gsplat"):
@@ -74,24 +77,25 @@ def span(values: dict[str, float | None], digits: int = 2) -> str:
 
 
 def _overall(report: dict[str, Any], pooled: bool) -> Table:
-    how = "over all views alike (pooled)" if pooled else "over views, then scenes; 95 % intervals over scenes"
+    how = "over all views alike (pooled)" if pooled else "over views, then scenes; 95 % interval of PSNR over scenes"
     table = Table(title=f"Means {how}", title_justify="left")
     some = next(iter(report["overall"].values()))
-    columns = ["context", "tokens", "scenes", "PSNR", "SSIM", *(["LPIPS"] if "lpips" in some else [])]
-    columns += [f"{SHORT[name]} PSNR" for name in some["baselines"]]
+    columns = ["context", "tokens", "scenes", *(measure.title for measure in shown(some))]
     published = report["benchmark"]["published"]
     timing = report["timing"]["counts"]
-    for column in [*columns, "encode ms", "ms a view", *(["published PSNR"] if published else [])]:
+    columns += ["encode ms", "ms a view", *(["published PSNR"] if published else [])]
+    for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
 
-    def show(values: dict[str, float | None], digits: int) -> str:
-        return figure(values["pooled"], digits) if pooled else span(values, digits)
+    def show(values: dict[str, float | None], measure: Measure) -> str:
+        if pooled:
+            return figure(values["pooled"], measure.digits)
+        # Intervals of every measure would be wider than a terminal; the JSON has them.
+        return span(values, measure.digits) if measure is PSNR else figure(values["mean"], measure.digits)
 
     for count, row in report["overall"].items():
-        cells = [count, f"{row['tokens']:,}", str(row["scenes"]), show(row["psnr"], 2), show(row["ssim"], 4)]
-        if "lpips" in row:
-            cells.append(show(row["lpips"], 4))
-        cells += [figure(b["psnr"]["pooled" if pooled else "mean"]) for b in row["baselines"].values()]
+        cells = [count, f"{row['tokens']:,}", str(row["scenes"])]
+        cells += [show(row[measure.name], measure) for measure in shown(some)]
         spent = timing.get(count, {})
         cells += [figure(1e3 * spent[key], 1) if key in spent else "-" for key in ("encode_s", "decode_s_per_view")]
         if published:
@@ -100,28 +104,49 @@ def _overall(report: dict[str, Any], pooled: bool) -> Table:
     return table
 
 
+def _baselines(report: dict[str, Any], pooled: bool) -> Table:
+    """The same means of what needs no network, a row each."""
+    table = Table(title="Baselines", title_justify="left")
+    some = next(iter(report["overall"].values()))["baselines"]
+    measures = shown(next(iter(some.values())))
+    timing = report["timing"]["counts"]
+    fitted = any("gsplat_s" in spent for spent in timing.values())
+    for column in ("context", "baseline", *(m.title for m in measures), *(["s a scene"] if fitted else [])):
+        table.add_column(column, justify="left" if column == "baseline" else "right", no_wrap=True)
+    for count, row in report["overall"].items():
+        for name, figures in row["baselines"].items():
+            cells = [figure(figures[m.name]["pooled" if pooled else "mean"], m.digits) for m in measures]
+            if fitted:
+                cells.append(figure(timing.get(count, {}).get("gsplat_s") if name == "gsplat" else None, 1))
+            table.add_row(count, SHORT[name], *cells)
+    return table
+
+
 def _scenes(report: dict[str, Any]) -> Table:
     counts = list(report["overall"])
     scenes = report["scenes"]
-    shown = list(scenes)
+    names = list(scenes)
     title = "PSNR by scene"
     if len(scenes) > MANY:
         last = counts[-1]
-        shown = sorted(
+        names = sorted(
             (name for name in scenes if last in scenes[name]["counts"]),
             key=lambda name: scenes[name]["counts"][last]["psnr"],
         )[:MANY]
         title = f"PSNR of the {MANY} worst of {len(scenes)} scenes"
     table = Table(title=title, title_justify="left")
     table.add_column("scene", no_wrap=True)
-    for column in [f"{count} views" for count in counts] + ["SSIM", "nearest", "mean colour"]:
+    beside = [m for m in shown(report["overall"][counts[-1]], beside_psnr=True) if m.of_baselines]
+    columns = [f"{count} views" for count in counts] + [m.title for m in beside] + ["nearest", "mean colour"]
+    for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
-    for name in shown:
+    for name in names:
         cases = scenes[name]["counts"]
         last = cases[list(cases)[-1]]
         cells = [figure(cases[count]["psnr"]) if count in cases else "-" for count in counts]
         nearest, mean = (last["baselines"][key]["psnr"] for key in ("nearest_view", "mean_colour"))
-        table.add_row(escape(name), *cells, figure(last["ssim"], 4), figure(nearest), figure(mean))
+        cells += [figure(last[m.name], m.digits) for m in beside]
+        table.add_row(escape(name), *cells, figure(nearest), figure(mean))
     return table
 
 

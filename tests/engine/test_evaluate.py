@@ -74,6 +74,7 @@ def test_averages_over_views_then_scenes(scenes: dict[str, Scene]) -> None:
         "file": "2.png",
         "psnr": pytest.approx(expected(0.5, range(2, 3)), abs=1e-4),
         "ssim": pytest.approx(five["views"][0]["ssim"]),
+        "sharpness": 1.0,  # one grey beside another: neither has gradients
     }
     assert seen == [("five", 3, 3), ("seven", 5, 5)]
     assert report["failed"] == {} and report["lpips"].startswith("not measured")
@@ -126,3 +127,6 @@ def test_real_scene_baselines(repo: Path) -> None:
     assert baselines["white"]["psnr"] == pytest.approx(10.6, abs=0.15)
     assert 12 < baselines["nearest_view"]["psnr"] < 14
     assert len(report["scenes"]["chair"]["target"]) == 20
+    # A plain picture has no gradients; another photo of the chair has about as many.
+    assert baselines["white"]["sharpness"] < 0.01 and 0.7 < baselines["nearest_view"]["sharpness"] < 1.4
+    assert report["overall"]["baselines"]["white"]["sharpness"] == baselines["white"]["sharpness"]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from nvs_app.engine.metrics import LPIPS, psnr, ssim, to_uint8
+from nvs_app.engine.metrics import LPIPS, psnr, sharpness, ssim, to_uint8
 from nvs_app.errors import NVSError
 
 
@@ -49,6 +49,34 @@ def test_ssim_is_scikit_images() -> None:
     assert torch.allclose(ssim(b, b), torch.ones(3), atol=1e-5)
     with pytest.raises(NVSError, match="11x11"):
         ssim(a[..., :10], b[..., :10])
+
+
+def test_sharpness_by_hand() -> None:
+    # Stripes one pixel wide: differences of 1 across, none down; half the contrast is a quarter of the energy.
+    stripes = (torch.arange(8) % 2).float().expand(3, 6, 8)
+    half = 0.25 + 0.5 * stripes
+    assert sharpness(stripes, stripes).item() == pytest.approx(1)
+    assert sharpness(half, stripes).item() == pytest.approx(0.25, abs=1e-4)
+    assert sharpness(stripes, half).item() == pytest.approx(4, abs=1e-3)
+    assert torch.allclose(sharpness(half.mT, stripes.mT), sharpness(half, stripes))  # down as across
+    assert sharpness(3 * stripes - 1, stripes).item() == pytest.approx(1)  # clamped to what a screen shows
+    # Luma: stripes that are green alone have 0.587 of the difference.
+    green = stripes * torch.tensor([0.0, 1.0, 0.0]).view(3, 1, 1)
+    assert sharpness(green, stripes).item() == pytest.approx(0.587**2, abs=1e-4)
+
+
+def test_sharpness_of_real_pictures_and_plain_ones() -> None:
+    torch.manual_seed(1)
+    photo = torch.nn.functional.interpolate(torch.rand(2, 3, 16, 16), size=(64, 64), mode="bilinear")
+    blurred = torch.nn.functional.avg_pool2d(photo, 9, stride=1, padding=4, count_include_pad=False)
+    noisy = photo + 0.1 * torch.randn_like(photo)
+    assert sharpness(photo, photo).shape == (2,)
+    assert (sharpness(blurred, photo) < 0.5).all() and (sharpness(noisy, photo) > 1.5).all()
+    plain = torch.full((3, 20, 20), 0.4)
+    assert sharpness(plain, plain).item() == 1 and sharpness(0.9 * plain, plain).item() == pytest.approx(1)
+    assert 1e3 < sharpness(torch.rand(3, 20, 20), plain).item() < 1e6
+    # A plain picture with the last bit of a photo's rounding still counts as one without gradients.
+    assert 0.4 < sharpness(plain, (plain + torch.rand(3, 20, 20) / 255).mul(255).round() / 255).item() <= 1
 
 
 def test_to_uint8_rounds() -> None:

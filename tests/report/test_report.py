@@ -34,22 +34,27 @@ def uri(value: int) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
-def made_report(psnr: dict[str, list[float]], name: str = "model", failed: dict | None = None) -> dict[str, Any]:
-    """A report at 4 and 8 context views: scene -> PSNR of its two views at 4; 1 dB more at 8."""
+def made_report(
+    psnr: dict[str, list[float]], name: str = "model", failed: dict | None = None, sharpness: float | None = None
+) -> dict[str, Any]:
+    """A report at 4 and 8 context views: scene -> PSNR of its two views at 4; 1 dB more at 8. Without `sharpness`, as
+    old reports are."""
     records = {}
+    sharp = {} if sharpness is None else {"sharpness": sharpness}
     for scene, values in psnr.items():
         counts = {}
         for count, more in (("4", 0.0), ("8", 1.0)):
             views = [
                 {
-                    "index": index, "file": f"images/{index}.png", "psnr": value + more, "ssim": 0.5,
-                    "baselines": {b: {"psnr": 12.0, "ssim": 0.25} for b in ("nearest_view", "mean_colour")},
+                    "index": index, "file": f"images/{index}.png", "psnr": value + more, "ssim": 0.5, **sharp,
+                    "baselines": {b: {"psnr": 12.0, "ssim": 0.25, **sharp} for b in ("nearest_view", "mean_colour")},
                 }
                 for index, value in enumerate(values)
             ]  # fmt: skip
             counts[count] = {
-                "psnr": sum(values) / len(values) + more, "ssim": 0.5, "tokens": 64 * int(count), "context": [5, 6],
-                "baselines": {b: {"psnr": 12.0, "ssim": 0.25} for b in ("nearest_view", "mean_colour")},
+                "psnr": sum(values) / len(values) + more, "ssim": 0.5, **sharp, "tokens": 64 * int(count),
+                "context": [5, 6],
+                "baselines": {b: {"psnr": 12.0, "ssim": 0.25, **sharp} for b in ("nearest_view", "mean_colour")},
                 "target": list(range(len(values))), "views": views,
             }  # fmt: skip
         strip = {key: uri(int(values[0] * 4)) for key in ("render", "photo", "error", "nearest")}
@@ -118,6 +123,32 @@ def test_comparison_by_hand() -> None:
     assert (result["counts"]["8"]["scenes"], result["counts"]["8"]["other_targets"]) == (4, 1)
     back = compare({"other": other, "base": made_report(SCENES)})["others"]["base"]["counts"]["4"]["psnr"]
     assert back["mean"] == pytest.approx(-0.7) and back["verdict"] == "worse" and back["better"] == 0
+
+
+def test_sharpness_is_best_at_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    reports = {str(value): made_report(SCENES, str(value), sharpness=value) for value in (0.5, 0.8, 1.6, 3.0)}
+    found = {}
+    for label, other in compare(reports)["others"].items():
+        row = other["counts"]["4"]["sharpness"]
+        found[label] = (round(row["mean"], 6), row["better"], row["verdict"])
+    # By factors: 1.6 is nearer to 1 than 0.5 is, 3 is further away.
+    assert found == {"0.8": (0.3, 5, "better"), "1.6": (1.1, 5, "better"), "3.0": (2.5, 0, "worse")}
+    old = made_report(SCENES, "old")
+    row = compare({"old": old, "new": reports["0.8"]})["others"]["new"]["counts"]["4"]
+    assert "sharpness" not in row and row["ssim"]["verdict"] == "no clear difference"
+    assert "sharpness" not in views_csv(old) and "sharpness" not in old["overall"]["4"]
+    header = views_csv(reports["0.8"]).splitlines()[0].split(",")
+    assert header[5:] == ["psnr", "ssim", "sharpness", *(f"{b}_{m}" for b in ("nearest_view", "mean_colour")
+                                                         for m in ("psnr", "ssim", "sharpness"))]  # fmt: skip
+    assert scenes_csv(reports["0.8"]).splitlines()[1].split(",")[4:7] == ["21.0", "0.5", "0.8"]
+    for name in ("0.5", "1.6"):
+        write_json(reports[name], tmp_path / f"{name}.json")
+    assert main(["report", str(tmp_path / "0.5.json"), "--html"]) == 0
+    out = capsys.readouterr().out
+    assert out.count(" sharpness ") == 3 and out.count(" 0.500 ") == 2 + 4 + len(SCENES)
+    assert "sharpness 0.500" in (tmp_path / "0.5.html").read_text("utf-8")
+    assert main(["report", "--compare", str(tmp_path / "0.5.json"), str(tmp_path / "1.6.json")]) == 0
+    assert "+1.100 [1.100, 1.100]" in capsys.readouterr().out
 
 
 def test_what_cannot_be_compared() -> None:
