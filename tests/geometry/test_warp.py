@@ -13,7 +13,7 @@ def setting(dtype: torch.dtype = torch.float64):
     eye = torch.randn(2, 4, 3, generator=generator, dtype=dtype)
     up = torch.tensor([0.0, 0.0, 1.0], dtype=dtype).expand(2, 4, 3)
     c2w = look_at(eye, 0.3 * torch.randn(2, 4, 3, generator=generator, dtype=dtype), up)
-    fxfycxcy = torch.tensor([30.0, 32.0, 11.0, 9.0], dtype=dtype) + torch.rand(2, 4, 4, generator=generator, dtype=dtype)
+    fxfycxcy = torch.rand(2, 4, 4, generator=generator, dtype=dtype) + torch.tensor([30.0, 32.0, 11.0, 9.0])
     depth = 0.3 + torch.rand(2, 5, 3, 4, generator=generator, dtype=dtype)
     return c2w, fxfycxcy, depth
 
