@@ -209,7 +209,9 @@ class ProceduralSource:
             pieces, place = outdoor_scene(keys, self.bank, self.pack)
             cameras = outdoor_cameras(keys, place, num_views, image_hw, capture)
             lights = outdoor_lights(keys, place.focus, place.reach, place.sun, place.overcast)
-            centre, radius, dome = place.focus, place.reach, place.radius * 2.0
+            # Sharp shadows around the cluster, none far off.
+            centre, radius = place.focus, torch.minimum(place.reach, place.radius * 5.0 + 8.0)
+            dome = place.radius * 2.0
             hidden = FAR_SLOTS
         else:
             if kind == "asset":

@@ -37,7 +37,7 @@ def _recorded(scenes: int) -> dict[str, list[tuple[tuple, torch.Tensor]]]:
         setattr(module, name, spy(name, original))
     try:
         source = source_module.ProceduralSource("cpu", seed=3)
-        source.batch(range(4, 4 + scenes), 2, (12, 20), (["object", "room"] * scenes)[:scenes])
+        source.batch(range(4, 4 + scenes), 2, (12, 20), (["object", "room", "outdoor"] * scenes)[:scenes])
     finally:
         for (module, name), original in zip(places, originals, strict=True):
             setattr(module, name, original)
@@ -85,7 +85,7 @@ def test_kernels_in_the_interpreter():
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="the kernels need a GPU")
 def test_kernels_on_a_gpu():
-    check_kernels("cuda", 4)
+    check_kernels("cuda", 6)
 
 
 def test_hash_is_spread():
@@ -96,4 +96,4 @@ def test_hash_is_spread():
 
 
 if __name__ == "__main__":
-    check_kernels("cpu", 2)
+    check_kernels("cpu", 3)
