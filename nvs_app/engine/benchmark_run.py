@@ -288,7 +288,8 @@ class BenchmarkRun:
             store.set("report made", "1")
         ordered = {entry.name: everything[entry.name] for entry in self.entries if entry.name in everything}
         timing = {"device": device_name(self.renderer.device), "processes": [share["timing"] for share in shares]}
-        return assemble(self.header, ordered, failed, len(self.entries) + len(self.absent), timing)
+        kinds = {entry.name: entry.kind for entry in self.entries if entry.kind}
+        return assemble(self.header, ordered, failed, len(self.entries) + len(self.absent), timing, kinds)
 
     def _timing(self) -> dict[str, Any]:
         spent = self.spent

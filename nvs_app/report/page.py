@@ -16,7 +16,7 @@ from nvs_app.errors import NVSError
 from nvs_app.report import charts
 from nvs_app.report.compare import difference, measured_beside
 from nvs_app.report.measures import shown
-from nvs_app.report.tables import SHORT, figure
+from nvs_app.report.tables import SHORT, figure, kind_rows
 from nvs_app.whole_file import write_whole
 
 HERE = Path(__file__).parent
@@ -51,6 +51,7 @@ def write_page(report: dict[str, Any], path: Path) -> None:
         + _chart("views", "PSNR against context views", "The band is the 95 % interval over scenes.")
         + _chart("tokens", "PSNR against context tokens", "One token is one patch of a context view.")
         + "</section>",
+        _kind_table(report),
         _scene_table(report),
         _pictures(report),
         '<section class="pair">'
@@ -171,6 +172,12 @@ def _chart(name: str, title: str, caption: str) -> str:
         f'<figure><h2>{escape(title)}</h2><p class="caption">{escape(caption)}</p>'
         f'<div class="chart" id="{name}" role="img" aria-label="{escape(title)}"></div></figure>'
     )
+
+
+def _kind_table(report: dict[str, Any]) -> str:
+    if len(report.get("kinds", {})) < 2:
+        return ""
+    return f"<section><h2>Kinds of scene</h2>{_table(*kind_rows(report))}</section>"
 
 
 def _scene_table(report: dict[str, Any]) -> str:

@@ -21,25 +21,33 @@ def assemble(
     failed: dict[str, dict[str, str]],
     listed: int,
     timing: dict[str, Any],
+    kinds: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """The report.
 
     header: what was measured (see `benchmark_run.describe`). records: scene -> {"result", "timing"}, in order.
     failed: scene -> {"*" or a number of views: why it is left out}. listed: scenes that the benchmark has.
+    kinds: scene -> its kind, where scenes are of several: the means of each stand beside the whole.
     """
     scenes = {name: record["result"] for name, record in records.items()}
+    contexts = header["benchmark"]["contexts"]
+    of_kind: dict[str, dict[str, Any]] = {}
+    for name, kind in (kinds or {}).items():
+        if name in scenes:
+            of_kind.setdefault(kind, {})[name] = scenes[name]
     pictures = {which: _shown(scenes, which) for which in ("worst", "best")}
     return {
         "format": FORMAT,
         **header,
-        "overall": overall(scenes, header["benchmark"]["contexts"]),
+        "overall": overall(scenes, contexts),
+        **({"kinds": {kind: overall(own, contexts) for kind, own in of_kind.items()}} if of_kind else {}),
         "coverage": {"listed": listed, "measured": len(scenes)},
         "scenes": {name: {k: v for k, v in scene.items() if k != "pictures"} for name, scene in scenes.items()},
         "failed": dict(sorted(failed.items())),
         "pictures": pictures,
         "timing": {
             **timing,
-            "counts": _seconds(records, header["benchmark"]["contexts"]),
+            "counts": _seconds(records, contexts),
             "scenes": {name: record["timing"] for name, record in records.items()},
         },
     }

@@ -47,6 +47,8 @@ def print_report(report: dict[str, Any], pooled: bool = False) -> None:
         out.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
     if report["overall"]:
         out.print(_overall(report, pooled))
+        if len(report.get("kinds", {})) > 1:
+            out.print(_kinds(report, pooled))
         out.print(_baselines(report, pooled))
         out.print(_scenes(report))
         out.print(_seconds(report["timing"]), markup=False, highlight=False, soft_wrap=True)
@@ -119,6 +121,30 @@ def _baselines(report: dict[str, Any], pooled: bool) -> Table:
             if fitted:
                 cells.append(figure(timing.get(count, {}).get("gsplat_s") if name == "gsplat" else None, 1))
             table.add_row(count, SHORT[name], *cells)
+    return table
+
+
+def kind_rows(report: dict[str, Any], pooled: bool = False) -> tuple[list[str], list[list[str]]]:
+    """The means of each kind of scene: column titles, and a row for each kind and number of context views."""
+    some = next(iter(report["overall"].values()))
+    head = ["kind", "context", "scenes", *(measure.title for measure in shown(some))]
+    head += [f"{SHORT[name]} PSNR" for name in some["baselines"]]
+    which, rows = "pooled" if pooled else "mean", []
+    for kind, by_count in report.get("kinds", {}).items():
+        for count, row in by_count.items():
+            cells = [figure(row[m.name][which], m.digits) for m in shown(some)]
+            cells += [figure(b["psnr"][which]) for b in row["baselines"].values()]
+            rows.append([kind, count, str(row["scenes"]), *cells])
+    return head, rows
+
+
+def _kinds(report: dict[str, Any], pooled: bool) -> Table:
+    head, rows = kind_rows(report, pooled)
+    table = Table(title="Means by kind of scene", title_justify="left")
+    for column in head:
+        table.add_column(column, justify="left" if column == "kind" else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(escape(row[0]), *row[1:])
     return table
 
 
