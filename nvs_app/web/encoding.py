@@ -17,8 +17,8 @@ from typing import Any
 from data_tools.archives import Limits as ArchiveLimits
 from data_tools.archives import check_picture
 from data_tools.sfm_prepare import is_picture_name
-from nvs_app.engine.renderer import Renderer
 from nvs_app.errors import NVSError
+from nvs_app.rendering.renderer import Renderer
 from nvs_app.web.estimate import Estimate, Pace, context_split, estimate, most_views, sizes_for
 from nvs_app.web.hub import Hub
 from nvs_app.web.intake import FEWEST, Source, inspect

@@ -17,12 +17,13 @@ from statistics import median
 
 import torch
 
-from nvs_app.engine.renderer import Renderer
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras, crop_resize_cameras
-from nvs_app.model.flops import lact_flops
+from nvs_app.rendering.plan import RenderPlan
+from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.scene import Scene
 from nvs_app.scenes.views import ViewSplit, choose_views
+from nvs_app.web.cost import encoding_bytes, encoding_flops
 from nvs_app.web.intake import Source, size_words
 from nvs_app.web.machine import bytes_words, count_words, free_memory, seconds_words
 from nvs_app.web.pace import Pace, sfm_seconds, view_seconds
@@ -40,16 +41,15 @@ class Estimate:
     Attributes:
         source: what it is of.
         views: how many views the network reads.
-        image_hw: size that they are brought to. read_hw: what of it is read: whole patches, or all of it where it is
-            enlarged. written_hw: size that the network reads it at, see `Renderer.written_hw`.
+        image_hw: size that they are brought to. plan: what of it is read, and LaCT's resolution.
         tokens_per_view, tokens: of one view, and of all.
-        resized: how many of the source's pictures change their scale.
-        cropped: how many lose a part. largest_cut: share of the picture that is lost where most is, 0 to 1.
+        resized: how many of the source's images change their scale.
+        cropped: how many lose a part. largest_cut: share of the image that is lost where most is, 0 to 1.
         flops: of the encoding.
         seconds: by stage: "frames", "photos", "features", "matches", "cameras" where cameras have to be found; "read";
             "encode".
         memory: bytes that the encoding takes on the renderer's device. free: what is free there.
-        reading: bytes that reading the pictures takes in main memory.
+        reading: bytes that reading the images takes in main memory.
         device: where it runs. measured: whether the speed of encoding was measured, or is a guess.
         problems: why it cannot be done like this, a sentence each.
     """
@@ -57,8 +57,7 @@ class Estimate:
     source: Source
     views: int
     image_hw: tuple[int, int]
-    read_hw: tuple[int, int]
-    written_hw: tuple[int, int]
+    plan: RenderPlan
     tokens_per_view: int
     tokens: int
     resized: int
@@ -104,17 +103,18 @@ class Estimate:
     @property
     def size(self) -> str:
         """The size they enter at, and what becomes of it."""
-        read, written = (f"{hw[1]}×{hw[0]}" for hw in (self.read_hw, self.written_hw))
-        return read if read == written else f"{read} enlarged to {written}"
+        (height, width), (lact_height, lact_width) = self.plan.render_hw, self.plan.lact_hw
+        lact = f" (LaCT at {lact_width}×{lact_height})" if self.plan.lact_hw != self.plan.render_hw else ""
+        return f"{width}×{height}{lact}"
 
     @property
     def changes(self) -> str:
-        """What happens to the pictures."""
+        """What happens to the images."""
         if not self.resized and not self.cropped:
-            return "The pictures stay as they are."
+            return "The images stay as they are."
         parts = [f"{_of(self.resized, self.available)} resized"] if self.resized else []
         if self.cropped:
-            lost = f"up to {self.largest_cut:.0%} of a picture is cut off"
+            lost = f"up to {self.largest_cut:.0%} of an image is cut off"
             parts.append(f"{_of(self.cropped, self.available)} cropped ({lost})")
         text = " and ".join(parts)
         return f"{text[0].upper()}{text[1:]}."
@@ -128,7 +128,7 @@ class Estimate:
             "features": "Finding features",
             "matches": "Comparing photos",
             "cameras": "Placing cameras",
-            "read": "Reading pictures",
+            "read": "Reading images",
             "encode": "Encoding",
         }
         rows = [
@@ -136,7 +136,7 @@ class Estimate:
             ("Views that enter", f"{self.views} of {self.available}, evenly by camera position"),
             ("Size they enter at", self.size),
             ("Tokens", f"{self.tokens:,} ({self.tokens_per_view:,} a view; {MAX_TOKENS:,} at most)"),
-            ("Pictures", self.changes),
+            ("Images", self.changes),
             *((stages[stage], f"about {seconds_words(value)}") for stage, value in self.seconds.items()),
             ("Time in all", f"about {seconds_words(self.total_seconds)}{'' if self.measured else ' (a rough guess)'}"),
             ("Memory", f"{bytes_words(self.memory)} of {bytes_words(self.free)} free on {self.device}"),
@@ -168,7 +168,7 @@ def estimate(
         hws = tuple((height, width) for height, width in source.image_hws.tolist())
         source = Source(source.name, (source.root,), source, hws)
     pace = pace or Pace(renderer)
-    config, patch = renderer.model.config, renderer.patch
+    patch = renderer.patch
     image_hw = image_hw or trained_size(renderer)
     views = max(1, min(DEFAULT_VIEWS, source.available - 1)) if views is None else views
     if views < 1:
@@ -176,20 +176,19 @@ def estimate(
     if not all(patch <= side <= MAX_SIDE for side in image_hw):
         raise NVSError(f"size {image_hw[1]}×{image_hw[0]}: expected {patch} to {MAX_SIDE} pixels a side")
     views = min(views, source.available)
-    written_hw = renderer.written_hw(image_hw)
-    read_hw = image_hw if min(image_hw) < renderer.working_side else written_hw
-    per_view = (written_hw[0] // patch) * (written_hw[1] // patch)
+    plan = renderer.plan_encode(image_hw)
+    per_view = (plan.lact_hw[0] // patch) * (plan.lact_hw[1] // patch)
     tokens = views * per_view
-    cut_of = {hw: _cut(hw, image_hw, read_hw) for hw in set(source.image_hws)}
+    cut_of = {hw: _cut(hw, image_hw, plan.render_hw) for hw in set(source.image_hws)}
     cuts = [cut_of[hw] for hw in source.image_hws]
-    flops = lact_flops(config, tokens, 0, per_view)
-    memory, reading = encoding_bytes(renderer, views, written_hw), _reading_bytes(source, views, image_hw)
+    flops = encoding_flops(renderer, views, image_hw)
+    memory, reading = encoding_bytes(renderer, views, image_hw), _reading_bytes(source, views, image_hw)
     free, free_main = free_memory(renderer.device), free_memory(torch.device("cpu"))
     on_cpu = renderer.device.type != "cuda"
     problems = []
     if tokens > MAX_TOKENS:
         problems.append(
-            f"{views} views of {written_hw[1]}×{written_hw[0]} are {tokens:,} tokens, {MAX_TOKENS:,} at most: take "
+            f"{views} views of {image_hw[1]}×{image_hw[0]} are {tokens:,} tokens, {MAX_TOKENS:,} at most: take "
             f"{max(1, MAX_TOKENS // per_view)} views or fewer, or a smaller size."
         )
     elif memory > SPARE * free or reading + (memory if on_cpu else 0) > SPARE * free_main:
@@ -200,8 +199,7 @@ def estimate(
         source=source,
         views=views,
         image_hw=image_hw,
-        read_hw=read_hw,
-        written_hw=written_hw,
+        plan=plan,
         tokens_per_view=per_view,
         tokens=tokens,
         resized=sum(scaled for scaled, _ in cuts),
@@ -259,31 +257,6 @@ def context_split(scene: Scene, views: int, hold_out: bool = True) -> ViewSplit:
     return choose_views(scene, min(views, count - 1))
 
 
-def encoding_bytes(renderer: Renderer, views: int, image_hw: tuple[int, int]) -> int:
-    """Memory that encoding takes on the renderer's device, beyond the network itself.
-
-    What stays for each token (pixels, rotary turns, the token twice, thrice where v sees the patch), what a group of
-    views needs while it passes a block (about 170 bytes a channel, measured on CPUs), and the fast weights with their
-    gradients.
-    """
-    config, patch = renderer.model.config, renderer.patch
-    per_view = (image_hw[0] // patch) * (image_hw[1] // patch)
-    tokens = views * per_view
-    turns = 0
-    if "attention" in config.rotary_parts:
-        turns += config.attention_head_dim
-    if "fast" in config.rotary_parts:
-        turns += config.fast_head_dim + config.fast_hidden
-    half = 2 if renderer.precision == "bf16" else 4
-    copies = 3 if config.patch_values else 2
-    staying = tokens * (4 * 3 * patch**2 + half * turns + copies * half * config.dim)
-    group = min(tokens, max(per_view, 2048 if renderer.device.type != "cuda" else 65536))
-    passing = group * config.dim * 170
-    heads = config.num_fast_heads
-    weights = 3 * heads * config.fast_head_dim * config.fast_hidden * 4
-    return int(1.2 * staying) + passing + weights * (config.blocks + 6)
-
-
 def trained_size(renderer: Renderer) -> tuple[int, int]:
     """The size that the checkpoint was trained at; 256×256 where its card does not say."""
     value = renderer.card.get("train_image_hw")
@@ -308,4 +281,4 @@ def _reading_bytes(source: Source, views: int, image_hw: tuple[int, int]) -> int
 
 
 def _of(count: int, total: int) -> str:
-    return "all pictures are" if count == total else f"{count} of {total} pictures are"
+    return "all images are" if count == total else f"{count} of {total} images are"

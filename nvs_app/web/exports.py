@@ -95,19 +95,17 @@ def command_line(
     context_hw: tuple[int, int] | None = None,
     device: str = "auto",
     precision: str = "auto",
-    working_side: int | None = None,
-    grids: int | None = None,
-    mend: bool = True,
+    detail: bool = True,
+    views: int | None = None,
 ) -> str:
-    """The command that renders the same pictures, quoted for a shell; files as they are called where it will run.
+    """The command that renders the same images, quoted for a shell; files as they are called where it will run.
 
     Args:
         out: what it writes; a .zip becomes the folder of its name, which is what the command can write.
         path_file: the camera path (`web.paths.save_path`), whose size and rate hold.
         checkpoint: its name or folder.
         state_file: the encoded scene; without it `scene`, its listed `context` views and their size are needed.
-        working_side: where it was asked for, see `Renderer`; None is that of the checkpoint.
-        grids, mend: see `Renderer`; without mending there is one grid.
+        detail, views: see `Renderer`; those of the checkpoint unless given.
     """
     target = str(out)
     words = ["python", "-m", "nvs_app", "render"]
@@ -121,9 +119,8 @@ def command_line(
     words += ["--path", str(path_file), "--checkpoint", checkpoint]
     words += ["--device", device] if device != "auto" else []
     words += ["--precision", precision] if precision != "auto" else []
-    words += ["--working-side", str(working_side)] if working_side is not None else []
-    words += ["--grids", str(grids)] if mend and grids is not None else []
-    words += ["--raw"] if not mend else []
+    words += ["--no-detail"] if not detail else []
+    words += ["--look-at", str(views)] if detail and views is not None else []
     words += ["--out", target.removesuffix(".zip") if target.lower().endswith(".zip") else target]
     return shlex.join(words)
 

@@ -123,7 +123,7 @@ class Films:
         return session.film
 
     def draw(self, lane: str, opened: Opened, cameras: Cameras) -> Tensor:
-        """Draws cameras [k] in a turn of their own, between the frames of others."""
+        """Renders cameras [k] in a turn of their own, between the frames of others."""
         state = self.hub.state(opened)
         with self.hub.drawer.turn(lane):
             return opened.renderer.render(state, cameras)
@@ -142,9 +142,8 @@ class Films:
             path_file,
             checkpoint=str(card.get("name") or "CHECKPOINT"),
             state_file=f"{file_stem(opened.name)}.safetensors",
-            working_side=opened.renderer.asked_working_side,
-            grids=opened.renderer.grids,
-            mend=opened.renderer.mend,
+            detail=opened.renderer.detail or opened.renderer.model.detail_head is None,
+            views=opened.renderer.views,
         )
 
     def save_state(self, session: Session) -> Path:

@@ -1,9 +1,9 @@
-"""What all visitors share: the renderers, the encoded states, the row of jobs, the drawing thread, the sessions.
+"""What all visitors share: the renderers, the encoded states, the row of jobs, the rendering thread, the sessions.
 
     hub = Hub(renderer, examples, limits)
     session = hub.store.create("owner")
     hub.open_example(session, "object chair")
-    picture, timing = hub.draw_frame(session, camera)
+    frame = hub.frame(opened, camera)
     hub.close()
 """
 
@@ -23,11 +23,10 @@ from torch import Tensor
 
 from data_tools.readers import open_scene
 from nvs_app.cli_common import trained_image_hw
-from nvs_app.engine.renderer import Renderer
-from nvs_app.engine.working_size import finer_than
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.model.state import SceneState
+from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.views import ViewSplit, choose_views
 from nvs_app.web.drawer import Drawer
 from nvs_app.web.jobs import JobQueue
@@ -40,12 +39,10 @@ KEPT_RENDERERS = 2  # the first one always stays
 
 @dataclass(frozen=True)
 class Frame:
-    """A drawn view [3, h, w] in [0, 1], on the renderer's device, the milliseconds that the model took, and the size
-    that it drew."""
+    """A rendered view [3, h, w] in [0, 1], on the renderer's device, and the milliseconds that the model took."""
 
     image: Float[Tensor, "3 h w"]
     model_ms: float
-    drawn_hw: tuple[int, int]
 
 
 class Hub:
@@ -71,8 +68,6 @@ class Hub:
         self.pool = ThreadPoolExecutor(2, "paths")  # what is quick, but too slow for the event loop
         self.store = SessionStore(self.root / "visits", limits, self._forget)
         self.shelf = Shelf()
-        if renderer.grids is None:
-            renderer.grids = 2 if renderer.device.type == "cuda" else 1  # on a GPU some ten milliseconds more at rest
         self._first = renderer
         self._renderers: OrderedDict[tuple[str, str], Renderer] = OrderedDict()
         self._lock = threading.Lock()
@@ -96,12 +91,9 @@ class Hub:
                 # Only by name: a visitor must not open folders of this machine.
                 if "/" in name or "\\" in name or name.startswith("."):
                     raise NVSError(f"checkpoint: {name!r} is not a name in checkpoints/")
+                without = self._first.model.detail_head is not None and not self._first.detail  # asked for at the start
                 self._renderers[(name, where)] = Renderer.from_checkpoint(
-                    name,
-                    where,
-                    working_side=self._first.asked_working_side,
-                    grids=self._first.grids,
-                    mend=self._first.mend,
+                    name, where, detail=not without, views=self._first.views
                 )
                 while len(self._renderers) >= KEPT_RENDERERS:
                     if next(iter(self._renderers)) == (name, where):
@@ -150,18 +142,15 @@ class Hub:
         if before is not None and before.state_key != opened.state_key:
             self._drop(before)
 
-    def frame(self, opened: Opened, camera: Cameras, quick: bool = False) -> Frame:
-        """Draws one camera now, in the calling thread: for `drawer.submit`, which keeps the turns. quick: see
-        `Renderer.render`."""
+    def frame(self, opened: Opened, camera: Cameras) -> Frame:
+        """Renders one camera now, in the calling thread: for `drawer.submit`, which keeps the turns."""
         state = self.state(opened)
         start = time.perf_counter()
         # Left on the device: as bytes it is a quarter of what would have to be copied.
-        image = next(opened.renderer.stream(state, camera[:1], on_device=True, quick=quick))[0]
+        image = next(opened.renderer.stream(state, camera[:1], on_device=True))[0]
         if image.is_cuda:
             torch.cuda.current_stream(image.device).synchronize()
-        model_ms = 1e3 * (time.perf_counter() - start)
-        drawn_hw = opened.renderer.drawn_hw(camera.image_hw, quick, finer_than(state, camera[:1]))
-        return Frame(image, model_ms, drawn_hw)
+        return Frame(image, 1e3 * (time.perf_counter() - start))
 
     def require_scene(self, session: Session) -> Opened:
         """The scene that a visitor looks at. Raises NVSError when there is none yet."""
@@ -171,7 +160,7 @@ class Hub:
         return opened
 
     def trained_hw(self) -> tuple[int, int]:
-        """The picture size that the first renderer's checkpoint was trained at."""
+        """The image size that the first renderer's checkpoint was trained at."""
         return trained_image_hw(self._first)
 
     def close(self) -> None:

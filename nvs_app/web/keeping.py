@@ -15,7 +15,6 @@ import time
 from pathlib import Path
 
 from data_tools.readers import open_scene
-from nvs_app.engine.working_size import written_focal
 from nvs_app.errors import NVSError
 from nvs_app.model.state import SceneState
 from nvs_app.scenes.views import ViewSplit
@@ -92,7 +91,7 @@ def reopen(hub: Hub, session: Session, name: str) -> Opened:
         pictures = [jpeg_uri(image, longest=96) for image in scene.load(split.context[:24], hw).images]
         opened = Opened(
             str(note["name"]), renderer, key, cameras, scene, split, hw, Viewpoint.of(cameras), pictures,
-            seconds=float(note["seconds"]), written=written_focal(state),
+            seconds=float(note["seconds"]),
         )  # fmt: skip
         stored = tuple((height, width) for height, width in scene.image_hws.tolist())
         session.source = Source(opened.name, (scene.root,), scene, stored)

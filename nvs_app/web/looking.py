@@ -86,7 +86,7 @@ class Looking:
             opened.scene,
             indices,
             opened.image_hw,
-            chunk=views_at_once(opened.renderer.drawn_hw(opened.image_hw)),
+            chunk=views_at_once(opened.renderer.plan_render(opened.image_hw).render_hw),
         )
 
 

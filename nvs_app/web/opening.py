@@ -18,11 +18,10 @@ from torch import Tensor
 from nvs_app.cli_common import trained_image_hw
 from nvs_app.engine.framing import context_cameras
 from nvs_app.engine.metrics import to_uint8
-from nvs_app.engine.renderer import Renderer
-from nvs_app.engine.working_size import written_focal
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.model.state import SceneState
+from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.scene import Scene
 from nvs_app.scenes.views import ViewSplit
 from nvs_app.web.states import StateCache
@@ -38,7 +37,7 @@ class Opened:
 
     Attributes:
         name: for people.
-        renderer: that encoded it and draws it; the one that exports use.
+        renderer: that encoded it and renders it; the one that exports use.
         state_key: its state in the `StateCache`.
         cameras: [v] of the whole capture; of a state that was brought alone, its context cameras.
         scene, split: the photos and what was read of them; None where only a state was brought.
@@ -47,7 +46,6 @@ class Opened:
         context_jpegs: the context pictures, small, as data URIs.
         unregistered: photos without a camera, and why.
         seconds: time of encoding.
-        written: focal length in pixels of the pictures as they were written, see `working_size.written_focal`.
     """
 
     name: str
@@ -61,12 +59,10 @@ class Opened:
     context_jpegs: list[str] = field(default_factory=list)
     unregistered: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
-    written: float = 0.0
 
     def for_viewer(self) -> dict[str, Any]:
         """What the page's script must know."""
-        sides = {"side": min(self.image_hw), "working": self.renderer.working_side, "written": self.written}
-        return {"name": self.name, **self.viewpoint.for_page(), **sides, "grids": self.renderer.grids}
+        return {"name": self.name, **self.viewpoint.for_page(), "side": min(self.image_hw)}
 
 
 def open_scene_for_viewing(
@@ -108,7 +104,6 @@ def open_scene_for_viewing(
         Viewpoint.of(cameras),
         [jpeg_uri(image, longest=96) for image in context.images[:24]],
         seconds=seconds,
-        written=written_focal(state),
         **facts,
     )
 
@@ -121,13 +116,10 @@ def open_state(path: Path, renderer: Renderer, cache: StateCache, name: str) -> 
     cameras = context_cameras(state)
     if cameras is None:
         raise NVSError(f"{path.name}: the state does not tell its cameras; encode the scene again")
-    renderer.render(state, cameras[:1].scaled_to((16, 16)), quick=True)  # refuses a state of another network
+    renderer.render(state, cameras[:1].scaled_to((16, 16)))  # refuses a state of another network
     key = secrets.token_hex(8)
     cache.put(key, state)
-    written = written_focal(state)
-    return Opened(
-        name, renderer, key, cameras, None, None, cameras.image_hw, Viewpoint.of(cameras), written=written
-    )
+    return Opened(name, renderer, key, cameras, None, None, cameras.image_hw, Viewpoint.of(cameras))
 
 
 class Shelf:

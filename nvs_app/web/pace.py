@@ -11,10 +11,10 @@ import torch
 
 from data_tools.sfm_pairs import ALIKE, EXHAUSTIVE, choose_pairs
 from data_tools.sfm_worker import ENLARGE_BELOW
-from nvs_app.engine.renderer import Renderer
 from nvs_app.geometry.cameras import Cameras, look_at
-from nvs_app.model.flops import lact_flops
+from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.posed import PosedImages
+from nvs_app.web.cost import encoding_flops
 from nvs_app.web.intake import Source
 
 # Structure from motion on one core, from runs over 8 to 50 photos: seconds a megapixel of feature search, a pair of
@@ -64,14 +64,12 @@ class Pace:
             return self._flops
         # A GPU needs more tokens to be busy.
         views, side = (8, 256) if self._renderer.device.type == "cuda" else (2, 128)
-        height, width = self._renderer.written_hw((side, side))
-        tokens = (height // self._renderer.patch) * (width // self._renderer.patch)
         posed = small_capture(views, side)
         self._renderer.encode(small_capture(1, 64))  # the first call sets things up
         start = time.perf_counter()
         self._renderer.encode(posed).fast_weights[-1].w0.cpu()  # the copy waits for the GPU
         seconds = time.perf_counter() - start
-        flops = lact_flops(self._renderer.model.config, views * tokens, 0, tokens) / max(seconds, 1e-6)
+        flops = encoding_flops(self._renderer, views, (side, side)) / max(seconds, 1e-6)
         with self._lock:
             if not self.measured:
                 self._flops, self.measured = flops, True

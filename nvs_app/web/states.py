@@ -19,8 +19,11 @@ from nvs_app.model.state import SceneState
 
 
 def state_bytes(state: SceneState) -> int:
-    """Bytes of the fast weights."""
-    return sum(w.numel() * w.element_size() for layer in state.fast_weights for w in layer)
+    """Bytes of the fast weights, and of the photos and features that a detail head looks at."""
+    tensors = [weight for layer in state.fast_weights for weight in layer]
+    if state.context is not None:
+        tensors += [state.context.images, state.context.features]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 class StateCache:

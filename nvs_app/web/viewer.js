@@ -6,10 +6,7 @@
 //   nvs.viewer.play(views, fps, loop)
 //
 // Cameras have OpenCV axes (x right, y down, z forward) in the scene's own frame; fov is vertical, in degrees.
-// While the camera moves, small frames follow it, drawn quickly; at rest it is drawn again, sharper. scene.working is
-// the renderer's working side, scene.written the focal length of the written pictures in pixels: what is smaller than
-// the one, or coarser than the other, is drawn enlarged at rest, twice at most, and costs as much more; so it does by
-// scene.grids, on which views at rest are drawn.
+// While the camera moves, frames of a lower resolution follow it; at rest it is rendered again, at the full one.
 (() => {
   "use strict";
   const add = (a, b, s = 1) => [a[0] + s * b[0], a[1] + s * b[1], a[2] + s * b[2]];
@@ -27,9 +24,8 @@
   const rad = Math.PI / 180;
   const FOV = [5, 120], SIDES = [96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 1024];
   const DRAG_MS = 130, SLOW_MS = 340; // a frame while the hand moves, or while it turns by itself, takes no longer
-  const LEAST = 128; // below, the network draws blocks; only a very slow machine goes there
-  const COARSER = 1.25; // as in engine/working_size.py
-  const BLOCKS = 1.62, MOST_LEAST = 192; // so much coarser than what was written, frames fall into blocks
+  const LEAST = 128, MOST_LEAST = 192; // below, only a very slow machine goes
+  const COARSER = 1.62; // times coarser than the photos that were read, frames look coarse
   const AUTO_SPEED = 14, AUTO_SECONDS = 90; // degrees a second; then it rests, whoever still looks can turn it on again
 
   // A camera as axes and eye; distance is how far ahead the point lies about which dragging turns.
@@ -126,7 +122,7 @@
     hand() { this.touched = true; this.setAuto(false); this.stop(); }
     move() { this.dirty = true; this.moved = performance.now(); this.ladder = []; }
     camera() { return this.view && { c2w: this.view.c2w(), fov: this.view.fov }; }
-    still() { return this.view && { ...this.camera(), hw: this.sides(this.restSide) }; } // as it is drawn at rest
+    still() { return this.view && { ...this.camera(), hw: this.sides(this.restSide) }; } // as it is rendered at rest
     jump(view, byHand = true) {
       if (!this.scene) return;
       if (byHand) this.hand();
@@ -161,27 +157,15 @@
     stop() { if (!this.playing) return; this.playing = null; this.move(); this.emit("play", false); }
     emit(name, detail) { this.stage.dispatchEvent(new CustomEvent(`nvs-${name}`, { detail, bubbles: true })); }
 
-    // -- frames: asked for as the camera moves, at most three on their way; the server draws the newest
+    // -- frames: asked for as the camera moves, at most three on their way; the server renders the newest
     sides(side) {
       const aspect = clamp(this.canvas.clientWidth / Math.max(1, this.canvas.clientHeight), 0.4, 2.5);
       const even = (x) => Math.max(16, Math.round(x / 8) * 8);
       return aspect >= 1 ? [side, Math.min(1024, even(side * aspect))] : [Math.min(1024, even(side / aspect)), side];
     }
-    working() { return (this.scene && this.scene.working) || 0; }
-    finer(h) { // how many times finer than a frame of this height the pictures were written
-      const written = (this.scene && this.scene.written) || 0;
-      return this.view ? 2 * written * Math.tan((this.view.fov * Math.PI) / 360) / h : 0;
-    }
-    enlarged(side) { // how many times larger a frame is drawn at rest
-      const [h, w] = this.sides(side), finer = this.finer(h);
-      return clamp(Math.max(this.working() / Math.min(h, w), finer > COARSER ? finer : 1), 1, 2);
-    }
-    expected(side, quick = true) {
-      const [h, w] = this.sides(side), larger = quick ? 1 : this.enlarged(side);
-      return this.perPixel * h * w * larger * larger * (quick ? 1 : this.scene.grids);
-    }
+    expected(side) { const [h, w] = this.sides(side); return this.perPixel * h * w; } // milliseconds
     leastSide() {
-      const fine = SIDES.find((side) => side >= LEAST && this.finer(this.sides(side)[0]) <= BLOCKS);
+      const fine = SIDES.find((side) => side >= LEAST && side * COARSER >= this.scene.side);
       return Math.min(fine || MOST_LEAST, MOST_LEAST, this.restSide);
     }
     dragSide() {
@@ -194,23 +178,22 @@
     restLadder() {
       const drag = this.dragSide(), steps = [this.restSide];
       const middle = SIDES.filter((side) => side <= this.restSide * 0.7).pop();
-      if (this.expected(this.restSide, false) > 350 && middle > drag * 1.3) steps.unshift(middle);
+      if (this.expected(this.restSide) > 350 && middle > drag * 1.3) steps.unshift(middle);
       return steps;
     }
-    ask(side, quality, quick) {
+    ask(side, quality) {
       const hw = this.sides(side), id = ++this.number, view = this.camera();
       const own = this.auto || (this.playing && !this.touched);
-      const message = { type: "frame", id, ...view, hw, format: this.format, quality, quick, auto: !!own };
+      const message = { type: "frame", id, ...view, hw, format: this.format, quality, auto: !!own };
       if (!this.line.send(message)) { this.number--; return false; }
       this.sent.set(id, { ...view, hw, at: performance.now(), pointer: this.pointer }); // pointer: when the hand moved
-      // Quick or not, what is large and fine enough is drawn the same.
-      this.pointer = null; this.askedAtRest = side === this.restSide && (!quick || (this.enlarged(side) === 1 && this.scene.grids === 1));
+      this.pointer = null; this.askedAtRest = side === this.restSide;
       return true;
     }
     follow() { // a frame of the present view, small enough to keep up with the hand
       if (!this.dirty || this.sent.size >= 3) return;
       const side = this.dragSide();
-      if (this.ask(side, side === this.restSide ? 92 : 80, true)) this.dirty = false;
+      if (this.ask(side, side === this.restSide ? 92 : 80)) this.dirty = false;
     }
     tick(now) {
       requestAnimationFrame((later) => this.tick(later));
@@ -229,13 +212,13 @@
       // By itself it turns at 25 frames a second at most: the server has others to serve.
       if (this.auto && now - (this.autoAsked || 0) < 40) return;
       if (this.dirty && !still) { this.autoAsked = now; this.follow(); return; }
-      // What the last frame of a drag shows already is not drawn again.
+      // What the last frame of a drag shows already is not rendered again.
       if (still && this.dirty !== null && !this.ladder.length) {
         this.ladder = this.dirty === false && this.askedAtRest ? [] : this.restLadder();
         this.dirty = null;
       }
       // One step after the other: were both asked for, the server would drop the first.
-      if (this.dirty === null && this.ladder.length && !this.sent.size && this.ask(this.ladder[0], 92, this.ladder.length > 1)) this.ladder.shift();
+      if (this.dirty === null && this.ladder.length && !this.sent.size && this.ask(this.ladder[0], 92)) this.ladder.shift();
     }
     playOn(now) {
       const { views, fps, loop, start } = this.playing;
@@ -258,8 +241,8 @@
       const bitmap = await createImageBitmap(new Blob([data], { type: `image/${header.format}` }));
       if (late()) return; // another scene was opened, or a newer frame was ready first
       this.bitmap = bitmap; this.paint();
-      const total = performance.now() - sent.at, pixels = header.drawn[0] * header.drawn[1] * header.grids;
-      const cost = (header.model_ms + 0.5 * header.wait_ms) / pixels;
+      const total = performance.now() - sent.at;
+      const cost = (header.model_ms + 0.5 * header.wait_ms) / (header.hw[0] * header.hw[1]);
       this.perPixel = this.perPixel ? 0.7 * this.perPixel + 0.3 * cost : cost;
       this.shown = { id: header.id, camera: sent, header, data, total, rest: Math.max(0, total - header.model_ms - header.wait_ms) };
       this.times.push({ total, model: header.model_ms, wait: header.wait_ms, rest: this.shown.rest, side: header.hw[0], at: performance.now(),

@@ -1,13 +1,12 @@
 """The viewer's connection: cameras come in, frames go out, over one WebSocket on the page's own address.
 
 In (JSON): {"type": "frame", "id": 7, "revision": 1, "c2w": [16 numbers], "fov": 40, "hw": [256, 256],
-"format": "jpeg" | "png", "quality": 85, "quick": false, "auto": false}, where quick draws at this very size whatever
-the working size, as while the hand moves; {"type": "path", "id": 3, "spec": {...}};
+"format": "jpeg" | "png", "quality": 85, "auto": false}; {"type": "path", "id": 3, "spec": {...}};
 {"type": "view", "id": 4, "index": 12} (where the capture's camera 12 stands).
-Out: a frame as bytes (4 bytes little-endian length, that many bytes of JSON {"id", "hw", "drawn", "grids", ...},
-the picture); or JSON {"type": "scene" | "path" | "error" | "ended" | "notice", ...}.
+Out: a frame as bytes (4 bytes little-endian length, that many bytes of JSON {"id", "hw", "model_ms", ...},
+the image); or JSON {"type": "scene" | "path" | "error" | "ended" | "notice", ...}.
 
-Of one visitor's frames the newest counts: one that still waits when the next is asked for is never drawn.
+Of one visitor's frames the newest counts: one that still waits when the next is asked for is never rendered.
 """
 
 from __future__ import annotations
@@ -124,24 +123,21 @@ class Line:
         camera = camera_from_page(message, self.hub.limits.frame_side)
         lossless, quality = message.get("format") == "png", quality_of(message)
         number = number_of(message)
-        quick = message.get("quick") is True
 
         def work() -> bytes:
             started = time.perf_counter()
-            frame = self.hub.frame(opened, camera, quick)
-            drawn = time.perf_counter()
+            frame = self.hub.frame(opened, camera)
+            rendered = time.perf_counter()
             data = encode_frame(frame, lossless, quality)
             packed = time.perf_counter()
             header = {
                 "id": number,
                 "revision": revision,
                 "hw": list(camera.image_hw),
-                "drawn": list(frame.drawn_hw),  # what the model's time is of
-                "grids": 1 if quick else opened.renderer.grids,
                 "format": "png" if lossless else "jpeg",
                 "model_ms": round(frame.model_ms, 3),
                 "wait_ms": round(1e3 * (started - asked), 3),
-                "pack_ms": round(1e3 * (packed - drawn), 3),
+                "pack_ms": round(1e3 * (packed - rendered), 3),
                 "server_ms": round(1e3 * (packed - asked), 3),
             }
             return pack(header, data)
@@ -202,11 +198,11 @@ def sentence(error: BaseException) -> str:
         return " ".join(str(error).split())
     if isinstance(error, (ValueError, RecursionError)):
         return "the message could not be read"
-    return f"this could not be drawn ({type(error).__name__}); the server's log says why"
+    return f"this could not be rendered ({type(error).__name__}); the server's log says why"
 
 
 def encode_frame(frame: Frame, lossless: bool, quality: int) -> bytes:
-    """The picture as a JPEG of this quality, or as a PNG with exactly the renderer's pixels."""
+    """The image as a JPEG of this quality, or as a PNG with exactly the renderer's pixels."""
     pixels = cv2.cvtColor(to_uint8(frame.image).cpu().numpy(), cv2.COLOR_RGB2BGR)
     if lossless:
         return cv2.imencode(".png", pixels)[1].tobytes()
@@ -215,7 +211,7 @@ def encode_frame(frame: Frame, lossless: bool, quality: int) -> bytes:
 
 
 def pack(header: dict[str, Any], data: bytes) -> bytes:
-    """Header and picture as one message."""
+    """Header and image as one message."""
     text = json.dumps(header).encode()
     return struct.pack("<I", len(text)) + text + data
 

@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 from serving import CHROMIUM, FLAGS, serving
 
-from nvs_app.engine.renderer import Renderer
 from nvs_app.geometry.cameras import look_at
 from nvs_app.model.checkpoint import save_checkpoint
 from nvs_app.model.config import PRESETS
 from nvs_app.model.lact import LaCT
+from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.scene import Scene
 from nvs_app.web.hub import Hub
 

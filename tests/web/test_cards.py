@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from nvs_app.engine.renderer import default_checkpoint
-from nvs_app.model.checkpoint import save_checkpoint
+from nvs_app.model.checkpoint import default_checkpoint, save_checkpoint
 from nvs_app.model.config import PRESETS
 from nvs_app.model.lact import LaCT
 from nvs_app.web.cards import list_cards, read_card

@@ -16,20 +16,21 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from networks import WITH_HEAD
 from PIL import Image
 
 from data_tools.readers import open_scene
 from nvs_app.engine.framing import context_cameras
-from nvs_app.engine.renderer import Renderer
 from nvs_app.errors import NVSError
 from nvs_app.model.config import PRESETS
 from nvs_app.model.flops import lact_flops
 from nvs_app.model.lact import LaCT
+from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.views import spread_views
+from nvs_app.web.cost import encoding_bytes
 from nvs_app.web.estimate import (
     MAX_TOKENS,
     context_split,
-    encoding_bytes,
     estimate,
     most_views,
     sizes_for,
@@ -45,6 +46,13 @@ REPO = Path(__file__).resolve().parents[2]
 def renderer() -> Renderer:
     torch.manual_seed(0)
     return Renderer(LaCT(PRESETS["tiny"]), "cpu")
+
+
+@pytest.fixture(scope="module")
+def headed() -> Renderer:
+    """With a detail head."""
+    torch.manual_seed(0)
+    return Renderer(LaCT(WITH_HEAD), "cpu")
 
 
 def photos(folder: Path, sizes: list[tuple[int, int]]) -> Path:
@@ -82,33 +90,32 @@ def test_tokens_are_those_that_are_encoded(renderer, small_scene: Path, image_hw
     split = context_split(source.scene, plan.views)
     state = renderer.encode(source.scene.load(split.context, plan.image_hw))
     assert sum(embedded) == plan.tokens == 4 * plan.tokens_per_view
-    assert context_cameras(state).image_hw == plan.read_hw
+    assert context_cameras(state).image_hw == plan.plan.render_hw
     assert plan.fits and plan.available == 6 and set(plan.seconds) == {"read", "encode"}
 
 
-@pytest.mark.parametrize("image_hw", [(32, 32), (30, 37), (64, 70)])
-def test_enlarged_pictures_are_counted_as_they_are_written(small_scene: Path, image_hw, embedded: list[int]) -> None:
-    renderer = Renderer(LaCT(PRESETS["tiny"]), "cpu", working_side=48)
-    plan = estimate(inspect([small_scene], small_scene.parent), renderer, views=2, image_hw=image_hw)
-    state = renderer.encode(plan.source.scene.load([0, 3], image_hw))
-    assert sum(embedded) == plan.tokens and context_cameras(state).image_hw == plan.read_hw
-    enlarged = min(image_hw) < 48
-    assert ("enlarged to" in plan.sentence) == enlarged and (plan.read_hw == image_hw) == enlarged
+@pytest.mark.parametrize("image_hw", [(40, 40), (130, 160), (131, 167)])
+def test_tokens_under_a_detail_head_are_of_lacts_resolution(headed, small_scene: Path, image_hw, embedded) -> None:
+    plan = estimate(inspect([small_scene], small_scene.parent), headed, views=2, image_hw=image_hw)
+    state = headed.encode(plan.source.scene.load([0, 3], image_hw))
+    assert sum(embedded) == plan.tokens and context_cameras(state).image_hw == plan.plan.render_hw
+    height, width = plan.plan.lact_hw
+    assert (f"(LaCT at {width}×{height})" in plan.sentence) == (image_hw != (40, 40))
 
 
-def test_the_probe_counts_what_it_encodes(embedded: list[int], monkeypatch) -> None:
-    """Also where the working side enlarges its pictures: the rate is of the operations that were done."""
+def test_the_probe_counts_what_it_encodes(headed, renderer, embedded: list[int], monkeypatch) -> None:
+    """Also where LaCT reads at a lower resolution than the photos': the rate is of the operations that were done."""
     counted, flops = [], lact_flops
 
     def count(config, tokens, *others):
         counted.append(tokens)
         return flops(config, tokens, *others)
 
-    monkeypatch.setattr("nvs_app.web.pace.lact_flops", count)
-    for side in (0, 192):
+    monkeypatch.setattr("nvs_app.web.cost.lact_flops", count)
+    for each, side in ((renderer, 128), (headed, 64)):
         del embedded[:], counted[:]
-        Pace(Renderer(LaCT(PRESETS["tiny"]), "cpu", working_side=side)).probe()
-        assert sum(embedded[1:]) == counted[0] == 2 * (max(side, 128) // 8) ** 2  # the first view sets things up
+        Pace(each).probe()
+        assert sum(embedded[1:]) == counted[0] == 2 * (side // 8) ** 2  # the first view sets things up
 
 
 def test_what_happens_to_the_pictures_is_told(renderer, tmp_path: Path) -> None:
@@ -117,12 +124,12 @@ def test_what_happens_to_the_pictures_is_told(renderer, tmp_path: Path) -> None:
     plan = estimate(source, renderer, views=2, image_hw=(64, 64))
     assert (plan.resized, plan.cropped) == (1, 1) and plan.largest_cut == pytest.approx(0.5)
     assert plan.changes == (
-        "1 of 4 pictures are resized and 1 of 4 pictures are cropped (up to 50% of a picture is cut off)."
+        "1 of 4 images are resized and 1 of 4 images are cropped (up to 50% of an image is cut off)."
     )
     same = estimate(source, renderer, views=2, image_hw=(60, 60))  # and 4 pixels of each side lost to whole patches
-    assert same.read_hw == (56, 56) and same.cropped == 4
+    assert same.plan.render_hw == (56, 56) and same.cropped == 4
     square = inspect([photos(tmp_path / "q", [(64, 64)] * 3)], tmp_path)
-    assert estimate(square, renderer, image_hw=(64, 64)).changes == "The pictures stay as they are."
+    assert estimate(square, renderer, image_hw=(64, 64)).changes == "The images stay as they are."
 
 
 def test_memory_is_near_what_is_taken() -> None:
@@ -131,22 +138,24 @@ def test_memory_is_near_what_is_taken() -> None:
         pytest.skip("needs Linux's /proc")
     script = """
 import json, os, threading, torch
+from dataclasses import replace
 torch.set_num_threads(2)
-from nvs_app.engine.renderer import Renderer
+from nvs_app.rendering.renderer import Renderer
 from nvs_app.model.config import PRESETS
-from nvs_app.model.flops import lact_flops
+from nvs_app.model.detail.config import DetailHeadConfig
 from nvs_app.model.lact import LaCT
-from nvs_app.web.estimate import encoding_bytes
+from nvs_app.web.cost import encoding_bytes
 from nvs_app.web.pace import small_capture
 
 def resident():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
-renderer = Renderer(LaCT(PRESETS["tiny"]), "cpu")
-renderer.encode(small_capture(1, 64))
+plain = Renderer(LaCT(PRESETS["tiny"]), "cpu")
+headed = Renderer(LaCT(replace(PRESETS["tiny"], detail_head=DetailHeadConfig())), "cpu")
 found = []
-for views, side in ((16, 256), (48, 256)):
+for renderer, views, side in ((plain, 16, 256), (plain, 48, 256), (headed, 6, 192), (headed, 12, 192)):
+    renderer.encode(small_capture(1, 64))
     start, top, done = resident(), [0], threading.Event()
     def watch():
         while not done.wait(0.002):

@@ -15,6 +15,7 @@ import imageio.v2 as imageio
 import numpy as np
 import pytest
 import torch
+from networks import WITH_HEAD
 from PIL import Image, PngImagePlugin
 
 from data_tools.archives import extract
@@ -22,7 +23,6 @@ from data_tools.readers import open_scene
 from data_tools.sfm import Cancelled
 from data_tools.sfm_scene import write_ply
 from nvs_app.engine.metrics import to_uint8
-from nvs_app.engine.renderer import Renderer
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.geometry.rays import pixel_rays
@@ -30,6 +30,7 @@ from nvs_app.model.checkpoint import save_checkpoint
 from nvs_app.model.config import PRESETS
 from nvs_app.model.lact import LaCT
 from nvs_app.model.state import SceneState
+from nvs_app.rendering.renderer import Renderer
 from nvs_app.web import exports
 from nvs_app.web.paths import Timeline, keyframes_of, preset, save_path
 
@@ -40,8 +41,8 @@ REPO = Path(__file__).resolve().parents[2]
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoints")
     torch.manual_seed(0)
-    config = PRESETS["tiny"]
-    save_checkpoint(folder / "tiny", LaCT(config).state_dict(), config, {"train_image_hw": [32, 32]})
+    for name, config in (("tiny", PRESETS["tiny"]), ("headed", WITH_HEAD)):
+        save_checkpoint(folder / name, LaCT(config).state_dict(), config, {"train_image_hw": [32, 32]})
     return folder
 
 
@@ -51,6 +52,13 @@ def made(checkpoints: Path, small_scene: Path):
     scene = open_scene(small_scene)
     state = renderer.encode(scene.load([0, 2, 4], (32, 32)))
     return renderer, scene, state
+
+
+@pytest.fixture(scope="module")
+def headed(checkpoints: Path, small_scene: Path) -> SceneState:
+    """Encoded with a detail head."""
+    photos = open_scene(small_scene).load([0, 2, 4], (32, 32))
+    return Renderer.from_checkpoint(checkpoints / "headed", "cpu").encode(photos)
 
 
 @pytest.fixture(scope="module")
@@ -151,13 +159,13 @@ def run(words: str, folder: Path, checkpoints: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize(("grids", "mend"), [(2, True), (1, False)])
+@pytest.mark.parametrize("settings", [{}, {"views": 2}, {"detail": False}])
 def test_the_command_line_renders_the_same_pictures(
-    tmp_path: Path, made, timeline, checkpoints: Path, grids: int, mend: bool
+    tmp_path: Path, headed, timeline, checkpoints: Path, settings: dict
 ) -> None:
-    """From the state that was taken away, in a folder whose names need quoting; drawn in the same way."""
-    _, _, state = made
-    renderer = Renderer.from_checkpoint(checkpoints / "tiny", "cpu", working_side=48, grids=grids, mend=mend)
+    """From the state that was taken away, in a folder whose names need quoting; rendered in the same way."""
+    renderer = Renderer.from_checkpoint(checkpoints / "headed", "cpu", **settings)
+    state = headed
     folder = tmp_path / "taken away; it's mine"
     folder.mkdir()
     exports.save_state(state, folder / "my scene.safetensors")
@@ -169,16 +177,13 @@ def test_the_command_line_renders_the_same_pictures(
         exports.command_line(
             "command.zip",
             "path.json",
-            checkpoint="tiny",
+            checkpoint="headed",
             state_file="my scene.safetensors",
-            working_side=renderer.asked_working_side,
-            grids=renderer.grids,
-            mend=renderer.mend,
+            **settings,
         ),
         folder,
         checkpoints,
     )
-    assert renderer.drawn_hw(timeline.image_hw) == (48, 80)
     mine = frames_of(out)
     theirs = [np.asarray(Image.open(path)) for path in sorted((folder / "command").glob("*.png"))]
     assert len(mine) == len(theirs) == 12 and mine[0].shape == (24, 40, 3)

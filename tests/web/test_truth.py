@@ -14,10 +14,10 @@ from PIL import Image
 from data_tools.readers import open_scene
 from data_tools.sfm import Cancelled
 from nvs_app.engine.evaluate import EvalConfig, evaluate_scene
-from nvs_app.engine.renderer import Renderer
 from nvs_app.errors import NVSError
 from nvs_app.model.config import PRESETS
 from nvs_app.model.lact import LaCT
+from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.views import ViewSplit
 from nvs_app.web.truth import compare, error_map, error_top, held_out, legend, picture_uri
 

@@ -70,29 +70,6 @@ def test_a_frame_is_exactly_what_the_renderer_draws(hub: Hub, client: TestClient
         assert header["format"] == "jpeg" and Image.open(io.BytesIO(data)).size == (50, 33)
 
 
-def test_quick_frames_are_drawn_as_small_as_they_are_asked_for(
-    hub: Hub, client: TestClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """While the hand moves; all others go by the working side, and each says what it was drawn at."""
-    renderer = hub.renderer()
-    monkeypatch.setattr(renderer, "working_side", 64)
-    session = visit(hub)
-    with connect(client, session.token) as socket:
-        scene = answer(socket)
-        assert scene["working"] == 64
-        page = {"c2w": scene["c2w"], "fov": 41.5, "hw": [48, 80]}
-        drawn = {}
-        for quick in (True, False):
-            socket.send_json({"type": "frame", "id": 5, "format": "png", "quick": quick, **page})
-            header, data = answer(socket)
-            camera = camera_from_page(page, 1024)
-            drawn[quick] = np.asarray(Image.open(io.BytesIO(data)))
-            expected = renderer.render(hub.state(session.scene), camera, quick=quick)[0]
-            assert np.array_equal(drawn[quick], to_uint8(expected).numpy())
-            assert header["hw"] == [48, 80] and header["drawn"] == ([48, 80] if quick else [64, 112])
-        assert not np.array_equal(*drawn.values())
-
-
 @pytest.mark.parametrize(
     "message",
     ["{", "[]", "7", '{"type": "frame"}', '{"type": "nothing"}', "[" * 5000, '{"type": "frame", "c2w": 3, "id": 1}'],

@@ -15,8 +15,8 @@ from serving import at_rest, closed, drag, opened, serving, wait
 
 from data_tools.readers import open_scene
 from nvs_app.engine.metrics import to_uint8
-from nvs_app.engine.renderer import Renderer
 from nvs_app.model.state import SceneState
+from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.camera_path import read_camera_path
 from nvs_app.scenes.views import choose_views
 from nvs_app.web.encoding import progress_html
@@ -274,7 +274,7 @@ def test_the_api_does_the_same(address: str, scene_zip: Path, checkpoints: Path,
     assert len(views) == 6
     picture = np.asarray(Image.open(client.predict(views[1], 48, 64, api_name="/render")))
     state = SceneState.load(client.predict("state", api_name="/take_away"))
-    renderer = Renderer.from_checkpoint(checkpoints / "tiny", "cpu", grids=1)
+    renderer = Renderer.from_checkpoint(checkpoints / "tiny", "cpu")
     camera = camera_from_page({**views[1], "hw": [48, 64]}, 1024)
     expected = to_uint8(renderer.render(state, camera)[0]).numpy()
     assert np.abs(picture.astype(int) - expected.astype(int)).max() <= 1
@@ -309,7 +309,7 @@ def test_another_checkpoint_draws(page, checkpoints: Path, small_scene: Path) ->
     page.select_option("[data-nvs=side]", "128")
     drag(page, 30, 0)
     shown = at_rest(page)
-    renderer, scene = Renderer.from_checkpoint(checkpoints / "other", "cpu", grids=1), open_scene(small_scene)
+    renderer, scene = Renderer.from_checkpoint(checkpoints / "other", "cpu"), open_scene(small_scene)
     state = renderer.encode(scene.load(choose_views(scene, 3).context, (64, 64)))
     drawn = to_uint8(renderer.render(state, camera_from_page(shown["camera"], 1024))[0]).numpy()
     assert np.abs(drawn.astype(int) - shown["pixels"].astype(int)).max() <= 1

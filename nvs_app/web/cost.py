@@ -1,0 +1,74 @@
+"""What encoding costs: operations, counted, and bytes, by models fitted to measurements."""
+
+from __future__ import annotations
+
+from nvs_app.model.flops import lact_flops
+from nvs_app.rendering.renderer import Renderer
+
+SWEEP = 14  # bytes a value that a detail head's sweep looks up, with what is computed from it; measured on CPUs
+FEATURES = 60  # bytes a pixel of the photos, of its convolutions
+
+
+def encoding_flops(renderer: Renderer, views: int, image_hw: tuple[int, int]) -> float:
+    """Floating-point operations of encoding `views` photos of `image_hw`."""
+    plan, patch = renderer.plan_encode(image_hw), renderer.patch
+    per_view = (plan.lact_hw[0] // patch) * (plan.lact_hw[1] // patch)
+    flops = lact_flops(renderer.model.config, views * per_view, 0, per_view)
+    head = renderer.model.config.detail_head
+    if head is None or not renderer.detail:
+        return flops
+    # 3x3 convolutions at a half, a quarter and an eighth of the resolution; the sweep is as much as those of the guide.
+    half, quarter = 12 * 32 + 2 * 32 * 32, 128 * 64 + 4 * 64 * 64 + 64 * head.features
+    eighth = (64 + head.features) * head.guide + 4 * head.guide**2
+    pixels = views * plan.render_hw[0] * plan.render_hw[1]
+    return flops + 18.0 * pixels * (half / 4 + quarter / 16 + 2 * eighth / 64)
+
+
+def encoding_bytes(renderer: Renderer, views: int, image_hw: tuple[int, int]) -> int:
+    """Memory that encoding `views` photos of `image_hw` takes on the renderer's device, beyond the network itself.
+
+    What stays for each token (pixels, rotary turns, the token twice, thrice where v sees the patch), what a group of
+    views needs while it passes a block (about 170 bytes a channel, measured on CPUs), the fast weights with their
+    gradients; and with a detail head, after that, what it works with and what the state keeps for it.
+    """
+    config, patch = renderer.model.config, renderer.patch
+    plan = renderer.plan_encode(image_hw)
+    per_view = (plan.lact_hw[0] // patch) * (plan.lact_hw[1] // patch)
+    tokens = views * per_view
+    turns = 0
+    if "attention" in config.rotary_parts:
+        turns += config.attention_head_dim
+    if "fast" in config.rotary_parts:
+        turns += config.fast_head_dim + config.fast_hidden
+    half = 2 if renderer.precision == "bf16" else 4
+    copies = 3 if config.patch_values else 2
+    staying = tokens * (4 * 3 * patch**2 + half * turns + copies * half * config.dim)
+    group = min(tokens, max(per_view, 2048 if renderer.device.type != "cuda" else 65536))
+    passing = group * config.dim * 170
+    heads = config.num_fast_heads
+    weights = 3 * heads * config.fast_head_dim * config.fast_hidden * 4
+    lact = int(1.2 * staying) + passing + weights * (config.blocks + 6)
+    if config.detail_head is None or not renderer.detail:
+        return lact
+    # LaCT's tokens are still there when the head comes.
+    kept = context_bytes(renderer, views, image_hw)
+    return max(lact, int(1.2 * staying) + weights * config.blocks + _head_bytes(renderer, views, plan.render_hw)) + kept
+
+
+def context_bytes(renderer: Renderer, views: int, image_hw: tuple[int, int]) -> int:
+    """What a state keeps of `views` photos of `image_hw` for the detail head: the photos as bytes, their features (and
+    log depth and its scale) in half precision at a quarter of the resolution. 0 without a head."""
+    head = renderer.model.config.detail_head
+    if head is None or not renderer.detail:
+        return 0
+    height, width = renderer.plan_encode(image_hw).render_hw
+    return views * (3 * height * width + 2 * (head.features + 2) * (height // 4) * (width // 4))
+
+
+def _head_bytes(renderer: Renderer, views: int, render_hw: tuple[int, int]) -> int:
+    head = renderer.model.config.detail_head
+    assert head is not None
+    others = min(renderer.views or head.views, max(1, views - 1))
+    looked_up = others * head.planes * (head.features + 2) / 64  # values a pixel: an eighth of the resolution
+    pixels = views * render_hw[0] * render_hw[1]
+    return int(pixels * (12 + FEATURES + SWEEP * looked_up))  # 12: the photos themselves, float32
