@@ -90,7 +90,7 @@ def _run(args: argparse.Namespace, benchmark, world) -> int:
     from nvs_app.benchmarks.base import Settings
     from nvs_app.engine.baselines import gsplat_missing
     from nvs_app.engine.metrics import LPIPS
-    from nvs_app.engine.renderer import pick_device
+    from nvs_app.rendering.device import pick_device
 
     main = world is None or world.is_main
     device = world.device if world is not None else pick_device(args.device)

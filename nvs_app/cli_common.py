@@ -15,15 +15,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from data_tools.cli_photos import stage_progress
 from data_tools.photos import open_input
-from nvs_app.engine.renderer import PRECISIONS, Renderer
 from nvs_app.errors import NVSError
+from nvs_app.rendering.device import PRECISIONS
+from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.scene import Scene
 
 DEFAULT_IMAGE_HW = (256, 256)  # where neither the command line nor the checkpoint's card says a size
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """--checkpoint, --device, --precision, --working-side, --grids, --raw, --threads."""
+    """--checkpoint, --device, --precision, --no-detail, --look-at, --threads."""
     group = parser.add_argument_group("model")
     group.add_argument(
         "--checkpoint",
@@ -38,25 +39,16 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         help="auto is bf16 on a GPU and on a CPU that is fast at it, else fp32 (default: auto)",
     )
     group.add_argument(
-        "--working-side",
-        type=whole_number,
+        "--no-detail",
+        action="store_false",
+        dest="detail",
+        help="render with LaCT alone, without the checkpoint's detail head: for comparison",
+    )
+    group.add_argument(
+        "--look-at",
+        type=positive_int,
         metavar="N",
-        help="enlarge pictures whose shorter side is below N pixels, twice at most, and draw them enlarged; 0: as they "
-        "are given (default: what the checkpoint's card says, else 0)",
-    )
-    drawing = group.add_mutually_exclusive_group()
-    drawing.add_argument(
-        "--grids",
-        type=int,
-        choices=(1, 2),
-        help="2: draw twice, half a patch apart, which hides the borders of patches; twice the time (default: 2 for "
-        "pictures drawn at their own size, 1 for those drawn enlarged; in the web page 1 on a CPU, and 2 on a GPU for "
-        "views at rest and films)",
-    )
-    drawing.add_argument(
-        "--raw",
-        action="store_true",
-        help="draw once and leave the borders of patches as the network draws them (default: they are mended)",
+        help="input views that the detail head looks at for each rendered view (default: as the checkpoint says)",
     )
     group.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads (default: all cores)")
 
@@ -84,21 +76,26 @@ def add_context_options(parser: argparse.ArgumentParser, several: bool = False) 
 
 
 def load_renderer(args: argparse.Namespace) -> Renderer:
-    """The renderer that the options of `add_model_options` ask for."""
+    """The renderer that the options of `add_model_options` ask for. Raises NVSError."""
     if args.threads is not None:
         torch.set_num_threads(args.threads)
-    return Renderer.from_checkpoint(
-        args.checkpoint,
-        args.device,
-        args.precision,
-        working_side=args.working_side,
-        grids=1 if args.raw else args.grids,
-        mend=not args.raw,
+    renderer = Renderer.from_checkpoint(
+        args.checkpoint, args.device, args.precision, detail=args.detail, views=args.look_at
     )
+    if args.look_at is not None and not renderer.detail:
+        raise NVSError(f"--look-at {args.look_at}: {no_detail(renderer)}")
+    return renderer
+
+
+def no_detail(renderer: Renderer) -> str:
+    """Why no detail head renders the views."""
+    if renderer.model.detail_head is not None:
+        return "--no-detail switches the detail head off; leave one of the two out"
+    return f"checkpoint {renderer.card.get('name') or '?'} has no detail head; choose another with --checkpoint"
 
 
 def trained_image_hw(renderer: Renderer) -> tuple[int, int]:
-    """The picture size that the checkpoint was trained at, from its card; 256x256 where it does not say."""
+    """The image size that the checkpoint was trained at, from its card; 256x256 where it does not say."""
     value = renderer.card.get("train_image_hw")
     if isinstance(value, (list, tuple)) and len(value) == 2 and all(isinstance(side, int) for side in value):
         return (value[0], value[1])
@@ -173,11 +170,6 @@ def stderr_progress() -> Progress:
 def positive_int(text: str) -> int:
     """argparse type: an integer of 1 or more."""
     return _checked(text, int, lambda value: value >= 1, "a whole number of 1 or more")
-
-
-def whole_number(text: str) -> int:
-    """argparse type: an integer of 0 or more."""
-    return _checked(text, int, lambda value: value >= 0, "a whole number of 0 or more")
 
 
 def counts(text: str) -> tuple[int, ...]:

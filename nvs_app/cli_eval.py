@@ -34,7 +34,7 @@ from nvs_app.engine.evaluate import EvalConfig, evaluate
 from nvs_app.engine.metrics import LPIPS
 from nvs_app.report.files import write_json
 from nvs_app.report.measures import MEASURES
-from nvs_app.report.tables import drawing_words
+from nvs_app.report.words import rendering_words
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -42,7 +42,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser(
         "eval",
         help="measure PSNR, SSIM and sharpness on held-out views of scenes",
-        description="PSNR per picture, averaged over the views of a scene, then over scenes.",
+        description="PSNR per image, averaged over the views of a scene, then over scenes.",
     )
     parser.add_argument("scenes", nargs="*", metavar="SCENE", help="scene, folder or zip of photos, or video")
     add_context_options(parser, several=True)
@@ -55,7 +55,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         type=positive_int,
         nargs=2,
         metavar=("H", "W"),
-        help="size of input and compared pictures (default: the size the checkpoint was trained at)",
+        help="size of input and compared images (default: the size the checkpoint was trained at)",
     )
     parser.add_argument("--rounded", action="store_true", help="round renderings to 8 bits before comparing")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures, view by view")
@@ -122,8 +122,7 @@ def run(args: argparse.Namespace) -> int:
 def print_table(report: dict[str, Any]) -> None:
     """The figures of a report, a row a scene."""
     measured = report["overall"].get("lpips") is not None
-    height, width = report["image_hw"]
-    title = f"{report['checkpoint']['name']} at {height}x{width}{drawing_words(report)}, {report['device']}"
+    title = f"{report['checkpoint']['name']}: {rendering_words(report)}, {report['device']}"
     table = Table(title=title, title_justify="left")
     table.add_column("scene", no_wrap=True)
     measures = [m for m in MEASURES if m.of_baselines or measured]

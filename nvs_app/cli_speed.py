@@ -1,8 +1,7 @@
-"""`python -m nvs_app benchmark-speed --checkpoint NAME`: how fast this device encodes and draws.
+"""`python -m nvs_app benchmark-speed --checkpoint NAME`: how fast this device encodes and renders.
 
-Random pictures and cameras on a circle: the time does not depend on what is in them. Views are drawn at the size that
-is asked for (as while the hand moves), and again enlarged where the working side says so, and on two grids where
-`render` does so (as at rest and in films).
+Random photos and cameras on a circle: the time does not depend on what is in them. Views are rendered by LaCT alone,
+at the sizes that are asked for and at those where it works for the detail head, and by the head at each size.
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ import torch
 
 from nvs_app.cli_common import add_model_options, load_renderer, positive_int
 from nvs_app.engine.evaluate import device_name, versions
-from nvs_app.engine.working_size import finer_than
 from nvs_app.geometry.cameras import Cameras, look_at
+from nvs_app.rendering.renderer import Renderer
 from nvs_app.report.files import write_json
-from nvs_app.report.tables import drawing_words
+from nvs_app.report.words import rendering_words
 from nvs_app.scenes.posed import PosedImages
 
 
@@ -39,7 +38,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         nargs="+",
         default=[128, 256],
         metavar="S",
-        help="decoded sizes; the largest is encoded (default: 128 256)",
+        help="rendered sizes; the largest is encoded (default: 128 256)",
     )
     parser.add_argument("--repeats", type=positive_int, default=5, metavar="N", help="timed runs (default: 5)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures")
@@ -71,32 +70,29 @@ def run(args: argparse.Namespace) -> int:
             times.append(1e3 * (time.perf_counter() - start))
         return {"median_ms": statistics.median(times), "best_ms": min(times)}
 
-    size = max(args.sizes)
+    sizes = sorted(set(args.sizes))
     generator = torch.Generator().manual_seed(0)
-    context = PosedImages(torch.rand(args.views, 3, size, size, generator=generator), circle(args.views, size))
-    written = "x".join(map(str, renderer.written_hw((size, size))))
-    enlarged = f", written at {written}" if size < renderer.working_side else ""
-    figures = {f"encode {args.views} views {size}x{size}{enlarged}": timed(lambda: renderer.encode(context))}
+    photos = torch.rand(args.views, 3, sizes[-1], sizes[-1], generator=generator)
+    context = PosedImages(photos, circle(args.views, sizes[-1]))
+    words = renderer.plan_encode(context.cameras.image_hw).words
+    figures = {f"encode {args.views} views {words}": timed(lambda: renderer.encode(context))}
     state = renderer.encode(context)
-    for side in sorted(args.sizes):
-        camera = circle(1, side)
-        draw = functools.partial(renderer.render, state, camera)
-        figures[f"decode 1 view {side}x{side}"] = timed(functools.partial(draw, quick=True))
-        hw, finer = (side, side), finer_than(state, camera)
-        drawn_hw, asked = renderer.drawn_hw(hw, finer=finer), renderer.grids
-        at = f" at {drawn_hw[0]}x{drawn_hw[1]}" if drawn_hw != renderer.drawn_hw(hw, quick=True) else ""
-        ways = [(1, at), (2, f"{at} twice")][: renderer.grids_of(hw, finer=finer)]
-        for grids, drawn in ways:
-            if drawn:
-                renderer.grids = grids
-                figures[f"decode 1 view {side}x{side}, drawn{drawn}"] = timed(draw)
-        renderer.grids = asked
+    # LaCT alone first: at the sizes that it renders itself, and at those where it works for the head.
+    alone = Renderer(renderer.model, renderer.device, renderer.precision, detail=False)
+    plans = {size: renderer.plan_render((size, size)) for size in sizes}
+    for side in sorted({plan.lact_hw[0] for plan in plans.values() if plan.detail} | {*sizes}):
+        figures[f"render 1 view {side}x{side}, LaCT alone"] = timed(
+            functools.partial(alone.render, state, circle(1, side))
+        )
+    for size, plan in plans.items() if renderer.detail else ():
+        figures[f"render 1 view {plan.words}, detail head"] = timed(
+            functools.partial(renderer.render, state, circle(1, size))
+        )
 
     millions = sum(p.numel() for p in renderer.model.parameters()) / 1e6
     name = renderer.card.get("name")
-    drawing = renderer.drawing()
-    working = drawing_words(drawing)
-    print(f"{name}, {millions:.1f} M parameters, {renderer.precision}{working}, {device_name(renderer.device)}")
+    how = rendering_words({"rendering": renderer.settings()})
+    print(f"{name}, {millions:.1f} M parameters, {renderer.precision}, {how}, {device_name(renderer.device)}")
     longest = max(28, *map(len, figures))
     for what, times in figures.items():
         print(f"  {what:<{longest}} median {times['median_ms']:8.1f} ms   best {times['best_ms']:8.1f} ms")
@@ -106,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
             "device": device_name(renderer.device),
             "threads": torch.get_num_threads(),
             "precision": renderer.precision,
-            **drawing,
+            "rendering": renderer.settings(),
             "repeats": args.repeats,
             "figures": figures,
             "versions": versions(),

@@ -18,26 +18,37 @@ from PIL import Image
 from data_tools.readers import open_scene
 from nvs_app.cli import main
 from nvs_app.engine.metrics import psnr
-from nvs_app.engine.renderer import Renderer
 from nvs_app.geometry.cameras import look_at
 from nvs_app.model.checkpoint import save_checkpoint
-from nvs_app.model.config import PRESETS
+from nvs_app.model.config import PRESETS, LaCTConfig
+from nvs_app.model.detail import DetailHeadConfig
 from nvs_app.model.lact import LaCT
 from nvs_app.model.state import SceneState
+from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.camera_path import read_camera_path
 from nvs_app.scenes.scene import Scene
 
 REPO = Path(__file__).resolve().parent.parent
+HEAD = DetailHeadConfig(features=8, groups=4, guide=16, volume=4, blend=8, planes=4, fine_planes=3)
+WITH_HEAD = LaCTConfig(dim=32, blocks=2, attention_head_dim=16, detail_head=HEAD)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two small scenes, a broken one, and one tiny checkpoint of random weights."""
+    """Two small scenes, a broken one, and two tiny checkpoints of random weights: one with a detail head."""
     folder = tmp_path_factory.mktemp("cli with a space")
     torch.manual_seed(0)
+    card = {"normalization": "auto", "train_image_hw": [32, 32], "lact_resolution": {"least": 16}}
     config = PRESETS["tiny"]
-    card = {"normalization": "auto", "train_image_hw": [32, 32]}
+    card["default"] = True
     save_checkpoint(folder / "checkpoints" / "tiny", LaCT(config).state_dict(), config, card)
+    card["default"] = False
+    model = LaCT(WITH_HEAD)
+    with torch.no_grad():  # what begins at zero is moved away from it, so that images are not all grey
+        for parameter in model.parameters():
+            if not parameter.any():
+                parameter.normal_(std=0.1)
+    save_checkpoint(folder / "checkpoints" / "detailed", model.state_dict(), WITH_HEAD, card)
     for name in ("one", "two"):
         pictures = folder / "pictures" / name
         pictures.mkdir(parents=True)
@@ -161,7 +172,7 @@ def test_render_mp4_state_and_skip(folder: Path, tmp_path: Path, here) -> None:
         *("render", folder / "one", "--context", 3, "--frames", 5, "--image-hw", 33, 47),
         *("--out", film, "--state", state, "--save-path", path, "--fps", 10, "--fov", 50),
     )
-    assert "5 pictures of 33x47" in out and "encoded 3 views" in out
+    assert "5 images of 33x47" in out and "encoded 3 views" in out
     frames = frames_of(film)
     assert len(frames) == 5 and frames[0].shape == (34, 48, 3)  # H.264 wants even sides
     assert [p.name for p in tmp_path.iterdir() if "partial" in p.name or "tmp" in p.name] == []
@@ -194,7 +205,7 @@ def test_render_folder_resumes(folder: Path, tmp_path: Path, here) -> None:
     assert "(3 were there)" in out
     assert (target / names[2]).read_bytes() == first and (target / names[1]).stat().st_mtime_ns == kept
     out, _ = here(*words)
-    assert "all 4 pictures" in out and "skipped" in out
+    assert "all 4 images" in out and "skipped" in out
     # Another path into the same folder would mix two films.
     _, err = here(*words[:-4], "--path", "orbit", "--out", target, code=2)
     assert err.startswith("error: ") and "rendered with another" in err
@@ -206,85 +217,62 @@ def test_render_folder_resumes(folder: Path, tmp_path: Path, here) -> None:
     assert "another origin" in err
 
 
-def eval_with(folder: Path, here, option: str, values: tuple[int, int], shown: str, other: Renderer) -> None:
-    """`eval` without and with a way of drawing: named in the report and the table, the figures those of `other`."""
-    report_file, found = folder / "eval.json", {}
-    for value in values:
-        words = ("eval", folder / "one", "--context", 3, "--image-hw", 32, 40, "--json", report_file)
-        out, _ = here(*words, f"--{option}", value)
-        found[value] = json.loads(report_file.read_text())
-        assert found[value][option.replace("-", "_")] == value and (shown in out) == (value == values[1])
-    scene = open_scene(folder / "one")
-    without, one = (found[value]["scenes"]["one"] for value in values)
+@pytest.mark.parametrize(
+    ("options", "said", "arguments"),
+    [
+        ((), "32x40, LaCT at 16x16, detail head on 4 views", {}),
+        (("--look-at", 1), "32x40, LaCT at 16x16, detail head on 1 view", {"views": 1}),
+        (("--no-detail",), "32x40, LaCT alone", {"detail": False}),
+    ],
+)
+def test_ways_of_rendering_are_used_and_named(folder: Path, here, options, said: str, arguments: dict) -> None:
+    """`eval` with a detail head: named in the report and the table, the figures are those of the renderer."""
+    file = folder / "eval.json"
+    words = ("eval", folder / "one", "--context", 3, "--image-hw", 32, 40, "--checkpoint", "detailed", "--json", file)
+    out, _ = here(*words, *options)
+    report = json.loads(file.read_text())
+    renderer = Renderer.from_checkpoint(folder / "checkpoints" / "detailed", "cpu", **arguments)
+    assert f"detailed: {said}, cpu" in out and report["rendering"] == renderer.settings((32, 40))
+    scene, one = open_scene(folder / "one"), report["scenes"]["one"]
     target = scene.load(one["target"], (32, 40))
-    drawn = other.render(other.encode(scene.load(one["context"], (32, 40))), target.cameras)
-    assert one["psnr"] == pytest.approx(float(psnr(drawn, target.images.float()).mean()), abs=1e-4)
-    assert one["psnr"] != pytest.approx(without["psnr"], abs=1e-4)
+    rendered = renderer.render(renderer.encode(scene.load(one["context"], (32, 40))), target.cameras)
+    assert one["psnr"] == pytest.approx(float(psnr(rendered, target.images.float()).mean()), abs=1e-4)
 
 
-def test_the_working_side_is_used_and_named(folder: Path, tmp_path: Path, here) -> None:
-    """The figures are those of the renderer, and what was made with another working side is not gone on with."""
-    state, target = tmp_path / "one.safetensors", tmp_path / "pictures"
-    renderer = Renderer.from_checkpoint("tiny", "cpu", working_side=48)
-    eval_with(folder, here, "working-side", (0, 48), "working side 48", renderer)
-
+def test_a_folder_is_gone_on_with_in_the_same_way_only(folder: Path, tmp_path: Path, here) -> None:
+    """From the photos, or from a state with what the head looks at; not by LaCT alone, which reads and renders
+    otherwise, and not where nothing says how the images were rendered."""
+    state, target = tmp_path / "one.safetensors", tmp_path / "images"
     words = ("render", folder / "one", "--context", 3, "--frames", 2, "--path", "capture", "--out", target)
-    words += ("--context-hw", 33, 47, "--image-hw", 32, 40)
-    here(*words, "--state", state, "--working-side", 48)
-    assert json.loads((target / "render.json").read_text())["working_side"] == 48
-    assert SceneState.load(state).meta["working_side"] == "48"
-    (target / "00001.png").unlink()
-    out, _ = here(*words, "--state", state, "--working-side", 48)  # from the state, where it was encoded before
-    assert "(1 were there)" in out
-    (target / "00001.png").unlink()
-    out, _ = here(*words, "--working-side", 48)  # and encoded again: the same
-    assert "(1 were there)" in out
-    _, err = here(*words, code=2)
-    assert "rendered with another context, working_side" in err
+    words += ("--context-hw", 33, 47, "--image-hw", 32, 40, "--checkpoint", "detailed")
+    out, _ = here(*words, "--state", state)
+    assert "2 images of 32x40, LaCT at 16x16; encoded 3 views of 33x47" in out
+    notes = json.loads((target / "render.json").read_text())
+    assert notes["rendering"] == {"detail": True, "views": 4, "plan": "32x40, LaCT at 16x16"}
+    assert SceneState.load(state).context is not None
+    for more in (("--state", state), ()):  # and encoded again: the same
+        (target / "00001.png").unlink()
+        out, _ = here(*words, *more)
+        assert "(1 were there)" in out
+    assert "rendered with another rendering" in here(*words, "--state", state, "--no-detail", code=2)[1]
+    assert "rendered with another context, rendering" in here(*words, "--no-detail", code=2)[1]
+    assert "rendered with another rendering" in here(*words, "--look-at", 2, code=2)[1]
+    del notes["rendering"]
+    (target / "render.json").write_text(json.dumps(notes))
+    assert "rendered with another rendering" in here(*words, code=2)[1]
 
 
-def test_grids_are_used_and_named(folder: Path, tmp_path: Path, here) -> None:
-    target = tmp_path / "pictures"
-    eval_with(folder, here, "grids", (1, 2), "two grids", Renderer.from_checkpoint("tiny", "cpu", grids=2))
-
-    words = ("render", folder / "one", "--context", 3, "--frames", 2, "--path", "capture", "--out", target)
-    here(*words, "--grids", 2)
-    assert json.loads((target / "render.json").read_text())["grids"] == 2
-    (target / "00001.png").unlink()
-    assert "rendered with another grids" in here(*words, code=2)[1]
-    assert "(1 were there)" in here(*words, "--grids", 2)[0]
-
-
-def test_raw_is_used_and_named(folder: Path, tmp_path: Path, here) -> None:
-    """Drawn once, with the borders of patches as they are; without it they are mended."""
-    scene, words = open_scene(folder / "one"), ("eval", folder / "one", "--context", 3, "--image-hw", 32, 40)
-    for raw in (False, True):
-        out, _ = here(*words, "--json", tmp_path / "e.json", *(("--raw",) if raw else ("--grids", 1)))
-        report = json.loads((tmp_path / "e.json").read_text())
-        assert report["mended"] is not raw and report["grids"] == 1 and ("as drawn" in out) == raw
-        one, renderer = report["scenes"]["one"], Renderer.from_checkpoint("tiny", "cpu", grids=1, mend=not raw)
-        target = scene.load(one["target"], (32, 40))
-        drawn = renderer.render(renderer.encode(scene.load(one["context"], (32, 40))), target.cameras)
-        assert one["psnr"] == pytest.approx(float(psnr(drawn, target.images.float()).mean()), abs=1e-4)
-    assert "not allowed with" in here(*words, "--raw", "--grids", 2, code=2)[1]
-
-    words = ("render", folder / "one", "--context", 3, "--frames", 2, "--path", "capture", "--out", tmp_path / "out")
-    here(*words, "--raw")
-    (tmp_path / "out" / "00001.png").unlink()
-    assert "rendered with another mended" in here(*words, "--grids", 1, code=2)[1]
-    assert "(1 were there)" in here(*words, "--raw")[0]
-
-
-def test_a_folder_of_before_the_working_side_is_gone_on_with(folder: Path, tmp_path: Path, here) -> None:
-    words = ("render", folder / "one", "--context", 3, "--frames", 2, "--path", "capture", "--out", tmp_path / "out")
-    words += ("--raw",)
-    here(*words)
-    notes = tmp_path / "out" / "render.json"
-    old = json.loads(notes.read_text())
-    assert old.pop("working_side") == 0 and old.pop("grids") == 1 and not old.pop("mended")
-    notes.write_text(json.dumps(old))
-    (tmp_path / "out" / "00001.png").unlink()
-    assert "(1 were there)" in here(*words)[0]
+def test_a_state_without_photos_is_rendered_by_lact(folder: Path, tmp_path: Path, here) -> None:
+    """As states of before the detail head, and those of --no-detail, are; with a note."""
+    state = tmp_path / "one.safetensors"
+    words = ("render", "--checkpoint", "detailed", "--state", state, "--out")
+    path = ("--path", "orbit", "--frames", 2, "--save-path", tmp_path / "path.json")
+    here(*words, tmp_path / "alone", folder / "one", "--context", 3, "--no-detail", *path)
+    _, err = here(*words, tmp_path / "again", "--path", tmp_path / "path.json")
+    assert "note: " in err and "encoded without a detail head, rendered by LaCT alone" in err
+    for name in ("00000.png", "00001.png"):
+        alone, again = (np.asarray(Image.open(tmp_path / folder / name)) for folder in ("alone", "again"))
+        assert np.abs(alone.astype(int) - again).max() <= 1 and alone.std() > 1  # the file's cameras are rounded
 
 
 def test_render_many_scenes(folder: Path, tmp_path: Path, here) -> None:
@@ -310,7 +298,12 @@ def test_render_many_scenes(folder: Path, tmp_path: Path, here) -> None:
         (("render", "SCENE", "--out", "x.mp4", "--context-views", "0,0"), "none of them twice"),
         (("eval", "/absent/scene"), "/absent/scene: no such file or folder"),
         (("eval", "SCENE", "--image-hw", "4", "4"), "expected 11 pixels or more"),
-        (("eval", "SCENE", "--working-side", "-8"), "--working-side: -8: expected a whole number of 0 or more"),
+        (("eval", "SCENE", "--look-at", "0"), "--look-at: 0: expected a whole number of 1 or more"),
+        (("eval", "SCENE", "--look-at", "2"), "--look-at 2: checkpoint tiny has no detail head"),
+        (
+            ("eval", "SCENE", "--look-at", "2", "--no-detail", "--checkpoint", "detailed"),
+            "--look-at 2: --no-detail switches the detail head off",
+        ),
         (("eval", "SCENE", "--device", "toaster"), "device: 'toaster'"),
         (("eval", "SCENE", "--context-views", "77"), "context view 77 does not exist"),
         (("eval", "SCENE", "--lpips", "/absent.pth"), "no such file"),
@@ -365,17 +358,21 @@ def test_interrupt_leaves_nothing_half_written(folder: Path, tmp_path: Path) -> 
 
 def test_benchmark_speed(tmp_path: Path, here) -> None:
     file = tmp_path / "speed.json"
-    out, _ = here("benchmark-speed", "--sizes", 16, 32, "--views", 2, "--repeats", 2, "--json", file)
-    assert "encode 2 views 32x32" in out and "decode 1 view 16x16 " in out and "threads" in out
-    assert "decode 1 view 16x16, drawn at 32x32 " in out  # as fine as what was written
-    assert "decode 1 view 32x32, drawn twice" in out and "16x16, drawn at 32x32 twice" not in out
+    words = ("benchmark-speed", "--sizes", 16, 32, "--views", 2, "--repeats", 2, "--json", file)
+    out, _ = here(*words)
+    assert "encode 2 views 32x32" in out and "LaCT alone" in out and "threads" in out
     figures = json.loads(file.read_text())["figures"]
-    assert all(0 < f["best_ms"] <= f["median_ms"] for f in figures.values()) and len(figures) == 5
-    here("benchmark-speed", "--sizes", 16, 32, "--views", 2, "--repeats", 1, "--json", file, "--working-side", 32)
-    assert list(json.loads(file.read_text())["figures"]) == [
-        "encode 2 views 32x32",
-        "decode 1 view 16x16",
-        "decode 1 view 16x16, drawn at 32x32",
-        "decode 1 view 32x32",
-        "decode 1 view 32x32, drawn twice",
+    assert all(0 < f["best_ms"] <= f["median_ms"] for f in figures.values())
+    alone = ["render 1 view 16x16, LaCT alone", "render 1 view 32x32, LaCT alone"]
+    assert list(figures) == ["encode 2 views 32x32", *alone]
+    out, _ = here(*words, "--checkpoint", "detailed")
+    report = json.loads(file.read_text())
+    assert "detail head on 4 views" in out and report["rendering"] == {"detail": True, "views": 4}
+    assert list(report["figures"]) == [
+        "encode 2 views 32x32, LaCT at 16x16",
+        *alone,
+        "render 1 view 16x16, LaCT at 16x16, detail head",
+        "render 1 view 32x32, LaCT at 16x16, detail head",
     ]
+    here(*words, "--checkpoint", "detailed", "--no-detail")
+    assert list(json.loads(file.read_text())["figures"]) == ["encode 2 views 32x32", *alone]

@@ -26,16 +26,17 @@ from data_tools.__main__ import main as data_tools
 from data_tools.readers import open_scene
 from nvs_app.cli import main as nvs
 from nvs_app.engine.metrics import to_uint8
-from nvs_app.engine.renderer import Renderer
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import opencv_to_opengl
 from nvs_app.geometry.paths import orbit
 from nvs_app.model.checkpoint import save_checkpoint
-from nvs_app.model.config import PRESETS
+from nvs_app.model.config import PRESETS, LaCTConfig
+from nvs_app.model.detail import DetailHeadConfig
 from nvs_app.model.lact import LaCT
 from nvs_app.model.state import SceneState
 from nvs_app.nerfstudio_plugin.__main__ import main as nerfstudio
 from nvs_app.nerfstudio_plugin.__main__ import prepare
+from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.camera_path import read_camera_path
 from nvs_app.scenes.nerfstudio_frame import is_identity, read_frame, to_nerfstudio
 
@@ -43,19 +44,26 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore::UserWarning:nerfstudio.*", "ignore::FutureWarning", "ignore::DeprecationWarning:viser.*"
 )
 SIZE = 64
+HEAD = DetailHeadConfig(features=8, groups=4, guide=16, volume=4, blend=8, planes=4, fine_planes=3)
+WITH_HEAD = LaCTConfig(dim=32, blocks=2, attention_head_dim=16, detail_head=HEAD)
 
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for checkpoints, scenes and runs. The network is tiny and random, but for its last layer, which is
-    drawn larger so that pictures are not all grey."""
+    """A folder for checkpoints, scenes and runs. The networks are tiny and random, what begins at zero too, so that
+    images are not all grey; that of `detailed` has a detail head."""
     folder = tmp_path_factory.mktemp("nerfstudio")
-    torch.manual_seed(0)
-    weights = LaCT(PRESETS["tiny"]).state_dict()
-    for name in ("plain", "as_given", "enlarging"):
+    for name in ("plain", "as_given", "detailed"):
+        torch.manual_seed(0)
+        config = WITH_HEAD if name == "detailed" else PRESETS["tiny"]
+        model = LaCT(config)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if not parameter.any():
+                    parameter.normal_(std=0.1)
         card: dict = {"normalization": "object" if name == "as_given" else "auto", "train_image_hw": [SIZE, SIZE]}
-        card |= {"working_side": 96} if name == "enlarging" else {}
-        save_checkpoint(folder / "checkpoints" / name, weights, PRESETS["tiny"], card)
+        card["lact_resolution"] = {"least": 32}
+        save_checkpoint(folder / "checkpoints" / name, model.state_dict(), config, card)
     return folder
 
 
@@ -67,7 +75,7 @@ def _environment(work: Path):
         patch.chdir(work)
         # Cameras that went through nerfstudio's frame differ in their last bit, which float32 hides in the pixels
         # and bfloat16, where a CPU is fast at it, does not.
-        patch.setattr("nvs_app.engine.renderer.fast_bfloat16", lambda device: False)
+        patch.setattr("nvs_app.rendering.renderer.fast_bfloat16", lambda device: False)
         yield
 
 
@@ -114,7 +122,7 @@ def test_train_leaves_a_run(run: Path, scene: Path) -> None:
     """nerfstudio's files, with the defaults resolved, and ours; the checkpoint holds tensors and text only."""
     config = (run / "config.yml").read_text()
     assert re.search(r"checkpoint: plain\b", config) and re.search(rf"image_size: {SIZE}\b", config)
-    assert re.search(r"working_side: 0\b", config)
+    assert re.search(r"detail: true\b", config) and re.search(r"look_at: null\b", config)  # it has no head
     saved = torch.load(run / "nerfstudio_models" / "step-000000000.ckpt", weights_only=True)
     extra = saved["pipeline"]["_model._extra_state"]
     state = SceneState.load(run / "scene_state.safetensors")
@@ -146,19 +154,24 @@ def test_eval_gives_our_own_figures(run: Path, work: Path, scene: Path, pipeline
 
 
 @pytest.mark.parametrize(
-    ("checkpoint", "grids", "method", "scale"),
-    [("plain", None, "pca", 3.0), ("as_given", 1, "up", 0.2), ("enlarging", 2, "pca", 1.0)],
+    ("checkpoint", "look_at", "method", "scale"),
+    [
+        ("plain", None, "pca", 3.0),
+        ("as_given", None, "up", 0.2),
+        ("detailed", None, "up", 0.2),
+        ("detailed", 1, "pca", 3.0),
+    ],
 )
 def test_the_dataparsers_frame_does_not_matter(
-    checkpoint: str, grids: int | None, method: str, scale: float, scene: Path
+    checkpoint: str, look_at: int | None, method: str, scale: float, scene: Path
 ) -> None:
     """However a dataparser turns, centres and scales, the network sees the scene as in its own frame: also where the
-    network wants it as given, and a turn or scale would show, and where it has small pictures enlarged."""
+    network wants it as given, and a turn or scale would show. Depth comes out in nerfstudio's frame."""
     from nvs_app.nerfstudio_plugin.method import lact
 
     config = copy.deepcopy(lact.config.pipeline)
     config.model.checkpoint = checkpoint
-    config.model.grids = grids
+    config.model.look_at = look_at
     config.datamanager.data = scene
     config.datamanager.dataparser.orientation_method = method
     config.datamanager.dataparser.scale_factor = scale
@@ -167,9 +180,10 @@ def test_the_dataparsers_frame_does_not_matter(
     opened = open_scene(scene)
     names = state.meta["context_images"].splitlines()
     indices = [[str(path) for path in opened.image_paths].index(name) for name in names]
-    renderer = Renderer.from_checkpoint(checkpoint, "cpu", grids=grids)
+    renderer = Renderer.from_checkpoint(checkpoint, "cpu", views=look_at)
     expected = renderer.encode(opened.load(indices, (SIZE, SIZE)))
-    assert renderer.drawn_hw((SIZE, SIZE)) == ((96, 96) if checkpoint == "enlarging" else (SIZE, SIZE))
+    assert renderer.detail == (checkpoint == "detailed")
+    assert config.model.look_at == ((look_at or HEAD.views) if renderer.detail else None)  # resolved
     assert state.transform is not None and expected.transform is not None
     assert torch.allclose(state.transform.translation, expected.transform.translation, atol=1e-5)
     assert torch.allclose(state.transform.rotation, expected.transform.rotation, atol=1e-5)
@@ -178,8 +192,32 @@ def test_the_dataparsers_frame_does_not_matter(
     target = opened.load([index], (SIZE, SIZE))
     assert torch.equal(batch["image"].permute(2, 0, 1), target.images[0])
     assert (camera.camera_to_worlds[0, :, 3] - opencv_to_opengl(target.cameras.c2w)[0, :3, 3]).abs().max() > 0.1
-    drawn = pipeline.model.get_outputs_for_camera(camera)["rgb"].permute(2, 0, 1)
-    assert torch.allclose(drawn, renderer.render(expected, target.cameras)[0], atol=1e-4)
+    outputs = pipeline.model.get_outputs_for_camera(camera)
+    rendered = outputs["rgb"].permute(2, 0, 1)
+    if not renderer.detail:
+        assert torch.allclose(rendered, renderer.render(expected, target.cameras)[0], atol=1e-4)
+        assert list(outputs) == ["rgb"]
+        return
+    assert list(outputs) == ["rgb", "depth", "accumulation"]
+    assert all(values.shape[:2] == (SIZE, SIZE) and values.shape[2] in (1, 3) for values in outputs.values())
+    views = renderer.render(expected, target.cameras, depth=True)
+    assert torch.allclose(rendered, views.images[0], atol=2e-3)
+    assert torch.allclose(outputs["accumulation"][..., 0], (views.surface * views.seen)[0], atol=2e-3)
+    # A point at that distance along nerfstudio's own ray is ours at that depth, in nerfstudio's frame.
+    bundle = camera.generate_rays(camera_indices=0, keep_shape=True)
+    theirs = (bundle.origins + bundle.directions * outputs["depth"]).reshape(-1, 3)
+    ours = pipeline.datamanager.frame.to("cpu", torch.float32).apply_points(points_of(target.cameras, views.depth))
+    surface = (views.surface[0] > 0.51).reshape(-1)
+    assert surface.any() and (theirs - ours)[surface].abs().max() < 0.01 * theirs.abs().max()
+    assert torch.all(outputs["depth"].reshape(-1)[views.surface[0].reshape(-1) < 0.49] == outputs["depth"].max())
+
+
+def points_of(cameras, depth: torch.Tensor) -> torch.Tensor:
+    """The points [h * w, 3] of one view's depth map [1, h, w]."""
+    fx, fy, cx, cy = cameras.fxfycxcy[0]
+    y, x = torch.meshgrid(torch.arange(SIZE) + 0.5, torch.arange(SIZE) + 0.5, indexing="ij")
+    local = torch.stack([(x - cx) / fx, (y - cy) / fy, torch.ones_like(x)], -1) * depth[0, ..., None]
+    return local.reshape(-1, 3) @ cameras.c2w[0, :3, :3].T + cameras.c2w[0, :3, 3]
 
 
 def viewer_path(cameras, image_hw: tuple[int, int]) -> dict:
@@ -330,6 +368,16 @@ def test_mistakes_in_options(change: Callable, said: str, scene: Path) -> None:
     change(config.datamanager)
     with pytest.raises(NVSError, match=said):
         config.setup(device="cpu", test_mode="test").model.encoded()
+
+
+def test_look_at_needs_a_detail_head(scene: Path) -> None:
+    from nvs_app.nerfstudio_plugin.method import lact
+
+    for checkpoint, detail in (("plain", True), ("detailed", False)):
+        config = copy.deepcopy(lact.config.pipeline)
+        config.model.checkpoint, config.model.detail, config.model.look_at = checkpoint, detail, 2
+        with pytest.raises(NVSError, match="look_at: 2, but no detail head renders"):
+            config.resolve()
 
 
 def test_mistakes_are_one_line(run: Path, work: Path, scene: Path, capsys) -> None:

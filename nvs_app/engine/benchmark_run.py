@@ -38,8 +38,8 @@ from nvs_app.engine.benchmark_scene import (
 )
 from nvs_app.engine.evaluate import device_name, versions
 from nvs_app.engine.parallel import World
-from nvs_app.engine.renderer import Renderer
 from nvs_app.errors import NVSError
+from nvs_app.rendering.renderer import Renderer
 from nvs_app.report.summary import assemble, keep_shown_pictures
 from nvs_app.scenes.posed import PosedImages
 
@@ -335,7 +335,7 @@ def describe(
             "precision": renderer.precision,
             "normalization": str(card.get("normalization", "auto")),
             "train_image_hw": card.get("train_image_hw"),
-            **renderer.drawing(image_hw),
+            "rendering": renderer.settings(image_hw),
         },
         "measures": {
             "normalize_with": measures.normalize_with,

@@ -20,9 +20,9 @@ from nvs_app.engine.baselines import mean_colour
 from nvs_app.engine.benchmark_load import Case, Loaded
 from nvs_app.engine.gaussians import fit_gsplat
 from nvs_app.engine.metrics import LPIPS, psnr, sharpness, ssim, to_uint8
-from nvs_app.engine.renderer import Renderer
 from nvs_app.errors import NVSError
 from nvs_app.geometry.normalize import normalize_context
+from nvs_app.rendering.renderer import Renderer
 from nvs_app.report.measures import BASELINE_MEASURES, shown
 from nvs_app.scenes.posed import PosedImages
 
@@ -30,8 +30,9 @@ NORMALIZE_WITH = {
     "context": "frame and scale from the context cameras alone",
     "context+target": "frame and scale from context and target cameras, as some releases do: sees the targets' cameras",
 }
-# A fixed number, so that the figures do not depend on how much memory is free at the moment.
+# Fixed numbers, so that the figures do not depend on how much memory is free at the moment.
 _CUDA_CHUNK_TOKENS = 32768
+_CUDA_CHUNK_PIXELS = 2**21  # that a detail head renders at once
 _PICTURE_SIDE = 256
 
 
@@ -166,9 +167,12 @@ def draw(renderer: Renderer, loaded: Loaded, count: int, comparer: Comparer, kee
 
 def chunk_of(renderer: Renderer, image_hw: tuple[int, int]) -> int | None:
     """Views that pass through the network at once; None leaves it to the renderer."""
-    height, width = renderer.drawn_hw(image_hw)
-    tokens = (height // renderer.patch) * (width // renderer.patch)
-    return max(1, _CUDA_CHUNK_TOKENS // tokens) if renderer.device.type == "cuda" else None
+    plan = renderer.plan_render(image_hw)
+    height, width = (side // renderer.patch for side in plan.lact_hw)
+    most = _CUDA_CHUNK_TOKENS // (height * width)
+    if plan.detail:
+        most = min(most, _CUDA_CHUNK_PIXELS // (plan.render_hw[0] * plan.render_hw[1]))
+    return max(1, most) if renderer.device.type == "cuda" else None
 
 
 def _compare(answers: Tensor, truth: Tensor, measures: Measures) -> Tensor:
@@ -202,7 +206,7 @@ def figures_of(work: Work, measures: Measures, renderer: Renderer) -> dict[str, 
         if measures.lpips is not None:
             view["lpips"] = round(row[-1], 6)
         views.append({**view, "baselines": answers})
-    height, width = (side // renderer.patch for side in renderer.written_hw(loaded.image_hw))
+    height, width = (side // renderer.patch for side in renderer.plan_encode(loaded.image_hw).lact_hw)
     return {
         **{m.name: mean([view[m.name] for view in views]) for m in shown(views[0])},
         "baselines": {

@@ -28,8 +28,8 @@ from nvs_app.benchmarks.base import view_name
 from nvs_app.engine.baselines import nearest_views
 from nvs_app.engine.film import save_png
 from nvs_app.engine.metrics import LPIPS, psnr, sharpness, ssim
-from nvs_app.engine.renderer import Renderer
 from nvs_app.errors import NVSError
+from nvs_app.rendering.renderer import Renderer
 from nvs_app.report.measures import BASELINE_MEASURES, MEASURES, shown
 from nvs_app.scenes.posed import PosedImages
 from nvs_app.scenes.scene import Scene
@@ -135,7 +135,7 @@ def evaluate(
         "lpips": "measured" if lpips is not None else "not measured: no weights (--lpips, NVS_LPIPS_WEIGHTS)",
         "device": device_name(renderer.device),
         "precision": renderer.precision,
-        **renderer.drawing(config.image_hw),
+        "rendering": renderer.settings(config.image_hw),
         "versions": versions(),
     }
 

@@ -1,5 +1,5 @@
 """The method `lact` of nerfstudio: `ns-train lact --data SCENE` writes a scene into fast weights, once.
 
 `method` holds what nerfstudio's entry point loads. `python -m nvs_app.nerfstudio_plugin` runs nerfstudio's commands
-with a user's mistakes told in one line. `nvs_app.engine.renderer.Renderer` makes every picture, as everywhere.
+with a user's mistakes told in one line. `nvs_app.rendering.renderer.Renderer` renders every image, as everywhere.
 """

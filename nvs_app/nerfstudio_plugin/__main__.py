@@ -112,8 +112,8 @@ def print_views(rest: list[str]) -> int:
     words = ["python", "-m", "nvs_app", "eval", str(manager.get_datapath())]
     words += ["--context-views", ",".join(map(str, context)), "--target-views", ",".join(map(str, targets))]
     words += ["--image-hw", str(height), str(width), "--checkpoint", str(config.pipeline.model.checkpoint)]
-    words += ["--working-side", str(config.pipeline.model.working_side)]
-    words += ["--grids", str(config.pipeline.model.grids)] if config.pipeline.model.grids else []
+    words += [] if config.pipeline.model.detail else ["--no-detail"]
+    words += ["--look-at", str(config.pipeline.model.look_at)] if config.pipeline.model.look_at else []
     print(shlex.join(words))
     return 0
 

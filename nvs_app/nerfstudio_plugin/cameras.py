@@ -16,6 +16,7 @@ from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras, opencv_to_opengl, opengl_to_opencv
 from nvs_app.geometry.normalize import SimilarityTransform
+from nvs_app.geometry.rays import pixel_rays
 from nvs_app.scenes.images import image_size
 from nvs_app.scenes.lens import Lens
 from nvs_app.scenes.nerfstudio_frame import to_scene
@@ -32,12 +33,12 @@ def from_nerfstudio(cameras: NerfstudioCameras) -> Cameras:
     flat = cameras.reshape((-1,))
     types = sorted({CameraType(int(value)).name for value in flat.camera_type.flatten()})
     if types != [CameraType.PERSPECTIVE.name]:
-        raise NVSError(f"camera type {', '.join(types).lower()}: lact draws perspective cameras only")
+        raise NVSError(f"camera type {', '.join(types).lower()}: lact renders perspective cameras only")
     if flat.distortion_params is not None and bool(flat.distortion_params.any()):
-        raise NVSError("a camera with lens distortion: lact draws pinhole pictures only; set its distortion to 0")
+        raise NVSError("a camera with lens distortion: lact renders pinhole images only; set its distortion to 0")
     sizes = sorted(set(zip(flat.height.flatten().tolist(), flat.width.flatten().tolist())))
     if len(sizes) != 1:
-        raise NVSError(f"cameras of sizes {sizes[:3]}: draw cameras of one size at a time")
+        raise NVSError(f"cameras of sizes {sizes[:3]}: render cameras of one size at a time")
     fxfycxcy = torch.cat([flat.fx, flat.fy, flat.cx, flat.cy], dim=-1).float()
     height, width = sizes[0]
     return Cameras(_to_opencv(flat.camera_to_worlds), fxfycxcy, (int(height), int(width)))
@@ -104,6 +105,13 @@ def scene_of(outputs: DataparserOutputs, frame: SimilarityTransform, name: str, 
         split=[None] * len(paths),
         lenses=tuple(lenses) if any(lenses) else (),
     )
+
+
+def ray_lengths(cameras: Cameras) -> torch.Tensor:
+    """Distance along each pixel's ray for a depth of 1 along the camera's axis, [v, H, W]: nerfstudio's depth is the
+    former, ours the latter."""
+    _, directions = pixel_rays(cameras)
+    return 1 / torch.einsum("vchw,vc->vhw", directions, cameras.c2w[:, :3, 2])
 
 
 def _to_opencv(camera_to_worlds: torch.Tensor) -> torch.Tensor:

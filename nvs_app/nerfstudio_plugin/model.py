@@ -1,4 +1,4 @@
-"""The network as a nerfstudio model: holds a `SceneState`, and draws whole pictures with `Renderer`.
+"""The network as a nerfstudio model: holds a `SceneState`, and renders whole images with `Renderer`.
 
 The network's own weights stay in the checkpoint; a run's `.ckpt` file holds the fast weights of the scene alone, in
 the scene's own world frame, and the way from that frame to nerfstudio's.
@@ -23,15 +23,16 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
 from nvs_app.engine.metrics import LPIPS, psnr, ssim
-from nvs_app.engine.renderer import Renderer, default_checkpoint
 from nvs_app.errors import NVSError
 from nvs_app.geometry.normalize import SimilarityTransform
+from nvs_app.model.checkpoint import default_checkpoint
 from nvs_app.model.state import SceneState
-from nvs_app.nerfstudio_plugin.cameras import from_nerfstudio
+from nvs_app.nerfstudio_plugin.cameras import from_nerfstudio, ray_lengths
+from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.nerfstudio_frame import to_scene
 from nvs_app.scenes.posed import PosedImages
 
-FAR = 50.0  # in nerfstudio's units, where scenes reach to about 1: behind everything that its viewer draws
+FAR = 50.0  # in nerfstudio's units, where scenes reach to about 1: behind everything that its viewer shows
 
 
 @dataclass
@@ -44,15 +45,15 @@ class LaCTModelConfig(ModelConfig):
     """Name in checkpoints/, or a folder; None takes the default one."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto is bf16 on a GPU and on a CPU that is fast at it, else fp32."""
-    working_side: int | None = None
-    """Enlarge pictures whose shorter side is below this many pixels; 0: as they are; None: as the checkpoint says."""
-    grids: Literal[1, 2] | None = None
-    """2: draw every view on two grids of patches, in twice the time; None: those that are not drawn enlarged."""
+    detail: bool = True
+    """Whether the checkpoint's detail head renders, where it has one; without it LaCT does, which knows no depth."""
+    look_at: int | None = None
+    """Context views that the detail head looks at for each view; None: as the checkpoint says."""
 
 
 class Outputs(dict):
-    """A picture's outputs. The network knows no depth; where nerfstudio asks for one regardless (its viewer, to put
-    the drawn cameras in front of or behind the picture), everything is far away and covered."""
+    """An image's outputs. LaCT alone knows no depth; where nerfstudio asks for one regardless (its viewer, to put the
+    cameras that it shows in front of or behind the image), everything is far away and covered."""
 
     def __missing__(self, key: str) -> Tensor:
         if key not in ("depth", "accumulation"):
@@ -62,7 +63,7 @@ class Outputs(dict):
 
 
 class LaCTModel(Model):
-    """See the module. `source` gives the context views the first time that something is to be drawn, unless a state
+    """See the module. `source` gives the context views the first time that something is to be rendered, unless a state
     was loaded before."""
 
     config: LaCTModelConfig
@@ -88,8 +89,8 @@ class LaCTModel(Model):
                 name or default_checkpoint(),
                 self.device,
                 self.config.precision,
-                working_side=self.config.working_side,
-                grids=self.config.grids,
+                detail=self.config.detail,
+                views=self.config.look_at,
             )
             self._renderers = [renderer]
         return self._renderers[0]
@@ -98,9 +99,9 @@ class LaCTModel(Model):
         """The fast weights of the scene; written now if they were not yet.
 
         Raises:
-            NVSError: nothing was loaded and there are no pictures to read.
+            NVSError: nothing was loaded and there are no photos to read.
         """
-        with self._lock:  # the viewer draws in a thread of its own
+        with self._lock:  # the viewer renders in a thread of its own
             if self.state is None:
                 if self.source is None:
                     raise NVSError("lact: no scene was encoded; run ns-train lact, and give its config.yml")
@@ -111,19 +112,36 @@ class LaCTModel(Model):
                 self.encode_seconds = time.perf_counter() - start
                 self.state = replace(state, meta={**state.meta, "context_images": "\n".join(names)})
             if self.state.fast_weights[0].w0.device.type != self.device.type:
-                self.state = self.state.to(self.device)  # once, and not for every picture
+                self.state = self.state.to(self.device)  # once, and not for every image
             return self.state
 
     def get_outputs_for_camera(
         self, camera: NerfstudioCameras, obb_box: OrientedBox | None = None
     ) -> dict[str, Tensor]:
-        """The picture of one camera: {"rgb": [h, w, 3] in [0, 1]} on the camera's device."""
+        """The image of one camera, on the camera's device.
+
+        rgb: [h, w, 3] in [0, 1]. Where a detail head renders, also depth: [h, w, 1], distance along the ray in units
+        of nerfstudio's frame, as its own methods give it; where there is no surface, the farthest of the image. And
+        accumulation: [h, w, 1] in [0, 1], low where there is no surface, or none that a photo shows.
+        """
         if obb_box is not None and not self._told_crop:
             self._told_crop = True
-            CONSOLE.print("[yellow]lact draws whole pictures: the crop box is not used.")
-        state = self.encoded()
-        images = self.renderer.render(state, to_scene(self.frame, from_nerfstudio(camera.to("cpu"))))
-        return Outputs(rgb=images[0].permute(1, 2, 0).contiguous().to(camera.device))
+            CONSOLE.print("[yellow]lact renders whole images: the crop box is not used.")
+        state, renderer = self.encoded(), self.renderer
+        cameras = to_scene(self.frame, from_nerfstudio(camera.to("cpu")))
+        if not renderer.detail or state.context is None:
+            images = renderer.render(state, cameras)
+            return Outputs(rgb=images[0].permute(1, 2, 0).contiguous().to(camera.device))
+        views = renderer.render(state, cameras, depth=True)
+        depth = views.depth * float(self.frame.scale) * ray_lengths(cameras)
+        surface = views.surface > 0.5
+        farthest = depth[surface].max() if surface.any() else depth.new_tensor(FAR)
+        maps = {
+            "rgb": views.images[0].permute(1, 2, 0).contiguous(),
+            "depth": torch.where(surface, depth, farthest)[0, ..., None],
+            "accumulation": (views.surface * views.seen)[0, ..., None],
+        }
+        return Outputs({name: value.to(camera.device) for name, value in maps.items()})
 
     def get_outputs(self, ray_bundle: RayBundle | NerfstudioCameras) -> dict[str, Tensor]:
         """Of a camera as above. Rays have no colour of their own here, only nothing in their way."""
@@ -147,7 +165,7 @@ class LaCTModel(Model):
         self, outputs: dict[str, Tensor], batch: dict[str, Any]
     ) -> tuple[dict[str, float], dict[str, Tensor]]:
         """PSNR and SSIM (LPIPS where $NVS_LPIPS_WEIGHTS is set), as `python -m nvs_app eval` measures them, and the
-        photo beside the picture."""
+        photo beside the image."""
         truth = batch["image"].to(outputs["rgb"].device)
         rendered, photo = (image.permute(2, 0, 1).cpu() for image in (outputs["rgb"], truth))
         figures = {"psnr": float(psnr(rendered, photo)), "ssim": float(ssim(rendered, photo))}

@@ -11,10 +11,9 @@ from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 
-from nvs_app.engine.renderer import default_checkpoint
-from nvs_app.engine.working_size import checked_working_side, working_side_of
 from nvs_app.errors import NVSError
-from nvs_app.model.checkpoint import find_checkpoint, read_description
+from nvs_app.model.checkpoint import default_checkpoint, find_checkpoint, read_description
+from nvs_app.model.config import LaCTConfig
 from nvs_app.nerfstudio_plugin.data import LaCTDataManager, LaCTDataManagerConfig
 from nvs_app.nerfstudio_plugin.ffmpeg import provide_ffmpeg
 from nvs_app.nerfstudio_plugin.model import LaCTModel, LaCTModelConfig
@@ -29,21 +28,24 @@ class LaCTPipelineConfig(VanillaPipelineConfig):
 
     _target: type = field(default_factory=lambda: LaCTPipeline)
     datamanager: LaCTDataManagerConfig = field(default_factory=LaCTDataManagerConfig)
-    """which pictures"""
+    """which photos"""
     model: LaCTModelConfig = field(default_factory=LaCTModelConfig)
     """which network"""
 
     def resolve(self) -> None:
-        """Puts the default checkpoint, its picture size and its working side where nothing was chosen. Raises
-        NVSError."""
+        """Puts the default checkpoint, its image size and the views that its detail head looks at where nothing was
+        chosen. Raises NVSError."""
         self.model.checkpoint = self.model.checkpoint or default_checkpoint()
-        card = read_description(find_checkpoint(self.model.checkpoint))["card"]
+        description = read_description(find_checkpoint(self.model.checkpoint))
+        config, card = LaCTConfig.from_dict(description["model"]), description["card"]
         trained = card.get("train_image_hw")
         if self.datamanager.image_size is None:
             self.datamanager.image_size = int(max(trained)) if isinstance(trained, (list, tuple)) and trained else 256
-        if self.model.working_side is None:
-            self.model.working_side = working_side_of(card)
-        checked_working_side(self.model.working_side)
+        head = config.detail_head if self.model.detail else None
+        if head is None and self.model.look_at is not None:
+            raise NVSError(f"look_at: {self.model.look_at}, but no detail head renders; leave it out")
+        if head is not None and self.model.look_at is None:
+            self.model.look_at = head.views
         if self.datamanager.num_context < 1:
             raise NVSError(f"num_context: {self.datamanager.num_context}, expected a view or more")
 
@@ -71,7 +73,7 @@ class LaCTPipeline(VanillaPipeline):
         config.resolve()
         provide_ffmpeg()
         super().__init__(config, str(device), *args, **kwargs)
-        # A scene is encoded when its first picture is drawn, be it by the viewer. A loaded state comes before.
+        # A scene is encoded when its first view is rendered, be it by the viewer. A loaded state comes before.
         self.model.source = lambda: (*self.datamanager.context(), self.datamanager.frame)
 
     @property

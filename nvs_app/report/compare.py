@@ -14,7 +14,8 @@ from rich.table import Table
 from nvs_app.errors import NVSError
 from nvs_app.report.bootstrap import interval
 from nvs_app.report.measures import MEASURES, Measure, shown
-from nvs_app.report.tables import DRAWN_BEFORE, console, figure
+from nvs_app.report.tables import console, figure
+from nvs_app.report.words import rendering_words
 
 
 def label_reports(reports: list[tuple[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
@@ -104,10 +105,9 @@ def unlike(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
         for key in keys:
             if a[section][key] != b[section][key]:
                 lines.append(f"{key}: {a[section][key]}, {b[section][key]}")
-    for key, before in DRAWN_BEFORE.items():
-        values = [r["model"].get(key, before) for r in (a, b)]
-        if values[0] != values[1]:
-            lines.append(f"{key}: {values[0]}, {values[1]}")
+    rendering = [rendering_words(r["model"]) for r in (a, b)]
+    if rendering[0] != rendering[1]:
+        lines.append(f"rendering: {rendering[0]}; {rendering[1]}")
     for name in sorted({*a["benchmark"]["options"], *b["benchmark"]["options"]}):
         values = [r["benchmark"]["options"].get(name, {}).get("value") for r in (a, b)]
         if values[0] != values[1]:

@@ -17,6 +17,7 @@ from nvs_app.report import charts
 from nvs_app.report.compare import difference, measured_beside
 from nvs_app.report.measures import shown
 from nvs_app.report.tables import SHORT, figure, kind_rows
+from nvs_app.report.words import rendering_words
 from nvs_app.whole_file import write_whole
 
 HERE = Path(__file__).parent
@@ -56,7 +57,7 @@ def write_page(report: dict[str, Any], path: Path) -> None:
         _pictures(report),
         '<section class="pair">'
         + _chart("spread", "Scenes, sorted", "PSNR of every scene at each number of context views.")
-        + _chart("time", "Seconds", "Encoding a scene once, and drawing one view.")
+        + _chart("time", "Seconds", "Encoding a scene once, and rendering one view.")
         + "</section>",
         _timing(report),
         _left_out(report),
@@ -136,8 +137,7 @@ def _chips(report: dict[str, Any]) -> list[str]:
         ("scenes", f"{coverage['measured']} of {coverage['listed']}"),
         ("size", size),
         ("precision", model["precision"]),
-        *([("working side", model["working_side"])] if model.get("working_side") else []),
-        *([("grids", model["grids"])] if model.get("grids", 1) != 1 else []),
+        ("rendering", rendering_words(model)),
         ("parameters", f"{model['parameters'] / 1e6:.1f} M"),
         ("cameras from", report["measures"]["normalize_with"]),
         *((name, option["value"]) for name, option in benchmark["options"].items() if option["value"]),
@@ -257,7 +257,7 @@ def _timing(report: dict[str, Any]) -> str:
         spent = [_duration(seconds[key]) for key in ("encode_s", "decode_s_per_view")]
         spent += [_duration(seconds["gsplat_s"]) if "gsplat_s" in seconds else "-"] if fitted else []
         rows.append([count, f"{report['overall'][count]['tokens']:,}", *spent, *memory])
-    head = ["context views", "tokens", "encode a scene", "draw a view"]
+    head = ["context views", "tokens", "encode a scene", "render a view"]
     head += ["fit gsplat"] if fitted else []
     head += ["memory, encode", "memory, one view"] if keys else []
     processes = []
@@ -315,13 +315,6 @@ def _method(report: dict[str, Any]) -> str:
     ]  # fmt: skip
     if model["train_image_hw"]:
         rows.append(("Trained at", "×".join(map(str, model["train_image_hw"]))))
-    if model.get("working_side"):
-        rows.append(("Working side", f"{model['working_side']}: smaller pictures are read and drawn enlarged"))
-    if model.get("grids", 1) != 1:
-        which = "views that are not enlarged are" if model["grids"] == "auto" else "every view is"
-        rows.append(("Grids", f"{model['grids']}: {which} drawn on two grids of patches, and blended"))
-    if model.get("grids", 1) != 2:
-        how = "mended" if model.get("mended") else "as the network draws them"
-        rows.append(("Borders of patches", f"{how}, where views are drawn on one grid"))
+    rows.append(("Rendering", rendering_words(model)))
     listed = "".join(f"<dt>{escape(name)}</dt><dd>{escape(str(text))}</dd>" for name, text in rows)
     return f"<section><h2>How it was measured</h2><dl>{listed}</dl></section>"

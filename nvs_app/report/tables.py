@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
@@ -11,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from nvs_app.report.measures import PSNR, Measure, shown
+from nvs_app.report.words import rendering_words
 
 MANY = 24  # scenes; of more, the worst are shown
 SHORT = {"nearest_view": "nearest", "mean_colour": "mean colour", "gsplat": "gsplat"}
@@ -21,22 +21,11 @@ def console() -> Console:
     return Console() if sys.stdout.isatty() else Console(width=150)
 
 
-DRAWN_BEFORE = {"working_side": 0, "grids": 1, "mended": False}  # how views were drawn where nothing says it
-
-
-def drawing_words(values: Mapping[str, Any]) -> str:
-    """What a title adds of how views are drawn: of "working_side", "grids" and "mended", which old reports lack."""
-    words = f", working side {values['working_side']}" if values.get("working_side") else ""
-    words += ", two grids" if values.get("grids") == 2 else ""
-    return words + (", borders of patches as drawn" if values.get("mended") is False else "")
-
-
 def print_report(report: dict[str, Any], pooled: bool = False) -> None:
     """What was measured, the figures by number of views and by scene, the seconds, and what is missing."""
     out = console()
     benchmark, model, measures = report["benchmark"], report["model"], report["measures"]
-    title = f"{benchmark['title']}: {model['checkpoint']}, {model['precision']}"
-    title += drawing_words(model)
+    title = f"{benchmark['title']}: {model['checkpoint']}, {model['precision']}, {rendering_words(model)}"
     out.print(title, style="bold", markup=False, highlight=False)
     lines = [f"source: {benchmark['source']}"]
     lines += [f"{name}={option['value']}" + (f": {option['meaning']}" if option["meaning"] else f" ({option['help']})")

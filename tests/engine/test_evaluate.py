@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from nvs_app.engine.evaluate import EvalConfig, evaluate, nearest_view
-from nvs_app.engine.renderer import Renderer
+from nvs_app.rendering.renderer import Renderer
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras, look_at
 from nvs_app.model.config import PRESETS

@@ -1,42 +1,31 @@
-"""Renderer: sizes, chunks, normalisation, memory, states on disk."""
+"""Renderer: sizes, chunks, normalisation, memory, states on disk; with a detail head and without."""
 
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 
 import pytest
 import torch
+from small_scenes import circle, moved, network, plain_renderer, posed
 
 from nvs_app.engine.framing import context_cameras, vertical_fov, with_vertical_fov
-from nvs_app.engine.renderer import Renderer, default_checkpoint, pick_device
 from nvs_app.errors import NVSError
-from nvs_app.geometry.cameras import Cameras, look_at
+from nvs_app.geometry.cameras import Cameras
 from nvs_app.geometry.normalize import normalize_context
-from nvs_app.model.checkpoint import save_checkpoint
+from nvs_app.model.checkpoint import default_checkpoint, save_checkpoint
 from nvs_app.model.config import PRESETS
+from nvs_app.model.detail.layers import resize
 from nvs_app.model.lact import LaCT
 from nvs_app.model.state import SceneState
+from nvs_app.rendering.device import pick_device
+from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.posed import PosedImages
 
 
-@pytest.fixture(scope="module")
-def renderer() -> Renderer:
-    torch.manual_seed(1)
-    model = LaCT(PRESETS["tiny"])
-    model.card = {"normalization": "auto", "name": "tiny", "hash": "abc"}
-    return Renderer(model, device="cpu", precision="fp32", grids=1, mend=False)
-
-
-def circle(views: int, image_hw: tuple[int, int], radius: float = 5.0) -> Cameras:
-    angle = torch.linspace(0, 5.5, views)
-    eye = torch.stack((radius * angle.cos() + 3, radius * angle.sin() - 2, torch.full_like(angle, 1.5)), -1)
-    c2w = look_at(eye, torch.tensor([3.0, -2.0, 0.0]).expand(views, 3), torch.tensor([0.0, 0, 1]).expand(views, 3))
-    height, width = image_hw
-    return Cameras(c2w, torch.tensor([60.0, 61.0, width / 2 + 1, height / 2 - 2]).expand(views, 4), image_hw)
-
-
-def posed(views: int = 3, image_hw: tuple[int, int] = (32, 40)) -> PosedImages:
-    return PosedImages(torch.rand(views, 3, *image_hw), circle(views, image_hw))
+@pytest.fixture(scope="module", params=[False, True], ids=["lact", "head"])
+def renderer(request: pytest.FixtureRequest) -> Renderer:
+    return plain_renderer(request.param)
 
 
 def test_normalises_from_the_context_alone(renderer: Renderer) -> None:
@@ -46,31 +35,31 @@ def test_normalises_from_the_context_alone(renderer: Renderer) -> None:
     transform = normalize_context(context.cameras.c2w[None], "auto")
 
     def batch(c: Cameras) -> Cameras:
-        return Cameras(c.c2w[None], c.fxfycxcy[None], c.image_hw)
+        return transform.apply_cameras(Cameras(c.c2w[None], c.fxfycxcy[None], c.image_hw))
 
+    model, photos, hw = renderer.model, context.images[None], (16, 16) if renderer.detail else (32, 40)
     with torch.inference_mode():
-        by_hand = renderer.model.encode(context.images[None], transform.apply_cameras(batch(context.cameras)))
-        expected = renderer.model.decode(by_hand, transform.apply_cameras(batch(targets)))[0]
+        if renderer.detail:
+            small = resize(photos[0], hw)[None]
+            by_hand = model.encode(
+                small, batch(context.cameras).scaled_to(hw), photos=photos, photo_cameras=batch(context.cameras)
+            )
+            by_hand = replace(by_hand, context=by_hand.context.stored())
+            expected = model.decode_detail(by_hand, batch(targets), hw).images[0].clamp(0, 1)
+        else:
+            by_hand = model.encode(photos, batch(context.cameras))
+            expected = model.decode(by_hand, batch(targets))[0]
     images = renderer.render(state, targets)
     assert images.dtype == torch.float32 and images.device.type == "cpu" and images.shape == (4, 3, 32, 40)
     assert torch.allclose(images, expected, atol=1e-5)
     assert not images.requires_grad
     # A world that is scaled, turned and moved is the same scene.
-    turn = torch.linalg.qr(torch.randn(3, 3))[0]
-    turn = turn * torch.det(turn).sign()
-
-    def moved(c: Cameras) -> Cameras:
-        c2w = c.c2w.clone()
-        c2w[:, :3, :3] = turn @ c.c2w[:, :3, :3]
-        c2w[:, :3, 3] = 7 * (c.c2w[:, :3, 3] @ turn.T) + torch.tensor([10.0, -20.0, 5.0])
-        return Cameras(c2w, c.fxfycxcy, c.image_hw)
-
-    again = renderer.render(renderer.encode(PosedImages(context.images, moved(context.cameras))), moved(targets))
-    assert torch.allclose(images, again, atol=2e-3)
+    again = renderer.encode(PosedImages(context.images, moved(context.cameras, 7.0)))
+    assert torch.allclose(images, renderer.render(again, moved(targets, 7.0)), atol=2e-3)
 
 
 def test_another_device_than_the_cameras(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pictures and cameras on the CPU, the network elsewhere ("meta": a device that refuses to be mixed with another):
+    """Photos and cameras on the CPU, the network elsewhere ("meta": a device that refuses to be mixed with another):
     the frame is found where the cameras are, and everything else where the network is."""
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # "meta" knows none
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda *_: False)
@@ -80,8 +69,8 @@ def test_another_device_than_the_cameras(monkeypatch: pytest.MonkeyPatch) -> Non
         seen.append(c2w.device.type)
         return normalize_context(c2w, preset)
 
-    monkeypatch.setattr("nvs_app.engine.renderer.normalize_context", normalize)
-    away = Renderer(LaCT(PRESETS["tiny"]), device="meta")
+    monkeypatch.setattr("nvs_app.rendering.renderer.normalize_context", normalize)
+    away = Renderer(network(False), device="meta")
     context, targets = posed(), circle(5, (30, 40))
     state = away.encode(context)
     assert seen == ["cpu"] and state.transform is not None and state.transform.scale.is_meta
@@ -103,12 +92,11 @@ def test_uint8_and_float_agree(renderer: Renderer) -> None:
 def test_any_size_is_a_cut_of_the_padded_frame(renderer: Renderer, image_hw: tuple[int, int]) -> None:
     state = renderer.encode(posed())
     cameras = circle(2, image_hw)
-    patch = renderer.patch
-    padded = tuple(-(-side // patch) * patch for side in image_hw)
+    padded = tuple(-(-side // 8) * 8 for side in image_hw)
     larger = renderer.render(state, Cameras(cameras.c2w, cameras.fxfycxcy, padded))
     images = renderer.render(state, cameras)
     assert images.shape == (2, 3, *image_hw)
-    assert torch.allclose(images, larger[:, :, : image_hw[0], : image_hw[1]], atol=1e-6)
+    assert torch.allclose(images, larger[:, :, : image_hw[0], : image_hw[1]], atol=1e-5)
 
 
 def test_context_is_cut_to_patches_with_its_cameras(renderer: Renderer) -> None:
@@ -124,6 +112,10 @@ def test_context_is_cut_to_patches_with_its_cameras(renderer: Renderer) -> None:
     assert torch.equal(context_cameras(a).fxfycxcy, k)
     with pytest.raises(NVSError, match="smaller than one patch"):
         renderer.encode(posed(2, (4, 40)))
+    assert (a.context is not None) == renderer.detail
+    if a.context is not None and b.context is not None:
+        assert torch.equal(a.context.images, b.context.images) and torch.equal(a.context.features, b.context.features)
+        assert a.context.cameras.image_hw == (32, 40)
 
 
 def test_chunks_progress_and_stream(renderer: Renderer) -> None:
@@ -159,22 +151,23 @@ def test_out_of_memory_halves_the_chunk(renderer: Renderer, monkeypatch: pytest.
     cameras = circle(5, (16, 16))
     expected = renderer.render(state, cameras)
     asked: list[int] = []
-    decode = renderer.model.decode
+    name = "decode_detail" if renderer.detail else "decode"
+    decode = getattr(renderer.model, name)
 
-    def short_of_memory(state, cameras):
+    def short_of_memory(state, cameras, *more):
         asked.append(cameras.shape[1])
         if cameras.shape[1] > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return decode(state, cameras)
+        return decode(state, cameras, *more)
 
-    monkeypatch.setattr(renderer.model, "decode", short_of_memory)
+    monkeypatch.setattr(renderer.model, name, short_of_memory)
     assert torch.allclose(renderer.render(state, cameras, chunk=4), expected, atol=1e-5)
     assert asked == [4, 2, 1, 1, 1, 1, 1]
 
-    def none_left(state, cameras):
+    def none_left(state, cameras, *more):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(renderer.model, "decode", none_left)
+    monkeypatch.setattr(renderer.model, name, none_left)
     with pytest.raises(NVSError, match="16x16 does not fit in the memory of cpu"):
         renderer.render(state, cameras)
 
@@ -183,6 +176,9 @@ def test_state_on_disk_renders_the_same(renderer: Renderer, tmp_path) -> None:
     context, cameras = posed(), circle(2, (24, 24))
     state = renderer.encode(context)
     loaded = SceneState.load(state.save(tmp_path / "state.safetensors"))
+    if renderer.detail:
+        assert loaded.context is not None and loaded.context.images.dtype == torch.uint8
+        assert loaded.context.features.dtype == torch.float16
     assert torch.equal(renderer.render(state, cameras), renderer.render(loaded, cameras))
     remembered = context_cameras(loaded)
     assert torch.equal(remembered.c2w, context.cameras.c2w) and remembered.image_hw == (32, 40)
@@ -191,13 +187,13 @@ def test_state_on_disk_renders_the_same(renderer: Renderer, tmp_path) -> None:
 
 def test_state_of_another_checkpoint_is_refused(renderer: Renderer) -> None:
     state = renderer.encode(posed())
-    state.meta["checkpoint_hash"] = "another"
+    state = replace(state, meta={**state.meta, "checkpoint_hash": "another"})
     with pytest.raises(NVSError, match="encoded by checkpoint tiny"):
         renderer.render(state, circle(1, (16, 16)))
 
 
 def test_bf16_stays_near(renderer: Renderer) -> None:
-    rough = Renderer(renderer.model, "cpu", "bf16", grids=1, mend=False)
+    rough = Renderer(renderer.model, "cpu", "bf16")
     context, cameras = posed(), circle(2, (32, 32))
     fine = renderer.render(renderer.encode(context), cameras)
     images = rough.render(rough.encode(context), cameras)
