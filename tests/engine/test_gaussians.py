@@ -31,7 +31,7 @@ def floor_pattern(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return 0.5 + 0.22 * torch.stack(waves)
 
 
-def floor(count: int = 8, image_hw: tuple[int, int] = (40, 56)) -> PosedImages:
+def floor(count: int = 6, image_hw: tuple[int, int] = (40, 56)) -> PosedImages:
     """Views of the plane z = 0 from around and above."""
     angles = 0.35 * torch.arange(count, dtype=torch.float32)
     eyes = torch.stack([1.6 * angles.cos(), 1.6 * angles.sin(), 2 + 0.3 * (3 * angles).sin()], dim=-1)
@@ -109,10 +109,11 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gsplat", plain_gsplat)
 
 
+@pytest.mark.slow
 def test_a_fit_draws_held_out_views(plain: None, repo: Path) -> None:
     """Far better than the nearest view, which the fit from a fog of points was not."""
     scene = open_scene(repo / "examples" / "object_chair")
-    split = choose_views(scene, 12, max_targets=4)
+    split = choose_views(scene, 8, max_targets=4)
     context, target = (scene.load(rows, (24, 24)).float() for rows in (split.context, split.target))
     nearest = context.images[nearest_views(context.cameras.c2w, target.cameras.c2w)]
     before = [tensor.clone() for tensor in (context.images, context.cameras.c2w)]
@@ -123,6 +124,7 @@ def test_a_fit_draws_held_out_views(plain: None, repo: Path) -> None:
     assert all(torch.equal(a, b) for a, b in zip(before, (context.images, context.cameras.c2w)))
 
 
+@pytest.mark.slow
 def test_gsplats_own_strategy_adds_and_removes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the package is installed; its rasteriser needs a GPU."""
     strategies = pytest.importorskip("gsplat.strategy")
