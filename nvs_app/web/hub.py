@@ -14,8 +14,9 @@ import threading
 import time
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -33,16 +34,20 @@ from nvs_app.web.jobs import JobQueue
 from nvs_app.web.opening import Opened, Report, Shelf, open_scene_for_viewing
 from nvs_app.web.sessions import Limits, Session, SessionStore, temporary_root
 from nvs_app.web.states import StateCache
+from nvs_app.web.surfaces import Shown, coverage, depth_in_colours, surface_point
 
 KEPT_RENDERERS = 2  # the first one always stays
+SHOWS = {"depth": depth_in_colours, "coverage": coverage}
 
 
 @dataclass(frozen=True)
 class Frame:
-    """A rendered view [3, h, w] in [0, 1], on the renderer's device, and the milliseconds that the model took."""
+    """A rendered view [3, h, w] in [0, 1], on the renderer's device, the milliseconds that the model took, and what
+    else the header of its frame says."""
 
     image: Float[Tensor, "3 h w"]
     model_ms: float
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 class Hub:
@@ -142,15 +147,24 @@ class Hub:
         if before is not None and before.state_key != opened.state_key:
             self._drop(before)
 
-    def frame(self, opened: Opened, camera: Cameras) -> Frame:
-        """Renders one camera now, in the calling thread: for `drawer.submit`, which keeps the turns."""
+    def frame(self, opened: Opened, camera: Cameras, show: str = "image") -> Frame:
+        """Renders one camera [1] now, in the calling thread: for `drawer.submit`, which keeps the turns.
+
+        show: "image", or one of SHOWS. Raises NVSError for those where the scene knows no depth."""
         state = self.state(opened)
         start = time.perf_counter()
         # Left on the device: as bytes it is a quarter of what would have to be copied.
-        image = next(opened.renderer.stream(state, camera[:1], on_device=True))[0]
-        if image.is_cuda:
-            torch.cuda.current_stream(image.device).synchronize()
-        return Frame(image, 1e3 * (time.perf_counter() - start))
+        rendered = next(opened.renderer.stream(state, camera[:1], on_device=True, depth=show in SHOWS))
+        shown = SHOWS[show](rendered) if show in SHOWS else Shown(rendered[0])
+        if shown.image.is_cuda:
+            torch.cuda.current_stream(shown.image.device).synchronize()
+        return Frame(shown.image, 1e3 * (time.perf_counter() - start), shown.facts)
+
+    def point(self, opened: Opened, camera: Cameras, at: tuple[float, float]) -> dict[str, Any]:
+        """The surface under a place of a camera's view, see `surface_point`: {"point", "depth"}, null where there is
+        none; in the calling thread, as `frame`. Raises NVSError where the scene knows no depth."""
+        found = surface_point(opened.renderer.render(self.state(opened), camera[:1], depth=True), camera, at)
+        return {"point": found[0].tolist() if found else None, "depth": found[1] if found else None}
 
     def require_scene(self, session: Session) -> Opened:
         """The scene that a visitor looks at. Raises NVSError when there is none yet."""

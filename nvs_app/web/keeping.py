@@ -20,7 +20,7 @@ from nvs_app.model.state import SceneState
 from nvs_app.scenes.views import ViewSplit
 from nvs_app.web.hub import Hub
 from nvs_app.web.intake import Source
-from nvs_app.web.opening import Opened, jpeg_uri, open_state
+from nvs_app.web.opening import Opened, jpeg_uri, open_state, why_no_depth
 from nvs_app.web.sessions import MIB, Session, folder_bytes
 from nvs_app.web.viewpoint import Viewpoint
 
@@ -91,7 +91,7 @@ def reopen(hub: Hub, session: Session, name: str) -> Opened:
         pictures = [jpeg_uri(image, longest=96) for image in scene.load(split.context[:24], hw).images]
         opened = Opened(
             str(note["name"]), renderer, key, cameras, scene, split, hw, Viewpoint.of(cameras), pictures,
-            seconds=float(note["seconds"]),
+            seconds=float(note["seconds"]), no_depth=why_no_depth(renderer, state),
         )  # fmt: skip
         stored = tuple((height, width) for height, width in scene.image_hws.tolist())
         session.source = Source(opened.name, (scene.root,), scene, stored)

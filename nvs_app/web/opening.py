@@ -46,6 +46,7 @@ class Opened:
         context_jpegs: the context pictures, small, as data URIs.
         unregistered: photos without a camera, and why.
         seconds: time of encoding.
+        no_depth: why the scene knows no depth, a sentence; empty where it does.
     """
 
     name: str
@@ -59,10 +60,12 @@ class Opened:
     context_jpegs: list[str] = field(default_factory=list)
     unregistered: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+    no_depth: str = ""
 
     def for_viewer(self) -> dict[str, Any]:
         """What the page's script must know."""
-        return {"name": self.name, **self.viewpoint.for_page(), "side": min(self.image_hw)}
+        about = {"side": min(self.image_hw), "no_depth": self.no_depth}
+        return {"name": self.name, **self.viewpoint.for_page(), **about}
 
 
 def open_scene_for_viewing(
@@ -104,6 +107,7 @@ def open_scene_for_viewing(
         Viewpoint.of(cameras),
         [jpeg_uri(image, longest=96) for image in context.images[:24]],
         seconds=seconds,
+        no_depth=why_no_depth(renderer, state),
         **facts,
     )
 
@@ -119,7 +123,19 @@ def open_state(path: Path, renderer: Renderer, cache: StateCache, name: str) -> 
     renderer.render(state, cameras[:1].scaled_to((16, 16)))  # refuses a state of another network
     key = secrets.token_hex(8)
     cache.put(key, state)
-    return Opened(name, renderer, key, cameras, None, None, cameras.image_hw, Viewpoint.of(cameras))
+    hw, first, why = cameras.image_hw, Viewpoint.of(cameras), why_no_depth(renderer, state)
+    return Opened(name, renderer, key, cameras, None, None, hw, first, no_depth=why)
+
+
+def why_no_depth(renderer: Renderer, state: SceneState) -> str:
+    """Why a scene knows no depth, a sentence for people; empty where it does."""
+    if renderer.model.detail_head is None:
+        return "This checkpoint has no detail head, which is what knows depth."
+    if not renderer.detail:
+        return "The server was started without the detail head, which is what knows depth."
+    if state.context is None:
+        return "The scene was encoded without a detail head, which is what knows depth; encode it again."
+    return ""
 
 
 class Shelf:

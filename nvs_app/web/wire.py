@@ -1,10 +1,12 @@
 """The viewer's connection: cameras come in, frames go out, over one WebSocket on the page's own address.
 
 In (JSON): {"type": "frame", "id": 7, "revision": 1, "c2w": [16 numbers], "fov": 40, "hw": [256, 256],
-"format": "jpeg" | "png", "quality": 85, "auto": false}; {"type": "path", "id": 3, "spec": {...}};
-{"type": "view", "id": 4, "index": 12} (where the capture's camera 12 stands).
-Out: a frame as bytes (4 bytes little-endian length, that many bytes of JSON {"id", "hw", "model_ms", ...},
-the image); or JSON {"type": "scene" | "path" | "error" | "ended" | "notice", ...}.
+"format": "jpeg" | "png", "quality": 85, "show": "image" | "depth" | "coverage", "auto": false};
+{"type": "path", "id": 3, "spec": {...}}; {"type": "view", "id": 4, "index": 12} (where the capture's camera 12 stands);
+{"type": "point", "id": 5, "c2w", "fov", "hw", "at": [0.5, 0.5]} (the surface under that place of a view).
+Out: a frame as bytes (4 bytes little-endian length, that many bytes of JSON {"id", "hw", "show", "model_ms", ...} with
+the facts of `web.surfaces`, the image); or JSON {"type": "scene" | "path" | "view" | "point" | "error" | "ended" |
+"notice", ...}.
 
 Of one visitor's frames the newest counts: one that still waits when the next is asked for is never rendered.
 """
@@ -27,7 +29,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from nvs_app.engine.metrics import to_uint8
 from nvs_app.errors import NVSError
 from nvs_app.web.films import Films
-from nvs_app.web.hub import Frame, Hub
+from nvs_app.web.hub import SHOWS, Frame, Hub
 from nvs_app.web.sessions import Session
 from nvs_app.web.viewpoint import camera_for_page, camera_from_page
 
@@ -108,6 +110,8 @@ class Line:
                 self._path(message)
             elif kind == "view":
                 self._view(message)
+            elif kind == "point":
+                self._point(message)
             elif kind != "ping":
                 raise NVSError(f"message type {str(kind)[:40]!r}: unknown")
         except (NVSError, ValueError, RecursionError) as error:
@@ -123,10 +127,13 @@ class Line:
         camera = camera_from_page(message, self.hub.limits.frame_side)
         lossless, quality = message.get("format") == "png", quality_of(message)
         number = number_of(message)
+        show = message.get("show", "image")
+        if show != "image" and (type(show) is not str or show not in SHOWS):
+            raise NVSError(f"show {str(show)[:20]!r}: expected image, {' or '.join(SHOWS)}")
 
         def work() -> bytes:
             started = time.perf_counter()
-            frame = self.hub.frame(opened, camera)
+            frame = self.hub.frame(opened, camera, show)
             rendered = time.perf_counter()
             data = encode_frame(frame, lossless, quality)
             packed = time.perf_counter()
@@ -134,11 +141,13 @@ class Line:
                 "id": number,
                 "revision": revision,
                 "hw": list(camera.image_hw),
+                "show": show,
                 "format": "png" if lossless else "jpeg",
                 "model_ms": round(frame.model_ms, 3),
                 "wait_ms": round(1e3 * (started - asked), 3),
                 "pack_ms": round(1e3 * (packed - rendered), 3),
                 "server_ms": round(1e3 * (packed - asked), 3),
+                **frame.facts,
             }
             return pack(header, data)
 
@@ -157,6 +166,15 @@ class Line:
             raise NVSError(f"view {str(index)[:20]}: there are views 0 to {len(opened.cameras) - 1}")
         view = camera_for_page(opened.cameras[index : index + 1])
         self.post({"type": "view", "id": number_of(message), **view})
+
+    def _point(self, message: dict[str, Any]) -> None:
+        opened, at = self.hub.require_scene(self.session), message.get("at")
+        camera = camera_from_page(message, self.hub.limits.frame_side)
+        if not isinstance(at, list) or len(at) != 2 or not all(type(x) in (int, float) and 0 <= x <= 1 for x in at):
+            raise NVSError("point: at is not [right, down], two numbers from 0 to 1")
+        number, place = number_of(message), (float(at[0]), float(at[1]))
+        future = self.hub.drawer.submit(f"{self.session.token}:point", lambda: self.hub.point(opened, camera, place))
+        self._answer(number, future, lambda found: self.post({"type": "point", "id": number, **found}))
 
     def _answer(self, number: Any, future: Future, deliver: Callable[[Any], None]) -> None:
         """Delivers a result, or the reason why there is none; a request that was replaced gets no answer."""

@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from networks import WITH_HEAD, weights_with_head
 from PIL import Image
 from serving import CHROMIUM, FLAGS, serving
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
 
 from nvs_app.geometry.cameras import look_at
 from nvs_app.model.checkpoint import save_checkpoint
@@ -18,6 +22,7 @@ from nvs_app.model.config import PRESETS
 from nvs_app.model.lact import LaCT
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.scene import Scene
+from nvs_app.web.access import routes
 from nvs_app.web.hub import Hub
 
 
@@ -55,6 +60,27 @@ def hub(small_scene: Path) -> Iterator[Hub]:
     hub.close()
 
 
+@pytest.fixture
+def headed_hub(small_scene: Path) -> Iterator[Hub]:
+    """The same with a detail head."""
+    model = LaCT(WITH_HEAD)
+    model.load_state_dict(weights_with_head())
+    model.card = {"name": "headed", "hash": "1" * 64, "train_image_hw": [40, 40]}
+    hub = Hub(Renderer(model, "cpu"), {"small scene": small_scene}, num_context=3)
+    yield hub
+    hub.close()
+
+
+@pytest.fixture
+def client(hub: Hub) -> TestClient:
+    """Who connects to the hub's socket."""
+    app = Starlette(routes=routes(hub))
+    app.cookie_id, app.tokens = "id", {"secret": "alice"}
+    app.get_blocks = lambda: SimpleNamespace(auth=app.wants)
+    app.wants = None
+    return TestClient(app)
+
+
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoints")
@@ -63,6 +89,8 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, default in (("tiny", True), ("other", False)):
         card = {"train_image_hw": [64, 64], "name": name, "default": default, "summary": f"the {name} one"}
         save_checkpoint(folder / name, LaCT(config).state_dict(), config, card)
+    card = {"train_image_hw": [40, 40], "name": "headed", "summary": "the one with a detail head"}
+    save_checkpoint(folder / "headed", weights_with_head(), WITH_HEAD, card)
     return folder
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from data_tools.sfm import Cancelled
 from nvs_app.engine.framing import vertical_fov
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras, look_at
+from nvs_app.web.cost import context_bytes
 from nvs_app.web.drawer import Drawer
 from nvs_app.web.hub import Hub
 from nvs_app.web.jobs import JobQueue
@@ -239,3 +241,19 @@ def test_examples_are_found(small_scene: Path, tmp_path: Path) -> None:
     assert list(found.values()) == [small_scene, tmp_path / "examples" / "b_room"]
     assert list(found)[1] == "b room"
     assert find_examples(tmp_path / "absent") == {}
+
+
+def test_a_checkpoint_without_a_detail_head_says_so(hub: Hub) -> None:
+    opened = hub.example("small scene")
+    assert "no detail head" in opened.for_viewer()["no_depth"]
+    with pytest.raises(NVSError, match="no detail head"):
+        hub.frame(opened, opened.cameras[:1], "depth")
+
+
+def test_what_a_head_looks_at_counts_as_memory(headed_hub: Hub) -> None:
+    state = headed_hub.state(headed_hub.example("small scene"))
+    assert state.context is not None
+    views, (height, width) = 3, state.context.cameras.image_hw
+    kept = context_bytes(headed_hub.renderer(), views, (height, width))
+    assert kept == views * (3 * height * width + 2 * 10 * (height // 4) * (width // 4))
+    assert state_bytes(state) == state_bytes(replace(state, context=None)) + kept

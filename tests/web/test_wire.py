@@ -3,53 +3,22 @@
 from __future__ import annotations
 
 import io
-import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from lines import answer, connect, visit
 from PIL import Image
-from starlette.applications import Starlette
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from nvs_app.engine.metrics import to_uint8
 from nvs_app.geometry.cameras import Cameras
-from nvs_app.web.access import COOKIE, owner_of, routes
+from nvs_app.web.access import COOKIE
 from nvs_app.web.hub import Hub
 from nvs_app.web.viewpoint import camera_for_page, camera_from_page
-from nvs_app.web.wire import sentence, unpack
-
-
-@pytest.fixture
-def client(hub: Hub) -> TestClient:
-    app = Starlette(routes=routes(hub))
-    app.cookie_id, app.tokens = "id", {"secret": "alice"}
-    app.get_blocks = lambda: SimpleNamespace(auth=app.wants)
-    app.wants = None
-    return TestClient(app)
-
-
-def visit(hub: Hub, cookie: str = "me", user: str | None = None):
-    session = hub.store.create(owner_of({COOKIE: cookie}, user))
-    hub.show(session, hub.example("small scene"))
-    return session
-
-
-def connect(client: TestClient, token: str, cookie: str = "me", **headers: str):
-    return client.websocket_connect(f"/nvs/socket?visit={token}", headers={"cookie": f"{COOKIE}={cookie}", **headers})
-
-
-def answer(socket, kind: str | None = None):
-    while True:
-        message = socket.receive()
-        if message.get("bytes") is not None:
-            return unpack(message["bytes"])
-        told = json.loads(message["text"])
-        if kind is None or told["type"] == kind:
-            return told
+from nvs_app.web.wire import sentence
 
 
 def test_a_frame_is_exactly_what_the_renderer_draws(hub: Hub, client: TestClient) -> None:
