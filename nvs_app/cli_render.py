@@ -9,6 +9,7 @@ photos are not needed, and SCENE may be left out (the path goes around the camer
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import time
 from collections.abc import Iterable
@@ -21,6 +22,7 @@ from nvs_app.cli_common import (
     field_of_view,
     load_renderer,
     name_scenes,
+    no_detail,
     positive_float,
     positive_int,
     read_scene,
@@ -30,17 +32,19 @@ from nvs_app.cli_common import (
 from nvs_app.cli_render_source import (
     DEFAULT_FRAMES,
     PATHS,
+    ImageFolder,
     Source,
-    missing_images,
     path_around,
     path_frame,
     path_from_file,
     settings,
 )
-from nvs_app.engine.film import FilmWriter, save_png
+from nvs_app.engine.depth_files import DEFAULT_SCALE, KINDS, DepthFilm, DepthFolder, depth_film
+from nvs_app.engine.film import FilmWriter
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.geometry.normalize import SimilarityTransform
+from nvs_app.model.state import SceneState
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.camera_path import CameraPath, keyframes_along, write_camera_path
 from nvs_app.scenes.nerfstudio_frame import to_nerfstudio
@@ -103,6 +107,26 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="folder of the nerfstudio run in whose world --path FILE was made and --save-path is to be read",
     )
     parser.add_argument("--overwrite", action="store_true", help="render again what is there")
+    group = parser.add_argument_group("depth")
+    group.add_argument(
+        "--depth",
+        action="store_true",
+        help="also write depth: NNNNN.depth.png beside each image (depth.json explains it), or beside FILE.mp4 the"
+        " colour-mapped film FILE.depth.mp4 (FILE.depth.json has its range)",
+    )
+    group.add_argument(
+        "--depth-format",
+        choices=KINDS,
+        help="in folders. png: 16 bits; npy: float32, in units of the scene's frame; npz: depth, its uncertainty,"
+        " surface and seen (default: png)",
+    )
+    group.add_argument(
+        "--depth-scale",
+        type=positive_float,
+        metavar="N",
+        help=f"values of the PNG files for a depth of one unit of the scene's frame (default: {DEFAULT_SCALE:g}: of"
+        " metres, millimetres)",
+    )
     add_context_options(parser)
     add_model_options(parser)
 
@@ -127,10 +151,10 @@ def run(args: argparse.Namespace) -> int:
     renderer: Renderer | None = None
     for job in jobs:
         try:
-            if finished(job) and not args.overwrite:
+            if finished(job, args.depth) and not args.overwrite:
                 print(f"{job.name}: {job.out} is there, skipped (--overwrite renders it again)")
                 continue
-            renderer = renderer or load_renderer(args)
+            renderer = renderer or load(args)
             print(render_one(renderer, job, args, fixed, frame))
         except NVSError as error:
             if renderer is None or len(jobs) == 1:
@@ -140,8 +164,17 @@ def run(args: argparse.Namespace) -> int:
     return 2 if failed else 0
 
 
+def load(args: argparse.Namespace) -> Renderer:
+    """The renderer; with --depth, one that knows depth. Raises NVSError."""
+    renderer = load_renderer(args)
+    if args.depth and not renderer.detail:
+        raise NVSError(f"--depth: {no_detail(renderer)}")
+    return renderer
+
+
 def plan(args: argparse.Namespace) -> list[Job]:
-    """One job a scene, with its own names. Raises NVSError when several scenes would write the same file."""
+    """One job a scene, with its own names. Raises NVSError when several scenes would write the same file, and for
+    options of depth that go with nothing."""
     named = name_scenes(args.scenes)
     if not named:
         if args.state is None:
@@ -168,6 +201,7 @@ def plan(args: argparse.Namespace) -> list[Job]:
         assert out is not None
         if out.suffix.lower() not in ("", ".mp4", ".gif") and not out.is_dir():
             raise NVSError(f"--out {out}: expected a name that ends in .mp4 or .gif, or a folder for PNG files")
+        check_depth_options(args, out)
         jobs.append(Job(name, scene, out, own("--state", args.state, name), own("--save-path", args.save_path, name)))
     return jobs
 
@@ -177,9 +211,20 @@ def is_film(out: Path) -> bool:
     return out.suffix.lower() in (".mp4", ".gif") and not out.is_dir()
 
 
-def finished(job: Job) -> bool:
+def check_depth_options(args: argparse.Namespace, out: Path) -> None:
+    """Raises NVSError for an option that would be without effect."""
+    for option, value in (("--depth-format", args.depth_format), ("--depth-scale", args.depth_scale)):
+        if value is not None and not args.depth:
+            raise NVSError(f"{option} {value}: only with --depth")
+        if value is not None and is_film(out):
+            raise NVSError(f"{option} {value}: depth of a film is a film, colour-mapped; give --out a folder")
+    if args.depth_scale is not None and args.depth_format not in (None, "png"):
+        raise NVSError(f"--depth-scale {args.depth_scale:g}: of PNG only; {args.depth_format} holds plain numbers")
+
+
+def finished(job: Job, depth: bool) -> bool:
     """A film that is there is whole, since it is renamed into place. Folders are looked at image by image."""
-    return is_film(job.out) and job.out.is_file()
+    return is_film(job.out) and job.out.is_file() and (not depth or depth_film(job.out).is_file())
 
 
 def render_one(
@@ -199,32 +244,59 @@ def render_one(
         saved = cameras if frame is None else to_nerfstudio(frame, cameras)
         editing = keyframes_along(saved, fps)
         write_camera_path(job.save_path, CameraPath(saved, fps, editing.pop("keyframes"), editing))
-    todo = list(range(len(cameras)))
-    if not is_film(job.out):
-        todo = missing_images(job.out, len(cameras), settings(source, cameras, args.path), args.overwrite)
+    if args.depth and not source.detail:
+        raise NVSError(f"--depth: {job.state} was encoded without a detail head, which is what knows depth")
+    if is_film(job.out):
+        count = len(cameras)
+        state, start = source.encoded(), time.perf_counter()
+        write_film(renderer, state, cameras, job, fps, args.depth)
+    else:
+        kind, scale = args.depth_format or "png", args.depth_scale or DEFAULT_SCALE
+        folder = ImageFolder(job.out, len(cameras), DepthFolder(job.out, kind, scale) if args.depth else None)
+        todo = folder.missing(settings(source, cameras, args.path), args.overwrite)
         if not todo:
             return f"{job.name}: all {len(cameras)} images in {job.out} are there, skipped"
-
-    state = source.encoded()
-    start = time.perf_counter()
-    with stderr_progress() as progress:
-        task = progress.add_task(job.name, total=len(cameras), completed=len(cameras) - len(todo))
-        if is_film(job.out):
-            with FilmWriter(job.out, fps) as film:
-                for images in renderer.stream(state, cameras):
-                    film.add(images)
-                    progress.advance(task, len(images))
-        else:
-            rest = iter(todo)
-            for images in renderer.stream(state, cameras[todo]):
-                for image in images:
-                    save_png(image, job.out / f"{next(rest):05d}.png")
-                    progress.advance(task)
-    milliseconds = 1e3 * (time.perf_counter() - start) / len(todo)
-    kept = f" ({len(cameras) - len(todo)} were there)" if len(todo) < len(cameras) else ""
+        count = len(todo)
+        state, start = source.encoded(), time.perf_counter()
+        write_images(renderer, state, cameras, job, folder, todo)
+    milliseconds = 1e3 * (time.perf_counter() - start) / count
+    kept = f" ({len(cameras) - count} were there)" if count < len(cameras) else ""
     return (
         f"{job.name}: {job.out}, {len(cameras)} images of {source.plan(cameras.image_hw).words}{kept}; "
         f"{source.words}, {milliseconds:.0f} ms an image"
     )
 
 
+def write_film(
+    renderer: Renderer, state: SceneState, cameras: Cameras, job: Job, fps: float, depth: bool
+) -> None:
+    """The film, and with `depth` that of the depth."""
+    with stderr_progress() as progress, contextlib.ExitStack() as stack:
+        task = progress.add_task(job.name, total=len(cameras))
+        film = stack.enter_context(FilmWriter(job.out, fps))
+        maps = stack.enter_context(DepthFilm(depth_film(job.out), fps)) if depth else None
+        for part in renderer.stream(state, cameras, depth=depth):
+            film.add(part.images if maps else part)
+            if maps is not None:
+                maps.add(part)
+            progress.advance(task, len(part))
+
+
+def write_images(
+    renderer: Renderer, state: SceneState, cameras: Cameras, job: Job, folder: ImageFolder, todo: list[int]
+) -> None:
+    """The images `todo` of a folder, and their depth maps where it has them."""
+    rest = iter(todo)
+    with stderr_progress() as progress:
+        task = progress.add_task(job.name, total=len(cameras), completed=len(cameras) - len(todo))
+        for part in renderer.stream(state, cameras[todo], depth=folder.depth is not None):
+            for row in range(len(part)):
+                folder.save(next(rest), part[row : row + 1])
+                progress.advance(task)
+    if folder.depth is not None and folder.depth.beyond:
+        farthest = 65535 / folder.depth.scale
+        print(
+            f"note: {folder.depth.beyond} pixels lie farther than {farthest:g}, the largest depth of a PNG of this"
+            " --depth-scale; they say that. A smaller scale, or --depth-format npy, keeps them",
+            file=sys.stderr,
+        )

@@ -1,4 +1,4 @@
-"""Where the fast weights, the cameras and the notes of a `render` job come from (see cli_render)."""
+"""Where the fast weights and the cameras of a `render` job come from, and the folder it fills (see cli_render)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from nvs_app.cli_common import trained_image_hw
+from nvs_app.engine.depth_files import NOTES_FILE, DepthFolder, depth_files
+from nvs_app.engine.film import save_png
 from nvs_app.engine.framing import context_cameras, vertical_fov, with_vertical_fov
 from nvs_app.errors import NVSError
 from nvs_app.geometry import paths
@@ -19,6 +23,7 @@ from nvs_app.geometry.normalize import SimilarityTransform
 from nvs_app.model.state import SceneState
 from nvs_app.rendering.plan import LaCTResolution, RenderPlan, plan_encode, plan_render
 from nvs_app.rendering.renderer import Renderer
+from nvs_app.rendering.views import RenderedViews
 from nvs_app.scenes.camera_path import read_camera_path
 from nvs_app.scenes.nerfstudio_frame import read_frame, to_scene
 from nvs_app.scenes.scene import Scene
@@ -162,24 +167,52 @@ def settings(source: Source, cameras: Cameras, path: str) -> dict[str, Any]:
     }
 
 
-def missing_images(folder: Path, count: int, wanted: dict[str, Any], overwrite: bool) -> list[int]:
-    """Numbers of the images still to render. Raises NVSError when the folder holds images of another rendering, or
-    images of this name that no rendering of ours left there."""
-    file = folder / SETTINGS_FILE
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
-        there = {path.name for path in folder.glob("[0-9][0-9][0-9][0-9][0-9].png")}
-        if not overwrite and found is None and there:
-            raise NVSError(f"--out {folder}: holds images of another origin; use another folder or --overwrite")
-        if not overwrite and found is not None and found != wanted:
-            changed = ", ".join(key for key in wanted if not isinstance(found, dict) or found.get(key) != wanted[key])
-            raise NVSError(f"--out {folder}: rendered with another {changed}; use another folder or --overwrite")
-        if overwrite:
-            for name in there if found is not None else ():
-                (folder / name).unlink()  # ours, and perhaps more of them than the new path has
-            there = set()
-        file.write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise NVSError(f"--out {folder}: cannot be used ({error}); give another folder") from error
-    return [index for index in range(count) if f"{index:05d}.png" not in there]
+class ImageFolder:
+    """A folder of images 00000.png, 00001.png, ... and, with `depth`, of their depth maps."""
+
+    def __init__(self, folder: Path, count: int, depth: DepthFolder | None = None):
+        self.folder, self.count, self.depth = folder, count, depth
+        self._there: set[str] = set()
+
+    def missing(self, wanted: dict[str, Any], overwrite: bool) -> list[int]:
+        """Numbers of the images still to render, from now on in the way that `wanted` notes.
+
+        Raises NVSError when the folder holds images of another rendering, or images of this name that no rendering of
+        ours left there.
+        """
+        folder, file = self.folder, self.folder / SETTINGS_FILE
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+            images = list(folder.glob("[0-9][0-9][0-9][0-9][0-9].png"))
+            if not overwrite and found is None and images:
+                raise NVSError(f"--out {folder}: holds images of another origin; use another folder or --overwrite")
+            if not overwrite and found is not None and found != wanted:
+                known = found if isinstance(found, dict) else {}
+                changed = ", ".join(key for key in wanted if known.get(key) != wanted[key])
+                raise NVSError(f"--out {folder}: rendered with another {changed}; use another folder or --overwrite")
+            maps = depth_files(folder)
+            if overwrite and found is not None:
+                # Ours, and perhaps more of them than the new path has.
+                for path in (*images, *maps):
+                    path.unlink()
+                (folder / NOTES_FILE).unlink(missing_ok=True)
+            self._there = set() if overwrite else {path.name for path in (*images, *maps)}
+            if self.depth is not None:
+                self.depth.start()
+            file.write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise NVSError(f"--out {folder}: cannot be used ({error}); give another folder") from error
+        return [index for index in range(self.count) if not self._whole(index)]
+
+    def _whole(self, index: int) -> bool:
+        image = f"{index:05d}.png" in self._there
+        return image and (self.depth is None or self.depth.path(index).name in self._there)
+
+    def save(self, index: int, part: Tensor | RenderedViews) -> None:
+        """Writes what is missing of one view: its image [1, 3, H, W], and its depth map."""
+        images = part.images if isinstance(part, RenderedViews) else part
+        if f"{index:05d}.png" not in self._there:
+            save_png(images[0], self.folder / f"{index:05d}.png")
+        if self.depth is not None and isinstance(part, RenderedViews):
+            self.depth.save(index, part)

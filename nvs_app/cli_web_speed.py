@@ -158,7 +158,7 @@ async def _frame(line: Any, view: list[float], fov: float, size: int, number: in
     from nvs_app.web.wire import unpack
 
     start = time.perf_counter()
-    message = {"type": "frame", "id": number, "c2w": view, "fov": fov, "hw": [size, size], "quality": 80, "quick": True}
+    message = {"type": "frame", "id": number, "c2w": view, "fov": fov, "hw": [size, size], "quality": 80}
     await line.send(json.dumps(message))
     answer = await line.recv()
     if isinstance(answer, str):

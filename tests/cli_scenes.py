@@ -1,0 +1,102 @@
+"""For the tests of the command line: small scenes, tiny checkpoints, and child processes that run commands."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from nvs_app.cli import main
+from nvs_app.geometry.cameras import look_at
+from nvs_app.model.checkpoint import save_checkpoint
+from nvs_app.model.config import PRESETS, LaCTConfig
+from nvs_app.model.detail import DetailHeadConfig
+from nvs_app.model.lact import LaCT
+from nvs_app.scenes.scene import Scene
+
+REPO = Path(__file__).resolve().parent.parent
+HEAD = DetailHeadConfig(features=8, groups=4, guide=16, volume=4, blend=8, planes=4, fine_planes=3)
+WITH_HEAD = LaCTConfig(dim=32, blocks=2, attention_head_dim=16, detail_head=HEAD)
+
+
+def write_scenes(folder: Path) -> None:
+    """Two small scenes, a broken one, and two tiny checkpoints of random weights: one with a detail head."""
+    torch.manual_seed(0)
+    card = {"normalization": "auto", "train_image_hw": [32, 32], "lact_resolution": {"least": 16}}
+    config = PRESETS["tiny"]
+    card["default"] = True
+    save_checkpoint(folder / "checkpoints" / "tiny", LaCT(config).state_dict(), config, card)
+    card["default"] = False
+    model = LaCT(WITH_HEAD)
+    with torch.no_grad():  # what begins at zero is moved away from it, so that images are not all grey
+        for parameter in model.parameters():
+            if not parameter.any():
+                parameter.normal_(std=0.1)
+    save_checkpoint(folder / "checkpoints" / "detailed", model.state_dict(), WITH_HEAD, card)
+    for name in ("one", "two"):
+        photos = folder / "photos" / name
+        photos.mkdir(parents=True)
+        for index in range(6):
+            Image.fromarray(np.random.default_rng(index).integers(0, 255, (36, 48, 3), np.uint8)).save(
+                photos / f"{index:03d}.png"
+            )
+        angle = torch.linspace(0, 5, 6)
+        eye = torch.stack((3 * angle.cos(), 3 * angle.sin(), torch.ones(6)), -1)
+        Scene(
+            name=name,
+            root=photos,
+            image_paths=sorted(photos.glob("*.png")),
+            c2w=look_at(eye, torch.zeros(6, 3), torch.tensor([0.0, 0, 1]).expand(6, 3)),
+            fxfycxcy=torch.tensor([50.0, 50.0, 24.0, 18.0]).expand(6, 4).clone(),
+            image_hws=torch.tensor([[36, 48]]).expand(6, 2).clone(),
+            split=[None] * 6,
+        ).save(folder / name)
+    (folder / "broken").mkdir()
+    (folder / "broken" / "transforms.json").write_text('{"frames": [{"file_path": "a.png"}]}')
+
+
+def start(folder: Path, *words: object) -> subprocess.Popen:
+    """A command in a child process that knows these checkpoints only."""
+    environment = {**os.environ, "NVS_CHECKPOINTS": str(folder / "checkpoints"), "OMP_NUM_THREADS": "1"}
+    environment.pop("NVS_LPIPS_WEIGHTS", None)
+    return subprocess.Popen(
+        [sys.executable, "-m", "nvs_app", *map(str, words)],
+        cwd=REPO,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def cli(folder: Path, *words: object, code: int = 0) -> tuple[str, str]:
+    """Runs a command to its end, and expects this exit code; what it printed."""
+    child = start(folder, *words)
+    out, err = child.communicate(timeout=120)
+    assert child.returncode == code, f"exit {child.returncode}\n{out}\n{err}"
+    assert "Traceback" not in err
+    return out, err
+
+
+def caller(folder: Path, capsys, monkeypatch) -> Callable[..., tuple[str, str]]:
+    """As `cli`, but in this process: a child spends two seconds on importing torch."""
+    monkeypatch.setenv("NVS_CHECKPOINTS", str(folder / "checkpoints"))
+    monkeypatch.delenv("NVS_LPIPS_WEIGHTS", raising=False)
+
+    def run(*words: object, code: int = 0) -> tuple[str, str]:
+        capsys.readouterr()
+        try:
+            found = main([str(word) for word in words])
+        except SystemExit as exit_:  # argparse ends the process itself
+            found = exit_.code
+        out, err = capsys.readouterr()
+        assert found == code, f"exit {found}\n{out}\n{err}"
+        return out, err
+
+    return run
