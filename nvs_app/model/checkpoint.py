@@ -157,6 +157,22 @@ def find_checkpoint(name_or_folder: Path | str) -> Path:
     )
 
 
+def default_checkpoint() -> str:
+    """The checkpoint that is meant when none is named: the only one in checkpoints/, else the one whose card (in
+    its config.json) says "default": true. Raises NVSError listing the names there are."""
+    names = list_checkpoints()
+    if len(names) == 1:
+        return names[0]
+    if not names:
+        raise NVSError(f"--checkpoint: {checkpoints_dir()} holds none; train or fetch one, or give a folder")
+    marked = [
+        name for name in names if read_description(find_checkpoint(name))["card"].get("default") is True
+    ]
+    if len(marked) == 1:
+        return marked[0]
+    raise NVSError(f"--checkpoint: name one of {', '.join(names)} (from {checkpoints_dir()}), or a folder")
+
+
 def read_description(folder: Path) -> dict[str, Any]:
     """`config.json` of a checkpoint, its format checked."""
     try:

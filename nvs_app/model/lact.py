@@ -5,7 +5,7 @@
     pictures = model.decode(state, target_cameras)      # [b, t, 3, h, w]
 
 `forward` composes the two in one pass for training. Cameras given here are already in the normalised frame
-(`nvs_app.geometry.normalize`); `nvs_app.engine.renderer.Renderer` does that for a scene.
+(`nvs_app.geometry.normalize`); `nvs_app.rendering.renderer.Renderer` does that for a scene.
 
 A network with a detail head (`nvs_app.model.detail`) is given the photos at their own resolution too, and renders with
 `decode_detail` at any resolution; LaCT itself reads and draws smaller pictures then.
@@ -189,17 +189,18 @@ class LaCT(nn.Module):
         return self._images(self._target_tokens(state, cameras), cameras.image_hw)
 
     def decode_detail(
-        self, state: SceneState, cameras: Cameras, image_hw: tuple[int, int], views: int | None = None
+        self, state: SceneState, cameras: Cameras, image_hw: tuple[int, int], views: int | None = None,
+        photo_level: int = 0,
     ) -> DetailOutput:
         """Render cameras [b, v] through the detail head.
 
         image_hw: the size that LaCT draws at, multiples of the patch; the head renders at `cameras.image_hw`.
-        views: context views that it looks at; None: as configured.
+        views: context views that it looks at; None: as configured. photo_level: how often the photos are halved first.
         """
         assert self.detail_head is not None and state.context is not None
         tokens = self._target_tokens(state, cameras.scaled_to(image_hw))
         drawn = self._images(tokens, image_hw)
-        return self.detail_head(tokens, self.token_hw(image_hw), drawn, state.context, cameras, views)
+        return self.detail_head(tokens, self.token_hw(image_hw), drawn, state.context, cameras, views, photo_level)
 
     def context_views(
         self, tokens: Tensor, image_hw: tuple[int, int], photos: Tensor, photo_cameras: Cameras

@@ -153,12 +153,14 @@ class DetailHead(nn.Module):
         context: ContextViews,
         cameras: Cameras,
         views: int | None = None,
+        photo_level: int = 0,
     ) -> DetailOutput:
         """Render target views.
 
         tokens: of the target, behind LaCT's output norm; lact_images: LaCT's own picture, at its own size. cameras:
         [b, t], normalised frame; their `image_hw` is the size that is rendered, sides multiples of 8. views: context
-        views to look at; None: as configured.
+        views to look at; None: as configured. photo_level: how often photos are halved before they are looked up, for
+        views that are coarser than they are.
         """
         b, t = cameras.shape
         height, width = cameras.image_hw
@@ -183,6 +185,8 @@ class DetailHead(nn.Module):
         log_depth = self.upsampling(second.log_depth, found)
 
         photos = gather_photos(context, chosen)
+        if photo_level:
+            photos = F.avg_pool2d(photos.flatten(0, 1), 2**photo_level).unflatten(0, photos.shape[:2])
         with torch.autocast(photos.device.type, enabled=False):
             rays = plane_rays(intrinsics, cameras.image_hw, cameras.image_hw)
             depth = log_depth[:, None].exp()

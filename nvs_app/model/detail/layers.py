@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -23,11 +25,11 @@ class Residual(nn.Module):
         return x + self.second(F.gelu(self.first(F.gelu(x))))
 
 
-def resize(x: Float[Tensor, "n c h w"], hw: tuple[int, int]) -> Float[Tensor, "n c h2 w2"]:
-    """Bilinear, antialiased where it shrinks; the very same tensor where the size is its own."""
-    if tuple(x.shape[-2:]) == tuple(hw):
+def resize(x: Float[Tensor, "n c h w"], hw: Sequence[int]) -> Float[Tensor, "n c h2 w2"]:
+    """Bilinear, antialiased where it shrinks, to `hw` = (height, width); the same tensor where that is its size."""
+    hw, (height, width) = (hw[0], hw[1]), x.shape[-2:]
+    if (height, width) == hw:
         return x
-    height, width = x.shape[-2:]
     if height % hw[0] == 0 and width % hw[1] == 0:
         return F.avg_pool2d(x, (height // hw[0], width // hw[1]))
     shrinks = hw[0] < height or hw[1] < width

@@ -35,7 +35,7 @@ def select_views(
     none looks at itself unless it is alone.
     """
     b, t, v = *log_depth.shape[:2], context_c2w.shape[1]
-    side = tuple(min(POINTS, size) for size in log_depth.shape[-2:])
+    side = (min(POINTS, log_depth.shape[-2]), min(POINTS, log_depth.shape[-1]))
     depth = torch.nn.functional.adaptive_avg_pool2d(log_depth.flatten(0, 1), side)[:, None].exp()
     rays = plane_rays(target_fxfycxcy.flatten(0, 1), target_hw, side)
     sources = context_c2w[:, None].expand(-1, t, -1, -1, -1).flatten(0, 1)

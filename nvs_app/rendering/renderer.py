@@ -1,0 +1,379 @@
+"""The one way from photos to views: the command line, the benchmark and the web page all call `Renderer`.
+
+    renderer = Renderer.from_checkpoint("NAME")
+    state = renderer.encode(scene.load(split.context, (256, 256)))     # once a scene
+    images = renderer.render(state, orbit(cameras, 60))                # any camera, as often as you like
+    views = renderer.render(state, cameras, depth=True)                # `RenderedViews`: depth too
+
+It owns what a caller should not have to think about: the device, the precision, the normalisation of the cameras, the
+sizes (`nvs_app.rendering.plan`), and how many views fit in memory at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, overload
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from nvs_app.errors import NVSError
+from nvs_app.geometry.cameras import Cameras
+from nvs_app.geometry.normalize import SimilarityTransform, normalize_context
+from nvs_app.model.checkpoint import default_checkpoint, load_checkpoint
+from nvs_app.model.detail.layers import resize
+from nvs_app.model.lact import LaCT
+from nvs_app.model.state import SceneState
+from nvs_app.rendering.cuda_graphs import Graphs
+from nvs_app.rendering.device import PRECISIONS, fast_bfloat16, is_memory_error, pick_device
+from nvs_app.rendering.plan import LaCTResolution, RenderPlan, plan_encode, plan_render
+from nvs_app.rendering.views import RenderedViews, views_of
+from nvs_app.scenes.posed import PosedImages
+
+# Tokens drawn at once. On two CPU cores larger batches gain nothing (they leave the cache: encoding 8 views of
+# 256x256 was a tenth slower) and delay the first image; a large GPU is busy with this many.
+_CPU_CHUNK_TOKENS = 2048
+_CUDA_CHUNK_TOKENS = 65536
+# Pixels that a detail head renders at once, for the same reasons.
+_CPU_CHUNK_PIXELS = 2**16
+_CUDA_CHUNK_PIXELS = 2**21
+_GRAPH_VIEWS = 2  # more views at once keep a GPU busy without a recording
+
+
+class Renderer:
+    """Encodes posed photos into a `SceneState` and renders cameras from it, without gradients.
+
+    Args:
+        model: the network; it is moved to `device` and set to eval mode.
+        device: None takes the first GPU, or the CPU where there is none.
+        precision: "fp32", "bf16" (autocast), or "auto": bf16 where the device multiplies it fast, see
+            `fast_bfloat16`, else fp32.
+        compile: compile the blocks of the model; pays on a GPU after some tens of frames, gains nothing on a CPU.
+        detail: whether a detail head, where the checkpoint has one, renders the views; without it LaCT does, alone.
+        views: context views that the detail head looks at for each view; None: as the checkpoint is configured.
+
+    Attributes:
+        detail: whether a detail head renders the views.
+        lact: LaCT's resolution under it, as the checkpoint's card says; None without one.
+    """
+
+    def __init__(
+        self,
+        model: LaCT,
+        device: torch.device | str | None = None,
+        precision: str = "auto",
+        compile: bool = False,
+        detail: bool = True,
+        views: int | None = None,
+    ):
+        self.device = pick_device(device)
+        if precision not in PRECISIONS:
+            raise NVSError(f"precision: {precision!r}, expected one of {', '.join(PRECISIONS)}")
+        if precision == "auto":
+            precision = "bf16" if fast_bfloat16(self.device) else "fp32"
+        self.precision = precision
+        self.model = model.to(self.device).eval().requires_grad_(False)
+        if compile:
+            self.model.compile_blocks()
+        self.card: dict = dict(getattr(model, "card", None) or {})
+        self.patch: int = model.config.patch
+        self.detail = detail and model.detail_head is not None
+        self.lact = LaCTResolution.of_card(self.card) if self.detail else None
+        if views is not None and views < 1:
+            raise NVSError(f"views that the detail head looks at: {views}, expected 1 or more")
+        self.views = views
+        self._graphs = Graphs()
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        name: str | Path | None = None,
+        device: torch.device | str | None = None,
+        precision: str = "auto",
+        compile: bool = False,
+        detail: bool = True,
+        views: int | None = None,
+    ) -> Renderer:
+        """Loads a checkpoint by its name in checkpoints/ or by its folder; None takes `default_checkpoint()`.
+        Raises NVSError when it is not there."""
+        device = pick_device(device)
+        model = load_checkpoint(name or default_checkpoint(), device=device)
+        renderer = cls(model, device, precision, compile, detail, views)
+        if renderer.precision == "bf16":
+            # Autocast would round the same matrices for every image; nobody else holds this network. The norms of
+            # q and k get bfloat16 too, and one fused operation takes only both of one type.
+            for name, module in renderer.model.named_modules():
+                if isinstance(module, torch.nn.Conv2d):
+                    module.to(torch.bfloat16)
+                elif isinstance(module, torch.nn.Linear) or name.endswith((".q_norm", ".k_norm")):
+                    module.weight.data = module.weight.data.bfloat16()
+        return renderer
+
+    def plan_encode(self, image_hw: tuple[int, int]) -> RenderPlan:
+        """At which sizes `encode` reads photos of `image_hw`."""
+        return plan_encode(image_hw, self.patch, self.lact)
+
+    def plan_render(self, image_hw: tuple[int, int]) -> RenderPlan:
+        """At which sizes `render` renders views of `image_hw`."""
+        return plan_render(image_hw, self.patch, self.lact)
+
+    def settings(self, image_hw: tuple[int, int] | None = None) -> dict[str, int | bool | str]:
+        """How it renders, as reports say it: "detail", the context "views" that the head looks at for a view, and, for
+        views of `image_hw`, the words of their "plan"."""
+        head = self.model.config.detail_head
+        values: dict[str, int | bool | str] = {"detail": self.detail}
+        if self.detail and head:
+            values["views"] = self.views or head.views
+        if image_hw is not None:
+            values["plan"] = self.plan_render(image_hw).words
+        return values
+
+    def encode(
+        self,
+        posed: PosedImages,
+        transform: SimilarityTransform | None = None,
+        progress: Callable[[float], None] | None = None,
+        chunk: int | None = None,
+    ) -> SceneState:
+        """Writes the context views into fast weights, and keeps what a detail head looks at.
+
+        posed: images [v, 3, H, W], float in [0, 1] or uint8; cameras [v] in the scene's own frame (OpenCV axes). Sides
+            that are no multiple of the patch are cut evenly at both ends, at most patch - 1 pixels in all, and the
+            principal point moves along: no pixel is resampled. LaCT reads them at `plan_encode(...).lact_hw`.
+        transform: the scene's frame to that of the fast weights, batch shape [1], where it should not come from
+            these cameras (benchmarks that normalise with the target cameras included).
+        progress: called with the fraction done, several times a block; what it raises stops the work.
+        chunk: views pushed through a block at once; None chooses by memory. Another number rounds otherwise.
+
+        Returns a state whose `transform` maps the scene's frame to the frame of the fast weights (batch shape
+        [1]), computed from these cameras alone with the preset of the model's card, and whose `meta` names the
+        checkpoint and holds the context cameras (see `context_cameras`) as they were given, or cut.
+
+        Raises NVSError when there is no view, when a side is shorter than a patch, or when memory does not suffice.
+        """
+        images, cameras = posed.images, posed.cameras
+        if images.ndim != 4 or len(images) == 0:
+            raise NVSError(f"encode: images are {tuple(images.shape)}, expected [views, 3, H, W] with a view or more")
+        plan = self.plan_encode((images.shape[-2], images.shape[-1]))
+        images, cameras = _cut(images, cameras, plan.render_hw)
+        (height, width), views = plan.render_hw, len(images)
+        what = f"encode: {views} context views of {height}x{width}"
+        with self._inference(what, "give fewer or smaller views"):
+            images = images.to(self.device)
+            images = images.float() / 255.0 if images.dtype == torch.uint8 else images.float()
+            small = resize(images, plan.lact_hw)
+
+        preset = str(self.card.get("normalization", "auto"))
+        if transform is None:
+            # On the CPU, where cameras come from: 600 tiny operations, a third of what a GPU would have to launch.
+            transform = normalize_context(cameras.c2w.cpu().float()[None], preset)
+        transform = transform.to(self.device)
+        normalised = transform.apply_cameras(_batched(cameras.to(self.device)))
+        photos, photo_cameras = (images[None], normalised) if plan.detail else (None, None)
+        group = min(views, chunk or self._chunk_of(plan))
+        while True:
+            try:
+                with self._inference(what, "give fewer or smaller views"):
+                    state = self.model.encode(
+                        small[None], normalised.scaled_to(plan.lact_hw), views_per_chunk=group, progress=progress,
+                        photos=photos, photo_cameras=photo_cameras,
+                    )  # fmt: skip
+                break
+            except _OutOfMemory:
+                if group == 1:
+                    raise
+                group = (group + 1) // 2
+        meta = {
+            **state.meta,
+            "checkpoint": str(self.card.get("name", "")),
+            "checkpoint_hash": str(self.card.get("hash", "")),
+            "normalization": preset,
+            "context_cameras": json.dumps(
+                {
+                    "image_hw": list(cameras.image_hw),
+                    "c2w": cameras.c2w.tolist(),
+                    "fxfycxcy": cameras.fxfycxcy.tolist(),
+                }
+            ),
+        }
+        context = None if state.context is None else state.context.stored()
+        return replace(state, transform=transform, meta=meta, context=context)
+
+    @overload
+    def render(
+        self, state: SceneState, cameras: Cameras, chunk: int | None = None,
+        progress: Callable[[int], None] | None = None, depth: Literal[False] = False,
+    ) -> Tensor: ...  # fmt: skip
+    @overload
+    def render(
+        self, state: SceneState, cameras: Cameras, chunk: int | None = None,
+        progress: Callable[[int], None] | None = None, *, depth: Literal[True],
+    ) -> RenderedViews: ...  # fmt: skip
+    def render(
+        self,
+        state: SceneState,
+        cameras: Cameras,
+        chunk: int | None = None,
+        progress: Callable[[int], None] | None = None,
+        depth: bool = False,
+    ) -> Float[Tensor, "v 3 h w"] | RenderedViews:
+        """What `cameras` see: images, float32 in [0, 1], on the CPU, [v, 3, *cameras.image_hw].
+
+        state: from `encode`, or loaded from a file.
+        cameras: [v], in the scene's own frame, OpenCV axes, any image_hw: the frame is grown at the right and bottom
+            to what `plan_render` says (the principal point stays), and the excess is cut off.
+        chunk: views rendered at once; None chooses by memory, and halves when the GPU's memory runs out.
+        progress: called with the number of new views after each chunk.
+        depth: return `RenderedViews`: depth, its uncertainty, surfaces and what photos show, beside the images.
+
+        Raises NVSError for a state of another checkpoint, and for `depth` where there is no detail head.
+        """
+        if not len(cameras):
+            raise NVSError("render: no camera was given")
+        parts = []
+        for part in self.stream(state, cameras, chunk, depth=depth):
+            parts.append(part)
+            if progress is not None:
+                progress(len(part))
+        return RenderedViews.cat(parts) if depth else torch.cat(parts)
+
+    def stream(
+        self,
+        state: SceneState,
+        cameras: Cameras,
+        chunk: int | None = None,
+        on_device: bool = False,
+        depth: bool = False,
+    ) -> Iterator:
+        """As `render`, but yields [n, 3, H, W] (or `RenderedViews`) as soon as a chunk is rendered, so that a long path
+        needs no memory. on_device: leave them on the device, where a benchmark compares them."""
+        self._check_state(state, depth)
+        height, width = cameras.image_hw
+        plan = self.plan_render((height, width))
+        if state.context is None and plan.detail:  # a state of before the head: LaCT alone
+            plan = plan_render((height, width), self.patch, None)
+        state = state.to(self.device)
+        cameras = Cameras(cameras.c2w.float(), cameras.fxfycxcy.float(), plan.render_hw).to(self.device)
+        chunk = max(1, chunk or self._chunk_of(plan))
+        done = 0
+        while done < len(cameras):
+            part = _batched(cameras[done : done + chunk])
+            try:
+                with self._inference(f"render: a view of {height}x{width}", "ask for a smaller size"):
+                    views = self._rendered(state, part, plan)
+                    if isinstance(views, RenderedViews) and not depth:
+                        views = views.images
+                    if self.device.type == "cuda":  # a replay would overwrite them
+                        views = views.clone() if on_device else views.to("cpu")
+            except _OutOfMemory:
+                if chunk == 1:
+                    raise
+                chunk = chunk // 2
+                continue
+            yield views
+            done += len(views)
+
+    def _rendered(self, state: SceneState, cameras: Cameras, plan: RenderPlan) -> Tensor | RenderedViews:
+        """The views of a chunk of cameras, on the device; valid until the next call."""
+        level = photo_level(state, cameras) if plan.detail else 0
+
+        def work(c2w: Tensor, fxfycxcy: Tensor) -> Tensor | RenderedViews:
+            own = Cameras(c2w, fxfycxcy, cameras.image_hw)
+            if state.transform is not None:
+                own = state.transform.apply_cameras(own)
+            if not plan.detail:
+                height, width = plan.image_hw
+                return self.model.decode(state, own)[0].float()[..., :height, :width]
+            output = self.model.decode_detail(state, own, plan.lact_hw, self.views, level)
+            return views_of(output, state.transform, plan.image_hw)
+
+        if self.device.type != "cuda" or cameras.shape[1] > _GRAPH_VIEWS:
+            return work(cameras.c2w, cameras.fxfycxcy)
+        reads = [state.fast_weights[0].w0.data_ptr(), 0 if state.context is None else state.context.images.data_ptr()]
+        key = (*reads, plan, level, cameras.shape[1])
+        return self._graphs.run(key, work, cameras.c2w, cameras.fxfycxcy, holds=state)
+
+    def _chunk_of(self, plan: RenderPlan) -> int:
+        """Views to put through the network at once."""
+        tokens = (plan.lact_hw[0] // self.patch) * (plan.lact_hw[1] // self.patch)
+        pixels = plan.render_hw[0] * plan.render_hw[1]
+        if self.device.type != "cuda":
+            most = _CPU_CHUNK_PIXELS // pixels if plan.detail else _CPU_CHUNK_TOKENS
+            return max(1, min(most, _CPU_CHUNK_TOKENS // tokens))
+        free, _ = torch.cuda.mem_get_info(self.device)
+        # Some 40 values of 4 bytes live at once for a channel of a token (the MLP's hidden layer is 4 of them).
+        fitting = int(free * 0.5) // (self.model.config.dim * 160)
+        fitting = max(1, min(_CUDA_CHUNK_TOKENS, fitting) // tokens)
+        return max(1, min(fitting, _CUDA_CHUNK_PIXELS // pixels)) if plan.detail else fitting
+
+    def _check_state(self, state: SceneState, depth: bool) -> None:
+        """A state of another network renders noise, or fails deep inside; say it here."""
+        if depth and not self.detail:
+            raise NVSError(
+                f"depth: checkpoint {self.card.get('name') or '?'} has no detail head in use, which is what knows depth"
+            )
+        if depth and state.context is None:
+            raise NVSError("depth: the state holds no photos (it was encoded without them); encode the scene again")
+        theirs, ours = state.meta.get("checkpoint_hash"), str(self.card.get("hash", ""))
+        if theirs and ours and theirs != ours:
+            raise NVSError(
+                f"state: it was encoded by checkpoint {state.meta.get('checkpoint') or '?'} ({theirs[:12]}), this is "
+                f"{self.card.get('name') or '?'} ({ours[:12]}); use that checkpoint or encode the scene again"
+            )
+        if len(state.fast_weights) != self.model.config.blocks:
+            raise NVSError(
+                f"state: {len(state.fast_weights)} blocks of fast weights, the checkpoint has "
+                f"{self.model.config.blocks}; use the checkpoint that encoded it"
+            )
+
+    @contextlib.contextmanager
+    def _inference(self, what: str, remedy: str) -> Iterator[None]:
+        """No gradients, our precision, and one clear sentence when memory runs out."""
+        enabled = self.precision == "bf16"
+        try:
+            with torch.inference_mode(), torch.autocast(
+                self.device.type, torch.bfloat16, enabled=enabled, cache_enabled=False
+            ):
+                yield
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and not is_memory_error(error):
+                raise
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            raise _OutOfMemory(f"{what} does not fit in the memory of {self.device}; {remedy}") from error
+
+
+class _OutOfMemory(NVSError):
+    """Memory ran out: fewer views at once may still fit."""
+
+
+def _batched(cameras: Cameras) -> Cameras:
+    """Cameras [v] -> [1, v]."""
+    return Cameras(cameras.c2w[None], cameras.fxfycxcy[None], cameras.image_hw)
+
+
+def photo_level(state: SceneState, cameras: Cameras) -> int:
+    """How often photos are halved before views of `cameras` [1, v] look them up: much finer ones would flicker."""
+    assert state.context is not None
+    finer = float(state.context.cameras.fxfycxcy[0, :, 1].median() / cameras.fxfycxcy[0, :, 1].median())
+    return max(0, min(3, round(math.log2(max(finer, 1e-3)))))
+
+
+def _cut(images: Tensor, cameras: Cameras, image_hw: tuple[int, int]) -> tuple[Tensor, Cameras]:
+    """Cuts [v, 3, H, W] and its cameras evenly at all sides to `image_hw`."""
+    height, width = images.shape[-2:]
+    if tuple(cameras.image_hw) != (height, width):
+        raise NVSError(f"encode: images are {height}x{width}, their cameras {cameras.image_hw}; resize both together")
+    if image_hw == (height, width):
+        return images, cameras
+    top, left = (height - image_hw[0]) // 2, (width - image_hw[1]) // 2
+    shift = cameras.fxfycxcy.new_tensor([0, 0, left, top])
+    images = F.pad(images, (-left, left + image_hw[1] - width, -top, top + image_hw[0] - height))
+    return images, Cameras(cameras.c2w, cameras.fxfycxcy - shift, image_hw)
