@@ -125,7 +125,7 @@ def print_table(report: dict[str, Any]) -> None:
     title = f"{report['checkpoint']['name']}: {rendering_words(report)}, {report['device']}"
     table = Table(title=title, title_justify="left")
     table.add_column("scene", no_wrap=True)
-    measures = [m for m in MEASURES if m.of_baselines or measured]
+    measures = [m for m in MEASURES if m.name in report["overall"]]
     columns = ["views", *(m.title for m in measures), "nearest", "mean", "white", "ms/view"]
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)

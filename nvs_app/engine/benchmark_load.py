@@ -55,6 +55,12 @@ class Loaded:
     image_hw: tuple[int, int]
     remarks: list[str]
     load_s: float
+    depth: Tensor | None = None
+    """Where it is known, float32 [n, H, W], see `PosedImages`; on the device of `images`."""
+
+    def depths(self, rows: Tensor, device: torch.device) -> Tensor | None:
+        """The depth of some of the pictures, on the device; None where it is not known."""
+        return None if self.depth is None else self.depth[rows].to(device, non_blocking=True)
 
     def pictures(self, rows: Tensor, device: torch.device) -> Tensor:
         """Some of the pictures, on the device."""
@@ -87,7 +93,8 @@ def load(benchmark: Benchmark, settings: Settings, entry: Entry, device: torch.d
     files = {index: view_name(views, index) for index in needed}
     remarks = [*getattr(getattr(views, "scene", views), "notes", ()), *benchmark.remarks(views, settings)]
     took = time.perf_counter() - started
-    return Loaded(entry.name, str(views.root), images, cases, failed, files, image_hw, remarks, took)
+    depth = None if posed.depth is None else posed.depth.float().to(images.device)
+    return Loaded(entry.name, str(views.root), images, cases, failed, files, image_hw, remarks, took, depth)
 
 
 def _case(split: ViewSplit, row: dict[int, int], cameras: Cameras) -> Case:
@@ -154,7 +161,7 @@ class Ahead:
         if event is not None:
             current = torch.cuda.current_stream(self.device)
             current.wait_event(event)
-            tensors = [loaded.images]
+            tensors = [loaded.images] if loaded.depth is None else [loaded.images, loaded.depth]
             for case in loaded.cases.values():
                 tensors += [case.context_rows, case.target_rows, case.nearest_rows]
             for tensor in tensors:

@@ -343,6 +343,7 @@ def describe(
             "rounded": measures.rounded,
             "ssim": "11x11 Gaussian window of sigma 1.5, each colour channel",
             "sharpness": "gradient energy of luma in parts of the photo's: 1 as sharp, below blurred, above noisy",
+            "depth_error": "where the true depth is known: |depth - true| / true, median over a view's surface pixels",
             "lpips": "VGG-16" if measures.lpips is not None else remarks.get("lpips", "not measured"),
             "baselines": {name: DESCRIPTIONS[name] for name in measures.baselines},
             "gsplat": f"{measures.gsplat_steps} steps" if measures.gsplat_steps else remarks.get("gsplat", "off"),

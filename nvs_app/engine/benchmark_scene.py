@@ -19,10 +19,11 @@ from torch import Tensor
 from nvs_app.engine.baselines import mean_colour
 from nvs_app.engine.benchmark_load import Case, Loaded
 from nvs_app.engine.gaussians import fit_gsplat
-from nvs_app.engine.metrics import LPIPS, psnr, sharpness, ssim, to_uint8
+from nvs_app.engine.metrics import LPIPS, depth_error, psnr, sharpness, ssim, to_uint8
 from nvs_app.errors import NVSError
 from nvs_app.geometry.normalize import normalize_context
 from nvs_app.rendering.renderer import Renderer
+from nvs_app.rendering.views import RenderedViews
 from nvs_app.report.measures import BASELINE_MEASURES, shown
 from nvs_app.scenes.posed import PosedImages
 
@@ -80,7 +81,8 @@ class Work:
     keep_pictures: bool
     seconds: dict[str, float] = field(default_factory=dict)
     rows: list[list[float]] = field(default_factory=list)
-    """For each target so far: PSNR of ours and the baselines, SSIM, sharpness of them, LPIPS of ours where measured."""
+    """For each target so far: PSNR of ours and the baselines, SSIM, sharpness of them, LPIPS of ours where measured,
+    and the error of our depth where the true one is known."""
     extremes: dict[str, Extreme] = field(default_factory=dict)
     """The "worst" and the "best" view, where `keep_pictures` asks for them."""
 
@@ -96,9 +98,11 @@ class Comparer:
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self.pending: tuple[Work, Tensor, tuple[Tensor, ...]] | None = None
 
-    def submit(self, work: Work, first: int, rendered: Tensor, context: Tensor, fitted: Tensor | None) -> None:
+    def submit(
+        self, work: Work, first: int, rendered: Tensor, context: Tensor, fitted: Tensor | None, depth: Tensor | None
+    ) -> None:
         """Begins to compare `rendered`, the targets from number `first` on. context: the context pictures; fitted:
-        gsplat's answers to all targets."""
+        gsplat's answers to all targets; depth: of the rendered views, where the true one is known."""
         self.finish()
         if self.stream is not None:
             self.stream.wait_stream(torch.cuda.current_stream(self.device))
@@ -109,14 +113,20 @@ class Comparer:
             answers = [rendered, nearest, mean_colour(context).expand_as(truth)]
             answers += [] if fitted is None else [fitted[part]]
             figures = _compare(torch.stack(answers), truth, self.measures)
+            kept = (rendered, truth, nearest, context)
+            if depth is not None:
+                true = work.loaded.depths(work.case.target_rows[part], self.device)
+                assert true is not None
+                figures = torch.cat([figures, depth_error(depth, true)[:, None].double()], dim=-1)
+                kept += (depth, true)
         # Kept until `finish`, so that no memory is given to the network that this stream still reads.
-        self.pending = (work, figures, (rendered, truth, nearest, context))
+        self.pending = (work, figures, kept)
 
     def finish(self) -> None:
         """Waits for the chunk on its way and adds its figures to its work."""
         if self.pending is None:
             return
-        work, figures, (rendered, truth, nearest, _) = self.pending
+        work, figures, (rendered, truth, nearest, *_) = self.pending
         with torch.cuda.stream(self.stream):
             rows = figures.cpu().tolist()
         if work.keep_pictures:
@@ -153,14 +163,16 @@ def draw(renderer: Renderer, loaded: Loaded, count: int, comparer: Comparer, kee
             raise NVSError(f"scene {loaded.name}: gsplat failed ({reason}); --gsplat off leaves it out") from error
         seconds["gsplat_s"] = clock() - start
     drawn = 0
-    stream = renderer.stream(state, case.target_cameras, chunk, on_device=True)
+    with_depth = {"depth": True} if loaded.depth is not None and state.context is not None else {}
+    stream = renderer.stream(state, case.target_cameras, chunk, on_device=True, **with_depth)
     while True:
         start = clock()
-        rendered = next(stream, None)
+        views = next(stream, None)
         seconds["decode_s"] += (decoded := clock()) - start
-        if rendered is None:
+        if views is None:
             return work
-        comparer.submit(work, drawn, rendered, context.images, fitted)
+        rendered, depth = (views.images, views.depth) if isinstance(views, RenderedViews) else (views, None)
+        comparer.submit(work, drawn, rendered, context.images, fitted, depth)
         drawn += len(rendered)
         seconds["compare_s"] += time.perf_counter() - decoded
 
@@ -192,8 +204,9 @@ def figures_of(work: Work, measures: Measures, renderer: Renderer) -> dict[str, 
     loaded, case, rows = work.loaded, work.case, work.rows
     names = ("ours", *measures.baselines)
     k = len(names)
+    plain = k * len(BASELINE_MEASURES) + (measures.lpips is not None)  # columns before the error of depth
     for index, row in zip(case.split.target, rows):
-        if not all(map(math.isfinite, row)):
+        if not all(map(math.isfinite, row[:plain])):
             raise NVSError(f"scene {loaded.name}: view {index} ({loaded.files[index]}) has values that are no numbers")
     views = []
     for index, row in zip(case.split.target, rows):
@@ -204,11 +217,14 @@ def figures_of(work: Work, measures: Measures, renderer: Renderer) -> dict[str, 
         }
         view |= answers.pop("ours")
         if measures.lpips is not None:
-            view["lpips"] = round(row[-1], 6)
+            view["lpips"] = round(row[plain - 1], 6)
+        if len(row) > plain:  # None where no pixel shows a surface
+            view["depth_error"] = round(row[plain], 6) if math.isfinite(row[plain]) else None
         views.append({**view, "baselines": answers})
     height, width = (side // renderer.patch for side in renderer.plan_encode(loaded.image_hw).lact_hw)
+    columns = {m.name: [view[m.name] for view in views if view[m.name] is not None] for m in shown(views[0])}
     return {
-        **{m.name: mean([view[m.name] for view in views]) for m in shown(views[0])},
+        **{name: mean(values) for name, values in columns.items() if values},
         "baselines": {
             name: {m.name: mean([view["baselines"][name][m.name] for view in views]) for m in BASELINE_MEASURES}
             for name in measures.baselines

@@ -115,7 +115,7 @@ def evaluate(
             failed[name] = str(error)
             if on_error is not None:
                 on_error(name, str(error))
-    metrics = [m.name for m in (MEASURES if lpips is not None else BASELINE_MEASURES)]
+    metrics = [m.name for m in MEASURES if m.of_baselines or (m.name == "lpips" and lpips is not None)]
     overall: dict[str, Any] = {metric: _mean([r[metric] for r in results.values()]) for metric in metrics}
     overall["baselines"] = {
         baseline: {

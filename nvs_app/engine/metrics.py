@@ -35,6 +35,16 @@ def psnr(
     return -10.0 * mse.clamp_min(MIN_MSE).log10()
 
 
+def depth_error(depth: Float[Tensor, "*b h w"], true: Float[Tensor, "*b h w"]) -> Float[Tensor, "*b"]:
+    """Median of |depth - true| / true over the pixels of each view that show a surface; NaN where none does.
+
+    depth, true: z along the camera's axis, in the same units; `true` is 0 without a surface, and inf for sky.
+    """
+    surface = (true > 0) & true.isfinite()
+    relative = (depth - true).abs() / torch.where(surface, true, 1.0)
+    return torch.where(surface, relative, torch.nan).flatten(-2).nanmedian(-1).values
+
+
 def ssim(
     prediction: Float[Tensor, "*b c h w"], target: Float[Tensor, "*b c h w"], *, rounded: bool = False
 ) -> Float[Tensor, "*b"]:

@@ -72,9 +72,9 @@ def _columns(report: dict[str, Any]) -> list[tuple[str, ...]]:
     return columns
 
 
-def _cells(figures: dict[str, Any], columns: list[tuple[str, ...]]) -> list[float]:
+def _cells(figures: dict[str, Any], columns: list[tuple[str, ...]]) -> list[float | None]:
     """The columns of one view, or of one scene's means."""
-    return [figures["baselines"][c[0]][c[1]] if len(c) == 2 else figures[c[0]] for c in columns]
+    return [figures["baselines"][c[0]][c[1]] if len(c) == 2 else figures.get(c[0]) for c in columns]
 
 
 def _csv(header: list[str], rows: list[list[Any]]) -> str:

@@ -24,17 +24,18 @@ class Measure:
     """Whether the baselines have it too."""
 
     def goodness(self, value: float) -> float:
-        """Grows as a figure gets better: sharpness is best at 1, LPIPS at 0."""
+        """Grows as a figure gets better: sharpness is best at 1, LPIPS and depth errors at 0."""
         if self.name == "sharpness":
             return -abs(math.log(max(value, 1e-12)))
-        return -value if self.name == "lpips" else value
+        return -value if self.name in ("lpips", "depth_error") else value
 
 
 PSNR = Measure("psnr", "PSNR", 2)
 SSIM = Measure("ssim", "SSIM", 4)
 SHARPNESS = Measure("sharpness", "sharpness", 3)
 LPIPS = Measure("lpips", "LPIPS", 4, of_baselines=False)
-MEASURES = (PSNR, SSIM, SHARPNESS, LPIPS)
+DEPTH_ERROR = Measure("depth_error", "depth error", 3, of_baselines=False)
+MEASURES = (PSNR, SSIM, SHARPNESS, LPIPS, DEPTH_ERROR)
 BASELINE_MEASURES = tuple(measure for measure in MEASURES if measure.of_baselines)
 
 

@@ -307,6 +307,7 @@ def _method(report: dict[str, Any]) -> str:
         ("SSIM", measures["ssim"]),
         *((("Sharpness", measures["sharpness"]),) if "sharpness" in measures else ()),
         ("LPIPS", measures["lpips"]),
+        *((("Depth error", measures["depth_error"]),) if "depth_error" in measures else ()),
         ("Cameras", f"normalised with {measures['normalize_with']}: {measures['normalize_with_means']}"),
         ("Renderings", "rounded to 8 bits before comparing" if measures["rounded"] else "compared unrounded"),
         *((f"Baseline {SHORT[name]}", text) for name, text in measures["baselines"].items()),

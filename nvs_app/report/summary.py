@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from nvs_app.report.bootstrap import interval
-from nvs_app.report.measures import shown
+from nvs_app.report.measures import Measure, shown
 
 FORMAT = "nvs_app benchmark 1"
 PICTURES = 6  # of the worst and of the best views
@@ -82,7 +82,7 @@ def overall(scenes: dict[str, dict[str, Any]], contexts: list[int]) -> dict[str,
             "scenes": len(cases),
             "views": sum(len(case["views"]) for case in cases),
             "tokens": round(sum(case["tokens"] for case in cases) / len(cases)),
-            **{m.name: _figure([[view[m.name] for view in case["views"]] for case in cases]) for m in shown(cases[0])},
+            **{m.name: _figure([_values(case, m) for case in cases if m.name in case]) for m in _measured(cases)},
             "baselines": {
                 name: {
                     m.name: _figure([[v["baselines"][name][m.name] for v in case["views"]] for case in cases])
@@ -92,6 +92,15 @@ def overall(scenes: dict[str, dict[str, Any]], contexts: list[int]) -> dict[str,
             },
         }
     return result
+
+
+def _measured(cases: list[dict[str, Any]]) -> list[Measure]:
+    """The measures that some case has: where no view shows a surface, there is no error of depth."""
+    return shown({name for case in cases for name in case})
+
+
+def _values(case: dict[str, Any], measure: Measure) -> list[float]:
+    return [view[measure.name] for view in case["views"] if view[measure.name] is not None]
 
 
 def comparable(report: dict[str, Any]) -> dict[str, Any]:

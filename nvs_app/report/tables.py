@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from nvs_app.report.measures import PSNR, Measure, shown
+from nvs_app.report.measures import LPIPS, PSNR, Measure, shown
 from nvs_app.report.words import rendering_words
 
 MANY = 24  # scenes; of more, the worst are shown
@@ -121,7 +121,7 @@ def kind_rows(report: dict[str, Any], pooled: bool = False) -> tuple[list[str], 
     which, rows = "pooled" if pooled else "mean", []
     for kind, by_count in report.get("kinds", {}).items():
         for count, row in by_count.items():
-            cells = [figure(row[m.name][which], m.digits) for m in shown(some)]
+            cells = [figure(row.get(m.name, {}).get(which), m.digits) for m in shown(some)]
             cells += [figure(b["psnr"][which]) for b in row["baselines"].values()]
             rows.append([kind, count, str(row["scenes"]), *cells])
     return head, rows
@@ -151,7 +151,7 @@ def _scenes(report: dict[str, Any]) -> Table:
         title = f"PSNR of the {MANY} worst of {len(scenes)} scenes"
     table = Table(title=title, title_justify="left")
     table.add_column("scene", no_wrap=True)
-    beside = [m for m in shown(report["overall"][counts[-1]], beside_psnr=True) if m.of_baselines]
+    beside = [m for m in shown(report["overall"][counts[-1]], beside_psnr=True) if m is not LPIPS]
     columns = [f"{count} views" for count in counts] + [m.title for m in beside] + ["nearest", "mean colour"]
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
@@ -160,7 +160,7 @@ def _scenes(report: dict[str, Any]) -> Table:
         last = cases[list(cases)[-1]]
         cells = [figure(cases[count]["psnr"]) if count in cases else "-" for count in counts]
         nearest, mean = (last["baselines"][key]["psnr"] for key in ("nearest_view", "mean_colour"))
-        cells += [figure(last[m.name], m.digits) for m in beside]
+        cells += [figure(last.get(m.name), m.digits) for m in beside]
         table.add_row(escape(name), *cells, figure(nearest), figure(mean))
     return table
 
