@@ -10,19 +10,18 @@ look outwards (a room seen from its middle), they stay in the middle and turn.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from nvs_app.errors import NVSError
-from nvs_app.geometry.cameras import Cameras, look_at, rigid
-from nvs_app.geometry.normalize import SimilarityTransform, normalize_context
-from nvs_app.geometry.robust import camera_statistics, median
+from nvs_app.geometry.cameras import Cameras, rigid
+from nvs_app.geometry.coverage import LEAST
+from nvs_app.geometry.layout import FRONT, Layout
 from nvs_app.geometry.rotations import matrix_to_quaternion, quaternion_to_matrix, squad
 
-AROUND, FRONT, OUTWARD = "around", "front", "outward"
+WIDE = math.radians(45)  # of half an arc: beyond, circles in the plane of the mean camera would leave it
 
 
 def focus_point(c2w: Float[Tensor, "v 4 4"]) -> Float[Tensor, "3"]:
@@ -31,7 +30,7 @@ def focus_point(c2w: Float[Tensor, "v 4 4"]) -> Float[Tensor, "3"]:
     The point closest to the optical axes where they meet in front of the cameras; else, for parallel axes and
     single views, a point on the mean axis at a depth of twice the extent of the capture.
     """
-    layout = _Layout.of(c2w)
+    layout = Layout.of(c2w)
     return layout.transform.inverse().apply_points(layout.target).to(c2w.dtype)
 
 
@@ -53,18 +52,18 @@ def orbit(
 
     Returns:
         Cameras [n] with the capture's up, image_hw and median focal lengths, principal point in the middle. A
-        capture that does not see its scene from all around gives a sway within its own extent instead of a circle.
+        capture that does not see its scene from all around gives a sway within the arc that it covers instead of a
+        circle. The path begins beside a camera of the capture.
     """
     _check_count(n)
-    layout = _Layout.of(cameras.flatten().c2w)
+    layout = Layout.of(cameras.flatten().c2w)
     phase = _phases(n, cameras) * turns
     if radius is not None and radius <= 0:
         raise NVSError(f"orbit: radius is {radius}, expected a positive distance")
     if elevation is not None and not -90 <= elevation <= 90:
         raise NVSError(f"orbit: elevation is {elevation}, expected degrees from -90 to 90")
     reach = layout.radius if radius is None else float(radius) * layout.transform.scale
-    azimuth, sway = layout.azimuth(phase)
-    height = layout.elevation + sway * torch.cos(phase)
+    azimuth, height = layout.round(phase)
     if elevation is not None:
         height = torch.full_like(phase, math.radians(elevation))
     return layout.look(cameras, azimuth, height, reach)
@@ -77,12 +76,12 @@ def spiral(cameras: Cameras, n: int, turns: float | int = 2) -> Cameras:
     Args and result as for :func:`orbit`; the path closes for whole ``turns``.
     """
     _check_count(n)
-    layout = _Layout.of(cameras.flatten().c2w)
+    layout = Layout.of(cameras.flatten().c2w)
     once = _phases(n, cameras)
     low, high = layout.elevation_range
-    middle, half = 0.5 * (low + high), torch.clamp(0.5 * (high - low), min=math.radians(5.0))
-    if layout.kind != FRONT:
-        azimuth, _ = layout.azimuth(once * turns)
+    middle, half = 0.5 * (low + high), max(0.5 * (high - low), LEAST)
+    if layout.kind != FRONT or layout.arc.half > WIDE:
+        azimuth = layout.azimuth(once * turns)
         return layout.look(cameras, azimuth, middle - half * torch.cos(once), layout.radius)
     # Circles in the plane of the mean camera, with a slow to and fro along its axis.
     side, height, depth = layout.front_extent
@@ -155,149 +154,6 @@ def capture(cameras: Cameras, n: int) -> Cameras:
     if (walked[1:] - walked[:-1]).norm(dim=-1).sum() < 0.5 * given:
         cameras = cameras[order]
     return spline(cameras, n)
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """Where the cameras of a capture stand, in its normalised frame (z up, float64)."""
-
-    transform: SimilarityTransform  # world -> normalised
-    kind: str
-    c2w: Tensor  # [v, 4, 4], wild cameras left out
-    center: Tensor  # [3] mean position
-    forward: Tensor  # [3] mean direction of view, unit length unless the directions cancel
-    target: Tensor  # [3] what to look at
-
-    @staticmethod
-    def of(c2w: Tensor) -> _Layout:
-        if len(c2w) == 0:
-            raise NVSError("camera path: the capture has no cameras")
-        transform = normalize_context(c2w).to(torch.float64)
-        statistics = camera_statistics(c2w)
-        believed = statistics.weight > 0.1 * statistics.weight.max()
-        normal = transform.apply_c2w(c2w.double()[believed])
-        position, forward = normal[:, :3, 3], normal[:, :3, 2]
-        distance = position.norm(dim=-1)
-        # How much the cameras look at the origin: 1 toward it, -1 away from it.
-        toward = (-(position * forward).sum(-1) / distance.clamp_min(1e-9)).mean()
-        mean_forward = forward.mean(0)
-        center = position.mean(0)
-        target = torch.zeros_like(center)
-        if bool(toward > 0.5):
-            kind = AROUND if _largest_gap(position) < math.radians(120) else FRONT
-        elif bool(mean_forward.norm() > 0.5):
-            kind = FRONT
-            target = center + mean_forward / mean_forward.norm() * _front_depth(c2w[believed], transform)
-        else:
-            kind, target = OUTWARD, center
-        return _Layout(transform, kind, normal, center, _unit(mean_forward), target)
-
-    @property
-    def _offset(self) -> Tensor:
-        return self.c2w[:, :3, 3] - self.target
-
-    @property
-    def _sight(self) -> Tensor:
-        """From the target to the cameras; for a capture that looks outwards, against the directions of view."""
-        return -self.c2w[:, :3, 2] if self.kind == OUTWARD else self._offset
-
-    @property
-    def radius(self) -> Tensor:
-        # Turning in the middle of a room: on a circle small enough not to meet its walls.
-        return median(self._offset.norm(dim=-1)) * (0.25 if self.kind == OUTWARD else 1.0)
-
-    @property
-    def elevation(self) -> Tensor:
-        return median(_elevations(self._sight)).clamp(math.radians(-80), math.radians(80))
-
-    @property
-    def elevation_range(self) -> tuple[Tensor, Tensor]:
-        low, high = torch.quantile(_elevations(self._sight), self._sight.new_tensor([0.1, 0.9]))
-        return low.clamp_min(math.radians(-80)), high.clamp_max(math.radians(80))
-
-    def azimuth(self, phase: Tensor) -> tuple[Tensor, Tensor]:
-        """Azimuths for phases (radians), and how far the elevation sways with them."""
-        own = torch.atan2(self._sight[:, 1], self._sight[:, 0])
-        if self.kind != FRONT:
-            return own[0] + phase, phase.new_zeros(())
-        middle = torch.atan2(self._sight[:, 1].mean(), self._sight[:, 0].mean())
-        turned = torch.remainder(own - middle + math.pi, 2 * math.pi) - math.pi
-        low, high = torch.quantile(turned, turned.new_tensor([0.05, 0.95]))
-        smallest = math.radians(5.0)  # one view, or a few at one spot: a small sway shows depth
-        side = (0.5 * (high - low)).clamp(smallest, math.pi / 2)
-        bottom, top = self.elevation_range
-        sway = (0.5 * (top - bottom)).clamp(0.4 * smallest, math.radians(30))
-        return middle + 0.5 * (low + high) + side * torch.sin(phase), sway
-
-    @property
-    def front_axes(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Right, up and forward of the mean camera."""
-        up = self.center.new_tensor([0.0, 0.0, 1.0])
-        pose = look_at(self.center, self.target, up)
-        return pose[:3, 0], -pose[:3, 1], pose[:3, 2]
-
-    @property
-    def front_extent(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Half extents of the capture along the mean camera's axes; at least a little, to show depth."""
-        offset = self.c2w[:, :3, 3] - self.center
-        depth = (self.target - self.center).norm()
-        extents = [torch.quantile((offset * axis).sum(-1).abs(), 0.8) for axis in self.front_axes]
-        least = 0.05 * depth
-        return (
-            torch.minimum(torch.maximum(extents[0], least), depth),
-            torch.minimum(torch.maximum(extents[1], 0.6 * least), depth),
-            # Forward only as far as stays well behind the target.
-            torch.minimum(extents[2], 0.3 * depth),
-        )
-
-    def look(self, cameras: Cameras, azimuth: Tensor, elevation: Tensor, radius: Tensor) -> Cameras:
-        """Cameras on a sphere around the target that look at it, or, OUTWARD, on the other side and beyond it."""
-        elevation = elevation.expand_as(azimuth)
-        flat = torch.cos(elevation)
-        ray = torch.stack([flat * torch.cos(azimuth), flat * torch.sin(azimuth), torch.sin(elevation)], dim=-1)
-        if self.kind == OUTWARD:
-            level = ray * ray.new_tensor([1.0, 1.0, 0.0])
-            eye = self.target - radius * level
-            return self.view(cameras, eye, eye - ray)
-        return self.view(cameras, self.target + radius * ray, self.target.expand_as(ray))
-
-    def view(self, cameras: Cameras, eye: Tensor, target: Tensor) -> Cameras:
-        """Cameras in the world from points of the normalised frame, with the capture's median focal lengths."""
-        c2w = self.transform.inverse().apply_c2w(look_at(eye, target, eye.new_tensor([0.0, 0.0, 1.0])))
-        height, width = cameras.image_hw
-        focal = median(cameras.flatten().fxfycxcy[:, :2].T)
-        fxfycxcy = torch.cat([focal, focal.new_tensor([0.5 * width, 0.5 * height])])
-        return Cameras(c2w.to(cameras.c2w.dtype), fxfycxcy.expand(len(c2w), 4).clone(), (height, width))
-
-
-def _front_depth(c2w: Tensor, transform: SimilarityTransform) -> Tensor:
-    """How far in front of parallel cameras to look, in normalised units.
-
-    Twice the extent of the capture; a capture of one point has no extent, and then the world's origin is taken
-    for what it looks at, if that lies in front, else a depth of one unit.
-    """
-    position, forward = c2w[:, :3, 3].double(), c2w[:, :3, 2].double()
-    extent = (position - position.mean(0)).norm(dim=-1).mean()
-    to_origin = -(position * forward).sum(-1).mean()
-    scale = transform.scale
-    if bool(extent * scale > 1e-3):
-        return 2 * extent * scale
-    return torch.where(to_origin > 1e-3, to_origin, torch.ones_like(to_origin)) * scale
-
-
-def _unit(vector: Tensor) -> Tensor:
-    return vector / vector.norm().clamp_min(1e-9)
-
-
-def _elevations(offset: Tensor) -> Tensor:
-    return torch.atan2(offset[:, 2], offset[:, :2].norm(dim=-1))
-
-
-def _largest_gap(position: Tensor) -> float:
-    """The largest angle around the z axis in which no camera stands."""
-    azimuth = torch.atan2(position[:, 1], position[:, 0]).sort().values
-    gaps = torch.cat([azimuth[1:] - azimuth[:-1], azimuth[:1] + 2 * math.pi - azimuth[-1:]])
-    return float(gaps.max())
 
 
 def _phases(n: int, cameras: Cameras) -> Tensor:
