@@ -55,7 +55,8 @@ class Films:
             if round(seconds * fps) > limits.film_frames:
                 raise NVSError(self._too_long(round(seconds * fps)))
             name = str(spec["preset"])
-            cameras = preset(name, opened.cameras, (hw[0], hw[1]), seconds, fps, start=camera)
+            taken = opened.cameras if name == "capture" else opened.read
+            cameras = preset(name, taken, (hw[0], hw[1]), seconds, fps, start=camera)
             timeline = keyframes_of(cameras, fps, 8, loop=name != "capture")
             return cameras, timeline, float(fps)
         timeline = Timeline.from_dict(spec.get("timeline"))

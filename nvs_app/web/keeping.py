@@ -90,7 +90,7 @@ def reopen(hub: Hub, session: Session, name: str) -> Opened:
         split = ViewSplit([int(i) for i in note["context"]], [int(i) for i in note["target"]])
         pictures = [jpeg_uri(image, longest=96) for image in scene.load(split.context[:24], hw).images]
         opened = Opened(
-            str(note["name"]), renderer, key, cameras, scene, split, hw, Viewpoint.of(cameras), pictures,
+            str(note["name"]), renderer, key, cameras, scene, split, hw, Viewpoint.of(cameras[split.context]), pictures,
             seconds=float(note["seconds"]), no_depth=why_no_depth(renderer, state),
         )  # fmt: skip
         stored = tuple((height, width) for height, width in scene.image_hws.tolist())

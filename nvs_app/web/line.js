@@ -90,7 +90,7 @@
       else if (mode === "pan") pan(x, y);
       else if (mode === "pinch" && pointers.size === 2) {
         const [wide, centre] = both();
-        if (gap > 0 && wide > 0) viewer.view.dolly(clamp(gap / wide, 0.5, 2));
+        if (gap > 0 && wide > 0) viewer.surfaces.zoom(clamp(gap / wide, 0.5, 2), middle);
         pan(centre[0] - middle[0], centre[1] - middle[1]);
         [gap, middle] = [wide, centre];
       }
@@ -113,8 +113,7 @@
       if (!viewer.view) return;
       viewer.hand();
       const lines = event.deltaMode === 1 ? 30 : event.deltaMode === 2 ? 400 : 1; // pixels, lines or pages
-      viewer.view.dolly(Math.exp(clamp(event.deltaY * lines, -400, 400) * (event.ctrlKey ? 0.008 : 0.0015)));
-      viewer.move();
+      viewer.surfaces.zoom(Math.exp(clamp(event.deltaY * lines, -400, 400) * (event.ctrlKey ? 0.008 : 0.0015)), at(event));
     }, { passive: false });
     canvas.addEventListener("dblclick", (event) => { if (viewer.view) viewer.recentre(...at(event)); });
     const keys = { KeyW: [0, 0, 1], KeyS: [0, 0, -1], KeyA: [-1, 0, 0], KeyD: [1, 0, 0], KeyE: [0, 1, 0], KeyQ: [0, -1, 0] };
@@ -172,7 +171,7 @@
     stage.addEventListener("nvs-problem", (event) => say(stage, event.detail, "problem"));
     stage.addEventListener("nvs-scene", ({ detail }) => {
       viewer.canvas.setAttribute("aria-label", `Rendered view of ${detail.name}. Drag to orbit; arrow keys turn, W A S D Q E fly, R resets.`);
-      if (!viewer.chosenSide) { viewer.restSide = [...side.options].map((o) => Number(o.value)).filter((v) => v <= Math.max(128, detail.side)).pop(); side.value = viewer.restSide; }
+      if (!viewer.chosenSide) { viewer.restSide = [...side.options].map((o) => Number(o.value)).filter((v) => v <= clamp(detail.side, 128, 512)).pop(); side.value = viewer.restSide; }
     });
   }
 
@@ -200,6 +199,7 @@
     });
     nvs.line = line;
     nvs.viewer = new window.nvsViewer(stage, line);
+    nvs.viewer.surfaces = new window.nvsSurfaces(nvs.viewer, line);
     steer(nvs.viewer); controls(nvs.viewer);
     stage.dispatchEvent(new CustomEvent("nvs-ready", { bubbles: true }));
     if (nvs.token) line.connect(nvs.token);

@@ -62,6 +62,11 @@ class Opened:
     seconds: float = 0.0
     no_depth: str = ""
 
+    @property
+    def read(self) -> Cameras:
+        """The cameras [k] of the photos that were read: where they are, the scene is known best."""
+        return self.cameras if self.split is None else self.cameras[self.split.context]
+
     def for_viewer(self) -> dict[str, Any]:
         """What the page's script must know."""
         about = {"side": min(self.image_hw), "no_depth": self.no_depth}
@@ -104,7 +109,7 @@ def open_scene_for_viewing(
         scene,
         split,
         image_hw,
-        Viewpoint.of(cameras),
+        Viewpoint.of(cameras[split.context]),
         [jpeg_uri(image, longest=96) for image in context.images[:24]],
         seconds=seconds,
         no_depth=why_no_depth(renderer, state),

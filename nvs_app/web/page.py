@@ -18,7 +18,7 @@ from nvs_app.web.visits import Visits, told
 
 HERE = Path(__file__).parent
 STYLES = ("page.css", "viewer.css", "tools.css")
-SCRIPTS = ("viewer.js", "line.js", "path.js", "cameras_plot.js", "drop.js", "page.js")
+SCRIPTS = ("viewer.js", "depth.js", "line.js", "path.js", "cameras_plot.js", "drop.js", "page.js")
 FRESH = "() => window.nvs.fresh()"
 DARK = "document.body.classList.contains('dark')"
 

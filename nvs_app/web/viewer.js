@@ -27,6 +27,7 @@
   const LEAST = 128, MOST_LEAST = 192; // below, only a very slow machine goes
   const COARSER = 1.62; // times coarser than the photos that were read, frames look coarse
   const AUTO_SPEED = 14, AUTO_SECONDS = 90; // degrees a second; then it rests, whoever still looks can turn it on again
+  const EASE = 12, SLACK = 3; // degrees: of slowing down at the ends of an arc, and beyond the heights of the photos
 
   // A camera as axes and eye; distance is how far ahead the point lies about which dragging turns.
   class Camera {
@@ -67,6 +68,18 @@
       this.distance = clamp(this.distance * factor, 1e-4, 1e6);
       this.eye = add(target, this.forward, -this.distance);
     }
+    // Closer to a point of the world (factor below 1) or away from it; it keeps its place in the frame.
+    approach(point, factor) {
+      const off = add(this.eye, point, -1), ahead = -dot(off, this.forward);
+      if (ahead < 1e-6) { this.dolly(factor); return; }
+      this.eye = add(point, off, factor);
+      this.distance = clamp(ahead * factor, 1e-4, 1e6);
+    }
+    face(point) { // a point of the world comes to the middle, and dragging turns about it
+      const way = add(point, this.eye, -1);
+      this.forward = unit(way); this.distance = clamp(size(way), 1e-4, 1e6);
+      this.level(this.up);
+    }
     fly(x, y, z, step) {
       this.eye = add(add(add(this.eye, this.right, x * step), this.up, y * step), this.forward, z * step);
     }
@@ -88,7 +101,7 @@
       this.paper = this.canvas.getContext("2d", { alpha: false });
       this.scene = null; this.view = null; this.bitmap = null;
       this.number = 0; this.sent = new Map(); this.shown = null;
-      this.restSide = 256; this.format = "jpeg"; this.perPixel = 0; this.times = [];
+      this.restSide = 256; this.format = "jpeg"; this.shows = "image"; this.way = 1; this.perPixel = 0; this.times = [];
       this.dirty = false; this.moved = 0; this.ladder = []; this.playing = null; this.auto = false; this.autoStart = 0;
       this.calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
       this.touched = false; this.last = 0;
@@ -137,12 +150,23 @@
       this.hand(); this.view.level(name === "scene" ? this.scene.up : times(axis, name[0] === "-" ? -1 : 1)); this.move();
     }
     setRest(side) { this.restSide = side; this.move(); }
-    recentre(x, y) { // the point under the pointer, as far away as the present one, comes to the middle
-      const { view } = this, half = Math.tan(view.fov * rad / 2), aspect = this.canvas.clientWidth / this.canvas.clientHeight;
-      const ray = unit(add(add(view.forward, view.right, (2 * x - 1) * half * aspect), view.down, (2 * y - 1) * half));
-      const target = add(view.eye, ray, view.distance);
-      view.forward = unit(add(target, view.eye, -1));
-      view.level(view.up); this.hand(); this.move();
+    // The surface under the pointer comes to the middle; where there is none, a point as far away as the present one.
+    async recentre(x, y) {
+      this.hand();
+      const { view } = this, half = Math.tan(view.fov * rad / 2);
+      const ray = unit(add(add(view.forward, view.right, (2 * x - 1) * half * this.aspect()), view.down, (2 * y - 1) * half));
+      const otherwise = add(view.eye, ray, view.distance);
+      const point = await this.surfaces.under(x, y);
+      if (this.view !== view) return; // it looks from elsewhere by now
+      view.face(point || otherwise); this.move();
+      this.emit("centre", { point });
+    }
+    aspect() { return this.canvas.clientWidth / Math.max(1, this.canvas.clientHeight); }
+    place(point) { // where a point of the world is in the frame: right and down in [0, 1]; null behind the camera
+      const { view } = this, way = add(point, view.eye, -1), ahead = dot(way, view.forward);
+      if (ahead <= 0) return null;
+      const half = Math.tan(view.fov * rad / 2) * ahead;
+      return [0.5 + dot(way, view.right) / (2 * half * this.aspect()), 0.5 + dot(way, view.down) / (2 * half)];
     }
     setAuto(on) {
       if (this.auto === on) return;
@@ -159,7 +183,7 @@
 
     // -- frames: asked for as the camera moves, at most three on their way; the server renders the newest
     sides(side) {
-      const aspect = clamp(this.canvas.clientWidth / Math.max(1, this.canvas.clientHeight), 0.4, 2.5);
+      const aspect = clamp(this.aspect(), 0.4, 2.5);
       const even = (x) => Math.max(16, Math.round(x / 8) * 8);
       return aspect >= 1 ? [side, Math.min(1024, even(side * aspect))] : [Math.min(1024, even(side / aspect)), side];
     }
@@ -184,7 +208,7 @@
     ask(side, quality) {
       const hw = this.sides(side), id = ++this.number, view = this.camera();
       const own = this.auto || (this.playing && !this.touched);
-      const message = { type: "frame", id, ...view, hw, format: this.format, quality, auto: !!own };
+      const message = { type: "frame", id, ...view, hw, format: this.format, quality, show: this.shows, auto: !!own };
       if (!this.line.send(message)) { this.number--; return false; }
       this.sent.set(id, { ...view, hw, at: performance.now(), pointer: this.pointer }); // pointer: when the hand moved
       this.pointer = null; this.askedAtRest = side === this.restSide;
@@ -203,7 +227,7 @@
       this.steer?.(seconds);
       if (this.auto) {
         if (now - this.autoStart > 1000 * AUTO_SECONDS) this.setAuto(false);
-        else { this.view.orbit(AUTO_SPEED * rad * seconds, 0); this.move(); }
+        else { this.turnOn(seconds); this.move(); }
       }
       if (this.playing) this.playOn(now);
       for (const [id, sent] of this.sent) if (now - sent.at > 60000) this.sent.delete(id);
@@ -219,6 +243,21 @@
       }
       // One step after the other: were both asked for, the server would drop the first.
       if (this.dirty === null && this.ladder.length && !this.sent.size && this.ask(this.ladder[0], 92)) this.ladder.shift();
+    }
+    // All around, where photos surround the scene; else to and fro on the arc that they cover. Heights beyond theirs
+    // are left slowly.
+    turnOn(seconds) {
+      const { view } = this, { around, middle, half, elevation } = this.scene.turn, up = unit(this.scene.up);
+      const back = times(view.forward, -1), height = Math.asin(clamp(dot(back, up), -1, 1)) / rad;
+      if (dot(view.up, up) < 0.99) { view.orbit(AUTO_SPEED * rad * seconds, 0); return; } // another axis was chosen
+      let speed = AUTO_SPEED;
+      if (!around) {
+        const azimuth = Math.atan2(dot(back, cross(up, middle)), dot(back, middle)) / rad;
+        if (Math.abs(azimuth) > half) this.way = azimuth > 0 ? -1 : 1;
+        speed *= this.way * clamp(Math.abs(half - Math.abs(azimuth)) / Math.min(EASE, half), 0.15, 1);
+      }
+      const off = clamp(height, elevation[0] - SLACK, elevation[1] + SLACK) - height;
+      view.orbit(speed * rad * seconds, -clamp(off, -AUTO_SPEED * seconds / 2, AUTO_SPEED * seconds / 2) * rad);
     }
     playOn(now) {
       const { views, fps, loop, start } = this.playing;

@@ -12,6 +12,7 @@ from torch import Tensor
 from nvs_app.engine.framing import vertical_fov, with_vertical_fov
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras, look_at
+from nvs_app.geometry.layout import CoveredViews, covered_views
 from nvs_app.geometry.paths import focus_point
 
 FOV_RANGE = (5.0, 120.0)
@@ -27,6 +28,7 @@ class Viewpoint:
         focus: the point that the cameras look at; dragging turns around it.
         up: unit vector, the capture's mean up.
         radius: median distance of the cameras from the focus.
+        covered: from where photos show the scene; it turns by itself no further.
     """
 
     c2w: Float[Tensor, "4 4"]
@@ -34,11 +36,12 @@ class Viewpoint:
     focus: Float[Tensor, "3"]
     up: Float[Tensor, "3"]
     radius: float
+    covered: CoveredViews
 
     @staticmethod
     def of(cameras: Cameras) -> Viewpoint:
-        """The first look at a capture of cameras [v]: from where it usually stands, and there as far to the front
-        (the mean position) as can be."""
+        """The first look at a scene that was encoded from cameras [v]: from where one of them stands, at a usual height
+        and there as far to the front (the mean position) as can be."""
         c2w = cameras.c2w.float().cpu()
         focus = focus_point(c2w)
         up = -c2w[:, :3, 1].mean(0)
@@ -56,7 +59,8 @@ class Viewpoint:
         straight = abs(float(torch.nn.functional.normalize(eye - focus, dim=0) @ up)) > 0.999
         away = float(distances[start]) < 1e-6 or float((focus - eye) @ c2w[start, :3, 2]) <= 0
         first = c2w[start] if straight or away else view
-        return Viewpoint(first, fov, focus, up, float(distances.median().clamp_min(1e-6)))
+        radius = float(distances.median().clamp_min(1e-6))
+        return Viewpoint(first, fov, focus, up, radius, covered_views(c2w))
 
     def for_page(self) -> dict[str, Any]:
         """Plain numbers for the viewer's script."""
@@ -66,6 +70,12 @@ class Viewpoint:
             "focus": self.focus.tolist(),
             "up": self.up.tolist(),
             "radius": self.radius,
+            "turn": {
+                "around": self.covered.around,
+                "middle": self.covered.middle.tolist(),
+                "half": self.covered.half,
+                "elevation": list(self.covered.elevation),
+            },
         }
 
 

@@ -19,7 +19,7 @@ WITH_HEAD = LaCTConfig(
 
 def weights_with_head() -> dict[str, Tensor]:
     """Random ones whose views have surfaces and sky, seen and unseen parts, and some depth."""
-    torch.manual_seed(1)
+    torch.manual_seed(4)
     model = LaCT(WITH_HEAD)
     head = model.detail_head
     assert head is not None

@@ -115,7 +115,8 @@ def drag(page, x: float, y: float, steps: int = 6, button: str = "left", lift: b
 
 def at_rest(page) -> dict:
     """What the viewer shows once it is sharp: camera, header, and the picture as uint8 [h, w, 3]."""
-    wait(page, "nvs.viewer.dirty === null && !nvs.viewer.ladder.length && !nvs.viewer.sent.size && !nvs.viewer.auto")
+    still = "nvs.viewer.dirty === null && !nvs.viewer.ladder.length && !nvs.viewer.sent.size && !nvs.viewer.auto"
+    wait(page, f"{still} && nvs.viewer.shown.id === nvs.viewer.number")  # what has come is shown a moment later
     shown = page.evaluate(
         "({...nvs.viewer.shown, data: btoa(String.fromCharCode(...nvs.viewer.shown.data))})",
     )

@@ -1,0 +1,209 @@
+"""Depth, coverage, the surface under the cursor and the gentle turn, in a real browser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from serving import at_rest, closed, drag, opened, serving, wait
+
+from data_tools.readers import open_scene
+from nvs_app.engine.metrics import to_uint8
+from nvs_app.rendering.renderer import Renderer
+from nvs_app.scenes.views import choose_views
+from nvs_app.web.surfaces import coverage, depth_in_colours, sure, surface_point
+from nvs_app.web.viewpoint import camera_from_page
+
+
+@pytest.fixture(scope="module")
+def address(checkpoints: Path, small_scene: Path) -> Iterator[str]:
+    with serving(checkpoints, "--scene", small_scene, "--context", 3, "--checkpoint", "headed") as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def known(checkpoints: Path, small_scene: Path):
+    """The renderer and the state that the page shows."""
+    renderer, scene = Renderer.from_checkpoint(checkpoints / "headed", "cpu"), open_scene(small_scene)
+    return renderer, renderer.encode(scene.load(choose_views(scene, 3).context, (40, 40)))
+
+
+@pytest.fixture
+def page(browser, address: str) -> Iterator:
+    page = opened(browser, address, reduced_motion="reduce")
+    page.evaluate("nvs.viewer.format = 'png'")
+    page.select_option("[data-nvs=side]", "128")
+    drag(page, 1, 0)
+    yield page
+    closed(page)
+
+
+def sent(page) -> None:
+    """Keeps what the page asks for from now on, and when the view was centred."""
+    page.evaluate(
+        """() => { window.asked = []; window.centred = [];
+            const send = nvs.line.send.bind(nvs.line);
+            nvs.line.send = (message) => { asked.push(structuredClone(message)); return send(message); };
+            addEventListener('nvs-centre', (event) => centred.push(event.detail), true); }"""
+    )
+
+
+def places(views, yes: bool) -> tuple[float, float]:
+    """A place [right, down] well inside of what has a surface, or has none."""
+    kind = sure(views)[0].float()
+    kind = kind if yes else 1 - kind
+    inside = -torch.nn.functional.max_pool2d(-kind[None, None], 9, 1, 4)[0, 0]
+    inside[:6], inside[-6:], inside[:, :6], inside[:, -6:] = 0, 0, 0, 0
+    row, column = inside.nonzero()[-1 if yes else 0].tolist()
+    return (column + 0.5) / kind.shape[1], (row + 0.5) / kind.shape[0]
+
+
+def click_at(page, at: tuple[float, float]) -> tuple[float, float]:
+    box = page.locator("#nvs-stage canvas").bounding_box()
+    return box["x"] + at[0] * box["width"], box["y"] + at[1] * box["height"]
+
+
+@pytest.mark.browser
+def test_a_double_click_centres_the_surface_under_it(page, known) -> None:
+    renderer, state = known
+    at_rest(page)
+    view = page.evaluate("({...nvs.viewer.camera(), hw: nvs.viewer.sides(160)})")
+    camera = camera_from_page(view, 1024)
+    views = renderer.render(state, camera, depth=True)
+    sent(page)
+    page.mouse.dblclick(*click_at(page, places(views, yes=True)))
+    wait(page, "centred.length")
+    (question,) = [message for message in page.evaluate("asked") if message["type"] == "point"]
+    assert np.allclose(question["c2w"], view["c2w"], atol=1e-6) and question["hw"] == view["hw"]
+    found = surface_point(views, camera, tuple(question["at"]))
+    assert found is not None
+    point = found[0].numpy()
+    after = page.evaluate("({target: nvs.viewer.view.target(), ...nvs.viewer.camera(), place: [0.5, 0.5]})")
+    scale = float(np.linalg.norm(point - camera.c2w[0, :3, 3].numpy()))
+    assert np.abs(np.array(after["target"]) - point).max() < 1e-3 * scale
+    # Dragging turns about it: it stays in the middle, and as far away.
+    drag(page, 90, 30)
+    place = page.evaluate(f"nvs.viewer.place({point.tolist()})")
+    assert np.allclose(place, 0.5, atol=2e-3)
+    eye = np.array(page.evaluate("nvs.viewer.view.eye"))
+    assert np.linalg.norm(eye - point) == pytest.approx(scale, rel=1e-3)
+
+
+@pytest.mark.browser
+def test_a_double_click_where_no_surface_is_turns_the_view(page, known) -> None:
+    renderer, state = known
+    at_rest(page)
+    before = page.evaluate("({...nvs.viewer.camera(), hw: nvs.viewer.sides(160), distance: nvs.viewer.view.distance})")
+    views = renderer.render(state, camera_from_page(before, 1024), depth=True)
+    at = places(views, yes=False)
+    sent(page)
+    page.mouse.dblclick(*click_at(page, at))
+    wait(page, "centred.length")
+    assert page.evaluate("centred[0].point") is None
+    distance, c2w = page.evaluate("nvs.viewer.view.distance"), np.array(page.evaluate("nvs.viewer.camera().c2w"))
+    assert distance == pytest.approx(before["distance"], rel=1e-6)
+    old = np.array(before["c2w"]).reshape(4, 4)
+    assert np.allclose(c2w.reshape(4, 4)[:3, 3], old[:3, 3], atol=1e-6)
+    turned = np.degrees(np.arccos(np.clip(c2w.reshape(4, 4)[:3, 2] @ old[:3, 2], -1, 1)))
+    assert (turned > 1) == (abs(at[0] - 0.5) + abs(at[1] - 0.5) > 0.1)
+
+
+@pytest.mark.browser
+def test_the_wheel_goes_towards_the_surface_under_the_cursor(page, known) -> None:
+    renderer, state = known
+    at_rest(page)
+    view = page.evaluate("({...nvs.viewer.camera(), hw: nvs.viewer.sides(160)})")
+    camera = camera_from_page(view, 1024)
+    views = renderer.render(state, camera, depth=True)
+    sent(page)
+    page.mouse.move(*click_at(page, places(views, yes=True)))
+    page.mouse.wheel(0, -10)
+    wait(page, "nvs.viewer.surfaces.anchor?.point && !nvs.viewer.surfaces.anchor.waits")
+    (question,) = [message for message in page.evaluate("asked") if message["type"] == "point"]
+    found = surface_point(views, camera, tuple(question["at"]))
+    assert found is not None
+    assert np.allclose(page.evaluate("nvs.viewer.surfaces.anchor.point"), found[0].numpy(), rtol=1e-3, atol=1e-3)
+    eye, forward = (np.array(page.evaluate(f"nvs.viewer.view.{name}")) for name in ("eye", "forward"))
+    place = page.evaluate("nvs.viewer.place(nvs.viewer.surfaces.anchor.point)")
+    page.mouse.wheel(0, -200)
+    wait(page, f"Math.hypot(...nvs.viewer.view.eye.map((x, i) => x - {eye.tolist()}[i])) > 0")
+    point, closer = (np.array(page.evaluate(f"nvs.viewer.{name}")) for name in ("surfaces.anchor.point", "view.eye"))
+    assert np.allclose((closer - point) / (eye - point), np.exp(-0.3), atol=1e-4)  # straight towards it
+    assert np.allclose(page.evaluate("nvs.viewer.view.forward"), forward)
+    assert np.allclose(page.evaluate(f"nvs.viewer.place({point.tolist()})"), place, atol=1e-6)  # and it stays there
+    assert len([message for message in page.evaluate("asked") if message["type"] == "point"]) == 1
+    distance = page.evaluate("nvs.viewer.view.distance")
+    assert distance == pytest.approx(float((point - closer) @ forward), rel=1e-5)
+
+
+@pytest.mark.browser
+def test_depth_and_coverage_are_switched_on(page, known) -> None:
+    renderer, state = known
+    for name, made in (("depth", depth_in_colours), ("coverage", coverage)):
+        page.click(f"button[data-nvs={name}]")
+        shown = at_rest(page)
+        views = renderer.render(state, camera_from_page(shown["camera"], 1024), depth=True)
+        expected = to_uint8(made(views).image).numpy()
+        off = np.abs(expected.astype(int) - shown["pixels"].astype(int)).max(-1)
+        assert (off > 3).mean() < 0.01  # a pixel at the threshold may fall to the other side with other threads
+        assert page.get_attribute(f"button[data-nvs={name}]", "aria-pressed") == "true"
+        if name == "depth":
+            near, far = shown["header"]["range"]
+            assert float(page.inner_text("[data-nvs=near]")) == pytest.approx(near, rel=0.01)
+            assert float(page.inner_text("[data-nvs=far]")) == pytest.approx(far, rel=0.01)
+            at = places(views, yes=True)
+            page.mouse.move(*click_at(page, at))
+            wait(page, "/here: [0-9.]+/.test(document.querySelector('[data-nvs=said]').textContent)")
+            here = float(page.inner_text("[data-nvs=said]").split()[1])
+            row, column = int(at[1] * views.depth.shape[1]), int(at[0] * views.depth.shape[2])
+            around = views.depth[0, row - 3 : row + 4, column - 3 : column + 4]
+            assert around.min() * 0.99 <= here <= around.max() * 1.01
+        else:
+            unseen = round(100 * shown["header"]["unseen"])
+            assert page.inner_text("[data-nvs=said]") == f"no photo shows {unseen} % of it"
+            assert page.get_attribute("button[data-nvs=depth]", "aria-pressed") == "false"
+    page.click("button[data-nvs=coverage]")
+    shown = at_rest(page)
+    assert shown["header"]["show"] == "image" and not page.is_visible("[data-nvs=legend]")
+
+
+@pytest.mark.browser
+def test_without_a_detail_head_they_are_off_and_say_why(browser, checkpoints: Path, small_scene: Path) -> None:
+    with serving(checkpoints, "--scene", small_scene, "--context", 3) as address:
+        page = opened(browser, address, reduced_motion="reduce")
+        for name in ("depth", "coverage"):
+            assert page.is_disabled(f"button[data-nvs={name}]")
+        assert "no detail head" in page.inner_text("[data-nvs=no-depth]")
+        closed(page)
+
+
+@pytest.mark.browser
+def test_the_gentle_turn_stays_where_photos_cover_the_view(page) -> None:
+    """It turns back at the ends of an arc, from both sides, and goes around where cameras surround the scene."""
+    step = """(count) => { const { viewer } = nvs, seen = [];
+        const up = viewer.scene.up, { middle } = viewer.scene.turn;
+        for (let i = 0; i < count; i++) {
+            viewer.turnOn(0.05);
+            const back = viewer.view.forward.map((x) => -x), side = [0, 1, 2].map((i) =>
+                up[(i + 1) % 3] * middle[(i + 2) % 3] - up[(i + 2) % 3] * middle[(i + 1) % 3]);
+            const dot = (a) => a.reduce((sum, x, i) => sum + x * back[i], 0);
+            seen.push([Math.atan2(dot(side), dot(middle)) * 180 / Math.PI, Math.asin(dot(up)) * 180 / Math.PI]); }
+        return seen; }"""
+    turn = page.evaluate("nvs.viewer.scene.turn")
+    assert set(turn) == {"around", "middle", "half", "elevation"}
+    page.evaluate("Object.assign(nvs.viewer.scene.turn, {around: false, half: 30}); nvs.viewer.reset()")
+    page.evaluate("nvs.viewer.view.orbit(-2 - Math.atan2(0, 1), 0)")
+    seen = np.array(page.evaluate(step, 1500))
+    inside = seen[600:, 0]  # it was turned far out, and has come back
+    assert inside.min() > -31 and inside.max() < 31 and inside.max() - inside.min() > 55
+    changes = np.sign(np.diff(inside))
+    assert 2 < (np.diff(changes) != 0).sum() < 12  # to and fro, with no trembling at the ends
+    page.evaluate("nvs.viewer.reset(); nvs.viewer.view.orbit(0, -0.6)")  # higher than any photo
+    seen = np.array(page.evaluate(step, 400))
+    assert seen[0, 1] > turn["elevation"][1] + 10 and abs(seen[-1, 1] - turn["elevation"][1]) < 4
+    page.evaluate("nvs.viewer.scene.turn.around = true; nvs.viewer.reset()")
+    seen = np.array(page.evaluate(step, 600))  # 30 seconds, 420 degrees
+    assert (np.histogram(seen[:, 0], 12, (-180, 180))[0] > 10).all()
