@@ -2,7 +2,7 @@
 
 OpenMP gives every thread that ever multiplied matrices a pool of its own, for as long as the thread lives. As soon as
 all pools together have more threads than the machine has cores, none of them spins any more while it waits, not even
-for microseconds, and each of the hundreds of operations of a picture first has to wake its pool: on two cores 128x128
+for microseconds, and each of the hundreds of operations of an image first has to wake its pool: on two cores 128x128
 pixels took 90 ms in place of 62 because another thread had encoded a scene before and was idle since.
 """
 

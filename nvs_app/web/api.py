@@ -4,7 +4,7 @@
 
     client = Client("http://127.0.0.1:7860")
     client.predict("object chair", api_name="/open_example")
-    picture = client.predict({"turn": 30}, 256, 256, api_name="/render")
+    image = client.predict({"turn": 30}, 256, 256, api_name="/render")
 
 A client is a visitor like any other: what it encodes is its own, and goes when it is away for some minutes.
 """
@@ -58,7 +58,7 @@ def add_api(visits: Visits) -> None:
         return views_for_page(hub.require_scene(visits.session(request)).cameras)["views"]
 
     def render(view: Any, height: float, width: float, request: gr.Request) -> str:
-        """Draws a view {"c2w": ..., "fov": ...}, exactly as films do, into a PNG file; null: the first look."""
+        """Renders a view {"c2w": ..., "fov": ...}, exactly as films do, into a PNG file; null: the first look."""
         session = visits.session(request)
         opened = hub.require_scene(session)
         view = view or opened.viewpoint.for_page()

@@ -34,7 +34,7 @@ class Card:
         summary: one line.
         parameters: "30.4 M", or empty where the card does not say.
         network: width, blocks and the like.
-        train_image_hw: the size that it draws best, or None.
+        train_image_hw: the size that it renders best, or None.
         licence: of the weights.
         data: what it was trained on, a line each, with licences.
         figures: (what, value): measured quality, training steps and time.
@@ -147,7 +147,7 @@ def _network(config: LaCTConfig, dtype: Any) -> str:
 
 
 def _figures(card: dict[str, Any], config: LaCTConfig) -> Iterable[tuple[str, str]]:
-    """Held-out PSNR by size and scene, steps, time, and the work of one picture."""
+    """Held-out PSNR by size and scene, steps, time, and the work of one image."""
     held_out = card.get("held_out_psnr")
     if isinstance(held_out, dict):
         for size, scenes in held_out.items():
@@ -162,7 +162,7 @@ def _figures(card: dict[str, Any], config: LaCTConfig) -> Iterable[tuple[str, st
     size = _size(card.get("train_image_hw"))
     if size is not None:
         tokens = -(-size[0] // config.patch) * -(-size[1] // config.patch)
-        yield "One picture", f"{lact_flops(config, 0, tokens, tokens) / 1e9:.0f} GFLOP at {_size_words(size)}"
+        yield "One image", f"{lact_flops(config, 0, tokens, tokens) / 1e9:.0f} GFLOP at {_size_words(size)}"
 
 
 def _spent(card: dict[str, Any]) -> str:

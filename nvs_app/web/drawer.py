@@ -1,8 +1,8 @@
-"""One thread draws for everybody: whoever waits is served in turn, and of one visitor's requests the newest counts.
+"""One thread renders for everybody: whoever waits is served in turn, and of one visitor's requests the newest counts.
 
     drawer = Drawer()
     future = drawer.submit("visitor", lambda: renderer.render(state, camera))   # replaces what still waits there
-    picture = drawer.run("visitor:film", lambda: renderer.render(state, cameras))   # waits for its turn and result
+    images = drawer.run("visitor:film", lambda: renderer.render(state, cameras))   # waits for its turn and result
 
 On a CPU two renderings at once only slow each other down; one after the other, each visitor gets the same number
 of turns however fast he asks.
@@ -64,7 +64,7 @@ class Drawer:
 
     @contextlib.contextmanager
     def turn(self, lane: str) -> Iterator[None]:
-        """The caller's own turn to draw: `with drawer.turn("visitor:film"): ...` Others wait until it is left.
+        """The caller's own turn to render: `with drawer.turn("visitor:film"): ...` Others wait until it is left.
 
         Raises CancelledError when another request takes the lane over, or the drawer is closed."""
         granted, left = threading.Event(), threading.Event()
@@ -110,4 +110,4 @@ class Drawer:
             settle(future, work)
             self.served += 1
             self.busy_seconds += time.perf_counter() - start
-            del future, work  # or the last picture stays in memory until the next request
+            del future, work  # or the last image stays in memory until the next request

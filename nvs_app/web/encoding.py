@@ -239,7 +239,7 @@ class Encoding:
         for height, width in source.image_hws:
             if height * width > most:
                 raise NVSError(
-                    f"{source.label}: a picture of {width}×{height} pixels, {most // 1_000_000} megapixels at most"
+                    f"{source.label}: an image of {width}×{height} pixels, {most // 1_000_000} megapixels at most"
                 )
 
 

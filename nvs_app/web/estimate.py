@@ -159,7 +159,7 @@ def estimate(
         renderer: that will encode it.
         pace: of this machine; a guess unless given.
         views: that the network reads; DEFAULT_VIEWS, or one less than there are, unless given.
-        image_hw: size that pictures are brought to; the size of the checkpoint's training unless given.
+        image_hw: size that images are brought to; the size of the checkpoint's training unless given.
 
     Raises:
         NVSError: no view asked for, or a size beyond 1 to 2048 pixels. What does not fit is no error: see `problems`.
@@ -228,8 +228,8 @@ def most_views(source: Source | Scene, renderer: Renderer, image_hw: tuple[int, 
 
 
 def sizes_for(source: Source, renderer: Renderer) -> list[tuple[str, tuple[int, int]]]:
-    """Sizes to choose from, (label, (height, width)): squares as in training, and the whole picture at as many
-    tokens, where the pictures are no squares."""
+    """Sizes to choose from, (label, (height, width)): squares as in training, and the whole image at as many
+    tokens, where the images are no squares."""
     known = renderer.card.get("trained_image_hws")
     sides = sorted({hw[0] for hw in known if isinstance(hw, list) and len(hw) == 2} if isinstance(known, list) else ())
     sides = [side for side in sides if type(side) is int and 0 < side <= MAX_SIDE] or [trained_size(renderer)[0]]
@@ -240,7 +240,7 @@ def sizes_for(source: Source, renderer: Renderer) -> list[tuple[str, tuple[int, 
         height = max(patch, round(side / aspect**0.5 / patch) * patch)
         width = max(patch, round(side * aspect**0.5 / patch) * patch)
         if (height, width) != (side, side) and max(height, width) <= MAX_SIDE:
-            found.append((f"{width}×{height}, the whole picture", (height, width)))
+            found.append((f"{width}×{height}, the whole image", (height, width)))
     return found
 
 
@@ -266,7 +266,7 @@ def trained_size(renderer: Renderer) -> tuple[int, int]:
 
 
 def _cut(stored: tuple[int, int], image_hw: tuple[int, int], read_hw: tuple[int, int]) -> tuple[bool, float]:
-    """Whether a picture changes its scale, and the share of its area that is cut off."""
+    """Whether an image changes its scale, and the share of its area that is cut off."""
     blank = Cameras(torch.eye(4), torch.ones(4), stored)
     fx, fy = crop_resize_cameras(blank, image_hw).fxfycxcy[:2].tolist()
     kept = (read_hw[0] / fy) * (read_hw[1] / fx) / (stored[0] * stored[1])
@@ -274,7 +274,7 @@ def _cut(stored: tuple[int, int], image_hw: tuple[int, int], read_hw: tuple[int,
 
 
 def _reading_bytes(source: Source, views: int, image_hw: tuple[int, int]) -> int:
-    """Main memory while pictures are read: each thread holds one at its full size, as bytes and as floats."""
+    """Main memory while images are read: each thread holds one at its full size, as bytes and as floats."""
     threads = min(8, os.cpu_count() or 1, views)
     largest = max(height * width for height, width in source.image_hws)
     return views * 12 * image_hw[0] * image_hw[1] + threads * 30 * largest

@@ -1,4 +1,4 @@
-"""What a visitor takes away: films, pictures, the scene, the encoded state, a COLMAP project, snapshots.
+"""What a visitor takes away: films, images, the scene, the encoded state, a COLMAP project, snapshots.
 
     export_film(draw, cameras, 24, Path("out.mp4"), progress, cancelled)     # or .gif, or .zip of PNG files
     command_line("out.mp4", "path.json", checkpoint="NAME", state_file="scene.safetensors")
@@ -57,7 +57,7 @@ def export_film(
     """Renders a path [n] to a film, or to a zip of PNG files named 00000.png and so on.
 
     Args:
-        draw: renders cameras [k] as pictures [k, 3, h, w] in [0, 1].
+        draw: renders cameras [k] as images [k, 3, h, w] in [0, 1].
         out: its suffix says what is written: .mp4, .gif or .zip.
         progress, cancelled: told after, asked before each call of `draw`.
         chunk: views in one call; None goes by their size.
@@ -132,7 +132,7 @@ def save_scene(
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Path:
-    """A zip of a nerfstudio scene: transforms.json, its pictures, and sparse.ply where there are points.
+    """A zip of a nerfstudio scene: transforms.json, its images, and sparse.ply where there are points.
 
     indices: only these views. Raises NVSError, Cancelled.
     """
@@ -181,7 +181,7 @@ def save_state(state: SceneState, out: Path) -> Path:
 def save_snapshot(
     image: Float[Tensor, "3 h w"], camera: Cameras, out: Path, facts: dict[str, str] | None = None
 ) -> Path:
-    """A picture as PNG that remembers its camera, in a text entry named "nvs_camera".
+    """An image as PNG that remembers its camera, in a text entry named "nvs_camera".
 
     Args:
         image: in [0, 1].
@@ -206,7 +206,7 @@ def save_snapshot(
 
 
 def read_snapshot(path: Path) -> Cameras:
-    """The camera [1] of a snapshot. Raises NVSError for pictures that remember none."""
+    """The camera [1] of a snapshot. Raises NVSError for images that remember none."""
     try:
         with Image.open(path, formats=["PNG"]) as image:
             text = image.info.get(SNAPSHOT_KEY)
@@ -246,7 +246,7 @@ def _zip_of_folder(
         out.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{out.stem}.", suffix=".tmp", dir=out.parent))
         if progress is not None:
-            progress(0.0, "gathering pictures")
+            progress(0.0, "gathering images")
         fill(work / "scene")
         files = sorted(path for path in (work / "scene").rglob("*") if path.is_file())
         with _zip(out) as packed:
@@ -270,6 +270,6 @@ def _check(cancelled: Callable[[], bool] | None, name: str) -> None:
 
 @contextlib.contextmanager
 def _zip(out: Path) -> Iterator[zipfile.ZipFile]:
-    """A zip file without compression: pictures and binary models do not shrink."""
+    """A zip file without compression: images and binary models do not shrink."""
     with whole_file(out, out.name) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as packed:
         yield packed

@@ -35,7 +35,7 @@ class Films:
         self.hub = hub
 
     def path(self, opened: Opened, spec: Any) -> tuple[Cameras, Timeline | None, float]:
-        """The cameras of a path as the page describes it, its keyframes, and its pictures a second.
+        """The cameras of a path as the page describes it, its keyframes, and its frames a second.
 
         spec: {"preset": name, "seconds", "fps", "image_hw", "start": view} or {"timeline": {...}}; see
         `Timeline.from_dict`. Raises NVSError for anything else, and for films that are too long or too large.
@@ -47,7 +47,7 @@ class Films:
             hw, seconds, fps = spec.get("image_hw"), spec.get("seconds", 4), spec.get("fps", 24)
             numbers = all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in (seconds, fps))
             if not numbers or not 0 < seconds <= 600 or not 1 <= fps <= 120:
-                raise NVSError("camera path: expected seconds from 0 to 600 and 1 to 120 pictures a second")
+                raise NVSError("camera path: expected seconds from 0 to 600 and 1 to 120 frames a second")
             self._check_size(hw)
             assert isinstance(hw, list)
             start = spec.get("start")
@@ -130,7 +130,7 @@ class Films:
             return opened.renderer.render(state, cameras)
 
     def still(self, session: Session, view: dict[str, Any], most: int | None = None) -> tuple[Tensor, Cameras]:
-        """One picture [3, h, w] of a view as the page sends it, and its camera [1]."""
+        """One image [3, h, w] of a view as the page sends it, and its camera [1]."""
         opened = self.hub.require_scene(session)
         camera = camera_from_page(view, most or self.hub.limits.film_side)
         return self.draw(f"{session.token}:still", opened, camera)[0], camera
@@ -158,11 +158,11 @@ class Films:
             raise NVSError(f"camera path: image_hw is {hw!r}, expected [height, width] of 16 to {most} pixels")
 
     def _too_long(self, frames: int) -> str:
-        return f"camera path: {frames} pictures, {self.hub.limits.film_frames} at most; shorten it or lower the rate"
+        return f"camera path: {frames} frames, {self.hub.limits.film_frames} at most; shorten it or lower the rate"
 
 
 def views_for_page(cameras: Cameras) -> dict[str, Any]:
-    """Cameras [n] as views for the viewer's script, rounded to what a picture can show."""
+    """Cameras [n] as views for the viewer's script, rounded to what an image can show."""
     return {
         "views": [
             {"c2w": [round(x, 7) for x in view["c2w"]], "fov": round(view["fov"], 4)}

@@ -1,5 +1,5 @@
 // The line to the server: one WebSocket on the page's own address, opened again when it breaks; and what the hand
-// does to the viewer: pointer, wheel, touch, keys, and the controls under the picture.
+// does to the viewer: pointer, wheel, touch, keys, and the controls under the image.
 (() => {
   "use strict";
   const clamp = (x, low, high) => Math.min(Math.max(x, low), high);
@@ -147,7 +147,7 @@
     if (document.fullscreenElement) document.exitFullscreen(); else stage.requestFullscreen?.();
   }
 
-  // The controls under the picture.
+  // The controls under the image.
   function controls(viewer) {
     const { stage } = viewer, one = (name) => stage.querySelector(`[data-nvs=${name}]`);
     const fov = one("fov"), fovText = one("fov-text"), side = one("side"), up = one("up"), auto = one("auto");
@@ -164,7 +164,7 @@
     stage.addEventListener("nvs-frame", ({ detail }) => {
       const { header, rest } = detail, round = (x) => (x < 10 ? x.toFixed(1) : Math.round(x));
       one("timing").textContent = `${round(header.model_ms)} ms model + ${round(rest)} ms`;
-      one("timing").title = `model ${round(header.model_ms)} ms, connection and picture ${round(rest)} ms, waiting for others ${round(header.wait_ms)} ms`;
+      one("timing").title = `model ${round(header.model_ms)} ms, connection and display ${round(rest)} ms, waiting for others ${round(header.wait_ms)} ms`;
       one("pixels").textContent = `${header.hw[1]} × ${header.hw[0]}`;
       stage.dataset.state = "live"; one("words").textContent = "";
     });
@@ -175,7 +175,7 @@
     });
   }
 
-  // Words over the picture: state is "wait", "problem", "over" or "live" (none).
+  // Words over the image: state is "wait", "problem", "over" or "live" (none).
   function say(stage, words, state) {
     stage.dataset.state = state;
     stage.querySelector("[data-nvs=words]").textContent = words;
@@ -211,7 +211,7 @@
     nvs.line?.connect(token);
   };
   nvs.kept = () => { try { return sessionStorage.getItem("nvs-visit") || ""; } catch { return ""; } };
-  // Of work that a new scene waits for: over the picture of the one before, until it is there.
+  // Of work that a new scene waits for: over the image of the one before, until it is there.
   nvs.notice = (words) => {
     const stage = document.querySelector("#nvs-stage");
     if (!stage) return;

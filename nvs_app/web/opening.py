@@ -41,9 +41,9 @@ class Opened:
         state_key: its state in the `StateCache`.
         cameras: [v] of the whole capture; of a state that was brought alone, its context cameras.
         scene, split: the photos and what was read of them; None where only a state was brought.
-        image_hw: size of the context pictures.
+        image_hw: size of the context images.
         viewpoint: the first look.
-        context_jpegs: the context pictures, small, as data URIs.
+        context_jpegs: the context images, small, as data URIs.
         unregistered: photos without a camera, and why.
         seconds: time of encoding.
         no_depth: why the scene knows no depth, a sentence; empty where it does.
@@ -92,7 +92,7 @@ def open_scene_for_viewing(
     tell = report or (lambda *_: None)
     image_hw = image_hw or trained_image_hw(renderer)
     count = len(split.context)
-    tell("read", 0.0, f"{count} pictures")
+    tell("read", 0.0, f"{count} images")
     context = scene.load(split.context, image_hw)
     tell("encode", 0.0, f"{count} views of {image_hw[1]}×{image_hw[0]}")
     start = time.perf_counter()
@@ -166,7 +166,7 @@ class Shelf:
 
 
 def jpeg_uri(image: Float[Tensor, "3 h w"], longest: int | None = None) -> str:
-    """A picture in [0, 1] as a data URI; made smaller when a side exceeds `longest`."""
+    """An image in [0, 1] as a data URI; made smaller when a side exceeds `longest`."""
     picture = Image.fromarray(to_uint8(image).cpu().numpy())
     if longest is not None:
         picture.thumbnail((longest, longest), Image.Resampling.LANCZOS)

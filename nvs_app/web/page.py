@@ -42,7 +42,7 @@ def build_page(hub: Hub) -> gr.Blocks:
 
 def _wire(page: gr.Blocks, visits: Visits, scenes: Scenes, tools: Tools) -> None:
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    # Whatever may wait for the drawing thread or the encoder must not keep other visitors' events from starting.
+    # Whatever may wait for the rendering thread or the encoder must not keep other visitors' events from starting.
     free: dict[str, Any] = {**quiet, "concurrency_limit": None}
     token, spec, view = (gr.Textbox(visible=False) for _ in range(3))
     which, dark = gr.Textbox("truth", visible=False), gr.Checkbox(visible=False)

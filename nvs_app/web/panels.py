@@ -19,7 +19,7 @@ from nvs_app.web.opening import jpeg_uri
 
 HERE = Path(__file__).parent
 TITLE = "Novel views from fast weights"
-TAGLINE = "A few photos are written once into the weights of a network. Any other view is drawn from those weights."
+TAGLINE = "A few photos are written once into the weights of a network. Any other view is rendered from those weights."
 UPLOADS = ["image", "video", ".heic", ".heif", ".zip", ".tar", ".tgz", ".gz", ".xz", ".bz2", ".torch", ".safetensors"]
 
 
@@ -80,7 +80,7 @@ def scenes_panel(hub: Hub) -> Scenes:
     )
     gr.HTML(
         "<p class='nvs-note nvs-small'>Photos, a video, a zip of either, or a scene with cameras in any usual format. "
-        "<span class='nvs-fine'>Drop files or a folder anywhere, paste pictures, or <button type='button' "
+        "<span class='nvs-fine'>Drop files or a folder anywhere, paste images, or <button type='button' "
         f"class='nvs-link' data-nvs-folder data-nvs-bytes='{hub.limits.upload_bytes}'>choose a folder</button>.</span>"
         "</p>"
         "<p class='nvs-note nvs-small' data-nvs='brought' role='status'></p>",
@@ -106,7 +106,8 @@ def tools_panel(hub: Hub) -> Tools:
     quiet: dict[str, Any] = {"size": "sm"}
     with gr.Tabs(elem_id="nvs-tabs"):
         with gr.Tab("Truth", id="truth") as truth_tab:
-            gr.HTML("<p class='nvs-note'>Photos that the network has not read, beside its drawing.</p>", padding=False)
+            words = "Photos that the network has not read, beside its rendering."
+            gr.HTML(f"<p class='nvs-note'>{words}</p>", padding=False)
             truth_choice = gr.Dropdown([], label="Held-out photo", elem_id="nvs-held-out", interactive=True)
             truth = gr.HTML("", elem_id="nvs-truth", padding=False)
         with gr.Tab("Cameras", id="cameras") as cameras_tab:
@@ -176,7 +177,7 @@ def card_html(name: str) -> str:
 
 
 def header_html(hub: Hub) -> str:
-    """Title, one sentence, and what draws."""
+    """Title, one sentence, and what renders."""
     renderer = hub.renderer()
     card = renderer.card
     millions = sum(p.numel() for p in renderer.model.parameters()) / 1e6
@@ -189,7 +190,7 @@ def header_html(hub: Hub) -> str:
 
 
 def _examples(hub: Hub) -> gr.HTML:
-    """Buttons with a picture; `select` tells which."""
+    """Buttons with an image; `select` tells which."""
     cards = []
     for name in hub.examples:
         picture = _thumbnail(hub.examples[name])
@@ -205,7 +206,7 @@ def _examples(hub: Hub) -> gr.HTML:
 
 
 def _thumbnail(path: Path) -> str | None:
-    """The first picture of an example, small, as a data URI."""
+    """The first image of an example, small, as a data URI."""
     folder = path if path.is_dir() else path.parent
     found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp"))
     try:

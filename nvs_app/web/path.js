@@ -1,4 +1,4 @@
-// The tab of paths: keyframes with a picture each, their field of view and time; presets; the preview in the viewer.
+// The tab of paths: keyframes with an image each, their field of view and time; presets; the preview in the viewer.
 //
 //   nvs.path.spec()      what is exported: {preset, …} until a keyframe is changed, then {timeline}
 //   nvs.path.load(timeline)
@@ -77,7 +77,7 @@
     const round = one("loop").checked || state.keys.length === 1, gaps = round ? state.keys : state.keys.slice(0, -1);
     marks(gaps.reduce((sum, key) => sum + key.seconds, 0));
     const total = state.preset ? number("seconds", 4) : gaps.reduce((sum, key) => sum + key.seconds, 0);
-    one("length").textContent = state.keys.length ? `${total.toFixed(1)} s, ${Math.max(1, Math.round(total * number("fps", 24)) + (round || state.preset ? 0 : 1))} pictures` : "";
+    one("length").textContent = state.keys.length ? `${total.toFixed(1)} s, ${Math.max(1, Math.round(total * number("fps", 24)) + (round || state.preset ? 0 : 1))} frames` : "";
   }
   function take(found, kept = []) {
     state.keys = found.keyframes.map((key, index) => ({ seconds: 2, picture: kept[index]?.picture, ...key }));
@@ -102,7 +102,7 @@
     named(name); take(answer.timeline);
     pictures(); say("");
   }
-  // Pictures of keyframes that came without: drawn one after the other, small.
+  // Images of keyframes that came without: rendered one after the other, small.
   async function pictures() {
     const round = state.round = (state.round || 0) + 1;
     for (const key of [...state.keys]) {

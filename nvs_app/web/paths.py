@@ -87,7 +87,7 @@ class Timeline:
             raise NVSError(f"camera path: {len(self.keyframes)} keyframes, {MAX_KEYFRAMES} at most")
         if not FPS_RANGE[0] <= self.fps <= FPS_RANGE[1]:
             low, high = FPS_RANGE
-            raise NVSError(f"camera path: {self.fps:g} pictures a second, expected {low:g} to {high:g}")
+            raise NVSError(f"camera path: {self.fps:g} frames a second, expected {low:g} to {high:g}")
         _check_size(self.image_hw)
 
     @property
@@ -107,7 +107,7 @@ class Timeline:
 
     @property
     def frames(self) -> int:
-        """Number of pictures; without a loop the last one is the last keyframe."""
+        """Number of frames; without a loop the last one is the last keyframe."""
         between = round(self.seconds * self.fps)
         return max(1, between + (0 if self.loop or len(self.keyframes) < 2 else 1))
 
@@ -116,7 +116,7 @@ class Timeline:
         if not self.keyframes:
             raise NVSError("camera path: no keyframes yet; add the present view as the first")
         if self.frames > MAX_FRAMES:
-            raise NVSError(f"camera path: {self.frames} pictures, {MAX_FRAMES} at most; shorten it or lower the rate")
+            raise NVSError(f"camera path: {self.frames} frames, {MAX_FRAMES} at most; shorten it or lower the rate")
         keys = Cameras.cat([key.camera(self.image_hw) for key in self.keyframes])
         if len(keys) == 1:
             return keys[[0] * self.frames]
@@ -221,7 +221,7 @@ def preset(
         name: one of PRESETS. "dolly zoom": the camera moves away from and towards what it looks at, and its field
             of view changes with it, so that the subject keeps its size while all behind it grows or shrinks.
         cameras: the capture (or its context views), [v], in the scene's frame.
-        image_hw: size of the pictures.
+        image_hw: size of the frames.
         seconds, fps: length and rate.
         fov: vertical field of view in degrees; the capture's unless given (dolly zoom: at its start).
         start: one camera [1] from which a dolly zoom goes out; a view of the capture's unless given.
@@ -231,13 +231,13 @@ def preset(
         Cameras [seconds * fps]; all presets but "capture" close, so that the film can loop.
 
     Raises:
-        NVSError: an unknown name, no pictures or too many, a value out of its range.
+        NVSError: an unknown name, no frames or too many, a value out of its range.
     """
     _check_size(image_hw)
     if name not in PRESETS:
         raise NVSError(f"camera path: {name!r} is no preset, expected one of {', '.join(PRESETS)}")
     if not 0 < seconds * fps <= MAX_FRAMES:
-        raise NVSError(f"camera path: {seconds:g} seconds at {fps:g} a second, expected 1 to {MAX_FRAMES} pictures")
+        raise NVSError(f"camera path: {seconds:g} seconds at {fps:g} a second, expected 1 to {MAX_FRAMES} frames")
     if fov is not None and not FOV_RANGE[0] <= fov <= FOV_RANGE[1]:
         raise NVSError(f"camera path: field of view {fov:g}, expected {FOV_RANGE[0]:g} to {FOV_RANGE[1]:g} degrees")
     count = max(1, round(seconds * fps))

@@ -36,7 +36,7 @@ class Limits:
         sessions: visitors at the same time.
         idle_seconds: a visit in which nothing was asked for so long ends.
         away_seconds: a visit whose page is closed ends after so long; a reload in time finds it again.
-        upload_files, upload_bytes: of one upload. upload_pixels: of one picture.
+        upload_files, upload_bytes: of one upload. upload_pixels: of one image.
         session_bytes: all files of a session; uploads and exports beyond are refused.
         context_views: most views that may be read at once.
         frame_side: longest side of a frame for the viewer, pixels.

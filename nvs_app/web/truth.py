@@ -1,6 +1,6 @@
 """How good a reconstruction is: held-out views beside their photos, with error maps and figures.
 
-    truth = compare(draw, scene, held_out(split), image_hw)     # draw: Cameras [k] -> pictures [k, 3, h, w]
+    truth = compare(draw, scene, held_out(split), image_hw)     # draw: Cameras [k] -> images [k, 3, h, w]
     truth.psnr, truth.views[0].error                            # dB; uint8 [h, w, 3]
 
 The photos are read, the cameras rendered and the figures taken as `python -m nvs_app eval` does; the numbers are
@@ -29,11 +29,11 @@ from nvs_app.scenes.scene import Scene
 from nvs_app.scenes.views import ViewSplit
 
 Draw = Callable[[Cameras], Tensor]
-"""Renders cameras [k] as pictures [k, 3, h, w] in [0, 1]."""
+"""Renders cameras [k] as images [k, 3, h, w] in [0, 1]."""
 Progress = Callable[[float, str], None]
 """Told the fraction done in [0, 1] and a few words."""
 
-PIXELS_AT_ONCE = 1 << 17  # drawn by one call, so that a visitor who drags waits for no more than these
+PIXELS_AT_ONCE = 1 << 17  # rendered by one call, so that a visitor who drags waits for no more than these
 TOPS = (0.1, 0.2, 0.3, 0.5, 1.0)  # what the brightest colour of an error map may stand for
 
 
@@ -102,7 +102,7 @@ def compare(
         chunk: views in one call; None goes by their size.
 
     Raises:
-        NVSError: no view, one that does not exist, or pictures too small for SSIM. Cancelled.
+        NVSError: no view, one that does not exist, or images too small for SSIM. Cancelled.
     """
     indices = [int(index) for index in indices]
     if not indices:
@@ -173,7 +173,7 @@ def legend_uri() -> str:
 
 
 def picture_uri(picture: UInt8[np.ndarray, "h w 3"], kind: str = "PNG") -> str:
-    """A picture as a data URI: "PNG" without loss, or "JPEG"."""
+    """An image as a data URI: "PNG" without loss, or "JPEG"."""
     buffer = io.BytesIO()
     options = {"quality": 92, "subsampling": 0} if kind == "JPEG" else {}
     Image.fromarray(picture).save(buffer, kind, **options)
@@ -181,7 +181,7 @@ def picture_uri(picture: UInt8[np.ndarray, "h w 3"], kind: str = "PNG") -> str:
 
 
 def views_at_once(image_hw: tuple[int, int]) -> int:
-    """How many views of this size one call draws."""
+    """How many views of this size one call renders."""
     return max(1, PIXELS_AT_ONCE // (image_hw[0] * image_hw[1]))
 
 
@@ -192,15 +192,15 @@ def draw_parts(
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Iterator[Tensor]:
-    """All pictures of a path [n], some at a time: [k, 3, h, w]. Raises Cancelled between two parts."""
+    """All images of a path [n], some at a time: [k, 3, h, w]. Raises Cancelled between two parts."""
     size, total = chunk or views_at_once(cameras.image_hw), len(cameras)
     for first in range(0, total, size):
         if cancelled is not None and cancelled():
-            raise Cancelled(f"cancelled after {first} of {total} pictures")
+            raise Cancelled(f"cancelled after {first} of {total} images")
         yield draw(cameras[first : first + size])
         if progress is not None:
             done = min(total, first + size)
-            progress(done / total, f"{done} of {total} pictures")
+            progress(done / total, f"{done} of {total} images")
 
 
 def _inferno(values: np.ndarray) -> np.ndarray:

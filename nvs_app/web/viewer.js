@@ -1,4 +1,4 @@
-// The orbit viewer: a camera that follows the hand, and a line to the server that draws what it sees.
+// The orbit viewer: a camera that follows the hand, and a line to the server that renders what it sees.
 //
 //   nvs.connect(token)          opens the line; the server sends the scene, the viewer asks for frames
 //   nvs.viewer.jump(view)       {c2w: 16 numbers row by row, fov: degrees}: look from there

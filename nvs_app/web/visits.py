@@ -234,7 +234,7 @@ class Visits:
         try:
             job = self.films.export(session, parsed(spec), kind)
             for step in job.follow():
-                words = f"Waiting: {step.position} before yours" if step.position else step.words or "Drawing"
+                words = f"Waiting: {step.position} before yours" if step.position else step.words or "Rendering"
                 yield meter_html(step.fraction, words), *busy
             files, command = job.result()
         except NVSError as error:

@@ -151,7 +151,7 @@ class Line:
             }
             return pack(header, data)
 
-        # Small pictures beside the view (of keyframes) have a lane of their own, or the next frame would replace them.
+        # Small images beside the view (of keyframes) have a lane of their own, or the next frame would replace them.
         lane = f"{self.session.token}:small" if message.get("small") else self.session.token
         self._answer(number, self.hub.drawer.submit(lane, work), self.post)
 

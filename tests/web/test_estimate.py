@@ -351,7 +351,7 @@ def test_sizes_to_choose_from(renderer) -> None:
     labels = dict(sizes_for(big_source(4, (600, 800)), renderer))
     assert (256, 256) in labels.values() and (224, 296) in labels.values()
     assert all(side % 8 == 0 for hw in labels.values() for side in hw)
-    assert all("whole picture" not in label for label in dict(sizes_for(big_source(4, (500, 500)), renderer)))
+    assert all("whole image" not in label for label in dict(sizes_for(big_source(4, (500, 500)), renderer)))
 
 
 def test_words() -> None:

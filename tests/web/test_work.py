@@ -123,7 +123,7 @@ def test_keyframes_become_a_film(page, tmp_path: Path, checkpoints: Path) -> Non
     page.locator("[data-path=fps]").fill("10")
     page.locator("[data-path=fps]").press("Tab")
     page.select_option("[data-path=side]", "128")
-    assert page.inner_text("[data-path=length]") == "0.5 s, 6 pictures"  # as many as the film will have
+    assert page.inner_text("[data-path=length]") == "0.5 s, 6 frames"  # as many as the film will have
     page.click("[data-path=play]")  # the preview runs in the viewer, and ends
     wait(page, "nvs.viewer.playing || nvs.viewer.touched")
     wait(page, "!nvs.viewer.playing")
