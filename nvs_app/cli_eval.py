@@ -145,7 +145,7 @@ def print_table(report: dict[str, Any]) -> None:
     console = Console() if sys.stdout.isatty() else Console(width=max(100, 60 + max(map(len, report["scenes"]))))
     console.print(table)
     console.print("sharpness: gradient energy in parts of the photo's; 1 as sharp, below blurred, above noisy.")
-    console.print("nearest, mean, white: PSNR of the nearest input view, of its mean colour, of a white picture.")
+    console.print("nearest, mean, white: PSNR of the nearest input view, of its mean colour, of a white image.")
     if not measured:
         console.print(f"LPIPS {report['lpips']}.")
 

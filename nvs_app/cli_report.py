@@ -1,6 +1,6 @@
 """`python -m nvs_app report FILE.json [--html [PAGE]]` and `report --compare A.json B.json ...`
 
-Shows the report of a benchmark run, draws its page, or pairs the scenes of several reports.
+Shows the report of a benchmark run, writes its page, or pairs the scenes of several reports.
 """
 
 from __future__ import annotations

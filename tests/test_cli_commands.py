@@ -103,7 +103,7 @@ def test_render_mp4_state_and_skip(folder: Path, tmp_path: Path, here) -> None:
     out, _ = here("render", folder / "one", "--out", film)
     assert "skipped" in out and film.stat().st_mtime_ns == before
 
-    # The state alone, along the path that was written, gives the same film without any picture.
+    # The state alone, along the path that was written, gives the same film without any photo.
     again = tmp_path / "again.mp4"
     assert len(read_camera_path(path).cameras) == 5
     out, _ = here("render", "--state", state, "--path", path, "--out", again)
@@ -132,7 +132,7 @@ def test_render_folder_resumes(folder: Path, tmp_path: Path, here) -> None:
     # Another path into the same folder would mix two films.
     _, err = here(*words[:-4], "--path", "orbit", "--out", target, code=2)
     assert err.startswith("error: ") and "rendered with another" in err
-    # A user's own pictures are never taken for ours.
+    # A user's own images are never taken for ours.
     own = tmp_path / "own"
     own.mkdir()
     (own / "00000.png").write_bytes(first)

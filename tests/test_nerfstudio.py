@@ -354,7 +354,7 @@ def told(capsys, words: list[object]) -> str:
         (lambda d: setattr(d, "data", d.data / "absent"), "--data .*absent: does not exist"),
         (lambda d: setattr(d, "data", d.data / "images"), "holds no transforms.json; name the dataparser"),
         (lambda d: setattr(d, "num_context", 0), "num_context: 0, expected a view or more"),
-        (lambda d: setattr(d, "image_size", 4), "image_size 4: pictures of .* sides of 16 or more"),
+        (lambda d: setattr(d, "image_size", 4), "image_size 4: photos of .* sides of 16 or more"),
         (lambda d: setattr(d, "context_views", (0, 99)), "context view 99 does not exist"),
         (lambda d: setattr(d, "context_views", (1, 1)), "context view 1 is listed twice"),
     ],

@@ -1,4 +1,4 @@
-"""Scenes of a benchmark, loaded ahead by threads while the network draws.
+"""Scenes of a benchmark, loaded ahead by threads while the network renders.
 
     ahead = Ahead(benchmark, settings, entries, device)
     for entry, take in ahead:
@@ -43,7 +43,7 @@ class Case:
 
 @dataclass
 class Loaded:
-    """The pictures of a scene that any of its cases needs: float32 [n, 3, H, W] in [0, 1]; cameras on the CPU."""
+    """The images of a scene that any of its cases needs: float32 [n, 3, H, W] in [0, 1]; cameras on the CPU."""
 
     name: str
     root: str
@@ -59,16 +59,16 @@ class Loaded:
     """Where it is known, float32 [n, H, W], see `PosedImages`; on the device of `images`."""
 
     def depths(self, rows: Tensor, device: torch.device) -> Tensor | None:
-        """The depth of some of the pictures, on the device; None where it is not known."""
+        """The depth of some of the images, on the device; None where it is not known."""
         return None if self.depth is None else self.depth[rows].to(device, non_blocking=True)
 
-    def pictures(self, rows: Tensor, device: torch.device) -> Tensor:
-        """Some of the pictures, on the device."""
+    def pixels(self, rows: Tensor, device: torch.device) -> Tensor:
+        """Some of the images, on the device."""
         return self.images[rows].to(device, non_blocking=True)
 
 
 def load(benchmark: Benchmark, settings: Settings, entry: Entry, device: torch.device) -> Loaded:
-    """Opens a scene, chooses its views and loads every picture that is needed, once. Raises NVSError."""
+    """Opens a scene, chooses its views and loads every image that is needed, once. Raises NVSError."""
     started = time.perf_counter()
     views = entry.open()
     splits: dict[int, ViewSplit] = {}
@@ -105,7 +105,7 @@ def _case(split: ViewSplit, row: dict[int, int], cameras: Cameras) -> Case:
 
 
 def _ready(posed: PosedImages, device: torch.device) -> Tensor:
-    """Float pictures where the network will want them."""
+    """Float images where the network will want them."""
     if device.type != "cuda" or posed.images.device.type == "cuda":
         return posed.float().images
     # From pinned memory the copy runs beside the network's work.

@@ -32,9 +32,9 @@ from nvs_app.engine.benchmark_scene import (
     Measures,
     Work,
     chunk_of,
-    draw,
     encode_pictures,
     figures_of,
+    render_case,
 )
 from nvs_app.engine.evaluate import device_name, versions
 from nvs_app.engine.parallel import World
@@ -166,15 +166,15 @@ class BenchmarkRun:
         seconds: dict[str, dict[str, float]] = {}
         failed = {str(count): " ".join(message.split()) for count, message in loaded.failed.items()}
         extremes: dict[str, Extreme] = {}
-        drawn: dict[str, Work] = {}
+        rendered: dict[str, Work] = {}
         for count in loaded.cases:
             try:
                 keep = count == max(loaded.cases)
-                drawn[str(count)] = draw(self.renderer, loaded, count, self.comparer, keep_pictures=keep)
+                rendered[str(count)] = render_case(self.renderer, loaded, count, self.comparer, keep_pictures=keep)
             except NVSError as error:  # memory, most likely: another number of views may fit
                 failed[str(count)] = " ".join(str(error).split())
         self.comparer.finish()
-        for count, work in drawn.items():
+        for count, work in rendered.items():
             spent = work.seconds
             self.spent.model_s += spent["encode_s"] + spent["decode_s"]
             self.spent.compare_s += spent["compare_s"]
@@ -201,7 +201,7 @@ class BenchmarkRun:
         return record, extremes
 
     def _keep(self, name: str, record: dict[str, Any], extremes: dict[str, Extreme]) -> None:
-        """Writes a scene's record with its pictures; runs beside the next scene."""
+        """Writes a scene's record with its images; runs beside the next scene."""
         counts = record["result"]["counts"]
         largest = str(max(map(int, counts)))
         record["result"]["pictures"] = {
@@ -216,7 +216,7 @@ class BenchmarkRun:
         self.journal.write(name, record)
 
     def _warm_up(self, loaded: Loaded) -> None:
-        """Draws the first scene once untimed on a GPU (libraries load, memory is fetched) and notes the memory that
+        """Renders the first scene once untimed on a GPU (libraries load, memory is fetched) and notes the memory that
         encoding and decoding take beyond what was there."""
         device = self.renderer.device
         if device.type != "cuda":
@@ -224,9 +224,9 @@ class BenchmarkRun:
         clock, comparer = Clock(device), Comparer(device, Measures(rounded=self.measures.rounded))
         for count, case in loaded.cases.items():
             try:
-                draw(self.renderer, loaded, count, comparer, keep_pictures=True)
+                render_case(self.renderer, loaded, count, comparer, keep_pictures=True)
                 comparer.finish()
-                images = loaded.pictures(case.context_rows, device)
+                images = loaded.pixels(case.context_rows, device)
                 peaks = {}
                 for what in ("encode", "decode"):
                     clock()

@@ -1,4 +1,4 @@
-"""The figures of one scene at one number of context views, compared on the device; times and pictures apart."""
+"""The figures of one scene at one number of context views, compared on the device; times and images apart."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Clock:
 
 @dataclass
 class Work:
-    """A scene at one number of context views, drawn; its figures are complete after `Comparer.finish`."""
+    """A scene at one number of context views, rendered; its figures are complete after `Comparer.finish`."""
 
     loaded: Loaded
     case: Case
@@ -101,15 +101,15 @@ class Comparer:
     def submit(
         self, work: Work, first: int, rendered: Tensor, context: Tensor, fitted: Tensor | None, depth: Tensor | None
     ) -> None:
-        """Begins to compare `rendered`, the targets from number `first` on. context: the context pictures; fitted:
+        """Begins to compare `rendered`, the targets from number `first` on. context: the context photos; fitted:
         gsplat's answers to all targets; depth: of the rendered views, where the true one is known."""
         self.finish()
         if self.stream is not None:
             self.stream.wait_stream(torch.cuda.current_stream(self.device))
         part = slice(first, first + len(rendered))
         with torch.cuda.stream(self.stream), torch.inference_mode():
-            truth = work.loaded.pictures(work.case.target_rows[part], self.device)
-            nearest = work.loaded.pictures(work.case.nearest_rows[part], self.device)
+            truth = work.loaded.pixels(work.case.target_rows[part], self.device)
+            nearest = work.loaded.pixels(work.case.nearest_rows[part], self.device)
             answers = [rendered, nearest, mean_colour(context).expand_as(truth)]
             answers += [] if fitted is None else [fitted[part]]
             figures = _compare(torch.stack(answers), truth, self.measures)
@@ -136,15 +136,15 @@ class Comparer:
         self.pending = None
 
 
-def draw(renderer: Renderer, loaded: Loaded, count: int, comparer: Comparer, keep_pictures: bool) -> Work:
-    """Encodes a scene at `count` context views, draws its targets and has them compared. Raises NVSError.
+def render_case(renderer: Renderer, loaded: Loaded, count: int, comparer: Comparer, keep_pictures: bool) -> Work:
+    """Encodes a scene at `count` context views, renders its targets and has them compared. Raises NVSError.
 
     The figures are a function of the scene, the settings and the device; the seconds are not.
     """
     clock, device, measures = Clock(renderer.device), renderer.device, comparer.measures
     work = Work(loaded, loaded.cases[count], keep_pictures)
     case, seconds = work.case, work.seconds
-    context = PosedImages(loaded.pictures(case.context_rows, device), case.context_cameras)
+    context = PosedImages(loaded.pixels(case.context_rows, device), case.context_cameras)
     transform = None
     if measures.normalize_with == "context+target":
         c2w = torch.cat([case.context_cameras.c2w, case.target_cameras.c2w])[None].float()
@@ -162,7 +162,7 @@ def draw(renderer: Renderer, loaded: Loaded, count: int, comparer: Comparer, kee
             reason = " ".join(str(error).split())[:160]
             raise NVSError(f"scene {loaded.name}: gsplat failed ({reason}); --gsplat off leaves it out") from error
         seconds["gsplat_s"] = clock() - start
-    drawn = 0
+    done = 0
     with_depth = {"depth": True} if loaded.depth is not None and state.context is not None else {}
     stream = renderer.stream(state, case.target_cameras, chunk, on_device=True, **with_depth)
     while True:
@@ -172,8 +172,8 @@ def draw(renderer: Renderer, loaded: Loaded, count: int, comparer: Comparer, kee
         if views is None:
             return work
         rendered, depth = (views.images, views.depth) if isinstance(views, RenderedViews) else (views, None)
-        comparer.submit(work, drawn, rendered, context.images, fitted, depth)
-        drawn += len(rendered)
+        comparer.submit(work, done, rendered, context.images, fitted, depth)
+        done += len(rendered)
         seconds["compare_s"] += time.perf_counter() - decoded
 
 
@@ -200,7 +200,7 @@ def _compare(answers: Tensor, truth: Tensor, measures: Measures) -> Tensor:
 
 
 def figures_of(work: Work, measures: Measures, renderer: Renderer) -> dict[str, Any]:
-    """What the report keeps of a case, view by view and averaged. Raises NVSError where a rendering is no picture."""
+    """What the report keeps of a case, view by view and averaged. Raises NVSError where a rendering is no image."""
     loaded, case, rows = work.loaded, work.case, work.rows
     names = ("ours", *measures.baselines)
     k = len(names)
@@ -267,7 +267,7 @@ def _small(image: Tensor) -> Tensor:
 
 
 def encode_pictures(extreme: Extreme) -> dict[str, str]:
-    """The pictures of a view as data URIs of JPEGs; the error, times 4, in the colours of `inferno`."""
+    """The images of a view as data URIs of JPEGs; the error, times 4, in the colours of `inferno`."""
     uris = {}
     for name, pixels in extreme.pictures.items():
         array = np.ascontiguousarray(pixels.cpu().numpy())

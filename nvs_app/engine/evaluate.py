@@ -4,8 +4,8 @@
     print(report["overall"]["psnr"])
 
 The context views are written into fast weights once, every target view is rendered and compared with its photo.
-PSNR is taken per picture, averaged over the views of a scene, then over scenes. Three answers that need no network
-stand beside ours, so that a number means something: a white picture, the mean colour of the context, and the
+PSNR is taken per image, averaged over the views of a scene, then over scenes. Three answers that need no network
+stand beside ours, so that a number means something: a white image, the mean colour of the context, and the
 context view whose camera is nearest.
 """
 

@@ -1,4 +1,4 @@
-"""Rendered pictures on disk: mp4, gif, or a folder of PNG files. Nothing half-written ever has the final name.
+"""Rendered images on disk: mp4, gif, or a folder of PNG files. Nothing half-written ever has the final name.
 
     with FilmWriter(Path("out.mp4"), fps=24) as film:
         for images in renderer.stream(state, cameras):
@@ -74,7 +74,7 @@ class FilmWriter:
         return self
 
     def add(self, images: Float[Tensor, "n 3 h w"]) -> None:
-        """Appends pictures [n, 3, H, W] in [0, 1]."""
+        """Appends images [n, 3, H, W] in [0, 1]."""
         if self.path.suffix.lower() == ".mp4":
             height, width = images.shape[-2:]
             images = F.pad(images, (0, width % 2, 0, height % 2), mode="replicate")
@@ -99,6 +99,6 @@ class FilmWriter:
 
 
 def save_png(image: Float[Tensor, "3 h w"], path: Path) -> None:
-    """Writes one picture in [0, 1] as PNG, whole or not at all."""
+    """Writes one image in [0, 1] as PNG, whole or not at all."""
     with whole_file(path) as temporary:
         Image.fromarray(to_uint8(image).cpu().numpy()).save(temporary, format="PNG")

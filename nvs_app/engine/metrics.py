@@ -1,10 +1,10 @@
-"""How close a rendered picture is to the photo: PSNR, SSIM, sharpness, and LPIPS where its weights are at hand.
+"""How close a rendered image is to the photo: PSNR, SSIM, sharpness, and LPIPS where its weights are at hand.
 
     from nvs_app.engine.metrics import psnr, sharpness, ssim
-    psnr(render, photo)            # [v] decibels, one a picture
+    psnr(render, photo)            # [v] decibels, one a image
     sharpness(render, photo)       # [v] 1: as sharp as the photo, below: blurred, above: noise or ringing
 
-All functions take float images in [0, 1], shape [..., 3, H, W], and return one number a picture, shape [...].
+All functions take float images in [0, 1], shape [..., 3, H, W], and return one number a image, shape [...].
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from torch import Tensor
 
 from nvs_app.errors import NVSError
 
-MIN_MSE = 1e-10  # identical pictures get 100 dB instead of infinity, so that averages and JSON stay finite
+MIN_MSE = 1e-10  # identical images get 100 dB instead of infinity, so that averages and JSON stay finite
 
 
 def psnr(
     prediction: Float[Tensor, "*b c h w"], target: Float[Tensor, "*b c h w"], *, rounded: bool = False
 ) -> Float[Tensor, "*b"]:
-    """Peak signal-to-noise ratio in dB of each picture: -10 log10(mean squared error), at most 100.
+    """Peak signal-to-noise ratio in dB of each image: -10 log10(mean squared error), at most 100.
 
     prediction, target: [*b, c, h, w] in [0, 1]; the prediction is clamped to that range.
     rounded: round the prediction to 8 bits first, as if it had been saved as PNG (changes about 0.01 dB).
@@ -48,17 +48,17 @@ def depth_error(depth: Float[Tensor, "*b h w"], true: Float[Tensor, "*b h w"]) -
 def ssim(
     prediction: Float[Tensor, "*b c h w"], target: Float[Tensor, "*b c h w"], *, rounded: bool = False
 ) -> Float[Tensor, "*b"]:
-    """Structural similarity of each picture (Wang et al. 2004), in [-1, 1], averaged over channels and pixels.
+    """Structural similarity of each image (Wang et al. 2004), in [-1, 1], averaged over channels and pixels.
 
     11x11 Gaussian window of sigma 1.5, K1 0.01, K2 0.03, data range 1, population variance, only windows that
-    lie inside the picture: the numbers of scikit-image's structural_similarity(gaussian_weights=True, sigma=1.5,
+    lie inside the image: the numbers of scikit-image's structural_similarity(gaussian_weights=True, sigma=1.5,
     use_sample_covariance=False, data_range=1).
 
     Raises NVSError when a side is shorter than 11 pixels.
     """
     height, width = prediction.shape[-2:]
     if min(height, width) < 11:
-        raise NVSError(f"SSIM: pictures are {height}x{width}; its window needs at least 11x11")
+        raise NVSError(f"SSIM: images are {height}x{width}; its window needs at least 11x11")
     batch, channels = prediction.shape[:-3], prediction.shape[-3]
     x = _displayed(prediction, rounded).reshape(-1, 1, height, width)
     y = target.float().reshape(-1, 1, height, width)
@@ -66,7 +66,7 @@ def ssim(
     line = torch.exp(-offsets.square() / (2 * 1.5**2))
     line = line / line.sum()
 
-    # On a GPU the pictures are taken as channels: torch's own kernel for that is exact, where cuDNN's convolutions
+    # On a GPU the images are taken as channels: torch's own kernel for that is exact, where cuDNN's convolutions
     # round to TF32 (and the differences of squares below lose what is left).
     shape = (5, len(x), height, width) if x.is_cuda else (5 * len(x), 1, height, width)
     groups = shape[1]
@@ -92,13 +92,13 @@ _ROUNDING_ENERGY = 4 / (12 * 255**2)
 def sharpness(
     prediction: Float[Tensor, "*b 3 h w"], target: Float[Tensor, "*b 3 h w"], *, rounded: bool = False
 ) -> Float[Tensor, "*b"]:
-    """Gradient energy of each picture in parts of its photo's: 1 where it is as sharp, below where it is blurred,
+    """Gradient energy of each image in parts of its photo's: 1 where it is as sharp, below where it is blurred,
     above where it has noise, ringing or edges that the photo has not.
 
     The energy is the mean of the squared differences of neighbouring pixels' luma (Rec. 601), right and down. What
     rounding to 8 bits adds by itself, 5e-6, is added to both energies: so a photo without any gradient gives 1 for
     a plain rendering and a large but finite number for one with structure. It compares amounts, not places: a sharp
-    picture of something else has 1 as well, so read it beside PSNR, which blur may leave high.
+    image of something else has 1 as well, so read it beside PSNR, which blur may leave high.
 
     prediction, target: [*b, 3, h, w] in [0, 1]; the prediction is clamped to that range.
     rounded: round the prediction to 8 bits first, as in `psnr`.
@@ -111,12 +111,12 @@ def _gradient_energy(images: Tensor) -> Tensor:
     red, green, blue = images.unbind(-3)
     luma = _LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue
     across, down = (luma.diff(dim=dim).square().flatten(-2) for dim in (-1, -2))
-    # Not the mean of an empty tensor, where a picture is one pixel wide or high.
+    # Not the mean of an empty tensor, where a image is one pixel wide or high.
     return across.sum(-1) / max(across.shape[-1], 1) + down.sum(-1) / max(down.shape[-1], 1)
 
 
 def to_uint8(images: Float[Tensor, "*b c h w"]) -> Tensor:
-    """Pictures as they are saved and shown: [*b, c, h, w] in [0, 1] -> uint8 [*b, h, w, c], rounded, not truncated."""
+    """Images as they are saved and shown: [*b, c, h, w] in [0, 1] -> uint8 [*b, h, w, c], rounded, not truncated."""
     return (images.detach().clamp(0, 1) * 255.0 + 0.5).to(torch.uint8).movedim(-3, -1).contiguous()
 
 
@@ -194,7 +194,7 @@ class LPIPS(torch.nn.Module):
     def forward(
         self, prediction: Float[Tensor, "*b 3 h w"], target: Float[Tensor, "*b 3 h w"]
     ) -> Float[Tensor, "*b"]:
-        """Distance of each picture, 0 for equal ones. Images in [0, 1]."""
+        """Distance of each image, 0 for equal ones. Images in [0, 1]."""
         batch = prediction.shape[:-3]
         x, y = (
             ((image.float().clamp(0, 1) * 2 - 1).reshape(-1, *image.shape[-3:]) - self.shift) / self.scale

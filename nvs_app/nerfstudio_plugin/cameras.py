@@ -62,16 +62,16 @@ def to_nerfstudio(cameras: Cameras, times: torch.Tensor | None = None) -> Nerfst
 
 
 def scene_of(outputs: DataparserOutputs, frame: SimilarityTransform, name: str, look: bool = True) -> Scene:
-    """What a dataparser found, as a scene of ours in the scene's own frame; pictures are read as we read them.
+    """What a dataparser found, as a scene of ours in the scene's own frame; photos are read as we read them.
 
     Args:
         outputs: one split of any dataparser.
         frame: the way from the scene's own frame to that of `outputs` (see `nvs_app.scenes.nerfstudio_frame`).
         name: for messages.
-        look: take the pictures' sizes from their files, which may differ by a pixel from a down-scaled camera's.
+        look: take the photos' sizes from their files, which may differ by a pixel from a down-scaled camera's.
 
     Raises:
-        NVSError: a camera that is neither perspective nor fisheye, or a missing or broken picture.
+        NVSError: a camera that is neither perspective nor fisheye, or a missing or broken photo.
     """
     cameras = outputs.cameras.reshape((-1,))
     paths = [Path(path) for path in outputs.image_filenames]
@@ -84,7 +84,7 @@ def scene_of(outputs: DataparserOutputs, frame: SimilarityTransform, name: str, 
             index = int((factor - 1.0).abs().amax(1).argmax())
             raise NVSError(
                 f"{paths[index]}: {found[index, 1]:.0f}x{found[index, 0]:.0f} pixels, its camera says "
-                f"{sizes[index, 1]:.0f}x{sizes[index, 0]:.0f}; give the dataparser the pictures that were calibrated"
+                f"{sizes[index, 1]:.0f}x{sizes[index, 0]:.0f}; give the dataparser the photos that were calibrated"
             )
         intrinsics, sizes = intrinsics * factor, found
     lenses = [_lens(cameras, index, tuple(row.tolist()), paths[index]) for index, row in enumerate(intrinsics)]
@@ -129,7 +129,7 @@ def _lens(cameras: NerfstudioCameras, index: int, fxfycxcy: tuple[float, ...], p
     if kind == CameraType.FISHEYE and not (p1 or p2):
         return Lens((fx, fy, cx, cy), (k1, k2, k3, k4), "OPENCV_FISHEYE")
     if kind != CameraType.PERSPECTIVE:
-        raise NVSError(f"{path}: a {kind.name.lower()} camera; lact reads perspective and plain fisheye pictures")
+        raise NVSError(f"{path}: a {kind.name.lower()} camera; lact reads perspective and plain fisheye photos")
     if k4:
         return Lens((fx, fy, cx, cy), (k1, k2, p1, p2, k3, k4), "BROWN4")
     return Lens((fx, fy, cx, cy), (k1, k2, p1, p2, k3)) if any(params) else None

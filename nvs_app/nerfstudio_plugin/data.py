@@ -1,7 +1,7 @@
-"""Pictures for the method `lact`: any dataparser's scene, undistorted and at the size that the network sees.
+"""Photos for the method `lact`: any dataparser's scene, undistorted and at the size that the network sees.
 
 The base is nerfstudio's manager of ray methods, because `ns-render spiral` and `dataset` insist on it; rays are never
-drawn. Pictures are read by `nvs_app.scenes`, so that figures measured here and by `python -m nvs_app eval` are of
+rendered. Photos are read by `nvs_app.scenes`, so that figures measured here and by `python -m nvs_app eval` are of
 the same pixels.
 """
 
@@ -37,7 +37,7 @@ STEP = 8  # a patch: sides that are no multiple of it would be cut when they are
 
 @dataclass
 class LaCTDataManagerConfig(VanillaDataManagerConfig):
-    """Which pictures the network reads, and at which size."""
+    """Which photos the network reads, and at which size."""
 
     _target: type = field(default_factory=lambda: LaCTDataManager)
     num_context: int = 8
@@ -49,18 +49,18 @@ class LaCTDataManagerConfig(VanillaDataManagerConfig):
     context_seed: int = 0
     """Seed of the choice of context views."""
     image_size: int | None = None
-    """Long side in pixels of all pictures, context and eval; None takes the size the checkpoint was trained at.
-    Pictures are never enlarged, and the sides become multiples of 8."""
+    """Long side in pixels of all photos, context and eval; None takes the size the checkpoint was trained at.
+    Photos are never enlarged, and the sides become multiples of 8."""
 
 
 class PinholeDataset(InputDataset):
-    """One split: pictures at `image_size`, without lens distortion or transparency, and their cameras.
+    """One split: photos at `image_size`, without lens distortion or transparency, and their cameras.
 
     Args:
         outputs: of the dataparser.
         image_size: the long side.
         frame: from the scene's own frame to that of `outputs`.
-        look: whether picture files may be looked at now (see `scene_of`).
+        look: whether photo files may be looked at now (see `scene_of`).
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class PinholeDataset(InputDataset):
         return self.get_image_uint8(image_idx).numpy()
 
     def get_data(self, image_idx: int, image_type: Literal["uint8", "float32"] = "float32") -> dict:
-        """One picture and its index; without a mask, which would be of another size."""
+        """One photo and its index; without a mask, which would be of another size."""
         image = self.get_image_uint8(image_idx) if image_type == "uint8" else self.get_image_float32(image_idx)
         return {"image_idx": image_idx, "image": image}
 
@@ -137,7 +137,7 @@ class LaCTDataManager(VanillaDataManager):
 
     def _dataset(self, outputs: DataparserOutputs) -> PinholeDataset:
         if not len(outputs.image_filenames):
-            raise NVSError(f"{self.config.dataparser.data}: the dataparser gives a split without pictures")
+            raise NVSError(f"{self.config.dataparser.data}: the dataparser gives a split without photos")
         assert self.config.image_size is not None
         return PinholeDataset(outputs, self.config.image_size, self.frame, self.test_mode != "inference")
 
@@ -145,12 +145,12 @@ class LaCTDataManager(VanillaDataManager):
         """Nothing: there are no rays to sample."""
 
     def setup_eval(self) -> None:
-        """The loaders of whole pictures that ns-eval and ns-render use."""
+        """The loaders of whole photos that ns-eval and ns-render use."""
         self.fixed_indices_eval_dataloader = FixedIndicesEvalDataloader(self.eval_dataset, device=self.device)
         self.eval_dataloader = RandIndicesEvalDataloader(self.eval_dataset, device=self.device)
 
     def get_train_rays_per_batch(self) -> int:
-        """Pixels of one picture: the viewer's measure of work."""
+        """Pixels of one photo: the viewer's measure of work."""
         return self.train_dataset.image_hws[0][0] * self.train_dataset.image_hws[0][1]
 
     def context(self) -> tuple[PosedImages, list[str]]:
@@ -190,7 +190,7 @@ def check_data(data: Path, is_nerfstudio: bool) -> None:
 
 
 def fit_image_hw(image_hw: tuple[int, int], image_size: int) -> tuple[int, int]:
-    """(height, width) of a picture whose long side is to be `image_size`: its shape, in multiples of 8, not enlarged.
+    """(height, width) of a photo whose long side is to be `image_size`: its shape, in multiples of 8, not enlarged.
 
     Raises:
         NVSError: a side would be shorter than 16 pixels.
@@ -203,7 +203,7 @@ def fit_image_hw(image_hw: tuple[int, int], image_size: int) -> tuple[int, int]:
         fitted = (height, width)
     if min(fitted) < SMALLEST:
         raise NVSError(
-            f"image_size {image_size}: pictures of {image_hw[1]}x{image_hw[0]} would become {fitted[1]}x{fitted[0]}, "
+            f"image_size {image_size}: photos of {image_hw[1]}x{image_hw[0]} would become {fitted[1]}x{fitted[0]}, "
             f"expected sides of {SMALLEST} or more"
         )
     return fitted

@@ -107,13 +107,13 @@ def spread(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def seconds(report: dict[str, Any]) -> dict[str, Any]:
-    """Seconds or milliseconds of encoding a scene and of drawing a view, at each number of context views."""
+    """Seconds or milliseconds of encoding a scene and of rendering a view, at each number of context views."""
     rows = report["timing"]["counts"]
     names = [f"{count} views" for count in rows]
     data = []
     slow = max((row["encode_s"] for row in rows.values()), default=0) >= 2
     factor, unit = (1, "s") if slow else (1000, "ms")
-    for key, label, colour in (("encode_s", "encode a scene", OURS), ("decode_s_per_view", "draw a view", GREY)):
+    for key, label, colour in (("encode_s", "encode a scene", OURS), ("decode_s_per_view", "render a view", GREY)):
         values = [factor * row[key] for row in rows.values()]
         texts = [f"{value:.3g}" if value < 1000 else f"{value:,.0f}" for value in values]
         data.append({"type": "bar", "x": names, "y": values, "name": label, "marker": {"color": colour},

@@ -1,4 +1,4 @@
-"""A report as one HTML file that needs no network: plotly's script, styles, data and pictures are inside.
+"""A report as one HTML file that needs no network: plotly's script, styles, data and images are inside.
 
     write_page(report, Path("report.html"))
 """
@@ -37,7 +37,7 @@ def plotly_missing() -> bool:
 def write_page(report: dict[str, Any], path: Path) -> None:
     """The page of one report. Raises NVSError where plotly is not installed or the disk refuses."""
     if not report["overall"]:
-        raise NVSError(f"{path}: no scene was measured, there is nothing to draw")
+        raise NVSError(f"{path}: no scene was measured, there is nothing to show")
     benchmark, model = report["benchmark"], report["model"]
     figures = {
         "views": charts.against_views(report),
@@ -302,7 +302,7 @@ def _method(report: dict[str, Any]) -> str:
     ]
     rows += [("Note", note) for note in benchmark["notes"]]
     rows += [
-        ("PSNR", "of each picture, averaged over the views of a scene, then over scenes"),
+        ("PSNR", "of each image, averaged over the views of a scene, then over scenes"),
         ("Intervals", "95 % bootstrap over scenes, 10,000 draws of a fixed seed"),
         ("SSIM", measures["ssim"]),
         *((("Sharpness", measures["sharpness"]),) if "sharpness" in measures else ()),

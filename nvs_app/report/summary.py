@@ -1,4 +1,4 @@
-"""From the records of scenes to a report: averages, intervals, the pictures worth showing, and the seconds apart.
+"""From the records of scenes to a report: averages, intervals, the images worth showing, and the seconds apart.
 
 Everything outside `report["timing"]` is a function of the scenes, the model and the settings: two runs, one of them
 interrupted, or on more processes, give the same (`comparable`).
@@ -65,7 +65,7 @@ def _shown(scenes: dict[str, dict[str, Any]], which: str) -> list[dict[str, Any]
 
 
 def keep_shown_pictures(scenes: dict[str, dict[str, Any]]) -> None:
-    """Takes the pictures that no report of these scenes or of more would show out of the results, in place."""
+    """Takes the images that no report of these scenes or of more would show out of the results, in place."""
     shown = {which: {view["scene"] for view in _shown(scenes, which)} for which in ("worst", "best")}
     for name, scene in scenes.items():
         scene["pictures"] = {w: v for w, v in scene.get("pictures", {}).items() if name in shown[w]}

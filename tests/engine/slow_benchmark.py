@@ -8,14 +8,14 @@ import time
 from nvs_app.cli import main
 from nvs_app.engine import benchmark_run
 
-draw = benchmark_run.draw
+render_case = benchmark_run.render_case
 
 
-def slow_draw(*arguments, **options):
+def slow_render(*arguments, **options):
     time.sleep(0.25)
-    return draw(*arguments, **options)
+    return render_case(*arguments, **options)
 
 
 if __name__ == "__main__":
-    benchmark_run.draw = slow_draw
+    benchmark_run.render_case = slow_render
     sys.exit(main(sys.argv[1:]))
