@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "nvs_app.benchmarks": ("nvs_app.errors", "nvs_app.geometry", "nvs_app.scenes", *SCENE_SOURCES),
     "nvs_app.report": ("nvs_app.errors", "nvs_app.whole_file"),
     "nvs_app.training": ("nvs_app.errors", "nvs_app.geometry", "nvs_app.scenes", "nvs_app.model"),
-    "nvs_app.rendering": ("nvs_app.errors", "nvs_app.whole_file", "nvs_app.geometry", "nvs_app.scenes", "nvs_app.model"),
+    "nvs_app.rendering": ("nvs_app.errors", "nvs_app.geometry", "nvs_app.scenes", "nvs_app.model"),
     "nvs_app.engine": ("nvs_app.errors", "nvs_app.whole_file", *CORE, *SCENE_SOURCES, "nvs_app.benchmarks",
                        "nvs_app.report", "nvs_app.training", "nvs_app.rendering"),
     "data_tools": ("nvs_app.errors", "nvs_app.whole_file", "nvs_app.terminal", "nvs_app.geometry", "nvs_app.scenes"),

@@ -55,7 +55,8 @@ class Stage:
 def parse_resolutions(text: str) -> list[Stage]:
     """`"128:0,256:0.8"` or `"144x256:0"` -> stages in order. Raises NVSError when malformed.
 
-    Stages that begin together alternate step by step: `"128:0,128:0.8,256:0.8"` ends with both sizes in turn.
+    Stages that begin together alternate step by step: `"128:0,128:0.8,256:0.8"` ends with both sizes in turn; a size
+    named more often comes more often.
     """
     stages = []
     for part in text.split(","):

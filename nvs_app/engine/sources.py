@@ -213,11 +213,13 @@ class TrainSource:
             if name != "procedural" and name not in self.shards
         }
         self.procedural = make_procedural(plan, device, seed) if "procedural" in plan.shares else None
-        self.pools: dict[tuple[str, tuple[int, int], int], Pool] = {}
+        self.pools: dict[tuple[str, tuple[int, int], float], Pool] = {}
 
     def _pool(self, name: str, image_hw: tuple[int, int], scenes: int, sizes: Sequence[tuple[int, int]]) -> Pool:
-        turns = max(1, len(sizes))  # sizes that alternate: a pool is drawn from every `turns` steps
-        for other in [key for key in self.pools if key[1] not in (image_hw, *sizes) or key[2] != turns]:
+        # Sizes that alternate: a pool is drawn from in one of `turns` steps. A size may be named more than once.
+        turns = len(sizes) / sizes.count(image_hw) if image_hw in sizes else 1.0
+        gone = [k for k in self.pools if k[1] not in (image_hw, *sizes) or (k[1] == image_hw and k[2] != turns)]
+        for other in gone:
             del self.pools[other]  # the curriculum only goes forward
         key = (name, image_hw, turns)
         if key not in self.pools:

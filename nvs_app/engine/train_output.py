@@ -97,7 +97,7 @@ class RunOutput:
         if self.world.is_main and self.held_out:
             began = time.perf_counter()
             scales = dict.fromkeys(self.config.lact_scales) if self.average_model.detail_head else [1.0]
-            for image_hw, scale in itertools.product(sizes, scales):
+            for image_hw, scale in itertools.product(dict.fromkeys(sizes), scales):
                 figures = self.held_out.evaluate(self.average_model, image_hw, self.autocast, scale)
                 name = "x".join(map(str, image_hw)) + ("" if scale == 1 else f" LaCT x{scale:g}")
                 self.figures[name] = figures

@@ -177,7 +177,9 @@ class LaCT(nn.Module):
             return SceneState(layers)
         assert photo_cameras is not None
         normed = self.output_norm(torch.cat(tokens, 1))
-        return SceneState(layers, context=self.context_views(normed, cameras.image_hw, photos, photo_cameras))
+        views_at_once = views_per_chunk if views_per_chunk and views_per_chunk < views else None
+        context = self.context_views(normed, cameras.image_hw, photos, photo_cameras, views_at_once)
+        return SceneState(layers, context=context)
 
     def decode(self, state: SceneState, cameras: Cameras) -> Float[Tensor, "b v 3 h w"]:
         """Render cameras [b, v] of the normalised frame from fast weights; values in [0, 1], float32."""
@@ -203,11 +205,13 @@ class LaCT(nn.Module):
         return self.detail_head(tokens, self.token_hw(image_hw), drawn, state.context, cameras, views, photo_level)
 
     def context_views(
-        self, tokens: Tensor, image_hw: tuple[int, int], photos: Tensor, photo_cameras: Cameras
+        self, tokens: Tensor, image_hw: tuple[int, int], photos: Tensor, photo_cameras: Cameras,
+        views_per_chunk: int | None = None,
     ) -> ContextViews:
         """What the detail head keeps of the context; tokens: behind the output norm, of pictures of `image_hw`."""
         assert self.detail_head is not None
-        return self.detail_head.context_views(tokens, self.token_hw(image_hw), photos, photo_cameras)
+        grid = self.token_hw(image_hw)
+        return self.detail_head.context_views(tokens, grid, photos, photo_cameras, views_per_chunk=views_per_chunk)
 
     def _target_tokens(self, state: SceneState, cameras: Cameras) -> Float[Tensor, "b v n c"]:
         """Tokens of target cameras behind the output norm."""

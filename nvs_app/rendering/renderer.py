@@ -41,8 +41,8 @@ from nvs_app.scenes.posed import PosedImages
 # 256x256 was a tenth slower) and delay the first image; a large GPU is busy with this many.
 _CPU_CHUNK_TOKENS = 2048
 _CUDA_CHUNK_TOKENS = 65536
-# Pixels that a detail head renders at once, for the same reasons.
-_CPU_CHUNK_PIXELS = 2**16
+# Pixels that a detail head renders, or reads of the context, at once, for the same reasons.
+_CPU_CHUNK_PIXELS, _CPU_READ_PIXELS = 2**16, 2**19
 _CUDA_CHUNK_PIXELS = 2**21
 _GRAPH_VIEWS = 2  # more views at once keep a GPU busy without a recording
 
@@ -177,7 +177,7 @@ class Renderer:
         transform = transform.to(self.device)
         normalised = transform.apply_cameras(_batched(cameras.to(self.device)))
         photos, photo_cameras = (images[None], normalised) if plan.detail else (None, None)
-        group = min(views, chunk or self._chunk_of(plan))
+        group = min(views, chunk or self._chunk_of(plan, _CPU_READ_PIXELS))
         while True:
             try:
                 with self._inference(what, "give fewer or smaller views"):
@@ -300,12 +300,12 @@ class Renderer:
         key = (*reads, plan, level, cameras.shape[1])
         return self._graphs.run(key, work, cameras.c2w, cameras.fxfycxcy, holds=state)
 
-    def _chunk_of(self, plan: RenderPlan) -> int:
+    def _chunk_of(self, plan: RenderPlan, cpu_pixels: int = _CPU_CHUNK_PIXELS) -> int:
         """Views to put through the network at once."""
         tokens = (plan.lact_hw[0] // self.patch) * (plan.lact_hw[1] // self.patch)
         pixels = plan.render_hw[0] * plan.render_hw[1]
         if self.device.type != "cuda":
-            most = _CPU_CHUNK_PIXELS // pixels if plan.detail else _CPU_CHUNK_TOKENS
+            most = cpu_pixels // pixels if plan.detail else _CPU_CHUNK_TOKENS
             return max(1, min(most, _CPU_CHUNK_TOKENS // tokens))
         free, _ = torch.cuda.mem_get_info(self.device)
         # Some 40 values of 4 bytes live at once for a channel of a token (the MLP's hidden layer is 4 of them).

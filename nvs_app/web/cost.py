@@ -70,5 +70,8 @@ def _head_bytes(renderer: Renderer, views: int, render_hw: tuple[int, int]) -> i
     assert head is not None
     others = min(renderer.views or head.views, max(1, views - 1))
     looked_up = others * head.planes * (head.features + 2) / 64  # values a pixel: an eighth of the resolution
-    pixels = views * render_hw[0] * render_hw[1]
-    return int(pixels * (12 + FEATURES + SWEEP * looked_up))  # 12: the photos themselves, float32
+    pixels = render_hw[0] * render_hw[1]
+    at_once = min(views, max(1, (2**21 if renderer.device.type == "cuda" else 2**19) // pixels))  # as `Renderer.encode`
+    # The photos themselves and their features, float32, stay for all views.
+    staying = views * pixels * (12 + (head.features + 2) / 4)
+    return int(staying + at_once * pixels * (FEATURES + SWEEP * looked_up))

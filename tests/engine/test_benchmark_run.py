@@ -26,11 +26,11 @@ from nvs_app.engine.benchmark_journal import Journal
 from nvs_app.engine.benchmark_run import BenchmarkRun, Telling, owners
 from nvs_app.engine.benchmark_scene import Measures
 from nvs_app.engine.metrics import LPIPS, psnr, sharpness, ssim
-from nvs_app.rendering.renderer import Renderer
 from nvs_app.geometry.cameras import look_at
 from nvs_app.model.checkpoint import save_checkpoint
 from nvs_app.model.config import PRESETS
 from nvs_app.model.lact import LaCT
+from nvs_app.rendering.renderer import Renderer
 from nvs_app.report.files import views_csv
 from nvs_app.report.summary import comparable
 from nvs_app.scenes.scene import Scene

@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 
 from nvs_app.engine.evaluate import EvalConfig, evaluate, nearest_view
-from nvs_app.rendering.renderer import Renderer
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras, look_at
 from nvs_app.model.config import PRESETS
 from nvs_app.model.lact import LaCT
+from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.posed import PosedImages
 from nvs_app.scenes.scene import Scene
 

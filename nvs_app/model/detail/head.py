@@ -8,6 +8,7 @@ The cost of a target view does not grow with the number of photos: a fixed numbe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -30,8 +31,6 @@ from nvs_app.model.detail.sweep import (
     matching_costs,
     narrowed_hypotheses,
 )
-
-MULTIPLE = 8  # sides of pictures are multiples of it
 
 
 @dataclass(frozen=True)
@@ -118,30 +117,60 @@ class DetailHead(nn.Module):
         images: Float[Tensor, "b v 3 h w"],
         cameras: Cameras,
         views: int | None = None,
+        views_per_chunk: int | None = None,
     ) -> ContextViews:
         """Features and depth of the context views.
 
         tokens: of the context, behind LaCT's output norm, a grid of `token_hw` a view. images: the photos in [0, 1] at
         any size whose sides are multiples of 8, and `cameras` of that size. views: other context views that each one's
-        depth is compared with; None: as configured.
+        depth is compared with; None: as configured. views_per_chunk: bounds memory where nobody trains; the result is
+        the same, without what only the losses need.
         """
-        b, v = images.shape[:2]
+        if views_per_chunk is not None and views_per_chunk < images.shape[1]:
+            return self._context_in_chunks(tokens, token_hw, images, cameras, views, views_per_chunk)
+        features, guide = self._prior(tokens, token_hw, images)
+        chosen = self._neighbours(guide.log_depth.unflatten(0, images.shape[:2]), cameras, views)
+        plain = ContextViews(images, cameras, features)
+        own, swept = self._own_depth(guide, cameras, gather_sources(plain, cameras, chosen), features.shape[-2:])
+        return ContextViews(images, cameras, _with_depth(features, own), guide, swept)
+
+    def _prior(self, tokens: Tensor, token_hw: tuple[int, int], images: Tensor) -> tuple[Tensor, Guide]:
+        """Features with the prior's log depth and log scale [b, v, c + 2, h4, w4], and the guide, of context views."""
         height, width = images.shape[-2:]
-        eighth, quarter = (height // 8, width // 8), (height // 4, width // 4)
         features = self.image_features(images.flatten(0, 1))
-        guide = self.guide(tokens.flatten(0, 1), token_hw, features, eighth)
-        prior = torch.stack([guide.log_depth, guide.log_scale], 1)
-        with_prior = torch.cat([features.float(), _upsample(prior, quarter)], 1).unflatten(0, (b, v))
-        plain = ContextViews(images, cameras, with_prior)
-        chosen = select_views(
-            guide.log_depth.unflatten(0, (b, v)), cameras.c2w, cameras.fxfycxcy, cameras.image_hw,
-            cameras.c2w, cameras.fxfycxcy, cameras.image_hw, views or self.config.views, exclude_self=True,
+        guide = self.guide(tokens.flatten(0, 1), token_hw, features, (height // 8, width // 8))
+        prior = _upsample(torch.stack([guide.log_depth, guide.log_scale], 1), features.shape[-2:])
+        return torch.cat([features.float(), prior], 1).unflatten(0, images.shape[:2]), guide
+
+    def _neighbours(self, log_depth: Float[Tensor, "b v h w"], cameras: Cameras, views: int | None) -> Tensor:
+        """The other context views that each context view's depth is compared with."""
+        return select_views(
+            log_depth, cameras.c2w, cameras.fxfycxcy, cameras.image_hw, cameras.c2w, cameras.fxfycxcy,
+            cameras.image_hw, views or self.config.views, exclude_self=True,
         )  # fmt: skip
-        swept = self._first(guide, cameras, gather_sources(plain, cameras, chosen), eighth)
+
+    def _own_depth(
+        self, guide: Guide, cameras: Cameras, sources: Sources, hw: Sequence[int]
+    ) -> tuple[Float[Tensor, "n 2 h4 w4"], Swept]:
+        """Log depth and log scale of context views at the features' size `hw`, and the sweep that they come from."""
+        swept = self._first(guide, cameras, sources, (guide.maps.shape[-2], guide.maps.shape[-1]))
         own_scale = self.own_scale(torch.cat([swept.maps, guide.maps], 1))[:, 0].float().clamp(-5, 0.5)
-        own = torch.stack([swept.log_depth, own_scale], 1)
-        features = torch.cat([features.float(), _upsample(own, quarter)], 1).unflatten(0, (b, v))
-        return ContextViews(images, cameras, features, guide, swept)
+        return _upsample(torch.stack([swept.log_depth, own_scale], 1), hw), swept
+
+    def _context_in_chunks(
+        self, tokens: Tensor, token_hw: tuple[int, int], images: Tensor, cameras: Cameras, views: int | None, size: int
+    ) -> ContextViews:
+        groups = [slice(i, i + size) for i in range(0, images.shape[1], size)]
+        parts = [self._prior(tokens[:, group], token_hw, images[:, group]) for group in groups]
+        b, features = images.shape[0], torch.cat([part[0] for part in parts], 1)
+        plain = ContextViews(images, cameras, features)
+        chosen = self._neighbours(torch.cat([g.log_depth.unflatten(0, (b, -1)) for _, g in parts], 1), cameras, views)
+        own = []
+        for group, (_, guide) in zip(groups, parts, strict=True):
+            sources = gather_sources(plain, cameras[:, group], chosen[:, group])
+            depth, _ = self._own_depth(guide, cameras[:, group], sources, features.shape[-2:])
+            own.append(depth.unflatten(0, (b, -1)))
+        return ContextViews(images, cameras, _with_depth(features, torch.cat(own, 1).flatten(0, 1)))
 
     # ------------------------------------------------------------------ a target view
 
@@ -235,5 +264,10 @@ def gather_photos(context: ContextViews, chosen: Tensor) -> Float[Tensor, "n k 3
     return photos.float() / 255 if photos.dtype == torch.uint8 else photos.float()
 
 
-def _upsample(maps: Float[Tensor, "n c h w"], hw: tuple[int, int]) -> Float[Tensor, "n c h2 w2"]:
-    return F.interpolate(maps, hw, mode="bilinear", align_corners=False)
+def _with_depth(features: Float[Tensor, "b v c h w"], own: Float[Tensor, "n 2 h w"]) -> Float[Tensor, "b v c h w"]:
+    """Features whose last two channels are log depth and log scale."""
+    return torch.cat([features[:, :, :-2], own.unflatten(0, features.shape[:2])], 2)
+
+
+def _upsample(maps: Float[Tensor, "n c h w"], hw: Sequence[int]) -> Float[Tensor, "n c h2 w2"]:
+    return F.interpolate(maps, (hw[0], hw[1]), mode="bilinear", align_corners=False)
