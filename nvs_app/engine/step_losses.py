@@ -14,6 +14,7 @@ from nvs_app.engine.losses import picture_loss
 from nvs_app.engine.sampling import Examples
 from nvs_app.engine.train_config import TrainConfig
 from nvs_app.geometry.cameras import Cameras
+from nvs_app.model.detail import Sampling
 from nvs_app.model.detail.layers import resize
 from nvs_app.model.lact import LaCT
 from nvs_app.training.detail_losses import depth_loss
@@ -61,7 +62,7 @@ def step_losses(
     with autocast():
         drawn, context, output = model.forward_detail(
             images, scaled(examples.context), scaled(examples.target), examples.context_images, examples.context,
-            examples.target, counts[step % len(counts)] if counts else None,
+            examples.target, Sampling(counts[step % len(counts)] if counts else None),
         )  # fmt: skip
     loss, scalars = compared(output.images, examples.target_images)
     if config.lact_weight:

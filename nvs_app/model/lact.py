@@ -28,7 +28,7 @@ from nvs_app.geometry.cameras import Cameras
 from nvs_app.geometry.rays import ray_features
 from nvs_app.model.blocks import Block, RayTurns, scaled_init
 from nvs_app.model.config import LaCTConfig
-from nvs_app.model.detail import ContextViews, DetailHead, DetailOutput
+from nvs_app.model.detail import ContextViews, DetailHead, DetailOutput, Sampling
 from nvs_app.model.fast_weights import Asks
 from nvs_app.model.rotary import patch_rays, ray_coordinates, turns_of
 from nvs_app.model.state import FastWeights, SceneState
@@ -191,18 +191,17 @@ class LaCT(nn.Module):
         return self._images(self._target_tokens(state, cameras), cameras.image_hw)
 
     def decode_detail(
-        self, state: SceneState, cameras: Cameras, image_hw: tuple[int, int], views: int | None = None,
-        photo_level: int = 0,
+        self, state: SceneState, cameras: Cameras, image_hw: tuple[int, int], sampling: Sampling | None = None
     ) -> DetailOutput:
         """Render cameras [b, v] through the detail head.
 
         image_hw: the size that LaCT draws at, multiples of the patch; the head renders at `cameras.image_hw`.
-        views: context views that it looks at; None: as configured. photo_level: how often the photos are halved first.
+        sampling: how closely the head looks.
         """
         assert self.detail_head is not None and state.context is not None
         tokens = self._target_tokens(state, cameras.scaled_to(image_hw))
         drawn = self._images(tokens, image_hw)
-        return self.detail_head(tokens, self.token_hw(image_hw), drawn, state.context, cameras, views, photo_level)
+        return self.detail_head(tokens, self.token_hw(image_hw), drawn, state.context, cameras, sampling or Sampling())
 
     def context_views(
         self, tokens: Tensor, image_hw: tuple[int, int], photos: Tensor, photo_cameras: Cameras,
@@ -240,19 +239,20 @@ class LaCT(nn.Module):
         photos: Float[Tensor, "b v 3 h2 w2"],
         photo_cameras: Cameras,
         render_cameras: Cameras,
-        looked_at: int | None = None,
+        sampling: Sampling | None = None,
     ) -> tuple[Float[Tensor, "b t 3 h w"], ContextViews, DetailOutput]:
         """`forward` and the detail head in one pass, for training: LaCT's own pictures, the context views, the output.
 
         images, context, target: at LaCT's resolution; photos, photo_cameras, render_cameras: the same at the head's.
-        looked_at: context views that each view looks at; None: as configured.
+        sampling: how closely the head looks.
         """
         assert self.detail_head is not None
         tokens, v = self.tokens(images, context, target), images.shape[1]
         drawn = self._images(tokens[:, v:], target.image_hw)
         views = self.context_views(tokens[:, :v], context.image_hw, photos, photo_cameras)
         grid = self.token_hw(target.image_hw)
-        return drawn, views, self.detail_head(tokens[:, v:], grid, drawn, views, render_cameras, looked_at)
+        sampling = sampling or Sampling()
+        return drawn, views, self.detail_head(tokens[:, v:], grid, drawn, views, render_cameras, sampling)
 
     def tokens(
         self, images: Float[Tensor, "b v 3 h w"], context: Cameras, target: Cameras

@@ -28,6 +28,7 @@ from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.geometry.normalize import SimilarityTransform, normalize_context
 from nvs_app.model.checkpoint import default_checkpoint, load_checkpoint
+from nvs_app.model.detail import Sampling
 from nvs_app.model.detail.layers import resize
 from nvs_app.model.lact import LaCT
 from nvs_app.model.state import SceneState
@@ -44,6 +45,7 @@ _CUDA_CHUNK_TOKENS = 65536
 # Pixels that a detail head renders, or reads of the context, at once, for the same reasons.
 _CPU_CHUNK_PIXELS, _CPU_READ_PIXELS = 2**16, 2**19
 _CUDA_CHUNK_PIXELS = 2**21
+QUICK_VIEWS = 2  # context views that the head looks at for a frame that must come soon
 _GRAPH_VIEWS = 2  # more views at once keep a GPU busy without a recording
 
 
@@ -251,9 +253,14 @@ class Renderer:
         chunk: int | None = None,
         on_device: bool = False,
         depth: bool = False,
+        quick: bool = False,
     ) -> Iterator:
         """As `render`, but yields [n, 3, H, W] (or `RenderedViews`) as soon as a chunk is rendered, so that a long path
-        needs no memory. on_device: leave them on the device, where a benchmark compares them."""
+        needs no memory.
+
+        on_device: leave them on the device, where a benchmark compares them. quick: the detail head looks less closely
+            (fewer context views and depths), for a frame that must come soon.
+        """
         self._check_state(state, depth)
         height, width = cameras.image_hw
         plan = self.plan_render((height, width))
@@ -267,7 +274,7 @@ class Renderer:
             part = _batched(cameras[done : done + chunk])
             try:
                 with self._inference(f"render: a view of {height}x{width}", "ask for a smaller size"):
-                    views = self._rendered(state, part, plan)
+                    views = self._rendered(state, part, plan, quick)
                     if isinstance(views, RenderedViews) and not depth:
                         views = views.images
                     if self.device.type == "cuda":  # a replay would overwrite them
@@ -280,9 +287,16 @@ class Renderer:
             yield views
             done += len(views)
 
-    def _rendered(self, state: SceneState, cameras: Cameras, plan: RenderPlan) -> Tensor | RenderedViews:
+    def _sampling(self, level: int, quick: bool) -> Sampling:
+        head = self.model.config.detail_head
+        if not quick or head is None:
+            return Sampling(self.views, photo_level=level)
+        planes, fine_planes = -(-head.planes // 2), -(-head.fine_planes // 2)
+        return Sampling(min(QUICK_VIEWS, self.views or head.views), planes, fine_planes, level)
+
+    def _rendered(self, state: SceneState, cameras: Cameras, plan: RenderPlan, quick: bool) -> Tensor | RenderedViews:
         """The views of a chunk of cameras, on the device; valid until the next call."""
-        level = photo_level(state, cameras) if plan.detail else 0
+        sampling = self._sampling(photo_level(state, cameras) if plan.detail else 0, quick)
 
         def work(c2w: Tensor, fxfycxcy: Tensor) -> Tensor | RenderedViews:
             own = Cameras(c2w, fxfycxcy, cameras.image_hw)
@@ -291,13 +305,13 @@ class Renderer:
             if not plan.detail:
                 height, width = plan.image_hw
                 return self.model.decode(state, own)[0].float()[..., :height, :width]
-            output = self.model.decode_detail(state, own, plan.lact_hw, self.views, level)
+            output = self.model.decode_detail(state, own, plan.lact_hw, sampling)
             return views_of(output, state.transform, plan.image_hw)
 
         if self.device.type != "cuda" or cameras.shape[1] > _GRAPH_VIEWS:
             return work(cameras.c2w, cameras.fxfycxcy)
         reads = [state.fast_weights[0].w0.data_ptr(), 0 if state.context is None else state.context.images.data_ptr()]
-        key = (*reads, plan, level, cameras.shape[1])
+        key = (*reads, plan, sampling, cameras.shape[1])
         return self._graphs.run(key, work, cameras.c2w, cameras.fxfycxcy, holds=state)
 
     def _chunk_of(self, plan: RenderPlan, cpu_pixels: int = _CPU_CHUNK_PIXELS) -> int:

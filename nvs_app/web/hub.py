@@ -147,14 +147,15 @@ class Hub:
         if before is not None and before.state_key != opened.state_key:
             self._drop(before)
 
-    def frame(self, opened: Opened, camera: Cameras, show: str = "image") -> Frame:
+    def frame(self, opened: Opened, camera: Cameras, show: str = "image", quick: bool = False) -> Frame:
         """Renders one camera [1] now, in the calling thread: for `drawer.submit`, which keeps the turns.
 
-        show: "image", or one of SHOWS. Raises NVSError for those where the scene knows no depth."""
+        show: "image", or one of SHOWS; quick: see `Renderer.stream`. Raises NVSError for those where the scene knows
+        no depth."""
         state = self.state(opened)
         start = time.perf_counter()
         # Left on the device: as bytes it is a quarter of what would have to be copied.
-        rendered = next(opened.renderer.stream(state, camera[:1], on_device=True, depth=show in SHOWS))
+        rendered = next(opened.renderer.stream(state, camera[:1], on_device=True, depth=show in SHOWS, quick=quick))
         shown = SHOWS[show](rendered) if show in SHOWS else Shown(rendered[0])
         if shown.image.is_cuda:
             torch.cuda.current_stream(shown.image.device).synchronize()

@@ -208,7 +208,8 @@
     ask(side, quality) {
       const hw = this.sides(side), id = ++this.number, view = this.camera();
       const own = this.auto || (this.playing && !this.touched);
-      const message = { type: "frame", id, ...view, hw, format: this.format, quality, show: this.shows, auto: !!own };
+      const message = { type: "frame", id, ...view, hw, format: this.format, quality, show: this.shows, auto: !!own,
+        quick: side < this.restSide };
       if (!this.line.send(message)) { this.number--; return false; }
       this.sent.set(id, { ...view, hw, at: performance.now(), pointer: this.pointer }); // pointer: when the hand moved
       this.pointer = null; this.askedAtRest = side === this.restSide;

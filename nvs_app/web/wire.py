@@ -1,7 +1,8 @@
 """The viewer's connection: cameras come in, frames go out, over one WebSocket on the page's own address.
 
 In (JSON): {"type": "frame", "id": 7, "revision": 1, "c2w": [16 numbers], "fov": 40, "hw": [256, 256],
-"format": "jpeg" | "png", "quality": 85, "show": "image" | "depth" | "coverage", "auto": false};
+"format": "jpeg" | "png", "quality": 85, "show": "image" | "depth" | "coverage", "auto": false,
+"quick": false} (quick: rendered less closely, see `Renderer.stream`);
 {"type": "path", "id": 3, "spec": {...}}; {"type": "view", "id": 4, "index": 12} (where the capture's camera 12 stands);
 {"type": "point", "id": 5, "c2w", "fov", "hw", "at": [0.5, 0.5]} (the surface under that place of a view).
 Out: a frame as bytes (4 bytes little-endian length, that many bytes of JSON {"id", "hw", "show", "model_ms", ...} with
@@ -133,7 +134,7 @@ class Line:
 
         def work() -> bytes:
             started = time.perf_counter()
-            frame = self.hub.frame(opened, camera, show)
+            frame = self.hub.frame(opened, camera, show, message.get("quick") is True)
             rendered = time.perf_counter()
             data = encode_frame(frame, lossless, quality)
             packed = time.perf_counter()

@@ -12,7 +12,7 @@ from nvs_app.geometry.cameras import Cameras, look_at
 from nvs_app.geometry.warp import plane_rays, project, relative_pose
 from nvs_app.model.checkpoint import load_checkpoint, save_checkpoint
 from nvs_app.model.config import LaCTConfig, read_option
-from nvs_app.model.detail import DetailHeadConfig
+from nvs_app.model.detail import DetailHeadConfig, Sampling
 from nvs_app.model.detail.blending import ConvexUpsampling
 from nvs_app.model.detail.layers import sample
 from nvs_app.model.detail.selection import select_views
@@ -216,8 +216,9 @@ def test_any_size_number_of_views_and_one_photo(model: LaCT, photos: torch.Tenso
     with torch.no_grad():
         state = encode(model, photos, ring(5))
         for views in (1, 4, 9):
-            assert model.decode_detail(state, target, (24, 16), views).images.isfinite().all()
-        halved = model.decode_detail(state, target, (24, 16), photo_level=1).images
+            sampling = Sampling(views, planes=views + 1, fine_planes=2)
+            assert model.decode_detail(state, target, (24, 16), sampling).images.isfinite().all()
+        halved = model.decode_detail(state, target, (24, 16), Sampling(photo_level=1)).images
         assert not torch.equal(halved, model.decode_detail(state, target, (24, 16)).images)
         one = encode(model, photos[:, :1], ring(1))
         assert model.decode_detail(one, target, (24, 16)).images.isfinite().all()

@@ -159,9 +159,9 @@ def test_views_coarser_than_the_photos_see_averaged_ones(renderer: Renderer) -> 
     seen: list[int] = []
     decode = renderer.model.decode_detail
 
-    def noted(state, cameras, hw, views, level):
-        seen.append(level)
-        return decode(state, cameras, hw, views, level)
+    def noted(state, cameras, hw, sampling):
+        seen.append(sampling.photo_level)
+        return decode(state, cameras, hw, sampling)
 
     state = renderer.encode(context)
     with pytest.MonkeyPatch.context() as patch:
@@ -169,3 +169,22 @@ def test_views_coarser_than_the_photos_see_averaged_ones(renderer: Renderer) -> 
         renderer.render(state, circle(1, (32, 40)))
         renderer.render(state, Cameras(wide.c2w, wide.fxfycxcy * 4, (128, 160)))
     assert seen == [2, 0, 0, 0] or seen == [2, 0]
+
+
+def test_a_quick_frame_looks_less_closely(renderer: Renderer) -> None:
+    state, cameras = renderer.encode(posed(5)), circle(1, (32, 40))
+    seen = []
+    decode = renderer.model.decode_detail
+
+    def noted(state, cameras, hw, sampling):
+        seen.append(sampling)
+        return decode(state, cameras, hw, sampling)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(renderer.model, "decode_detail", noted)
+        quick = next(renderer.stream(state, cameras, quick=True))
+        full = renderer.render(state, cameras)
+    head = renderer.model.config.detail_head
+    assert head is not None and seen[0].views <= 2 and seen[0].planes < head.planes
+    assert seen[1].views is None and seen[1].planes is None
+    assert quick.shape == full.shape and not torch.equal(quick, full)

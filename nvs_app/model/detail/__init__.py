@@ -7,7 +7,7 @@
     head.py        all of it in order
 """
 
-from nvs_app.model.detail.config import DetailHeadConfig
+from nvs_app.model.detail.config import DetailHeadConfig, Sampling
 from nvs_app.model.detail.head import ContextViews, DetailHead, DetailOutput
 
-__all__ = ["ContextViews", "DetailHead", "DetailHeadConfig", "DetailOutput"]
+__all__ = ["ContextViews", "DetailHead", "DetailHeadConfig", "DetailOutput", "Sampling"]

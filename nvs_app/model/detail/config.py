@@ -10,6 +10,20 @@ from nvs_app.errors import NVSError
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """How closely a detail head looks for a view; None: as it is configured.
+
+    views: context views that it looks at. planes, fine_planes: depths of its two sweeps. photo_level: how often photos
+    are halved before they are looked up, for views that are coarser than they are.
+    """
+
+    views: int | None = None
+    planes: int | None = None
+    fine_planes: int | None = None
+    photo_level: int = 0
+
+
+@dataclass(frozen=True)
 class DetailHeadConfig:
     """Sizes of a detail head (`nvs_app.model.detail`). Raises `NVSError` for sizes that do not fit together."""
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.geometry.warp import plane_rays, project, relative_pose
 from nvs_app.model.detail.blending import TOKEN_CHANNELS, Blending, ConvexUpsampling
-from nvs_app.model.detail.config import DetailHeadConfig
+from nvs_app.model.detail.config import DetailHeadConfig, Sampling
 from nvs_app.model.detail.features import Guide, ImageFeatures, TokenGuide
 from nvs_app.model.detail.layers import resize, sample
 from nvs_app.model.detail.selection import select_views
@@ -31,6 +31,8 @@ from nvs_app.model.detail.sweep import (
     matching_costs,
     narrowed_hypotheses,
 )
+
+FULL = Sampling()
 
 
 @dataclass(frozen=True)
@@ -181,15 +183,13 @@ class DetailHead(nn.Module):
         lact_images: Float[Tensor, "b t 3 hl wl"],
         context: ContextViews,
         cameras: Cameras,
-        views: int | None = None,
-        photo_level: int = 0,
+        sampling: Sampling = FULL,
     ) -> DetailOutput:
         """Render target views.
 
         tokens: of the target, behind LaCT's output norm; lact_images: LaCT's own picture, at its own size. cameras:
-        [b, t], normalised frame; their `image_hw` is the size that is rendered, sides multiples of 8. views: context
-        views to look at; None: as configured. photo_level: how often photos are halved before they are looked up, for
-        views that are coarser than they are.
+        [b, t], normalised frame; their `image_hw` is the size that is rendered, sides multiples of 8. sampling: how
+        closely it looks.
         """
         b, t = cameras.shape
         height, width = cameras.image_hw
@@ -199,12 +199,13 @@ class DetailHead(nn.Module):
         guide = self.guide(flat_tokens, token_hw, self.image_features(small), eighth)
         chosen = select_views(
             guide.log_depth.unflatten(0, (b, t)), cameras.c2w, cameras.fxfycxcy, cameras.image_hw,
-            context.cameras.c2w, context.cameras.fxfycxcy, context.cameras.image_hw, views or self.config.views,
+            context.cameras.c2w, context.cameras.fxfycxcy, context.cameras.image_hw,
+            sampling.views or self.config.views,
         )  # fmt: skip
         sources = gather_sources(context, cameras, chosen)
-        first = self._first(guide, cameras, sources, eighth)
+        first = self._first(guide, cameras, sources, eighth, sampling.planes)
         fine = F.pixel_shuffle(self.fine(torch.cat([guide.maps, first.maps], 1)), 2)
-        hypotheses = narrowed_hypotheses(first, self.config.fine_planes, quarter)
+        hypotheses = narrowed_hypotheses(first, sampling.fine_planes or self.config.fine_planes, quarter)
         intrinsics = cameras.fxfycxcy.flatten(0, 1).float()
         second = self.second_sweep(
             self.fine_query(fine), hypotheses, plane_rays(intrinsics, cameras.image_hw, quarter), sources
@@ -214,8 +215,8 @@ class DetailHead(nn.Module):
         log_depth = self.upsampling(second.log_depth, found)
 
         photos = gather_photos(context, chosen)
-        if photo_level:
-            photos = F.avg_pool2d(photos.flatten(0, 1), 2**photo_level).unflatten(0, photos.shape[:2])
+        if sampling.photo_level:
+            photos = F.avg_pool2d(photos.flatten(0, 1), 2**sampling.photo_level).unflatten(0, photos.shape[:2])
         with torch.autocast(photos.device.type, enabled=False):
             rays = plane_rays(intrinsics, cameras.image_hw, cameras.image_hw)
             depth = log_depth[:, None].exp()
@@ -235,8 +236,11 @@ class DetailHead(nn.Module):
             second,
         )  # fmt: skip
 
-    def _first(self, guide: Guide, cameras: Cameras, sources: Sources, hw: tuple[int, int]) -> Swept:
-        hypotheses = first_hypotheses(guide.log_depth, guide.log_scale, self.config.planes, self.config.reach)
+    def _first(
+        self, guide: Guide, cameras: Cameras, sources: Sources, hw: tuple[int, int], planes: int | None = None
+    ) -> Swept:
+        planes = planes or self.config.planes
+        hypotheses = first_hypotheses(guide.log_depth, guide.log_scale, planes, self.config.reach)
         rays = plane_rays(cameras.fxfycxcy.flatten(0, 1).float(), cameras.image_hw, hw)
         return self.first_sweep(self.query(guide.maps), hypotheses, rays, sources)
 
