@@ -23,7 +23,8 @@ def train_steps(config: TrainConfig, world: World, steps: int = 3) -> torch.Tens
         posed = fake_procedural(list(range(4 * step, 4 * step + 4)), 8, (16, 16))
         examples = make_examples(posed, 4, Augmentation(), step_generator(0, 0, 0, "cpu"))
         share = slice(world.rank, None, world.size)
-        mine = {field.name: getattr(examples, field.name)[share] for field in dataclasses.fields(examples)}
+        values = {field.name: getattr(examples, field.name) for field in dataclasses.fields(examples)}
+        mine = {name: value[share] for name, value in values.items() if value is not None}  # depth is not known here
         trainer.backward(dataclasses.replace(examples, **mine))
         world.average_(trainer.flat.grad)
         trainer.optimizer.step(1.0)
