@@ -1,0 +1,35 @@
+"""What a recorded rendering gives is what the plain one gives."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from nvs_app.geometry.cameras import Cameras, look_at
+from nvs_app.model.config import LaCTConfig
+from nvs_app.model.detail import DetailHeadConfig
+from nvs_app.model.lact import LaCT
+from nvs_app.rendering.renderer import Renderer
+from nvs_app.scenes.posed import PosedImages
+
+
+def circle(n: int, turn: float = 0.0) -> Cameras:
+    angle = torch.arange(n) * (6.28 / n) + turn
+    eye = torch.stack([2 * angle.cos(), 2 * angle.sin(), torch.full_like(angle, 0.8)], -1)
+    c2w = look_at(eye, torch.zeros(n, 3), torch.tensor([0.0, 0.0, 1.0]).expand(n, 3))
+    return Cameras(c2w, torch.tensor([60.0, 60.0, 24.0, 16.0]).expand(n, 4), (32, 48))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("head", [None, DetailHeadConfig(features=8, groups=4, guide=16, volume=4, blend=8)])
+def test_replays_equal_plain_renderings(head: DetailHeadConfig | None) -> None:
+    torch.manual_seed(0)
+    renderer = Renderer(LaCT(LaCTConfig(dim=32, blocks=2, attention_head_dim=16, detail_head=head)), "cuda")
+    states = [renderer.encode(PosedImages(torch.rand(4, 3, 32, 48), circle(4))) for _ in range(2)]
+    cameras = [circle(1, turn) for turn in (0.1, 0.5, 0.9, 1.3)]
+    recorded = [[renderer.render(state, camera) for camera in cameras] for state in states]
+    for state, images in zip(states, recorded, strict=True):
+        for camera, image in zip(cameras, images, strict=True):
+            plain = Renderer(renderer.model, "cuda", renderer.precision)  # its first rendering is never a replay
+            torch.testing.assert_close(image, plain.render(state, camera), rtol=0, atol=2e-3)
+    assert not torch.equal(recorded[0][3], recorded[1][3])
