@@ -93,7 +93,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         type=positive_int,
         nargs=2,
         metavar=("H", "W"),
-        help="size of the input views (default: the size the checkpoint was trained at)",
+        help="size of the input views (default: as fine as the rendered images, in the photos' own shape; without a "
+        "detail head, the size the checkpoint was trained at)",
     )
     parser.add_argument(
         "--fov", type=field_of_view, metavar="DEG", help="vertical field of view (default: the scene's, or the FILE's)"

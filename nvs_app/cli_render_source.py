@@ -21,7 +21,7 @@ from nvs_app.geometry import paths
 from nvs_app.geometry.cameras import Cameras, crop_resize_cameras
 from nvs_app.geometry.normalize import SimilarityTransform
 from nvs_app.model.state import SceneState
-from nvs_app.rendering.plan import LaCTResolution, RenderPlan, plan_encode, plan_render
+from nvs_app.rendering.plan import LaCTResolution, RenderPlan, photos_hw, plan_encode, plan_render
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.rendering.views import RenderedViews
 from nvs_app.scenes.camera_path import read_camera_path
@@ -43,7 +43,8 @@ class Source:
         self.renderer, self.file, self.scene = renderer, file, scene
         self.state: SceneState | None = None
         self.context: list[int] = []
-        self.context_hw: tuple[int, int] = tuple(args.context_hw or trained_image_hw(renderer))
+        trained = trained_image_hw(renderer)
+        self.context_hw: tuple[int, int] = tuple(args.context_hw or trained)
         if file is not None and file.is_file():
             self.state = SceneState.load(file)
             self.words = f"state from {file}"
@@ -54,6 +55,9 @@ class Source:
         else:
             self.context = choose_context(scene, args)
             self.words = ""
+            if renderer.detail and args.context_hw is None:
+                stored = [(int(h), int(w)) for h, w in scene.image_hws[self.context].tolist()]
+                self.context_hw = photos_hw(stored, tuple(args.image_hw or trained))
 
     def key(self) -> str:
         """A digest of the context cameras and of how they are read, the same whether the state is read or is still to

@@ -69,6 +69,19 @@ class RenderPlan:
         return f"{height}x{width}{at}"
 
 
+def photos_hw(stored_hws: list[tuple[int, int]], image_hw: tuple[int, int]) -> tuple[int, int]:
+    """The size (height, width) at which photos are best read for views of `image_hw` through a detail head, which takes
+    detail from them: as fine as the views, in the photos' own shape (that of most of them), no finer than they are.
+
+    stored_hws: sizes of the photos. Sides are multiples of `HEAD_MULTIPLE`.
+    """
+    height, width = max(set(stored_hws), key=lambda hw: (stored_hws.count(hw), hw))
+    # The smaller of the two ratios of sides: an upright photo need not be as wide as a lying view.
+    scale = min(1.0, min(image_hw) / min(height, width))
+    rows, columns = (max(1, round(side * scale / HEAD_MULTIPLE)) * HEAD_MULTIPLE for side in (height, width))
+    return rows, columns
+
+
 def _plan(image_hw: tuple[int, int], multiple: int, up: bool, patch: int, lact: LaCTResolution | None) -> RenderPlan:
     height, width = ((-(-side // multiple) if up else side // multiple) * multiple for side in image_hw)
     render_hw = (height, width)

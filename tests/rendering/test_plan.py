@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from nvs_app.errors import NVSError
-from nvs_app.rendering.plan import LaCTResolution, plan_encode, plan_render
+from nvs_app.rendering.plan import LaCTResolution, photos_hw, plan_encode, plan_render
 
 HALF = LaCTResolution()
 
@@ -64,3 +64,17 @@ def test_the_card_says_lacts_resolution() -> None:
     for wrong in ({"scale": 0.0}, {"scale": 1.5}, {"least": 4}, {"least": 300}):
         with pytest.raises(NVSError, match="LaCT's resolution"):
             LaCTResolution(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("stored", "asked", "expected"),
+    [
+        ([(1080, 1920)], (720, 1280), (720, 1280)),  # as fine as the views
+        ([(540, 960)], (720, 1280), (544, 960)),  # no finer than they are, whole eighths
+        ([(4000, 3000)], (720, 1280), (960, 720)),  # in their own shape
+        ([(256, 256), (300, 200), (300, 200)], (128, 128), (192, 128)),  # in that of most
+        ([(5, 7)], (64, 64), (8, 8)),
+    ],
+)
+def test_photos_are_read_as_finely_as_views_are_rendered(stored, asked, expected) -> None:
+    assert photos_hw(stored, asked) == expected
