@@ -6,14 +6,19 @@
   const say = (words) => { const place = document.querySelector("[data-nvs=brought]"); if (place) place.textContent = words; };
   const field = () => document.querySelector("#nvs-upload input[type=file]");
 
+  // One after another: two uploads that begin at once are more than gradio's field can tell apart.
+  let before = Promise.resolve();
+  const bring = (files) => (before = before.catch(() => {}).then(() => give(files)));
   // The field is away while an upload is under way: what comes then waits for it.
-  async function bring(files) {
+  async function give(files) {
     for (let tries = 0; !field() && tries < 200; tries++) await new Promise((go) => setTimeout(go, 300));
     if (!field() || !files.length) return;
     const carrier = new DataTransfer();
     files.forEach((file) => carrier.items.add(file));
-    field().files = carrier.files;
-    field().dispatchEvent(new Event("change", { bubbles: true }));
+    const taken = field();
+    taken.files = carrier.files;
+    taken.dispatchEvent(new Event("change", { bubbles: true }));
+    for (let tries = 0; field() === taken && tries < 20; tries++) await new Promise((go) => setTimeout(go, 50));
   }
 
   const TABLE = Uint32Array.from({ length: 256 }, (_, n) => { for (let k = 0; k < 8; k++) n = n & 1 ? 0xedb88320 ^ (n >>> 1) : n >>> 1; return n >>> 0; });
