@@ -22,6 +22,7 @@ from nvs_app.engine.gaussians import fit_gsplat
 from nvs_app.engine.metrics import LPIPS, depth_error, psnr, sharpness, ssim, to_uint8
 from nvs_app.errors import NVSError
 from nvs_app.geometry.normalize import normalize_context
+from nvs_app.rendering.plan import CUDA_PIXELS
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.rendering.views import RenderedViews
 from nvs_app.report.measures import BASELINE_MEASURES, shown
@@ -33,7 +34,6 @@ NORMALIZE_WITH = {
 }
 # Fixed numbers, so that the figures do not depend on how much memory is free at the moment.
 _CUDA_CHUNK_TOKENS = 32768
-_CUDA_CHUNK_PIXELS = 2**21  # that a detail head renders at once
 _PICTURE_SIDE = 256
 
 
@@ -183,7 +183,7 @@ def chunk_of(renderer: Renderer, image_hw: tuple[int, int]) -> int | None:
     height, width = (side // renderer.patch for side in plan.lact_hw)
     most = _CUDA_CHUNK_TOKENS // (height * width)
     if plan.detail:
-        most = min(most, _CUDA_CHUNK_PIXELS // (plan.render_hw[0] * plan.render_hw[1]))
+        most = min(most, CUDA_PIXELS // (plan.render_hw[0] * plan.render_hw[1]))
     return max(1, most) if renderer.device.type == "cuda" else None
 
 

@@ -16,6 +16,10 @@ from typing import Any
 from nvs_app.errors import NVSError
 
 HEAD_MULTIPLE = 8  # sides of what a detail head looks at and renders are multiples of it
+# Pixels that a detail head renders, or reads of the context, at once: on a CPU more would leave the cache and delay the
+# first image; a GPU is busy with so many.
+CPU_RENDER_PIXELS, CPU_READ_PIXELS = 2**16, 2**19
+CUDA_PIXELS = 2**21
 
 
 @dataclass(frozen=True)

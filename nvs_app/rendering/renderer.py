@@ -34,7 +34,15 @@ from nvs_app.model.lact import LaCT
 from nvs_app.model.state import SceneState
 from nvs_app.rendering.cuda_graphs import Graphs
 from nvs_app.rendering.device import PRECISIONS, fast_bfloat16, is_memory_error, pick_device
-from nvs_app.rendering.plan import LaCTResolution, RenderPlan, plan_encode, plan_render
+from nvs_app.rendering.plan import (
+    CPU_READ_PIXELS,
+    CPU_RENDER_PIXELS,
+    CUDA_PIXELS,
+    LaCTResolution,
+    RenderPlan,
+    plan_encode,
+    plan_render,
+)
 from nvs_app.rendering.views import RenderedViews, views_of
 from nvs_app.scenes.posed import PosedImages
 
@@ -42,9 +50,6 @@ from nvs_app.scenes.posed import PosedImages
 # 256x256 was a tenth slower) and delay the first image; a large GPU is busy with this many.
 _CPU_CHUNK_TOKENS = 2048
 _CUDA_CHUNK_TOKENS = 65536
-# Pixels that a detail head renders, or reads of the context, at once, for the same reasons.
-_CPU_CHUNK_PIXELS, _CPU_READ_PIXELS = 2**16, 2**19
-_CUDA_CHUNK_PIXELS = 2**21
 QUICK_VIEWS = 2  # context views that the head looks at for a frame that must come soon
 _GRAPH_VIEWS = 2  # more views at once keep a GPU busy without a recording
 
@@ -179,7 +184,7 @@ class Renderer:
         transform = transform.to(self.device)
         normalised = transform.apply_cameras(_batched(cameras.to(self.device)))
         photos, photo_cameras = (images[None], normalised) if plan.detail else (None, None)
-        group = min(views, chunk or self._chunk_of(plan, _CPU_READ_PIXELS))
+        group = min(views, chunk or self._chunk_of(plan, CPU_READ_PIXELS))
         while True:
             try:
                 with self._inference(what, "give fewer or smaller views"):
@@ -314,7 +319,7 @@ class Renderer:
         key = (*reads, plan, sampling, cameras.shape[1])
         return self._graphs.run(key, work, cameras.c2w, cameras.fxfycxcy, holds=state)
 
-    def _chunk_of(self, plan: RenderPlan, cpu_pixels: int = _CPU_CHUNK_PIXELS) -> int:
+    def _chunk_of(self, plan: RenderPlan, cpu_pixels: int = CPU_RENDER_PIXELS) -> int:
         """Views to put through the network at once."""
         tokens = (plan.lact_hw[0] // self.patch) * (plan.lact_hw[1] // self.patch)
         pixels = plan.render_hw[0] * plan.render_hw[1]
@@ -325,7 +330,7 @@ class Renderer:
         # Some 40 values of 4 bytes live at once for a channel of a token (the MLP's hidden layer is 4 of them).
         fitting = int(free * 0.5) // (self.model.config.dim * 160)
         fitting = max(1, min(_CUDA_CHUNK_TOKENS, fitting) // tokens)
-        return max(1, min(fitting, _CUDA_CHUNK_PIXELS // pixels)) if plan.detail else fitting
+        return max(1, min(fitting, CUDA_PIXELS // pixels)) if plan.detail else fitting
 
     def _check_state(self, state: SceneState, depth: bool) -> None:
         """A state of another network renders noise, or fails deep inside; say it here."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nvs_app.model.flops import lact_flops
+from nvs_app.rendering.plan import CPU_READ_PIXELS, CUDA_PIXELS
 from nvs_app.rendering.renderer import Renderer
 
 SWEEP = 14  # bytes a value that a detail head's sweep looks up, with what is computed from it; measured on CPUs
@@ -71,7 +72,8 @@ def _head_bytes(renderer: Renderer, views: int, render_hw: tuple[int, int]) -> i
     others = min(renderer.views or head.views, max(1, views - 1))
     looked_up = others * head.planes * (head.features + 2) / 64  # values a pixel: an eighth of the resolution
     pixels = render_hw[0] * render_hw[1]
-    at_once = min(views, max(1, (2**21 if renderer.device.type == "cuda" else 2**19) // pixels))  # as `Renderer.encode`
+    most = CUDA_PIXELS if renderer.device.type == "cuda" else CPU_READ_PIXELS
+    at_once = min(views, max(1, most // pixels))
     # The photos themselves and their features, float32, stay for all views.
     staying = views * pixels * (12 + (head.features + 2) / 4)
     return int(staying + at_once * pixels * (FEATURES + SWEEP * looked_up))
