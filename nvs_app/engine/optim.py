@@ -50,9 +50,12 @@ def newton_schulz(matrices: Float[Tensor, "k m n"], steps: int = 5) -> Float[Ten
 def parameter_kind(name: str, parameter: Tensor) -> str:
     """Which optimizer a parameter of a LaCT model gets.
 
-    Muon: matrices inside blocks ([m, n], or [heads, m, n] fast weights). AdamW without decay: norms, biases and
-    the learning-rate heads. AdamW with decay: the other matrices (patch embedding, output).
+    Muon: matrices inside blocks ([m, n], or [heads, m, n] fast weights) and the detail head's convolutions, but
+    those of a few outputs (weights, colours, logits). AdamW without decay: norms, biases and the learning-rate
+    heads. AdamW with decay: the other matrices (patch embedding, output).
     """
+    if name.startswith("detail_head.") and parameter.dim() == 4 and len(parameter) >= 8:
+        return MUON
     if parameter.dim() < 2 or "to_lr" in name:
         return ADAM
     if name.startswith("blocks.") or ".blocks." in name:
@@ -61,7 +64,12 @@ def parameter_kind(name: str, parameter: Tensor) -> str:
 
 
 def matrix_shape(name: str, parameter: Tensor) -> tuple[int, int, int]:
-    """[k, m, n] that Muon sees: a fused q-k-v projection counts as three matrices, heads count one by one."""
+    """[k, m, n] that Muon sees: a fused q-k-v projection counts as three matrices, heads count one by one.
+
+    A convolution [out, in, height, width] is the matrix [out, in height width].
+    """
+    if name.startswith("detail_head."):
+        return 1, parameter.shape[0], math.prod(parameter.shape[1:])
     *heads, rows, columns = parameter.shape
     if "qkv" in name and rows % 3 == 0:
         return 3, rows // 3, columns
@@ -87,13 +95,17 @@ class FlatParameters:
 
     data, grad: [n]; slots: one a parameter, in the buffer's order; groups: (m, n, start, end) of the Muon matrices
     of one shape; bounds: start and end of each kind. Call it once the module is on its device, before compilation.
-    `gradients` False leaves the gradients out (the weight average).
+    `gradients` False leaves the gradients out (the weight average). `prefix`: of the names of the parameters that are
+    trained; the others stay where they are and get no gradients.
     """
 
-    def __init__(self, module: nn.Module, gradients: bool = True) -> None:
+    def __init__(self, module: nn.Module, gradients: bool = True, prefix: str = "") -> None:
         order = {MUON: 0, ADAM_DECAY: 1, ADAM: 2}
         entries = []
         for name, parameter in module.named_parameters():
+            if not name.startswith(prefix):
+                parameter.requires_grad_(False)
+                continue
             kind = parameter_kind(name, parameter)
             shape = matrix_shape(name, parameter)[1:] if kind == MUON else (0, 0)
             entries.append((order[kind], shape, name, kind, parameter))

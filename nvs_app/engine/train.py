@@ -80,8 +80,11 @@ class Trainer:
         self.model = (initial or LaCT(self.model_config)).to(self.device).train()
         self.average_model = LaCT(self.model_config).to(self.device).eval()
         self.average_model.load_state_dict(self.model.state_dict())
-        self.flat = FlatParameters(self.model)
-        self.average = FlatParameters(self.average_model, gradients=False).data
+        if config.freeze_lact and self.model_config.detail_head is None:
+            raise NVSError("--freeze-lact: the network has no detail head, nothing would be trained")
+        trained = "detail_head." if config.freeze_lact else ""
+        self.flat = FlatParameters(self.model, prefix=trained)
+        self.average = FlatParameters(self.average_model, gradients=False, prefix=trained).data
         self.optimizer = MuonAdamW(
             self.flat, config.muon_lr, config.adam_lr, config.weight_decay, clip=config.clip, spike=config.spike
         )

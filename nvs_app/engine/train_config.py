@@ -130,6 +130,8 @@ class TrainConfig:
     """Weight of LPIPS."""
     depth_weight: float = 1.0
     """Networks with a detail head: weight of the losses of depth, where the source knows it."""
+    freeze_lact: bool = False
+    """Train the detail head alone."""
     lact_weight: float = 0.5
     """Networks with a detail head: weight of the loss of LaCT's own picture; the head's has 1."""
 

@@ -144,7 +144,7 @@ def read_option(name: str, text: str) -> int | float | str | bool | DetailHeadCo
 
 def _read_head(text: str) -> DetailHeadConfig | None:
     if text in ("false", "true"):
-        return DetailHeadConfig() if text == "true" else None
+        return DetailHeadConfig.usual() if text == "true" else None
     fields = dataclasses.fields(DetailHeadConfig)
     kinds = {field.name: {"int": int, "float": float}[str(field.type)] for field in fields}
     values = {}

@@ -9,9 +9,11 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from nvs_app.errors import NVSError
 from nvs_app.model.config import read_option
+from nvs_app.model.detail.config import DetailHeadConfig
 from nvs_app.model.lact import LaCT
 
 CHANGES = ("write_steps", "key_length", "rotary_max_frequency", "patch_values", "detail_head")
@@ -38,8 +40,9 @@ def with_changes(model: LaCT, changes: str) -> LaCT:
     Args:
         model: any network.
         changes: some of "write_steps=N", "key_length=L", "rotary_max_frequency=F", "patch_values=true" and
-            "detail_head=true", with commas between. A new detail head begins untrained. The matrix from patches to v
-            begins at zero and changes nothing. With one more write step the network draws worse until it has been
+            "detail_head=true", with commas between. A new detail head begins untrained; one that is there gets the
+            usual head's third sweep, second layer and refinement. The matrix from patches to v begins at zero and
+            changes nothing. With one more write step the network draws worse until it has been
             trained; so it does, a little, with keys three times as long or frequencies twice as high.
 
     Returns:
@@ -49,14 +52,27 @@ def with_changes(model: LaCT, changes: str) -> LaCT:
     values, old = parse_changes(changes), model.config
     if old.patch_values and not values.get("patch_values", True):
         raise NVSError("--init-change: patch_values=false would forget what this network has learned")
-    if old.detail_head is not None and values.get("detail_head", old.detail_head) != old.detail_head:
-        raise NVSError("--init-change: detail_head would forget what this network has learned")
+    if old.detail_head is not None and "detail_head" in values:
+        if values["detail_head"] != DetailHeadConfig.usual():
+            raise NVSError("--init-change: only detail_head=true keeps what this network's head has learned")
+        values["detail_head"] = old.detail_head.with_parts_of(DetailHeadConfig.usual())
     changed = LaCT(replace(old, **values))
     state = model.state_dict()
     for name, fresh in changed.state_dict().items():
         if name.endswith(".patch_to_v.weight") and name not in state:
             state[name] = torch.zeros_like(fresh)
-        if name.startswith("detail_head.") and name not in state:
-            state[name] = fresh
+        if name.startswith("detail_head."):
+            state[name] = _fitted(state[name], fresh) if name in state else fresh
     changed.load_state_dict(state, strict=True)
     return changed.to(next(model.parameters()).device)
+
+
+def _fitted(old: Tensor, fresh: Tensor) -> Tensor:
+    """A head's weights for more inputs, the new ones at zero, or for upsampling by 2 where they were for 4."""
+    if old.shape[0] == 4 * fresh.shape[0]:
+        old = old.unflatten(0, (-1, 2, 2, 2, 2)).mean((2, 4)).flatten(0, 2)
+    if old.shape == fresh.shape:
+        return old
+    fitted = torch.zeros_like(fresh)
+    fitted[:, : old.shape[1]] = old
+    return fitted

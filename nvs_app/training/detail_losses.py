@@ -68,7 +68,7 @@ def depth_loss(
     views; depth_2pc: share of pixels within 2 %.
     """
     assert context.guide is not None and context.swept is not None
-    eighth, quarter, full = (truth_at(target_depth, factor) for factor in (8, 4, 1))
+    eighth, quarter, half, full = (truth_at(target_depth, factor) for factor in (8, 4, 2, 1))
     own_eighth, own_quarter = (truth_at(context_depth, factor) for factor in (8, 4))
 
     def error(log_depth: Tensor, truth: Truth) -> Tensor:
@@ -91,6 +91,9 @@ def depth_loss(
         + 0.01 * plane_nll(context.swept, own_eighth)
         + 0.05 * (first + second + whole + of_context)
     )
+    if output.third is not None:
+        third = error(output.third.log_depth, half)
+        loss = loss + 0.01 * plane_nll(output.third, half) + 0.05 * third
     with torch.no_grad():
         close = ((output.log_depth - full.log_depth).abs() < 0.02).float()
         figures = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -19,15 +20,19 @@ from nvs_app.engine.optim import (
     update_average,
 )
 from nvs_app.model.config import LaCTConfig
+from nvs_app.model.detail import DetailHeadConfig
 from nvs_app.model.fast_weights import newton_schulz_reference
 from nvs_app.model.lact import LaCT
 
 TINY = LaCTConfig(dim=32, blocks=2, attention_head_dim=16, fast_head_dim=16)
 
 
-def tiny_model() -> LaCT:
+HEAD = DetailHeadConfig(features=8, groups=4, guide=16, volume=4, blend=8)
+
+
+def tiny_model(detail_head: DetailHeadConfig | None = None) -> LaCT:
     torch.manual_seed(0)
-    return LaCT(TINY)
+    return LaCT(replace(TINY, detail_head=detail_head))
 
 
 def fill_gradients(flat: FlatParameters, scale: float = 1.0, seed: int = 0) -> None:
@@ -74,6 +79,28 @@ def test_flat_buffers_are_the_parameters() -> None:
     assert (16, 32) in {group[:2] for group in flat.groups}
     assert all((end - start) % (rows * columns) == 0 for rows, columns, start, end in flat.groups)
     assert all(slot.offset % 4 == 0 for slot in flat.slots)  # 16 bytes: what vectorised kernels need
+
+
+def test_parameters_of_a_detail_head() -> None:
+    model = tiny_model(HEAD)
+    plain = {n: p.detach().clone() for n, p in model.named_parameters()}
+    flat = FlatParameters(model, prefix="detail_head.")
+    assert all(slot.name.startswith("detail_head.") for slot in flat.slots)
+    assert not model.blocks[0].fast.w0.requires_grad and model.blocks[0].fast.w0.grad is None
+    kinds = {slot.name: slot.kind for slot in flat.slots}
+    convolution, logits = "detail_head.blending.view.2.weight", "detail_head.guide.prior.weight"
+    assert kinds[convolution] == MUON and kinds[logits] == ADAM_DECAY
+    assert kinds["detail_head.blending.view.2.bias"] == ADAM
+    fill_gradients(flat)
+    gradient = dict(model.named_parameters())[convolution].grad.clone()
+    MuonAdamW(flat, muon_lr=0.01, weight_decay=0.1, clip=1e9).step(0.5)
+    matrix = (0.0975 * gradient).flatten(1)  # what momentum makes of the first gradient, up to its length
+    update = newton_schulz(matrix[None])[0].view(gradient.shape)
+    expected = plain[convolution] * (1 - 0.005 * 0.1) - 0.2 * math.sqrt(max(matrix.shape)) * 0.005 * update
+    torch.testing.assert_close(dict(model.named_parameters())[convolution], expected, atol=1e-6, rtol=0)
+    for name, parameter in model.named_parameters():
+        if not name.startswith("detail_head."):
+            assert torch.equal(parameter, plain[name])
 
 
 def test_gradients_accumulate_into_the_flat_buffer() -> None:

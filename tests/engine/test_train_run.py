@@ -123,6 +123,20 @@ def test_options_of_the_step(tmp_path: Path) -> None:
     assert find_state(tmp_path / "c") is None
 
 
+def test_a_detail_head_is_trained_alone(tmp_path: Path) -> None:
+    head = TINY_MODEL + ",detail_head=features:8+groups:4+guide:16+volume:4+blend:8"
+    changes = {"model": head, "freeze_lact": True, "perceptual": 0.0, "resolutions": "32:0", "scenes": "32=1"}
+    trainer = Trainer(tiny_config(tmp_path / "head", **changes), World("cpu"), StopSignals())
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    trainer.train_step(0.0)
+    trainer.train_step(0.5)
+    for model in (trainer.model, trainer.average_model):
+        changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+        assert changed and all(name.startswith("detail_head.") for name in changed)
+    with pytest.raises(NVSError, match="no detail head"):
+        train.run(tiny_config(tmp_path / "none", freeze_lact=True))
+
+
 class HostWaits(TorchDispatchMode):
     """Collects operations that would make the host wait for a GPU: reading a scalar, tensors from Python lists."""
 

@@ -13,16 +13,25 @@ from nvs_app.geometry.warp import plane_rays, project, relative_pose
 from nvs_app.model.checkpoint import load_checkpoint, save_checkpoint
 from nvs_app.model.config import LaCTConfig, read_option
 from nvs_app.model.detail import DetailHeadConfig, Sampling
-from nvs_app.model.detail.blending import ConvexUpsampling
+from nvs_app.model.detail.blending import ConvexUpsampling, Refinement
 from nvs_app.model.detail.layers import sample
 from nvs_app.model.detail.selection import select_views
-from nvs_app.model.detail.sweep import Swept, first_hypotheses, matching_costs, narrowed_hypotheses
+from nvs_app.model.detail.sweep import (
+    SAME_SURFACE,
+    Swept,
+    finest_hypotheses,
+    first_hypotheses,
+    matching_costs,
+    narrowed_hypotheses,
+    other_surface,
+)
 from nvs_app.model.growth import with_changes
 from nvs_app.model.lact import LaCT
 from nvs_app.model.state import SceneState
 
 HEAD = DetailHeadConfig(features=8, groups=4, guide=16, volume=4, blend=8, views=3, planes=5, fine_planes=3)
 CONFIG = LaCTConfig(dim=32, blocks=2, attention_head_dim=16, rotary="fast", detail_head=HEAD)
+WHOLE = replace(HEAD, finest_planes=3, finest_features=8, layers=2, refine=8)  # with every part that a head can have
 
 
 def ring(n: int, image_hw: tuple[int, int] = (32, 48), turn: float = 0.0) -> Cameras:
@@ -33,10 +42,10 @@ def ring(n: int, image_hw: tuple[int, int] = (32, 48), turn: float = 0.0) -> Cam
     return Cameras(c2w[None], torch.tensor([width, width, width / 2, height / 2]).float().expand(1, n, 4), image_hw)
 
 
-@pytest.fixture(scope="module")
-def model() -> LaCT:
+@pytest.fixture(scope="module", params=[HEAD, WHOLE], ids=["two sweeps", "every part"])
+def model(request) -> LaCT:
     torch.manual_seed(0)
-    model = LaCT(CONFIG)
+    model = LaCT(replace(CONFIG, detail_head=request.param))
     with torch.no_grad():  # what begins at zero is moved away from it, so that every part matters
         for name, parameter in model.named_parameters():
             if name.startswith("detail_head.") and not parameter.any():
@@ -70,6 +79,26 @@ def test_samples_are_bilinear() -> None:
         expected = (1 - a) * ((1 - b) * m[:, i, j] + b * m[:, i, j + 1]) + a * (
             (1 - b) * m[:, i + 1, j] + b * m[:, i + 1, j + 1]
         )
+        torch.testing.assert_close(found[0, :, p], expected, atol=1e-5, rtol=0)
+
+
+def test_photos_are_looked_up_by_cubic_convolution() -> None:
+    maps = torch.rand(1, 3, 6, 7)
+    x, y = torch.tensor([3.3, 0.6, 6.9]), torch.tensor([2.2, 4.9, 0.1])  # in cells; the last two touch the border
+    grid = torch.stack([x / 7 * 2 - 1, y / 6 * 2 - 1], -1)[None]
+    found = sample(maps, grid, "bicubic")
+
+    def weight(t: float, a: float = -0.75) -> float:  # Keys 1981
+        t = abs(t)
+        near, far = (a + 2) * t**3 - (a + 3) * t**2 + 1, a * (t**3 - 5 * t**2 + 8 * t - 4)
+        return near if t <= 1 else far if t < 2 else 0.0
+
+    for p in range(3):
+        u, v = float(x[p]) - 0.5, float(y[p]) - 0.5
+        expected = torch.zeros(3)
+        for i in range(int(v // 1) - 1, int(v // 1) + 3):
+            for j in range(int(u // 1) - 1, int(u // 1) + 3):
+                expected += weight(v - i) * weight(u - j) * maps[0, :, min(max(i, 0), 5), min(max(j, 0), 6)]
         torch.testing.assert_close(found[0, :, p], expected, atol=1e-5, rtol=0)
 
 
@@ -112,19 +141,71 @@ def test_matching_costs_against_loops() -> None:
         torch.testing.assert_close(fast, plain, atol=1e-5, rtol=1e-4)
 
 
-def test_convex_upsampling_stays_between_its_neighbours() -> None:
+def plain_upsampling(values: torch.Tensor, weights: torch.Tensor, factor: int) -> torch.Tensor:
+    """`ConvexUpsampling`, one pixel after another; weights: [n, 9, factor^2, h, w], of sum one."""
+    n, v, h, w = values.shape
+    full = torch.zeros(n, v, h * factor, w * factor)
+    for y in range(h * factor):
+        for x in range(w * factor):
+            row, column, part = y // factor, x // factor, (y % factor) * factor + x % factor
+            for i in range(3):
+                for j in range(3):
+                    cell = values[:, :, min(max(row + i - 1, 0), h - 1), min(max(column + j - 1, 0), w - 1)]
+                    full[:, :, y, x] = full[:, :, y, x] + weights[:, 3 * i + j, part, row, column, None] * cell
+    return full
+
+
+@pytest.mark.parametrize("factor", [4, 2])
+def test_convex_upsampling_against_loops(factor: int) -> None:
     torch.manual_seed(0)
-    layer = ConvexUpsampling(6)
-    values, maps = torch.rand(2, 3, 4), torch.randn(2, 6, 3, 4)
-    full = layer(values, maps)
-    assert full.shape == (2, 12, 16)
-    assert full.min() >= values.min() - 1e-6 and full.max() <= values.max() + 1e-6
-    torch.testing.assert_close(layer(torch.full((2, 3, 4), 0.7), maps), torch.full((2, 12, 16), 0.7))
-    # Cell (1, 2) covers rows 4 to 7 and columns 8 to 11, and reaches no further than its neighbours do.
-    spot = torch.zeros(2, 3, 4)
-    spot[:, 1, 2] = 1
-    touched = layer(spot, maps).abs().sum(0) > 0
-    assert touched[4:8, 8:12].all() and not touched[:, :4].any()
+    layer = ConvexUpsampling(6, factor, 8)
+    maps, gradients = torch.randn(2, 6, 3, 4), []
+    for plain in (False, True):
+        values = torch.rand(2, 2, 3, 4, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        if plain:
+            weights = layer.weights(maps).unflatten(1, (9, factor**2)).softmax(1)
+            full = plain_upsampling(values, weights, factor)
+        else:
+            full = layer(values, maps)
+        assert full.shape == (2, 2, 3 * factor, 4 * factor)
+        layer.zero_grad()
+        (full * torch.randn(full.shape, generator=torch.Generator().manual_seed(2))).sum().backward()
+        gradients.append((full, values.grad, layer.weights[2].weight.grad.clone()))
+    for fast, slow in zip(*gradients, strict=True):
+        torch.testing.assert_close(fast, slow, atol=1e-5, rtol=1e-4)
+
+
+def test_the_other_surface_against_loops() -> None:
+    generator = torch.Generator().manual_seed(4)
+    near = torch.where(torch.rand(1, 6, 7, generator=generator) < 0.15, 0.4, 0.0)
+    near = near + torch.rand(1, 6, 7, generator=generator) * 0.005
+    own = torch.nn.functional.interpolate(near[None], scale_factor=2, mode="nearest")[0]
+    found = other_surface(own, near)
+    low, high = torch.zeros(6, 7), torch.zeros(6, 7)
+    for i in range(6):
+        for j in range(7):
+            around = near[0, max(i - 2, 0) : i + 3, max(j - 2, 0) : j + 3]
+            low[i, j], high[i, j] = around.min(), around.max()
+    low, high = (torch.nn.functional.interpolate(e[None, None], (12, 14), mode="bilinear")[0, 0] for e in (low, high))
+    changed = 0
+    for i in range(12):
+        for j in range(14):
+            value = own[0, i, j]
+            other = high[i, j] if high[i, j] - value > value - low[i, j] else low[i, j]
+            expected = other if abs(other - value) > SAME_SURFACE else value
+            assert found[0, i, j] == pytest.approx(float(expected), abs=1e-6)
+            changed += int(expected != value)
+    assert 20 < changed < 12 * 14
+    flat = torch.zeros(1, 4, 4)
+    assert torch.equal(other_surface(torch.zeros(1, 8, 8), flat), torch.zeros(1, 8, 8))
+
+
+def test_an_untrained_refinement_changes_nothing() -> None:
+    torch.manual_seed(0)
+    refinement = Refinement(8 + 2, 6)
+    image, lact, photos = torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 8), torch.rand(1, 2, 3, 8, 8)
+    share, maps = torch.rand(1, 2, 8, 8), torch.randn(1, 2, 8, 8)
+    assert torch.equal(refinement(image, lact, photos, share, maps), image)
 
 
 def test_hypotheses_cover_the_prior_and_both_sides_of_an_edge() -> None:
@@ -139,6 +220,8 @@ def test_hypotheses_cover_the_prior_and_both_sides_of_an_edge() -> None:
     low, high = fine[0, 0], fine[0, -1]
     assert (high - low)[:, :2].max() < 0.06  # away from the edge it is narrow
     assert (low[:, 2:6] < 0).all() and (high[:, 2:6] > 0.3).all()  # beside it both surfaces are tried
+    third = finest_hypotheses(torch.tensor([[[0.5, 0.5]]]), torch.tensor([[[0.02, 3.0]]]), 3)
+    torch.testing.assert_close(third[0, :, 0], torch.tensor([[0.48, 0.4], [0.5, 0.5], [0.52, 0.6]]))
 
 
 def test_views_are_chosen_for_what_they_see() -> None:
@@ -216,7 +299,7 @@ def test_any_size_number_of_views_and_one_photo(model: LaCT, photos: torch.Tenso
     with torch.no_grad():
         state = encode(model, photos, ring(5))
         for views in (1, 4, 9):
-            sampling = Sampling(views, planes=views + 1, fine_planes=2)
+            sampling = Sampling(views, planes=views + 1, fine_planes=2, finest_planes=2)
             assert model.decode_detail(state, target, (24, 16), sampling).images.isfinite().all()
         halved = model.decode_detail(state, target, (24, 16), Sampling(photo_level=1)).images
         assert not torch.equal(halved, model.decode_detail(state, target, (24, 16)).images)
@@ -275,11 +358,43 @@ def test_a_head_grows_on_a_trained_network() -> None:
     assert grown.config.detail_head is not None and grown.config.detail_head.guide == 16
     for name, value in plain.state_dict().items():
         assert torch.equal(grown.state_dict()[name], value)
-    with pytest.raises(NVSError, match="detail_head would forget"):
-        with_changes(grown, "detail_head=true")
+    with pytest.raises(NVSError, match="only detail_head=true"):
+        with_changes(grown, "detail_head=guide:32")
 
 
-@pytest.mark.parametrize("text", ["maybe", "views:x", "sides:3", "views:0", "features:7", "planes:1"])
+def test_a_head_gets_further_parts_and_keeps_what_it_has_learned(photos: torch.Tensor) -> None:
+    torch.manual_seed(0)
+    old = LaCT(CONFIG).eval()
+    with torch.no_grad():
+        for name, parameter in old.named_parameters():
+            if name.startswith("detail_head.") and not parameter.any():
+                parameter.normal_(std=0.05)
+    grown = with_changes(old, "detail_head=true").eval()
+    usual = DetailHeadConfig.usual()
+    assert grown.config.detail_head == replace(HEAD, finest_planes=usual.finest_planes, layers=2, refine=usual.refine)
+    weights, before = grown.state_dict(), old.state_dict()
+    for name, value in before.items():
+        if weights[name].shape == value.shape:
+            assert torch.equal(weights[name], value)
+        elif "upsampling" not in name:  # further inputs begin at zero
+            kept = value.shape[1]
+            assert torch.equal(weights[name][:, :kept], value) and not weights[name][:, kept:].any()
+    target = ring(2, turn=0.2)
+    with torch.no_grad():
+        outputs = [m.decode_detail(encode(m, photos, ring(5)), target, (16, 24)) for m in (old, grown)]
+        again = with_changes(grown, "detail_head=true").eval()
+        same = again.decode_detail(encode(again, photos, ring(5)), target, (16, 24))
+    assert outputs[0].third is None and outputs[1].third is not None
+    # The sweeps are those that were there; what is new refines around them.
+    torch.testing.assert_close(outputs[0].second.log_depth, outputs[1].second.log_depth)
+    assert (outputs[0].log_depth - outputs[1].log_depth).abs().max() < 0.5
+    torch.testing.assert_close(same.images, outputs[1].images)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["maybe", "views:x", "sides:3", "views:0", "features:7", "planes:1", "finest_planes:1", "layers:2", "layers:3"],
+)
 def test_impossible_heads_are_refused(text: str) -> None:
     with pytest.raises(NVSError):
         read_option("detail_head", text)

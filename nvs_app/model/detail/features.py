@@ -35,6 +35,21 @@ class ImageFeatures(nn.Module):
         return self.coarse(F.pixel_unshuffle(self.fine(x), 2))
 
 
+class PhotoFeatures(nn.Module):
+    """Convolutional features of a photo at half its resolution, for the third sweep.
+
+    Two layers, which are computed anew for a view: kept, they would be twice as large as all else that a scene keeps.
+    """
+
+    def __init__(self, config: DetailHeadConfig) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(conv(12, 24), nn.GELU(), conv(24, config.finest_features))
+
+    def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n c h2 w2"]:
+        """images: in [0, 1], of even sides."""
+        return self.layers(F.pixel_unshuffle(images * 2 - 1, 2).contiguous(memory_format=torch.channels_last))
+
+
 class Guide(NamedTuple):
     """What the tokens of n views say, at an eighth of the resolution.
 

@@ -18,18 +18,23 @@ from torch import Tensor, nn
 
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.geometry.warp import plane_rays, project, relative_pose
-from nvs_app.model.detail.blending import TOKEN_CHANNELS, Blending, ConvexUpsampling
-from nvs_app.model.detail.config import DetailHeadConfig, Sampling
-from nvs_app.model.detail.features import Guide, ImageFeatures, TokenGuide
-from nvs_app.model.detail.layers import resize, sample
+from nvs_app.model.detail.blending import TOKEN_CHANNELS, Blending, ConvexUpsampling, Warped
+from nvs_app.model.detail.config import FINEST_GROUPS, DetailHeadConfig, Sampling
+from nvs_app.model.detail.features import Guide, ImageFeatures, PhotoFeatures, TokenGuide
+from nvs_app.model.detail.layers import conv, resize, sample
 from nvs_app.model.detail.selection import select_views
 from nvs_app.model.detail.sweep import (
+    FINEST_PAIR,
+    FINEST_VOLUME,
     DepthSweep,
     Sources,
     Swept,
+    finest_hypotheses,
     first_hypotheses,
     matching_costs,
     narrowed_hypotheses,
+    open_width,
+    other_surface,
 )
 
 FULL = Sampling()
@@ -80,6 +85,7 @@ class DetailOutput:
     guide: Guide
     first: Swept
     second: Swept
+    third: Swept | None
 
 
 class DetailHead(nn.Module):
@@ -94,21 +100,27 @@ class DetailHead(nn.Module):
         self.query = nn.Conv2d(guide, c, 1)
         self.fine = nn.Conv2d(guide + volume, 4 * 32, 1)
         self.fine_query = nn.Conv2d(32, c, 1)
-        self.first_sweep, self.second_sweep = DepthSweep(config), DepthSweep(config)
+        self.first_sweep, self.second_sweep = (DepthSweep(config.groups, volume) for _ in range(2))
         self.own_scale = nn.Conv2d(volume + guide, 1, 1)
         self.log_scale = nn.Conv2d(volume + 32, 1, 1)
         for layer in (self.own_scale, self.log_scale):
             nn.init.zeros_(layer.weight)
             assert layer.bias is not None
             nn.init.constant_(layer.bias, -2.0)
-        self.upsampling = ConvexUpsampling(volume + 32)
+        self.upsampling = ConvexUpsampling(volume + 32, 2 if config.finest_planes else 4)
+        if config.finest_planes:
+            self.photo_features = PhotoFeatures(config)
+            self.finest_query = conv(32 + TOKEN_CHANNELS, config.finest_features)
+            self.third_sweep = DepthSweep(FINEST_GROUPS, FINEST_VOLUME, FINEST_PAIR, layers=2)
+            self.finest_upsampling = ConvexUpsampling(FINEST_VOLUME + config.finest_features, 2, 32)
         self.tokens = nn.Linear(dim, 16 * TOKEN_CHANNELS)
         self.blending = Blending(config)
 
     def compile_parts(self) -> None:
         """Compile what compiles in seconds and is worth it; whole sweeps and networks took minutes."""
-        for sweep in (self.first_sweep, self.second_sweep):
-            sweep.matching_costs = torch.compile(matching_costs)
+        for sweep in self.modules():
+            if isinstance(sweep, DepthSweep):
+                sweep.matching_costs = torch.compile(matching_costs)
 
     # ------------------------------------------------------------------ once a scene
 
@@ -212,29 +224,43 @@ class DetailHead(nn.Module):
         )
         found = torch.cat([second.maps, fine], 1)
         log_scale = self.log_scale(found)[:, 0].float().clamp(-6, 0.5)
-        log_depth = self.upsampling(second.log_depth, found)
-
         photos = gather_photos(context, chosen)
         if sampling.photo_level:
             photos = F.avg_pool2d(photos.flatten(0, 1), 2**sampling.photo_level).unflatten(0, photos.shape[:2])
-        with torch.autocast(photos.device.type, enabled=False):
-            rays = plane_rays(intrinsics, cameras.image_hw, cameras.image_hw)
-            depth = log_depth[:, None].exp()
-            at = project(rays, depth, sources.pose, sources.fxfycxcy, sources.image_hw)
-            n, k = at.depth.shape[:2]
-            warped = sample(photos.flatten(0, 1), at.grid[:, :, 0].flatten(0, 1)).unflatten(0, (n, k))
-            geometry = torch.stack([at.cosine[:, :, 0], at.ratio[:, :, 0].clamp(-2, 2)], 2).detach()
-            geometry = F.avg_pool2d(geometry.flatten(0, 1), 4).unflatten(0, (n, k))
+        token_maps = self._token_maps(flat_tokens, token_hw, half)
+        third = None
+        if self.config.finest_planes:
+            third, query = self._third(second, found, fine, token_maps, photos, sources, cameras, sampling)
+            log_depth = self.finest_upsampling(third.log_depth[:, None], torch.cat([third.maps, query], 1))[:, 0]
+        else:
+            log_depth = self.upsampling(second.log_depth[:, None], found)[:, 0]
+        layers = [log_depth]
+        if self.config.layers == 2 and third is not None:
+            layers.append(other_surface(log_depth, third.log_depth))
         lact_image = resize(small, (height, width)).float()
         images, share = self.blending(
-            warped, at.valid[:, :, 0].float(), lact_image, second.views, geometry,
-            self._token_maps(flat_tokens, token_hw, half), torch.stack([log_scale.detach(), second.seen], 1),
-            guide.maps,
+            look_up(photos, layers, sources, cameras), lact_image, second.views, token_maps,
+            torch.stack([log_scale.detach(), second.seen], 1), guide.maps, third,
         )  # fmt: skip
         return DetailOutput(
             images.unflatten(0, (b, t)), log_depth, log_scale, guide.surface, second.seen, share.sum(1), guide, first,
-            second,
+            second, third,
         )  # fmt: skip
+
+    def _third(
+        self, second: Swept, found: Tensor, fine: Tensor, token_maps: Tensor, photos: Float[Tensor, "n k 3 h w"],
+        sources: Sources, cameras: Cameras, sampling: Sampling,
+    ) -> tuple[Swept, Float[Tensor, "n c h2 w2"]]:  # fmt: skip
+        """The sweep at half the resolution, around what the second found, and its query."""
+        half = (token_maps.shape[-2], token_maps.shape[-1])
+        log_depth, width = self.upsampling(torch.stack([second.log_depth, open_width(second)], 1), found).unbind(1)
+        hypotheses = finest_hypotheses(log_depth, width, sampling.finest_planes or self.config.finest_planes)
+        query = self.finest_query(torch.cat([resize(fine, half), token_maps], 1))
+        features = self.photo_features(photos.flatten(0, 1)).unflatten(0, photos.shape[:2])
+        rays = plane_rays(cameras.fxfycxcy.flatten(0, 1).float(), cameras.image_hw, half)
+        third = self.third_sweep(query, hypotheses, rays, sources, features)
+        # Where the depths tried lie is trained by what was found among them.
+        return third._replace(log_depth=third.log_depth + (log_depth - log_depth.detach())), query
 
     def _first(
         self, guide: Guide, cameras: Cameras, sources: Sources, hw: tuple[int, int], planes: int | None = None
@@ -259,6 +285,27 @@ def gather_sources(context: ContextViews, cameras: Cameras, chosen: Tensor) -> S
         context.cameras.fxfycxcy[rows, chosen].flatten(0, 1).float(),
         context.cameras.image_hw,
     )
+
+
+def look_up(
+    photos: Float[Tensor, "n k 3 h2 w2"], log_depths: Sequence[Tensor], sources: Sources, cameras: Cameras
+) -> Warped:
+    """The chosen photos as target `cameras` [b, t] would see them, if surfaces lay at each of the depths [n, h, w]."""
+    hw = cameras.image_hw
+    with torch.autocast(photos.device.type, enabled=False):
+        rays = plane_rays(cameras.fxfycxcy.flatten(0, 1).float(), hw, hw)
+        depth = torch.stack(list(log_depths), 1).exp()
+        at = project(rays, depth, sources.pose, sources.fxfycxcy, sources.image_hw)
+        n, k, layers = at.depth.shape[:3]
+        found = sample(photos.flatten(0, 1), at.grid.flatten(0, 1), "bicubic").unflatten(0, (n, k))
+        geometry = torch.stack([at.cosine, at.ratio.clamp(-2, 2)], 3).detach()  # [n, k, layers, 2, h, w]
+        geometry = F.avg_pool2d(geometry.flatten(0, 2), 4).unflatten(0, (n, k, layers))
+
+    def by_layer(x: Tensor) -> Tensor:
+        return x.transpose(1, 2).flatten(1, 2)
+
+    apart = log_depths[1] - log_depths[0].detach() if layers == 2 else None
+    return Warped(by_layer(found.transpose(2, 3)), by_layer(at.valid.float()), by_layer(geometry), apart)
 
 
 def gather_photos(context: ContextViews, chosen: Tensor) -> Float[Tensor, "n k 3 h w"]:

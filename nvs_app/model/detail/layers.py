@@ -37,13 +37,14 @@ def resize(x: Float[Tensor, "n c h w"], hw: Sequence[int]) -> Float[Tensor, "n c
 
 
 def sample(
-    maps: Float[Tensor, "n c h w"], grid: Float[Tensor, "n *p 2"]
+    maps: Float[Tensor, "n c h w"], grid: Float[Tensor, "n *p 2"], mode: str = "bilinear"
 ) -> Float[Tensor, "n c *p"]:
-    """Bilinear samples at `grid` ([-1, 1] over the map), the border's values beyond it; float32.
+    """Samples at `grid` ([-1, 1] over the map), the border's values beyond it; float32.
 
-    Coordinates in bfloat16 would be off by a quarter of a pixel.
+    mode: "bilinear", or "bicubic", which keeps what a photo shows sharp. Coordinates in bfloat16 would be off by a
+    quarter of a pixel.
     """
     points = grid.shape[1:-1]
     flat = grid.flatten(1, -2)[:, None].float()
-    found = F.grid_sample(maps.float(), flat, mode="bilinear", padding_mode="border", align_corners=False)
+    found = F.grid_sample(maps.float(), flat, mode=mode, padding_mode="border", align_corners=False)
     return found[:, :, 0].unflatten(-1, points)

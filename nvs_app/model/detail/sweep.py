@@ -19,10 +19,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nvs_app.geometry.warp import Projection, RelativePose, project
-from nvs_app.model.detail.config import DetailHeadConfig
 from nvs_app.model.detail.layers import conv, sample
 
 PAIR_CHANNELS = 16  # what one context view says of one depth
+FINEST_PAIR, FINEST_VOLUME = 8, 8  # the same, and the channels of the volume, of the third sweep
+SAME_SURFACE = 0.02  # of log depth: what differs by less is one surface
 GEOMETRY = 6  # valid, cosine, ratio, and three of the context view's own depth
 
 
@@ -93,16 +94,20 @@ class VolumeLayer(nn.Module):
 
 
 class DepthSweep(nn.Module):
-    """One sweep; its weights fit any number of depths and views."""
+    """One sweep; its weights fit any number of depths and views.
 
-    def __init__(self, config: DetailHeadConfig) -> None:
+    groups: of feature channels; volume: channels of the cost volume; pair: channels that one context view says of one
+    depth; layers: of convolutions in the volume.
+    """
+
+    def __init__(self, groups: int, volume: int, pair: int = PAIR_CHANNELS, layers: int = 3) -> None:
         super().__init__()
-        self.groups, channels = config.groups, config.volume
-        self.pair_in = nn.Linear(config.groups + GEOMETRY + 1, 32)
-        self.pair_out = nn.Linear(32, PAIR_CHANNELS + 1)
-        self.volume_in = nn.Linear(PAIR_CHANNELS + config.groups + 2, channels)
-        self.volume = nn.Sequential(*(VolumeLayer(channels) for _ in range(3)))
-        self.volume_out = nn.Conv2d(channels, 1, 1)
+        self.groups = groups
+        self.pair_in = nn.Linear(groups + GEOMETRY + 1, 2 * pair)
+        self.pair_out = nn.Linear(2 * pair, pair + 1)
+        self.volume_in = nn.Linear(pair + groups + 2, volume)
+        self.volume = nn.Sequential(*(VolumeLayer(volume) for _ in range(layers)))
+        self.volume_out = nn.Conv2d(volume, 1, 1)
         self.matching_costs = matching_costs
 
     def forward(
@@ -111,12 +116,19 @@ class DepthSweep(nn.Module):
         hypotheses: Float[Tensor, "n d h w"],
         rays: Float[Tensor, "n 3 h w"],
         sources: Sources,
+        features: Float[Tensor, "n k c hf wf"] | None = None,
     ) -> Swept:
-        """query: features to look for; hypotheses: log depths, no gradient flows into them; rays: z = 1."""
+        """query: features to look for; hypotheses: log depths, no gradient flows into them; rays: z = 1; features: of
+        the context views, of any size, in place of those of `sources`."""
         with torch.autocast(query.device.type, enabled=False), torch.no_grad():
             seen = project(rays, hypotheses.exp(), sources.pose, sources.fxfycxcy, sources.image_hw)
         n, k = seen.depth.shape[:2]
-        found = sample(sources.features.flatten(0, 1), seen.grid.flatten(0, 1)).unflatten(0, (n, k))
+        grid = seen.grid.flatten(0, 1)
+        if features is None:
+            found = sample(sources.features.flatten(0, 1), grid).unflatten(0, (n, k))
+        else:
+            parts = [sample(maps.flatten(0, 1), grid) for maps in (features, sources.features[:, :, -2:])]
+            found = torch.cat(parts, 1).unflatten(0, (n, k))
         return self.compare(query, hypotheses, found, seen)
 
     def compare(
@@ -179,9 +191,8 @@ def first_hypotheses(
 def narrowed_hypotheses(swept: Swept, planes: int, hw: tuple[int, int]) -> Float[Tensor, "n d h2 w2"]:
     """Log depths for a second sweep of size `hw`: the range that a sweep leaves open in a cell and its neighbours, so
     that at an edge both surfaces are tried."""
-    log_depth, deviation = swept.log_depth.detach(), swept.deviation.detach()
-    spacing = (swept.hypotheses[:, 1] - swept.hypotheses[:, 0]).detach()
-    half = (1.25 * deviation + 0.5 * spacing).clamp_max(0.5)
+    log_depth = swept.log_depth.detach()
+    half = open_width(swept).detach().clamp_max(0.5)
     low = -F.max_pool2d(half[:, None] - log_depth[:, None], 3, 1, 1)
     high = F.max_pool2d((log_depth + half)[:, None], 3, 1, 1)
     # What only a neighbour says is followed as far as 0.4, which separates most silhouettes from what is behind.
@@ -190,3 +201,28 @@ def narrowed_hypotheses(swept: Swept, planes: int, hw: tuple[int, int]) -> Float
     bounds = F.interpolate(torch.stack([low, high], 1), hw, mode="nearest")
     steps = torch.linspace(0, 1, planes, device=low.device)[:, None, None]
     return bounds[:, :1] + (bounds[:, 1:] - bounds[:, :1]) * steps
+
+
+def finest_hypotheses(
+    log_depth: Float[Tensor, "n h w"], width: Float[Tensor, "n h w"], planes: int
+) -> Float[Tensor, "n d h w"]:
+    """Log depths for a third sweep, `width` to either side of what the second one found for a cell's own surface."""
+    steps = torch.linspace(-1, 1, planes, device=log_depth.device)[:, None, None]
+    return log_depth.detach()[:, None] + steps * width.detach()[:, None].clamp(0.002, 0.1)
+
+
+def open_width(swept: Swept) -> Float[Tensor, "n h w"]:
+    """How far from its mean a sweep leaves the log depth open, to either side."""
+    return 1.25 * swept.deviation + 0.5 * (swept.hypotheses[:, 1] - swept.hypotheses[:, 0])
+
+
+def other_surface(log_depth: Float[Tensor, "n h w"], near: Float[Tensor, "n h2 w2"]) -> Float[Tensor, "n h w"]:
+    """At silhouettes the log depth of the other surface; elsewhere `log_depth` itself. No gradient.
+
+    near: log depths at half the resolution; of those within two cells, the one that differs most.
+    """
+    near, own = near.detach()[:, None], log_depth.detach()
+    ends = torch.cat([-F.max_pool2d(-near, 5, 1, 2), F.max_pool2d(near, 5, 1, 2)], 1)
+    low, high = F.interpolate(ends, own.shape[-2:], mode="bilinear", align_corners=False).unbind(1)
+    other = torch.where(high - own > own - low, high, low)
+    return torch.where((other - own).abs() > SAME_SURFACE, other, own)
