@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from nvs_app.cli_common import counts, load_renderer, positive_int, stderr_progress
-from nvs_app.engine.benchmark_run import BenchmarkRun, Telling
-from nvs_app.engine.benchmark_scene import Measures
 from nvs_app.errors import NVSError
+from nvs_app.evaluation.benchmark.run import BenchmarkRun, Telling
+from nvs_app.evaluation.benchmark.scene import Measures
 
 _NEEDS_BENCHMARK = ("data", "out", "option", "only", "max_scenes", "restart", "pooled")
 
@@ -69,7 +69,7 @@ def check_no_benchmark(args: argparse.Namespace) -> None:
 
 def run_benchmark(args: argparse.Namespace) -> int:
     """Runs the command; 0, or 2 when a scene was left out."""
-    from nvs_app.benchmarks import BENCHMARKS, find
+    from nvs_app.evaluation.protocols import BENCHMARKS, find
 
     if args.benchmark == "list":
         print(listing(BENCHMARKS))
@@ -87,9 +87,9 @@ def run_benchmark(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace, benchmark, world) -> int:
-    from nvs_app.benchmarks.base import Settings
-    from nvs_app.engine.baselines import gsplat_missing
-    from nvs_app.engine.metrics import LPIPS
+    from nvs_app.evaluation.baselines import gsplat_missing
+    from nvs_app.evaluation.metrics import LPIPS
+    from nvs_app.evaluation.protocols.base import Settings
     from nvs_app.rendering.device import pick_device
 
     main = world is None or world.is_main
@@ -150,9 +150,9 @@ def _run(args: argparse.Namespace, benchmark, world) -> int:
 
 def finish(report: dict[str, Any], out: Path, also: Path | None, pooled: bool) -> None:
     """Writes the report's files and prints its tables."""
-    from nvs_app.report.files import scenes_csv, views_csv, write_json
-    from nvs_app.report.page import plotly_missing, write_page
-    from nvs_app.report.tables import print_report
+    from nvs_app.evaluation.report.files import scenes_csv, views_csv, write_json
+    from nvs_app.evaluation.report.page import plotly_missing, write_page
+    from nvs_app.evaluation.report.tables import print_report
     from nvs_app.whole_file import write_whole
 
     write_json(report, out / "report.json")
@@ -244,7 +244,7 @@ def say(text: str) -> None:
 
 
 def _world(args: argparse.Namespace):
-    from nvs_app.engine.parallel import World, under_torchrun
+    from nvs_app.distributed import World, under_torchrun
 
     return World(args.device) if under_torchrun() else None
 
@@ -257,7 +257,7 @@ def _option(text: str) -> tuple[str, str]:
 
 
 def _gsplat_steps(text: str) -> int:
-    from nvs_app.engine.gaussians import STEPS
+    from nvs_app.evaluation.gaussians import STEPS
 
     if text in ("auto", "on", "off"):
         return 0 if text == "off" else STEPS

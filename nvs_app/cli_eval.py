@@ -30,11 +30,11 @@ from nvs_app.cli_common import (
     stderr_progress,
     trained_image_hw,
 )
-from nvs_app.engine.evaluate import EvalConfig, evaluate
-from nvs_app.engine.metrics import LPIPS
-from nvs_app.report.files import write_json
-from nvs_app.report.measures import MEASURES
-from nvs_app.report.words import rendering_words
+from nvs_app.evaluation.evaluate import EvalConfig, evaluate
+from nvs_app.evaluation.metrics import LPIPS
+from nvs_app.evaluation.report.files import write_json
+from nvs_app.evaluation.report.measures import MEASURES
+from nvs_app.evaluation.report.words import rendering_words
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:

@@ -39,13 +39,13 @@ from nvs_app.cli_render_source import (
     path_from_file,
     settings,
 )
-from nvs_app.engine.depth_files import DEFAULT_SCALE, KINDS, DepthFilm, DepthFolder, depth_film
-from nvs_app.engine.film import FilmWriter
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.geometry.normalize import SimilarityTransform
 from nvs_app.model.state import SceneState
+from nvs_app.rendering.depth_files import DEFAULT_SCALE, KINDS, DepthFilm, DepthFolder, depth_film
 from nvs_app.rendering.renderer import Renderer
+from nvs_app.rendering.video import FilmWriter
 from nvs_app.scenes.camera_path import CameraPath, keyframes_along, write_camera_path
 from nvs_app.scenes.nerfstudio_frame import to_nerfstudio
 

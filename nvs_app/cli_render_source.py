@@ -13,16 +13,15 @@ from typing import Any
 from torch import Tensor
 
 from nvs_app.cli_common import trained_image_hw
-from nvs_app.engine.depth_files import NOTES_FILE, DepthFolder, depth_files
-from nvs_app.engine.film import save_png
-from nvs_app.engine.framing import context_cameras, vertical_fov, with_vertical_fov
 from nvs_app.errors import NVSError
 from nvs_app.geometry import paths
-from nvs_app.geometry.cameras import Cameras, crop_resize_cameras
+from nvs_app.geometry.cameras import Cameras, crop_resize_cameras, vertical_fov, with_vertical_fov
 from nvs_app.geometry.normalize import SimilarityTransform
-from nvs_app.model.state import SceneState
+from nvs_app.model.state import SceneState, context_cameras
+from nvs_app.rendering.depth_files import NOTES_FILE, DepthFolder, depth_files
 from nvs_app.rendering.plan import LaCTResolution, RenderPlan, photos_hw, plan_encode, plan_render
 from nvs_app.rendering.renderer import Renderer
+from nvs_app.rendering.video import save_png
 from nvs_app.rendering.views import RenderedViews
 from nvs_app.scenes.camera_path import read_camera_path
 from nvs_app.scenes.nerfstudio_frame import read_frame, to_scene

@@ -32,9 +32,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
-    from nvs_app.report.files import read_report, scenes_csv, views_csv
-    from nvs_app.report.page import write_page
-    from nvs_app.report.tables import print_report
+    from nvs_app.evaluation.report.files import read_report, scenes_csv, views_csv
+    from nvs_app.evaluation.report.page import write_page
+    from nvs_app.evaluation.report.tables import print_report
     from nvs_app.whole_file import write_whole
 
     reports = [(str(path), read_report(path)) for path in args.files]
@@ -59,9 +59,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _compare(args: argparse.Namespace, reports: list[tuple[str, dict]]) -> int:
-    from nvs_app.report.compare import compare, label_reports, print_comparison
-    from nvs_app.report.files import write_json
-    from nvs_app.report.page import write_comparison_page
+    from nvs_app.evaluation.report.compare import compare, label_reports, print_comparison
+    from nvs_app.evaluation.report.files import write_json
+    from nvs_app.evaluation.report.page import write_comparison_page
 
     labelled = label_reports(reports)
     result = compare(labelled)

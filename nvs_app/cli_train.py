@@ -1,4 +1,4 @@
-"""`python -m nvs_app train --out RUN [options]`: train a network (see nvs_app/engine/train.py).
+"""`python -m nvs_app train --out RUN [options]`: train a network (see nvs_app/training/trainer.py).
 
 On a machine with several GPUs this starts one process for each by itself; under torchrun it takes part in the run
 that torchrun set up. The last line of output is a JSON summary.
@@ -11,7 +11,7 @@ import dataclasses
 import os
 from pathlib import Path
 
-from nvs_app.engine.train_config import TrainConfig, field_help
+from nvs_app.training.config import TrainConfig, field_help
 
 TYPES = {"int": int, "float": float, "str": str, "Path": Path}
 
@@ -57,8 +57,8 @@ def run(args: argparse.Namespace) -> int:
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path.home() / ".cache" / "nvs_app" / "inductor"))
     import torch
 
-    from nvs_app.engine.parallel import start_workers, under_torchrun
-    from nvs_app.engine.train import run as train
+    from nvs_app.distributed import start_workers, under_torchrun
+    from nvs_app.training.trainer import run as train
 
     if under_torchrun():
         train(config)

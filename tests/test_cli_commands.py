@@ -15,7 +15,7 @@ from cli_scenes import REPO, caller, cli, start, write_scenes
 from PIL import Image
 
 from data_tools.readers import open_scene
-from nvs_app.engine.metrics import psnr
+from nvs_app.evaluation.metrics import psnr
 from nvs_app.model.state import SceneState
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.camera_path import read_camera_path

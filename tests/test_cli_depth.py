@@ -12,8 +12,8 @@ import pytest
 import torch
 from cli_scenes import caller, cli, write_scenes
 
-from nvs_app.engine.depth_files import coloured, masked_depth
 from nvs_app.model.state import SceneState
+from nvs_app.rendering.depth_files import coloured, masked_depth
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.rendering.views import RenderedViews
 from nvs_app.scenes.camera_path import read_camera_path

@@ -1,7 +1,7 @@
 """The house keeps its shape: imports run one way, the core stays light, files stay small.
 
-The order is errors -> geometry -> scenes -> data_tools and geometry -> model -> engine, with the command
-line and the web page on top.
+The order is errors -> geometry -> scenes -> data_tools and geometry -> model -> rendering -> evaluation -> training,
+with the command line, the web page and the plug-ins on top.
 """
 
 from __future__ import annotations
@@ -18,23 +18,24 @@ REPO = Path(__file__).resolve().parent.parent
 OURS = ("nvs_app", "data_tools")
 
 # What a part may import of ours. The longest prefix that fits a module says which part it belongs to.
-CORE = ("nvs_app.geometry", "nvs_app.scenes", "nvs_app.model", "nvs_app.engine")
+BASE = ("nvs_app.errors", "nvs_app.bundled", "nvs_app.whole_file", "nvs_app.distributed")
+CORE = ("nvs_app.geometry", "nvs_app.scenes", "nvs_app.model")
 SCENE_SOURCES = ("data_tools.procedural", "data_tools.readers")
+# What a machine that trains uses.
+HEADLESS = (*CORE, "nvs_app.rendering", "nvs_app.evaluation", "nvs_app.training", "data_tools.procedural")
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "nvs_app.errors": (),
     "nvs_app.bundled": (),
+    "nvs_app.distributed": (),
     "nvs_app.terminal": ("nvs_app.errors",),
     "nvs_app.whole_file": ("nvs_app.errors",),
     "nvs_app.geometry": ("nvs_app.errors",),
-    "nvs_app.scenes": ("nvs_app.errors", "nvs_app.whole_file", "nvs_app.geometry"),
-    "nvs_app.model": ("nvs_app.errors", "nvs_app.bundled", "nvs_app.whole_file", "nvs_app.geometry"),
-    "nvs_app.benchmarks": ("nvs_app.errors", "nvs_app.geometry", "nvs_app.scenes", *SCENE_SOURCES),
-    "nvs_app.report": ("nvs_app.errors", "nvs_app.whole_file"),
-    "nvs_app.training": ("nvs_app.errors", "nvs_app.geometry", "nvs_app.scenes", "nvs_app.model"),
-    "nvs_app.rendering": ("nvs_app.errors", "nvs_app.geometry", "nvs_app.scenes", "nvs_app.model"),
-    "nvs_app.engine": ("nvs_app.errors", "nvs_app.whole_file", *CORE, *SCENE_SOURCES, "nvs_app.benchmarks",
-                       "nvs_app.report", "nvs_app.training", "nvs_app.rendering"),
-    "data_tools": ("nvs_app.errors", "nvs_app.whole_file", "nvs_app.terminal", "nvs_app.geometry", "nvs_app.scenes"),
+    "nvs_app.scenes": (*BASE, "nvs_app.geometry"),
+    "nvs_app.model": (*BASE, "nvs_app.geometry"),
+    "nvs_app.rendering": (*BASE, *CORE),
+    "nvs_app.evaluation": (*BASE, *CORE, *SCENE_SOURCES, "nvs_app.rendering"),
+    "nvs_app.training": (*BASE, *CORE, *SCENE_SOURCES, "nvs_app.rendering", "nvs_app.evaluation"),
+    "data_tools": (*BASE, "nvs_app.terminal", "nvs_app.geometry", "nvs_app.scenes"),
     # The faces stand on top of everything.
     "nvs_app.cli": OURS,
     "nvs_app.__main__": OURS,
@@ -46,7 +47,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
 
 # Not on every machine that trains. The library imports them, if at all, inside the function that needs them.
 KERNELS = "_triton"  # modules of GPU kernels: triton comes with the CUDA build of torch only
-OPTIONAL = ["nerfstudio", "gradio", "tyro", "imageio_ffmpeg", "pycolmap", "trimesh", "plotly", "tensorboard"]
+OPTIONAL = ["nerfstudio", "gradio", "tyro", "imageio", "imageio_ffmpeg", "pycolmap", "trimesh", "plotly", "tensorboard"]
 
 
 def module_name(path: Path) -> str:
@@ -116,7 +117,9 @@ def test_imports_run_one_way() -> None:
         ("nvs_app.geometry.x", "from ..model import lact"),
         ("nvs_app.model.x", "def f():\n    from nvs_app.scenes.posed import PosedImages"),
         ("data_tools.x", "from nvs_app.rendering import renderer"),
-        ("nvs_app.engine.x", "from nvs_app import cli"),
+        ("nvs_app.rendering.x", "import nvs_app.evaluation.metrics"),
+        ("nvs_app.evaluation.x", "from nvs_app.training import losses"),
+        ("nvs_app.training.x", "from nvs_app import cli"),
     ],
 )
 def test_the_check_sees_a_wrong_import(module: str, source: str) -> None:
@@ -136,9 +139,7 @@ def test_core_needs_no_optional_package() -> None:
     core = [
         module
         for module in source_files()
-        if any(inside(module, part) for part in (*CORE, "data_tools.procedural"))
-        or inside(module, "nvs_app.benchmarks")
-        or inside(module, "nvs_app.report")
+        if any(inside(module, part) for part in HEADLESS)
         or module in ("nvs_app.cli_train", "nvs_app.cli_eval", "nvs_app.cli_report")
         if not module.endswith(KERNELS)
     ]

@@ -25,7 +25,6 @@ from PIL import Image
 from data_tools.__main__ import main as data_tools
 from data_tools.readers import open_scene
 from nvs_app.cli import main as nvs
-from nvs_app.engine.metrics import to_uint8
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import opencv_to_opengl
 from nvs_app.geometry.paths import orbit
@@ -38,6 +37,7 @@ from nvs_app.nerfstudio_plugin.__main__ import main as nerfstudio
 from nvs_app.nerfstudio_plugin.__main__ import prepare
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.camera_path import read_camera_path
+from nvs_app.scenes.images import to_uint8
 from nvs_app.scenes.nerfstudio_frame import is_identity, read_frame, to_nerfstudio
 
 pytestmark = pytest.mark.filterwarnings(

@@ -22,8 +22,8 @@ from nerfstudio.models.base_model import Model, ModelConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
-from nvs_app.engine.metrics import LPIPS, psnr, ssim
 from nvs_app.errors import NVSError
+from nvs_app.evaluation.metrics import LPIPS, psnr, ssim
 from nvs_app.geometry.normalize import SimilarityTransform
 from nvs_app.model.checkpoint import default_checkpoint
 from nvs_app.model.state import SceneState

@@ -29,13 +29,12 @@ from data_tools.colmap_export import save_colmap as write_colmap
 from data_tools.points import Points, scene_points
 from data_tools.sfm import Cancelled
 from data_tools.sfm_scene import write_ply
-from nvs_app.engine.film import FilmWriter
-from nvs_app.engine.framing import vertical_fov
-from nvs_app.engine.metrics import to_uint8
 from nvs_app.errors import NVSError
-from nvs_app.geometry.cameras import Cameras
+from nvs_app.geometry.cameras import Cameras, vertical_fov
 from nvs_app.model.state import SceneState
+from nvs_app.rendering.video import FilmWriter
 from nvs_app.scenes.camera_path import parse_pose
+from nvs_app.scenes.images import to_uint8
 from nvs_app.scenes.scene import Scene
 from nvs_app.web.truth import Draw, Progress, draw_parts
 from nvs_app.whole_file import whole_file

@@ -16,12 +16,11 @@ from PIL import Image
 from torch import Tensor
 
 from nvs_app.cli_common import trained_image_hw
-from nvs_app.engine.framing import context_cameras
-from nvs_app.engine.metrics import to_uint8
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
-from nvs_app.model.state import SceneState
+from nvs_app.model.state import SceneState, context_cameras
 from nvs_app.rendering.renderer import Renderer
+from nvs_app.scenes.images import to_uint8
 from nvs_app.scenes.scene import Scene
 from nvs_app.scenes.views import ViewSplit
 from nvs_app.web.states import StateCache

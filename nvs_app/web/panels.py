@@ -9,8 +9,8 @@ from typing import Any
 
 import gradio as gr
 
-from nvs_app.engine.evaluate import device_name
 from nvs_app.errors import NVSError
+from nvs_app.evaluation.evaluate import device_name
 from nvs_app.scenes.images import read_image
 from nvs_app.web.cards import list_cards
 from nvs_app.web.films import KINDS

@@ -19,10 +19,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nvs_app.engine.framing import vertical_fov, with_vertical_fov
 from nvs_app.errors import NVSError
 from nvs_app.geometry import paths
-from nvs_app.geometry.cameras import Cameras, crop_resize_cameras, opencv_to_opengl, opengl_to_opencv
+from nvs_app.geometry.cameras import (
+    Cameras,
+    crop_resize_cameras,
+    opencv_to_opengl,
+    opengl_to_opencv,
+    vertical_fov,
+    with_vertical_fov,
+)
 from nvs_app.scenes.camera_path import (
     CameraPath,
     parse_number,

@@ -22,9 +22,10 @@ from PIL import Image
 from torch import Tensor
 
 from data_tools.sfm import Cancelled
-from nvs_app.engine.metrics import psnr, ssim, to_uint8
 from nvs_app.errors import NVSError
+from nvs_app.evaluation.metrics import psnr, ssim
 from nvs_app.geometry.cameras import Cameras
+from nvs_app.scenes.images import to_uint8
 from nvs_app.scenes.scene import Scene
 from nvs_app.scenes.views import ViewSplit
 

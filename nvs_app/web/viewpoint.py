@@ -9,9 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nvs_app.engine.framing import vertical_fov, with_vertical_fov
 from nvs_app.errors import NVSError
-from nvs_app.geometry.cameras import Cameras, look_at
+from nvs_app.geometry.cameras import Cameras, look_at, vertical_fov, with_vertical_fov
 from nvs_app.geometry.layout import CoveredViews, covered_views
 from nvs_app.geometry.paths import focus_point
 

@@ -27,8 +27,8 @@ from urllib.parse import urlsplit
 import cv2
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from nvs_app.engine.metrics import to_uint8
 from nvs_app.errors import NVSError
+from nvs_app.scenes.images import to_uint8
 from nvs_app.web.films import Films
 from nvs_app.web.hub import SHOWS, Frame, Hub
 from nvs_app.web.sessions import Session

@@ -20,11 +20,11 @@ from networks import WITH_HEAD
 from PIL import Image
 
 from data_tools.readers import open_scene
-from nvs_app.engine.framing import context_cameras
 from nvs_app.errors import NVSError
 from nvs_app.model.config import PRESETS
 from nvs_app.model.flops import lact_flops
 from nvs_app.model.lact import LaCT
+from nvs_app.model.state import context_cameras
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.views import spread_views
 from nvs_app.web.cost import encoding_bytes

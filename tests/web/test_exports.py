@@ -22,7 +22,6 @@ from data_tools.archives import extract
 from data_tools.readers import open_scene
 from data_tools.sfm import Cancelled
 from data_tools.sfm_scene import write_ply
-from nvs_app.engine.metrics import to_uint8
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.geometry.rays import pixel_rays
@@ -31,6 +30,7 @@ from nvs_app.model.config import PRESETS
 from nvs_app.model.lact import LaCT
 from nvs_app.model.state import SceneState
 from nvs_app.rendering.renderer import Renderer
+from nvs_app.scenes.images import to_uint8
 from nvs_app.web import exports
 from nvs_app.web.paths import Timeline, keyframes_of, preset, save_path
 

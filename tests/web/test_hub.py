@@ -12,9 +12,8 @@ import pytest
 import torch
 
 from data_tools.sfm import Cancelled
-from nvs_app.engine.framing import vertical_fov
 from nvs_app.errors import NVSError
-from nvs_app.geometry.cameras import Cameras, look_at
+from nvs_app.geometry.cameras import Cameras, look_at, vertical_fov
 from nvs_app.web.cost import context_bytes
 from nvs_app.web.drawer import Drawer
 from nvs_app.web.hub import Hub

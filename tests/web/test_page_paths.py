@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from nvs_app.engine.framing import vertical_fov
 from nvs_app.errors import NVSError
-from nvs_app.geometry.cameras import Cameras, look_at
+from nvs_app.geometry.cameras import Cameras, look_at, vertical_fov
 from nvs_app.geometry.paths import spline
 from nvs_app.scenes.camera_path import CameraPath, read_camera_path
 from nvs_app.web.paths import (

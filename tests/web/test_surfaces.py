@@ -11,11 +11,11 @@ import torch
 from lines import answer, connect, visit
 from PIL import Image
 
-from nvs_app.engine.metrics import to_uint8
 from nvs_app.geometry.cameras import Cameras, look_at
 from nvs_app.geometry.rays import pixel_rays
 from nvs_app.model.state import SceneState
 from nvs_app.rendering.views import RenderedViews
+from nvs_app.scenes.images import to_uint8
 from nvs_app.web.hub import Hub
 from nvs_app.web.opening import open_state
 from nvs_app.web.surfaces import OPACITY, TINT, coverage, depth_in_colours, sure, surface_point

@@ -13,8 +13,8 @@ from PIL import Image
 
 from data_tools.readers import open_scene
 from data_tools.sfm import Cancelled
-from nvs_app.engine.evaluate import EvalConfig, evaluate_scene
 from nvs_app.errors import NVSError
+from nvs_app.evaluation.evaluate import EvalConfig, evaluate_scene
 from nvs_app.model.config import PRESETS
 from nvs_app.model.lact import LaCT
 from nvs_app.rendering.renderer import Renderer

@@ -13,8 +13,8 @@ from PIL import Image
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from nvs_app.engine.metrics import to_uint8
 from nvs_app.geometry.cameras import Cameras
+from nvs_app.scenes.images import to_uint8
 from nvs_app.web.access import COOKIE
 from nvs_app.web.hub import Hub
 from nvs_app.web.viewpoint import camera_for_page, camera_from_page
