@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from data_tools.readers import open_scene
-from nvs_app.cli_common import trained_image_hw
+from nvs_app.cli.common import trained_image_hw
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.model.state import SceneState

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from nvs_app.cli_common import trained_image_hw
+from nvs_app.cli.common import trained_image_hw
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.model.state import SceneState, context_cameras

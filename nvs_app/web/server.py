@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nvs_app.bundled import bundled
-from nvs_app.cli_common import add_model_options, load_renderer, positive_float, positive_int
+from nvs_app.cli.common import add_model_options, load_renderer, positive_float, positive_int
 from nvs_app.errors import NVSError
 from nvs_app.web.apart import apart
 

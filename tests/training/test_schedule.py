@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from train_fakes import tiny_config
 
-from nvs_app import cli_train
+from nvs_app.cli import train as cli_train
 from nvs_app.errors import NVSError
 from nvs_app.training import schedule
 from nvs_app.training.config import TrainConfig, field_help, parse_model

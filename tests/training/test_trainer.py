@@ -17,7 +17,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from train_fakes import TINY_MODEL, fake_procedural, make_scene, records, tiny_config, train_three_steps
 
-from nvs_app.cli_train import to_arguments
+from nvs_app.cli.train import to_arguments
 from nvs_app.distributed import StopSignals, World
 from nvs_app.errors import NVSError
 from nvs_app.model.checkpoint import load_checkpoint

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from nvs_app.cli import main
-from nvs_app.cli_benchmark import Progress
+from nvs_app.cli.eval_benchmark import Progress
 from nvs_app.evaluation.baselines import gsplat_missing, nearest_views
 from nvs_app.evaluation.benchmark.journal import Journal
 from nvs_app.evaluation.benchmark.run import BenchmarkRun, Telling, owners

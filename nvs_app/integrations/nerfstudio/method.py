@@ -7,9 +7,9 @@ from nerfstudio.configs.base_config import MachineConfig, ViewerConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from nerfstudio.plugins.types import MethodSpecification
 
-from nvs_app.nerfstudio_plugin.data import LaCTDataManagerConfig
-from nvs_app.nerfstudio_plugin.model import LaCTModelConfig
-from nvs_app.nerfstudio_plugin.pipeline import LaCTPipelineConfig, LaCTTrainerConfig
+from nvs_app.integrations.nerfstudio.data import LaCTDataManagerConfig
+from nvs_app.integrations.nerfstudio.model import LaCTModelConfig
+from nvs_app.integrations.nerfstudio.pipeline import LaCTPipelineConfig, LaCTTrainerConfig
 
 lact = MethodSpecification(
     config=LaCTTrainerConfig(

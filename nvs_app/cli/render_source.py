@@ -1,4 +1,4 @@
-"""Where the fast weights and the cameras of a `render` job come from, and the folder it fills (see cli_render)."""
+"""Where the fast weights and the cameras of a `render` job come from, and the folder it fills (see `render`)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from nvs_app.cli_common import trained_image_hw
+from nvs_app.cli.common import trained_image_hw
 from nvs_app.errors import NVSError
 from nvs_app.geometry import paths
 from nvs_app.geometry.cameras import Cameras, crop_resize_cameras, vertical_fov, with_vertical_fov

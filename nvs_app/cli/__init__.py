@@ -18,13 +18,13 @@ from nvs_app.terminal import Parser, guarded
 
 # command -> (module, one line for --help). The help lives here so that --help imports no command.
 COMMANDS: dict[str, tuple[str, str]] = {
-    "render": ("nvs_app.cli_render", "render a camera path of one or many scenes to mp4, gif or png"),
-    "eval": ("nvs_app.cli_eval", "measure PSNR and SSIM on held-out views of scenes, or run a benchmark"),
-    "report": ("nvs_app.cli_report", "show, compare and draw the reports of benchmarks"),
-    "train": ("nvs_app.cli_train", "train a model (also under torchrun)"),
-    "weights": ("nvs_app.cli_weights", "list, fetch, convert and verify weights"),
-    "benchmark-speed": ("nvs_app.cli_speed", "time encoding and decoding on this device"),
-    "benchmark-web": ("nvs_app.cli_web_speed", "time the viewer's connection, alone and with many visitors"),
+    "render": ("nvs_app.cli.render", "render a camera path of one or many scenes to mp4, gif or png"),
+    "eval": ("nvs_app.cli.eval", "measure PSNR and SSIM on held-out views of scenes, or run a benchmark"),
+    "report": ("nvs_app.cli.report", "show, compare and draw the reports of benchmarks"),
+    "train": ("nvs_app.cli.train", "train a model (also under torchrun)"),
+    "weights": ("nvs_app.cli.weights", "list, fetch, convert and verify weights"),
+    "benchmark-speed": ("nvs_app.cli.benchmark_speed", "time encoding and decoding on this device"),
+    "benchmark-web": ("nvs_app.cli.benchmark_web", "time the viewer's connection, alone and with many visitors"),
 }
 
 

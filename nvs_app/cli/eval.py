@@ -1,5 +1,5 @@
 """`python -m nvs_app eval SCENE ... --checkpoint NAME --context 8 --image-hw 256 256 --json FILE`, and
-`python -m nvs_app eval --benchmark NAME --data DIR --context 4,8,16` (see cli_benchmark).
+`python -m nvs_app eval --benchmark NAME --data DIR --context 4,8,16` (see `eval_benchmark`).
 
 Measures PSNR, SSIM and sharpness (LPIPS where its weights are at hand) on the views that were not given to the
 model. The table goes to stdout, progress to stderr. Scenes that cannot be read are named in one line each, the
@@ -17,8 +17,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from nvs_app.cli_benchmark import add_benchmark_options, check_no_benchmark, run_benchmark
-from nvs_app.cli_common import (
+from nvs_app.cli.common import (
     add_context_options,
     add_model_options,
     check_writable,
@@ -30,6 +29,7 @@ from nvs_app.cli_common import (
     stderr_progress,
     trained_image_hw,
 )
+from nvs_app.cli.eval_benchmark import add_benchmark_options, check_no_benchmark, run_benchmark
 from nvs_app.evaluation.evaluate import EvalConfig, evaluate
 from nvs_app.evaluation.metrics import LPIPS
 from nvs_app.evaluation.report.files import write_json

@@ -19,8 +19,8 @@ from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras, look_at, opencv_to_opengl
 from nvs_app.geometry.rays import pixel_rays
 from nvs_app.geometry.rotations import matrix_to_quaternion
-from nvs_app.nerfstudio_plugin.__main__ import prepare
-from nvs_app.nerfstudio_plugin.ffmpeg import provide_ffmpeg
+from nvs_app.integrations.nerfstudio.__main__ import prepare
+from nvs_app.integrations.nerfstudio.ffmpeg import provide_ffmpeg
 from nvs_app.scenes.nerfstudio_frame import (
     DATAPARSER_FILE,
     FRAME_FILE,
@@ -75,7 +75,7 @@ def parsed(folder: Path):
 
 def compare(outputs, folder: Path, data: Path | None) -> None:
     """A dataparser's scene in its own frame is the scene that our reader opens: cameras and pixels."""
-    from nvs_app.nerfstudio_plugin.cameras import scene_of
+    from nvs_app.integrations.nerfstudio.cameras import scene_of
 
     theirs = scene_of(outputs, frame_of(outputs.dataparser_transform, outputs.dataparser_scale, data), "theirs")
     ours = open_scene(folder)
@@ -151,7 +151,7 @@ def test_colmap_dataparser(tmp_path: Path) -> None:
 
 def test_cameras_both_ways() -> None:
     """Exactly; and nerfstudio draws our rays."""
-    from nvs_app.nerfstudio_plugin import cameras as convert
+    from nvs_app.integrations.nerfstudio import cameras as convert
 
     intrinsics = torch.tensor([60.0, 50, 21.5, 13.25]) + torch.rand(COUNT, 4)
     ours = Cameras(c2w(), intrinsics, (30, 45))
@@ -173,7 +173,7 @@ def test_cameras_both_ways() -> None:
     ],
 )
 def test_cameras_that_cannot_be_drawn(change: Callable, said: str) -> None:
-    from nvs_app.nerfstudio_plugin import cameras as convert
+    from nvs_app.integrations.nerfstudio import cameras as convert
 
     theirs = convert.to_nerfstudio(Cameras(c2w(), torch.full((COUNT, 4), 20.0), (30, 45)))
     change(theirs)
@@ -198,7 +198,7 @@ def test_pictures_of_another_size_than_calibrated(tmp_path: Path) -> None:
     ],
 )
 def test_sizes(stored: tuple[int, int], size: int, fitted: tuple[int, int]) -> None:
-    from nvs_app.nerfstudio_plugin.data import fit_image_hw
+    from nvs_app.integrations.nerfstudio.data import fit_image_hw
 
     assert fit_image_hw(stored, size) == fitted
 

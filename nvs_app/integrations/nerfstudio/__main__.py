@@ -1,4 +1,4 @@
-"""nerfstudio's commands for the method `lact`: `nvs-ns COMMAND`, or `python -m nvs_app.nerfstudio_plugin COMMAND`.
+"""nerfstudio's commands for the method `lact`: `nvs-ns`, or `python -m nvs_app.integrations.nerfstudio`.
 
     nvs-ns train --data SCENE                  as ns-train lact --data SCENE
     nvs-ns viewer --load-config CONFIG         as ns-viewer
@@ -65,7 +65,7 @@ def prepare() -> None:
         raise NVSError("nerfstudio is not installed; run pip install -r requirements.txt") from error
     if "lact" not in importlib.metadata.entry_points(group="nerfstudio.method_configs").names:
         known = os.environ.get("NERFSTUDIO_METHOD_CONFIGS", "")
-        ours = "lact=nvs_app.nerfstudio_plugin.method:lact"
+        ours = "lact=nvs_app.integrations.nerfstudio.method:lact"
         os.environ["NERFSTUDIO_METHOD_CONFIGS"] = ",".join(filter(None, (known, ours)))
 
 

@@ -15,8 +15,8 @@ from cli_scenes import HEAD, write_scenes
 from PIL import Image
 
 from data_tools.readers import open_scene
+from nvs_app.integrations.nerfstudio.__main__ import main as nerfstudio
 from nvs_app.model.state import SceneState
-from nvs_app.nerfstudio_plugin.__main__ import main as nerfstudio
 from nvs_app.rendering.renderer import Renderer
 
 pytestmark = pytest.mark.filterwarnings(

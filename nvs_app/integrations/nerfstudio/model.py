@@ -25,9 +25,9 @@ from torch import Tensor
 from nvs_app.errors import NVSError
 from nvs_app.evaluation.metrics import LPIPS, psnr, ssim
 from nvs_app.geometry.normalize import SimilarityTransform
+from nvs_app.integrations.nerfstudio.cameras import from_nerfstudio, ray_lengths
 from nvs_app.model.checkpoint import default_checkpoint
 from nvs_app.model.state import SceneState
-from nvs_app.nerfstudio_plugin.cameras import from_nerfstudio, ray_lengths
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.nerfstudio_frame import to_scene
 from nvs_app.scenes.posed import PosedImages

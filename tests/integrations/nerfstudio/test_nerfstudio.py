@@ -28,13 +28,13 @@ from nvs_app.cli import main as nvs
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import opencv_to_opengl
 from nvs_app.geometry.paths import orbit
+from nvs_app.integrations.nerfstudio.__main__ import main as nerfstudio
+from nvs_app.integrations.nerfstudio.__main__ import prepare
 from nvs_app.model.checkpoint import save_checkpoint
 from nvs_app.model.config import PRESETS, LaCTConfig
 from nvs_app.model.detail import DetailHeadConfig
 from nvs_app.model.lact import LaCT
 from nvs_app.model.state import SceneState
-from nvs_app.nerfstudio_plugin.__main__ import main as nerfstudio
-from nvs_app.nerfstudio_plugin.__main__ import prepare
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.camera_path import read_camera_path
 from nvs_app.scenes.images import to_uint8
@@ -132,6 +132,16 @@ def test_train_leaves_a_run(run: Path, scene: Path) -> None:
     assert not is_identity(read_frame(run))
 
 
+def test_runs_of_the_former_module_names_load(run: Path) -> None:
+    """config.yml names our classes by their modules."""
+    import yaml
+
+    text = (run / "config.yml").read_text()
+    former = text.replace("nvs_app.integrations.nerfstudio.", "nvs_app.nerfstudio_plugin.")
+    assert former != text
+    assert yaml.load(former, Loader=yaml.Loader) == yaml.load(text, Loader=yaml.Loader)
+
+
 def test_eval_gives_our_own_figures(run: Path, work: Path, scene: Path, pipeline, capsys) -> None:
     """ns-eval's figures are those of `python -m nvs_app eval` for the same held-out views: with the views listed as
     `views` prints them, and with the targets listed and the context chosen as ever."""
@@ -167,7 +177,7 @@ def test_the_dataparsers_frame_does_not_matter(
 ) -> None:
     """However a dataparser turns, centres and scales, the network sees the scene as in its own frame: also where the
     network wants it as given, and a turn or scale would show. Depth comes out in nerfstudio's frame."""
-    from nvs_app.nerfstudio_plugin.method import lact
+    from nvs_app.integrations.nerfstudio.method import lact
 
     config = copy.deepcopy(lact.config.pipeline)
     config.model.checkpoint = checkpoint
@@ -360,7 +370,7 @@ def told(capsys, words: list[object]) -> str:
     ],
 )
 def test_mistakes_in_options(change: Callable, said: str, scene: Path) -> None:
-    from nvs_app.nerfstudio_plugin.method import lact
+    from nvs_app.integrations.nerfstudio.method import lact
 
     config = copy.deepcopy(lact.config.pipeline)
     config.model.checkpoint = "plain"
@@ -371,7 +381,7 @@ def test_mistakes_in_options(change: Callable, said: str, scene: Path) -> None:
 
 
 def test_look_at_needs_a_detail_head(scene: Path) -> None:
-    from nvs_app.nerfstudio_plugin.method import lact
+    from nvs_app.integrations.nerfstudio.method import lact
 
     for checkpoint, detail in (("plain", True), ("detailed", False)):
         config = copy.deepcopy(lact.config.pipeline)

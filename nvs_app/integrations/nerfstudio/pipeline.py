@@ -12,11 +12,11 @@ from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineC
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from nvs_app.errors import NVSError
+from nvs_app.integrations.nerfstudio.data import LaCTDataManager, LaCTDataManagerConfig
+from nvs_app.integrations.nerfstudio.ffmpeg import provide_ffmpeg
+from nvs_app.integrations.nerfstudio.model import LaCTModel, LaCTModelConfig
 from nvs_app.model.checkpoint import default_checkpoint, find_checkpoint, read_description
 from nvs_app.model.config import LaCTConfig
-from nvs_app.nerfstudio_plugin.data import LaCTDataManager, LaCTDataManagerConfig
-from nvs_app.nerfstudio_plugin.ffmpeg import provide_ffmpeg
-from nvs_app.nerfstudio_plugin.model import LaCTModel, LaCTModelConfig
 from nvs_app.scenes.nerfstudio_frame import FRAME_FILE, write_frame
 
 STATE_FILE = "scene_state.safetensors"

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from nvs_app.bundled import bundled
-from nvs_app.cli_common import add_model_options, load_renderer, positive_int
+from nvs_app.cli.common import add_model_options, load_renderer, positive_int
 from nvs_app.errors import NVSError
 from nvs_app.evaluation.evaluate import device_name, versions
 from nvs_app.evaluation.report.files import write_json

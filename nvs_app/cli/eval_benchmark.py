@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from nvs_app.cli_common import counts, load_renderer, positive_int, stderr_progress
+from nvs_app.cli.common import counts, load_renderer, positive_int, stderr_progress
 from nvs_app.errors import NVSError
 from nvs_app.evaluation.benchmark.run import BenchmarkRun, Telling
 from nvs_app.evaluation.benchmark.scene import Measures

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from nvs_app.errors import NVSError
 from nvs_app.geometry.normalize import SimilarityTransform
-from nvs_app.nerfstudio_plugin.cameras import scene_of, to_nerfstudio
+from nvs_app.integrations.nerfstudio.cameras import scene_of, to_nerfstudio
 from nvs_app.scenes.nerfstudio_frame import frame_of
 from nvs_app.scenes.posed import PosedImages
 from nvs_app.scenes.scene import Scene

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from nvs_app.cli_common import add_model_options, load_renderer, positive_int
+from nvs_app.cli.common import add_model_options, load_renderer, positive_int
 from nvs_app.evaluation.evaluate import device_name, versions
 from nvs_app.evaluation.report.files import write_json
 from nvs_app.evaluation.report.words import rendering_words

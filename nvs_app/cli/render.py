@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from nvs_app.cli_common import (
+from nvs_app.cli.common import (
     add_context_options,
     add_model_options,
     field_of_view,
@@ -29,7 +29,7 @@ from nvs_app.cli_common import (
     stderr_progress,
     trained_image_hw,
 )
-from nvs_app.cli_render_source import (
+from nvs_app.cli.render_source import (
     DEFAULT_FRAMES,
     PATHS,
     ImageFolder,
