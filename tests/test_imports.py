@@ -20,7 +20,7 @@ OURS = ("nvs_app", "data_tools")
 # What a part may import of ours. The longest prefix that fits a module says which part it belongs to.
 BASE = ("nvs_app.errors", "nvs_app.bundled", "nvs_app.whole_file", "nvs_app.distributed")
 CORE = ("nvs_app.geometry", "nvs_app.scenes", "nvs_app.model")
-SCENE_SOURCES = ("data_tools.procedural", "data_tools.readers")
+SCENE_SOURCES = ("data_tools.procedural", "data_tools.readers", "data_tools.shards")
 # What a machine that trains uses.
 HEADLESS = (*CORE, "nvs_app.rendering", "nvs_app.evaluation", "nvs_app.training", "data_tools.procedural")
 MAY_IMPORT: dict[str, tuple[str, ...]] = {

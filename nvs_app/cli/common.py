@@ -13,8 +13,8 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from data_tools.cli_photos import stage_progress
-from data_tools.photos import open_input
+from data_tools.cli.photos import stage_progress
+from data_tools.structure_from_motion.photos import open_input
 from nvs_app.errors import NVSError
 from nvs_app.rendering.device import PRECISIONS
 from nvs_app.rendering.renderer import Renderer

@@ -22,12 +22,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from data_tools.shards.read import ShardSet, read_shard
+from data_tools.shards.tar_stream import shown
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.scenes.posed import PosedImages
 from nvs_app.scenes.scene import Scene
-from nvs_app.scenes.shards import ShardSet, read_shard
-from nvs_app.scenes.tar_stream import shown
 from nvs_app.training.sampling import draw_views, step_generator
 from nvs_app.training.schedule import ViewCount
 

@@ -18,11 +18,11 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from data_tools.shards.read import find_shards, is_shards
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.scenes.posed import PosedImages
 from nvs_app.scenes.prefetch import Prefetch
-from nvs_app.scenes.shards import find_shards, is_shards
 from nvs_app.training.sampling import (
     Augmentation,
     Examples,

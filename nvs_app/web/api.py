@@ -15,7 +15,7 @@ from typing import Any
 
 import gradio as gr
 
-from data_tools.sfm import Cancelled
+from data_tools.structure_from_motion.job import Cancelled
 from nvs_app.errors import NVSError
 from nvs_app.web.encoding import facts, parse_size
 from nvs_app.web.exports import save_snapshot

@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from data_tools.archives import open_picture
-from data_tools.points import Points, scene_points
+from data_tools.readers.archives import open_picture
+from data_tools.readers.points import Points, scene_points
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.geometry.normalize import normalize_context

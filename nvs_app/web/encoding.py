@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from data_tools.archives import Limits as ArchiveLimits
-from data_tools.archives import check_picture
-from data_tools.sfm_prepare import is_picture_name
+from data_tools.readers.archives import Limits as ArchiveLimits
+from data_tools.readers.archives import check_picture
+from data_tools.structure_from_motion.prepare import is_picture_name
 from nvs_app.errors import NVSError
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.web.estimate import Estimate, Pace, context_split, estimate, most_views, sizes_for

@@ -26,9 +26,9 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
 from data_tools.colmap_export import save_colmap as write_colmap
-from data_tools.points import Points, scene_points
-from data_tools.sfm import Cancelled
-from data_tools.sfm_scene import write_ply
+from data_tools.readers.points import Points, scene_points
+from data_tools.structure_from_motion.job import Cancelled
+from data_tools.structure_from_motion.scene import write_ply
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras, vertical_fov
 from nvs_app.model.state import SceneState

@@ -12,14 +12,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from data_tools.archives import Limits, check_picture, extract, is_archive
-from data_tools.photos import PhotoOptions, PhotoReport, has_cameras, reconstruct, scene_root
 from data_tools.readers import open_scene
-from data_tools.sfm import ProgressCallback
-from data_tools.sfm_prepare import find_pictures, is_picture_name
-from data_tools.sfm_report import input_key
-from data_tools.sfm_run import MAX_PHOTOS
-from data_tools.video import is_video, video_size
+from data_tools.readers.archives import Limits, check_picture, extract, is_archive
+from data_tools.structure_from_motion.job import ProgressCallback
+from data_tools.structure_from_motion.photos import (
+    PhotoOptions,
+    PhotoReport,
+    has_cameras,
+    reconstruct,
+    scene_root,
+)
+from data_tools.structure_from_motion.prepare import find_pictures, is_picture_name
+from data_tools.structure_from_motion.report import input_key
+from data_tools.structure_from_motion.run import MAX_PHOTOS
+from data_tools.structure_from_motion.video import is_video, video_size
 from nvs_app.errors import NVSError
 from nvs_app.scenes.scene import Scene
 
@@ -71,7 +77,7 @@ class Source:
         """The scene; where cameras have to be found, also the report of how that went.
 
         workdir: where a scene made of photos is kept, under a name made of its content: a second call finds it.
-        progress, cancelled: as for `data_tools.photos.reconstruct`. Raises NVSError, Cancelled as it does.
+        progress, cancelled: as for `structure_from_motion.photos.reconstruct`. Raises NVSError, Cancelled as it does.
         """
         if self.scene is not None:
             return self.scene, None

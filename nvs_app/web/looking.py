@@ -6,7 +6,7 @@ import html
 import threading
 from typing import Any
 
-from data_tools.points import scene_points
+from data_tools.readers.points import scene_points
 from nvs_app.errors import NVSError
 from nvs_app.web.cameras_plot import cameras_figure, thumbnails
 from nvs_app.web.films import Films

@@ -9,8 +9,8 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
-from data_tools.sfm_pairs import ALIKE, EXHAUSTIVE, choose_pairs
-from data_tools.sfm_worker import ENLARGE_BELOW
+from data_tools.structure_from_motion.pairs import ALIKE, EXHAUSTIVE, choose_pairs
+from data_tools.structure_from_motion.worker import ENLARGE_BELOW
 from nvs_app.geometry.cameras import Cameras, look_at
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.posed import PosedImages

@@ -18,7 +18,7 @@ from typing import Any
 
 import gradio as gr
 
-from data_tools.sfm import Cancelled
+from data_tools.structure_from_motion.job import Cancelled
 from nvs_app.errors import NVSError
 from nvs_app.scenes.nerfstudio_frame import DATAPARSER_FILE, FRAME_FILE, read_frame
 from nvs_app.web import keeping

@@ -12,9 +12,9 @@ import pytest
 import torch
 from train_fakes import make_scene, records, tiny_config, train_three_steps
 
-from data_tools.shards import ShardOptions, write_shards
+from data_tools.shards.read import ShardSet, find_shards
+from data_tools.shards.write import ShardOptions, write_shards
 from nvs_app.errors import NVSError
-from nvs_app.scenes.shards import ShardSet, find_shards
 from nvs_app.training import sources
 from nvs_app.training import trainer as train
 from nvs_app.training.schedule import ViewCount

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from data_tools.readers import open_scene
-from data_tools.sfm_scene import write_ply
+from data_tools.structure_from_motion.scene import write_ply
 from nvs_app.geometry.cameras import look_at
 from nvs_app.geometry.normalize import normalize_context
 from nvs_app.scenes.scene import Scene
@@ -90,7 +90,7 @@ def test_themes_and_missing_photos() -> None:
 
 
 def test_points_keep_place_and_colour() -> None:
-    from data_tools.points import Points
+    from data_tools.readers.points import Points
 
     scene = capture(8)
     xyz = np.float32([[7, 8, 9], [8, 8, 9], [7, 8, 10], [1e6, 0, 0]])

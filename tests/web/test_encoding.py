@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from data_tools.sfm import Cancelled
+from data_tools.structure_from_motion.job import Cancelled
 from nvs_app.errors import NVSError
 from nvs_app.model.state import SceneState
 from nvs_app.web.encoding import Encoding, Plan, parse_size, plan_html

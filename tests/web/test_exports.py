@@ -18,10 +18,10 @@ import torch
 from networks import WITH_HEAD
 from PIL import Image, PngImagePlugin
 
-from data_tools.archives import extract
 from data_tools.readers import open_scene
-from data_tools.sfm import Cancelled
-from data_tools.sfm_scene import write_ply
+from data_tools.readers.archives import extract
+from data_tools.structure_from_motion.job import Cancelled
+from data_tools.structure_from_motion.scene import write_ply
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.geometry.rays import pixel_rays

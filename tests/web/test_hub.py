@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from data_tools.sfm import Cancelled
+from data_tools.structure_from_motion.job import Cancelled
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras, look_at, vertical_fov
 from nvs_app.web.cost import context_bytes

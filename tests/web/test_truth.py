@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from data_tools.readers import open_scene
-from data_tools.sfm import Cancelled
+from data_tools.structure_from_motion.job import Cancelled
 from nvs_app.errors import NVSError
 from nvs_app.evaluation.evaluate import EvalConfig, evaluate_scene
 from nvs_app.model.config import PRESETS

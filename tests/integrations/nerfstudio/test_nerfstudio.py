@@ -22,7 +22,7 @@ import pytest
 import torch
 from PIL import Image
 
-from data_tools.__main__ import main as data_tools
+from data_tools.cli import main as data_tools
 from data_tools.readers import open_scene
 from nvs_app.cli import main as nvs
 from nvs_app.errors import NVSError
