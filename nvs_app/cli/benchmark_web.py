@@ -22,7 +22,7 @@ from nvs_app.cli.common import add_model_options, load_renderer, positive_int
 from nvs_app.errors import NVSError
 from nvs_app.evaluation.evaluate import device_name, versions
 from nvs_app.evaluation.report.files import write_json
-from nvs_app.web.apart import apart
+from nvs_app.web.services.apart import apart
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -47,7 +47,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs the command. Returns 1 when a visitor was refused a frame."""
     from nvs_app.web.hub import Hub
-    from nvs_app.web.opening import find_examples
+    from nvs_app.web.services.opening import find_examples
 
     examples = find_examples(bundled("examples"), [args.scene] if args.scene else [])
     if not examples:

@@ -1,4 +1,4 @@
-"""One process of test_train_run.test_two_processes_equal_one: `python two_processes.py OUT WEIGHTS`."""
+"""One process of test_trainer.test_two_processes_equal_one: `python two_processes.py OUT WEIGHTS`."""
 
 from __future__ import annotations
 

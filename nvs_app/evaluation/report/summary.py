@@ -25,7 +25,7 @@ def assemble(
 ) -> dict[str, Any]:
     """The report.
 
-    header: what was measured (see `benchmark_run.describe`). records: scene -> {"result", "timing"}, in order.
+    header: what was measured (see `benchmark.run.describe`). records: scene -> {"result", "timing"}, in order.
     failed: scene -> {"*" or a number of views: why it is left out}. listed: scenes that the benchmark has.
     kinds: scene -> its kind, where scenes are of several: the means of each stand beside the whole.
     """

@@ -27,19 +27,19 @@ from nvs_app.model.lact import LaCT
 from nvs_app.model.state import context_cameras
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.views import spread_views
-from nvs_app.web.cost import encoding_bytes
-from nvs_app.web.estimate import (
+from nvs_app.web.services.cost import encoding_bytes
+from nvs_app.web.services.estimate import (
     MAX_TOKENS,
     context_split,
     estimate,
     most_views,
     sizes_for,
 )
-from nvs_app.web.intake import Source, inspect
-from nvs_app.web.machine import bytes_words, count_words, free_memory, seconds_words
-from nvs_app.web.pace import Pace
+from nvs_app.web.services.intake import Source, inspect
+from nvs_app.web.services.machine import bytes_words, count_words, free_memory, seconds_words
+from nvs_app.web.services.pace import Pace
 
-REPO = Path(__file__).resolve().parents[2]
+REPO = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,7 @@ def test_the_probe_counts_what_it_encodes(headed, renderer, embedded: list[int],
         counted.append(tokens)
         return flops(config, tokens, *others)
 
-    monkeypatch.setattr("nvs_app.web.cost.lact_flops", count)
+    monkeypatch.setattr("nvs_app.web.services.cost.lact_flops", count)
     for each, side in ((renderer, 128), (headed, 64)):
         del embedded[:], counted[:]
         Pace(each).probe()
@@ -144,8 +144,8 @@ from nvs_app.rendering.renderer import Renderer
 from nvs_app.model.config import PRESETS
 from nvs_app.model.detail.config import DetailHeadConfig
 from nvs_app.model.lact import LaCT
-from nvs_app.web.cost import encoding_bytes
-from nvs_app.web.pace import small_capture
+from nvs_app.web.services.cost import encoding_bytes
+from nvs_app.web.services.pace import small_capture
 
 def resident():
     with open("/proc/self/statm") as file:
@@ -190,10 +190,10 @@ def test_limits_are_told_with_a_remedy(renderer, monkeypatch) -> None:
     assert plan.sentence == (
         "2000 views of 256×256 are 2,048,000 tokens, 1,048,576 at most: take 1024 views or fewer, or a smaller size."
     )
-    monkeypatch.setattr("nvs_app.web.estimate.free_memory", lambda device: 400 << 30)
+    monkeypatch.setattr("nvs_app.web.services.estimate.free_memory", lambda device: 400 << 30)
     assert most_views(source, renderer, (256, 256)) == 1024 == MAX_TOKENS // 1024
     assert estimate(source, renderer, views=1024, image_hw=(256, 256)).fits
-    monkeypatch.setattr("nvs_app.web.estimate.free_memory", lambda device: 500 << 20)
+    monkeypatch.setattr("nvs_app.web.services.estimate.free_memory", lambda device: 500 << 20)
     scarce = estimate(source, renderer, views=1000, image_hw=(256, 256))
     assert not scarce.fits and "of memory and 524 MB are free" in scarce.sentence
     fewer = most_views(source, renderer, (256, 256))

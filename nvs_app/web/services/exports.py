@@ -36,7 +36,7 @@ from nvs_app.rendering.video import FilmWriter
 from nvs_app.scenes.camera_path import parse_pose
 from nvs_app.scenes.images import to_uint8
 from nvs_app.scenes.scene import Scene
-from nvs_app.web.truth import Draw, Progress, draw_parts
+from nvs_app.web.services.truth import Draw, Progress, draw_parts
 from nvs_app.whole_file import whole_file
 
 KINDS = (".mp4", ".gif", ".zip")

@@ -13,15 +13,16 @@ from torch import Tensor
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.geometry.normalize import SimilarityTransform
+from nvs_app.geometry.timeline import Timeline, keyframes_of
 from nvs_app.scenes.camera_path import CameraPath
 from nvs_app.scenes.nerfstudio_frame import to_scene
-from nvs_app.web.exports import command_line, export_film, save_state
 from nvs_app.web.hub import Hub
-from nvs_app.web.jobs import Job
-from nvs_app.web.opening import Opened
-from nvs_app.web.paths import Loaded, Timeline, keyframes_of, preset, save_path
+from nvs_app.web.services.exports import command_line, export_film, save_state
+from nvs_app.web.services.jobs import Job
+from nvs_app.web.services.opening import Opened
+from nvs_app.web.services.paths import Loaded, preset, save_path, timeline_from_dict
+from nvs_app.web.services.viewpoint import camera_for_page, camera_from_page
 from nvs_app.web.sessions import Session
-from nvs_app.web.viewpoint import camera_for_page, camera_from_page
 
 KINDS = {"MP4": ".mp4", "GIF": ".gif", "PNG (zip)": ".zip"}
 PREVIEW_VIEWS = 1800
@@ -38,7 +39,7 @@ class Films:
         """The cameras of a path as the page describes it, its keyframes, and its frames a second.
 
         spec: {"preset": name, "seconds", "fps", "image_hw", "start": view} or {"timeline": {...}}; see
-        `Timeline.from_dict`. Raises NVSError for anything else, and for films that are too long or too large.
+        `timeline_from_dict`. Raises NVSError for anything else, and for films that are too long or too large.
         """
         if not isinstance(spec, dict):
             raise NVSError("camera path: expected a JSON object")
@@ -59,7 +60,7 @@ class Films:
             cameras = preset(name, taken, (hw[0], hw[1]), seconds, fps, start=camera)
             timeline = keyframes_of(cameras, fps, 8, loop=name != "capture")
             return cameras, timeline, float(fps)
-        timeline = Timeline.from_dict(spec.get("timeline"))
+        timeline = timeline_from_dict(spec.get("timeline"))
         self._check_size(list(timeline.image_hw))
         if timeline.frames > limits.film_frames:
             raise NVSError(self._too_long(timeline.frames))

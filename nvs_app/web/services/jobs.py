@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from data_tools.structure_from_motion.job import Cancelled
-from nvs_app.web.apart import apart
 from nvs_app.web.drawer import settle
+from nvs_app.web.services.apart import apart
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,18 @@ from nvs_app.geometry.cameras import look_at
 from nvs_app.geometry.normalize import normalize_context
 from nvs_app.scenes.scene import Scene
 from nvs_app.scenes.views import ViewSplit
-from nvs_app.web.cameras_plot import APEX, STROKE, camera_of, cameras_figure, scene_points, thumbnails
+from nvs_app.web.services.cameras_plot import (
+    APEX,
+    STROKE,
+    camera_of,
+    cameras_figure,
+    scene_points,
+    thumbnails,
+)
 
 plotly = pytest.importorskip("plotly")
 
-WEB = Path(__file__).resolve().parents[2] / "nvs_app/web"
+UI = Path(__file__).resolve().parents[3] / "nvs_app/web/ui"
 
 
 def capture(count: int, folder: Path = Path("/nowhere"), up=(0.0, 0.0, 1.0)) -> Scene:
@@ -153,7 +160,7 @@ def test_hover_shows_the_picture_and_a_click_names_the_view(browser, small_scene
 
     scene = open_scene(small_scene)
     figure = cameras_figure(scene, ViewSplit([0, 2, 4], [1, 3]), thumbnails(scene))
-    script = (WEB / "cameras_plot.js").read_text("utf-8")
+    script = (UI / "cameras_plot.js").read_text("utf-8")
     (tmp_path / "page.html").write_text(PAGE % (get_plotlyjs(), script, figure.to_json()), encoding="utf-8")
     page = browser.new_page(viewport={"width": 700, "height": 600})
     errors: list[str] = []

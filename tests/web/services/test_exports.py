@@ -25,16 +25,17 @@ from data_tools.structure_from_motion.scene import write_ply
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.geometry.rays import pixel_rays
+from nvs_app.geometry.timeline import Timeline, keyframes_of
 from nvs_app.model.checkpoint import save_checkpoint
 from nvs_app.model.config import PRESETS
 from nvs_app.model.lact import LaCT
 from nvs_app.model.state import SceneState
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.images import to_uint8
-from nvs_app.web import exports
-from nvs_app.web.paths import Timeline, keyframes_of, preset, save_path
+from nvs_app.web.services import exports
+from nvs_app.web.services.paths import preset, save_path
 
-REPO = Path(__file__).resolve().parents[2]
+REPO = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")

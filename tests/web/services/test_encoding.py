@@ -17,11 +17,11 @@ from PIL import Image
 from data_tools.structure_from_motion.job import Cancelled
 from nvs_app.errors import NVSError
 from nvs_app.model.state import SceneState
-from nvs_app.web.encoding import Encoding, Plan, parse_size, plan_html
-from nvs_app.web.films import Films
 from nvs_app.web.hub import Hub
-from nvs_app.web.looking import Looking
-from nvs_app.web.opening import Opened
+from nvs_app.web.services.encoding import Encoding, Plan, parse_size, plan_html
+from nvs_app.web.services.films import Films
+from nvs_app.web.services.looking import Looking
+from nvs_app.web.services.opening import Opened
 from nvs_app.web.sessions import Limits, Session
 
 

@@ -8,12 +8,20 @@ from typing import Any
 
 from data_tools.readers.points import scene_points
 from nvs_app.errors import NVSError
-from nvs_app.web.cameras_plot import cameras_figure, thumbnails
-from nvs_app.web.films import Films
 from nvs_app.web.hub import Hub
-from nvs_app.web.opening import Opened
+from nvs_app.web.services.cameras_plot import cameras_figure, thumbnails
+from nvs_app.web.services.films import Films
+from nvs_app.web.services.opening import Opened
+from nvs_app.web.services.truth import (
+    Truth,
+    TruthView,
+    compare,
+    held_out,
+    legend_uri,
+    picture_uri,
+    views_at_once,
+)
 from nvs_app.web.sessions import Session
-from nvs_app.web.truth import Truth, TruthView, compare, held_out, legend_uri, picture_uri, views_at_once
 
 TABLE_VIEWS = 6  # compared at once on opening the tab
 PLOT_THUMBNAILS = 200

@@ -17,9 +17,9 @@ from nvs_app.model.state import SceneState
 from nvs_app.rendering.views import RenderedViews
 from nvs_app.scenes.images import to_uint8
 from nvs_app.web.hub import Hub
-from nvs_app.web.opening import open_state
-from nvs_app.web.surfaces import OPACITY, TINT, coverage, depth_in_colours, sure, surface_point
-from nvs_app.web.viewpoint import camera_from_page
+from nvs_app.web.services.opening import open_state
+from nvs_app.web.services.surfaces import OPACITY, TINT, coverage, depth_in_colours, sure, surface_point
+from nvs_app.web.services.viewpoint import camera_from_page
 
 
 def views_of_a_floor(hw: tuple[int, int] = (48, 64)) -> tuple[RenderedViews, Cameras]:

@@ -14,8 +14,8 @@ from data_tools.structure_from_motion.worker import ENLARGE_BELOW
 from nvs_app.geometry.cameras import Cameras, look_at
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.posed import PosedImages
-from nvs_app.web.cost import encoding_flops
-from nvs_app.web.intake import Source
+from nvs_app.web.services.cost import encoding_flops
+from nvs_app.web.services.intake import Source
 
 # Structure from motion on one core, from runs over 8 to 50 photos: seconds a megapixel of feature search, a pair of
 # photos compared, a squared number of photos mapped; of reading and resizing, a megapixel.

@@ -10,18 +10,10 @@ import torch
 
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras, look_at, vertical_fov
-from nvs_app.geometry.paths import spline
+from nvs_app.geometry.paths import dolly_zoom, spline
+from nvs_app.geometry.timeline import Keyframe, Timeline, keyframes_of
 from nvs_app.scenes.camera_path import CameraPath, read_camera_path
-from nvs_app.web.paths import (
-    PRESETS,
-    Keyframe,
-    Timeline,
-    dolly_zoom,
-    keyframes_of,
-    load_path,
-    preset,
-    save_path,
-)
+from nvs_app.web.services.paths import PRESETS, load_path, preset, save_path, timeline_from_dict
 
 UP = torch.tensor([0.0, 0.0, 1.0])
 
@@ -176,7 +168,7 @@ def test_saved_path_is_edited_again(tmp_path: Path, loop: bool) -> None:
     assert torch.allclose(loaded.path.cameras.fxfycxcy, line.cameras().fxfycxcy, atol=1e-2)
     assert loaded.path.fps == 20 and len(read_camera_path(file).keyframes) == 4
     # Through the page and back, as JSON.
-    same(Timeline.from_dict(json.loads(json.dumps(line.to_dict()))), line)
+    same(timeline_from_dict(json.loads(json.dumps(line.to_dict()))), line)
 
 
 def test_seconds_of_the_whole_are_shared_out() -> None:
@@ -184,10 +176,10 @@ def test_seconds_of_the_whole_are_shared_out() -> None:
     for key in values["keyframes"]:
         del key["seconds"]
     for loop, gaps in ((False, 3), (True, 4)):
-        line = Timeline.from_dict({**values, "loop": loop, "seconds": 6})
+        line = timeline_from_dict({**values, "loop": loop, "seconds": 6})
         assert line.seconds == pytest.approx(6) and line.keyframes[0].seconds == pytest.approx(6 / gaps)
     with pytest.raises(NVSError, match="keyframe 0: seconds is None"):
-        Timeline.from_dict(values)
+        timeline_from_dict(values)
 
 
 def test_nerfstudio_reads_the_file_and_times_it_alike(tmp_path: Path) -> None:
@@ -251,7 +243,7 @@ def test_hostile_files_are_one_line(tmp_path: Path, text: str) -> None:
 
 
 def test_large_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nvs_app.web.paths.MAX_FRAMES", 100)
+    monkeypatch.setattr("nvs_app.web.services.paths.MAX_FRAMES", 100)
     data = json.loads(save_path(tmp_path / "path.json", timeline((0.1, 0.1))).read_text())
     for change, said in (
         ({"camera_path": data["camera_path"][:1] * 101}, "100 at most"),
@@ -286,5 +278,5 @@ def test_large_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 )
 def test_hostile_values_are_one_line(values: object) -> None:
     with pytest.raises(NVSError) as caught:
-        Timeline.from_dict(values)
+        timeline_from_dict(values)
     assert "\n" not in str(caught.value)

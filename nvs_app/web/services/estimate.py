@@ -23,10 +23,10 @@ from nvs_app.rendering.plan import RenderPlan
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.scene import Scene
 from nvs_app.scenes.views import ViewSplit, choose_views
-from nvs_app.web.cost import encoding_bytes, encoding_flops
-from nvs_app.web.intake import Source, size_words
-from nvs_app.web.machine import bytes_words, count_words, free_memory, seconds_words
-from nvs_app.web.pace import Pace, sfm_seconds, view_seconds
+from nvs_app.web.services.cost import encoding_bytes, encoding_flops
+from nvs_app.web.services.intake import Source, size_words
+from nvs_app.web.services.machine import bytes_words, count_words, free_memory, seconds_words
+from nvs_app.web.services.pace import Pace, sfm_seconds, view_seconds
 
 MAX_TOKENS = 2**20
 MAX_SIDE = 2048

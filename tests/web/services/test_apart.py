@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from nvs_app.web.apart import apart
+from nvs_app.web.services.apart import apart
 
 
 def test_the_thread_ends_with_its_work() -> None:

@@ -19,11 +19,11 @@ from data_tools.readers.archives import check_picture
 from data_tools.structure_from_motion.prepare import is_picture_name
 from nvs_app.errors import NVSError
 from nvs_app.rendering.renderer import Renderer
-from nvs_app.web.estimate import Estimate, Pace, context_split, estimate, most_views, sizes_for
 from nvs_app.web.hub import Hub
-from nvs_app.web.intake import FEWEST, Source, inspect
-from nvs_app.web.jobs import Job, Step
-from nvs_app.web.opening import Opened, open_scene_for_viewing, open_state
+from nvs_app.web.services.estimate import Estimate, Pace, context_split, estimate, most_views, sizes_for
+from nvs_app.web.services.intake import FEWEST, Source, inspect
+from nvs_app.web.services.jobs import Job, Step
+from nvs_app.web.services.opening import Opened, open_scene_for_viewing, open_state
 from nvs_app.web.sessions import MIB, Session
 
 STAGES = {

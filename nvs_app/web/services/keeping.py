@@ -19,10 +19,10 @@ from nvs_app.errors import NVSError
 from nvs_app.model.state import SceneState
 from nvs_app.scenes.views import ViewSplit
 from nvs_app.web.hub import Hub
-from nvs_app.web.intake import Source
-from nvs_app.web.opening import Opened, jpeg_uri, open_state, why_no_depth
+from nvs_app.web.services.intake import Source
+from nvs_app.web.services.opening import Opened, jpeg_uri, open_state, why_no_depth
+from nvs_app.web.services.viewpoint import Viewpoint
 from nvs_app.web.sessions import MIB, Session, folder_bytes
-from nvs_app.web.viewpoint import Viewpoint
 
 KEPT_BYTES = 8192 * MIB  # of one owner
 NAME = re.compile(r"[A-Za-z0-9_-]{20,64}")

@@ -19,7 +19,7 @@ from nvs_app.model.config import PRESETS
 from nvs_app.model.lact import LaCT
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.views import ViewSplit
-from nvs_app.web.truth import compare, error_map, error_top, held_out, legend, picture_uri
+from nvs_app.web.services.truth import compare, error_map, error_top, held_out, legend, picture_uri
 
 
 def test_figures_are_those_of_eval(small_scene: Path) -> None:

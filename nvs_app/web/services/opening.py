@@ -23,9 +23,9 @@ from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.images import to_uint8
 from nvs_app.scenes.scene import Scene
 from nvs_app.scenes.views import ViewSplit
-from nvs_app.web.states import StateCache
-from nvs_app.web.truth import picture_uri
-from nvs_app.web.viewpoint import Viewpoint
+from nvs_app.web.services.states import StateCache
+from nvs_app.web.services.truth import picture_uri
+from nvs_app.web.services.viewpoint import Viewpoint
 
 Report = Callable[[str, float, str], None]
 
