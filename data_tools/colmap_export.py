@@ -22,8 +22,8 @@ import cv2
 import numpy as np
 import torch
 
-from data_tools.points import Points, scene_points
 from data_tools.readers.colmap import COUNTS, MODELS
+from data_tools.readers.points import Points, scene_points
 from nvs_app.errors import NVSError
 from nvs_app.geometry.rotations import matrix_to_quaternion, quaternion_to_matrix
 from nvs_app.scenes.images import read_image

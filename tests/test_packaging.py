@@ -174,7 +174,8 @@ def test_the_wheel_is_whole(repo: Path, tmp_path: Path) -> None:
     shared = {name.partition(".data/data/share/nvs_app/")[2] for name in names} - {""}
     assert shared == {"checkpoints/mine/config.json", "examples/one/transforms.json", "examples/one/images/000.jpg"}
     modules = re.findall(r"^[\w-]+ = ([\w.]+):\w+$", points, re.M)
-    assert len(modules) >= 6 and all(f"{module.replace('.', '/')}.py" in names for module in modules)
+    files = [{f"{path}.py", f"{path}/__init__.py"} for path in (module.replace(".", "/") for module in modules)]
+    assert len(files) >= 6 and all(either & names for either in files)
     code = "import nvs_app.bundled as b, nvs_app.model.checkpoint as c"
     code += "; print(b.__file__, c.checkpoints_dir(), b.bundled('examples'), sep='\\n')"
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "installed")}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from data_tools.__main__ import COMMANDS as DATA_TOOLS
+from data_tools.cli import COMMANDS as DATA_TOOLS
 from nvs_app.cli import build_parser
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from data_tools.__main__ import main as data_tools
+from data_tools.cli import main as data_tools
 from nvs_app import cli
 from nvs_app.errors import NVSError
 from nvs_app.terminal import guarded, whole_number

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data_tools.procedural.rasterize import EMPTY, rasterize
+from data_tools.procedural.keys import EMPTY
+from data_tools.procedural.rasterize import rasterize
 from data_tools.procedural.soup import Soup
 from data_tools.procedural.viewpoints import look
 

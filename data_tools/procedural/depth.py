@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from data_tools.procedural.rasterize import EMPTY
+from data_tools.procedural.keys import EMPTY
 
 _CHUNK_PIXELS = 2**24
 _REACH = 2.0

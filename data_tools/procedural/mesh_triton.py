@@ -10,8 +10,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from data_tools.procedural.shapes import SHAPE_FIELDS
-
 _PI = tl.constexpr(3.141592653589793)
 _SURFACE_BLOCK = 256
 _SKY_BLOCK = 256
@@ -137,7 +135,7 @@ def surface_triton(shape: Tensor, piece: Tensor, patch: Tensor, a: Tensor, b: Te
     out = torch.empty(len(a), 3, device=a.device)
     if len(a):
         grid = (triton.cdiv(len(a), _SURFACE_BLOCK),)
-        _surface_kernel[grid](shape.contiguous(), piece, patch, a, b, out, len(a), FIELDS=len(SHAPE_FIELDS),
+        _surface_kernel[grid](shape.contiguous(), piece, patch, a, b, out, len(a), FIELDS=shape.shape[1],
                               BLOCK=_SURFACE_BLOCK)  # fmt: skip
     return out
 

@@ -15,12 +15,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-EMPTY = 0x7FFFFFFFFFFFFFFF
-"""Key of a sample that no triangle covers."""
+from data_tools.procedural.keys import EMPTY, NEAR, SLACK
 
-NEAR = 1e-2
-# Neighbouring triangles evaluate their common edge with different rounding: without slack, cracks appear.
-_SLACK = 1e-4
 _MAX_PAIRS = 2_000_000
 _MAX_LANES = 8_000_000
 
@@ -149,7 +145,7 @@ def _draw(triangles, first_face, face_scene, w2c, fxfycxcy, sample_hw, keys) -> 
             row = rows[p]
             e = [row[:, i, 0:1] * (x + 0.5) + row[:, i, 1:2] * (y + 0.5) + row[:, i, 2:3] for i in range(3)]
             total = e[0] + e[1] + e[2]
-            inside = torch.minimum(torch.minimum(e[0], e[1]), e[2]) >= -_SLACK * total
+            inside = torch.minimum(torch.minimum(e[0], e[1]), e[2]) >= -SLACK * total
             inside &= (total > 0) & (total < 1 / NEAR) & (x <= x1[p, None]) & (y <= y1[p, None])
             job, hit = inside.nonzero().unbind(-1)
             depth = (1.0 / total[job, hit]).contiguous().view(torch.int32).to(torch.int64)

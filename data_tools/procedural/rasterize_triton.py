@@ -7,10 +7,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from data_tools.procedural.rasterize import _SLACK, EMPTY, NEAR
+from data_tools.procedural.keys import EMPTY, NEAR, SLACK
 
 _NEAR = tl.constexpr(NEAR)
-_SLACK_C = tl.constexpr(_SLACK)
+_SLACK_C = tl.constexpr(SLACK)
 
 
 @triton.jit

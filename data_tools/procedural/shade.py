@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from data_tools.procedural.rasterize import EMPTY
+from data_tools.procedural.keys import EMPTY
 
 SHADOW_TAPS = (
     (-0.94, -0.4),

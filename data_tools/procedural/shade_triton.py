@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from data_tools.procedural.rasterize import EMPTY
+from data_tools.procedural.keys import EMPTY
 
 _EMPTY = tl.constexpr(EMPTY)
 _BLOCK = 128

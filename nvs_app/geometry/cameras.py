@@ -261,3 +261,18 @@ def _resize(image: Tensor, image_hw: tuple[int, int]) -> Tensor:
     if image.dtype == torch.uint8:
         flat = flat.round().clamp(0, 255).to(torch.uint8)
     return flat.reshape(*image.shape[:-2], *image_hw)
+
+
+def with_vertical_fov(cameras: Cameras, degrees: float | Tensor, image_hw: tuple[int, int] | None = None) -> Cameras:
+    """Cameras [v] of the same poses with square pixels, a centred principal point, and this vertical field of view
+    (one, or [v]) in a frame of `image_hw` (None: the one they have)."""
+    height, width = image_hw or cameras.image_hw
+    angle = torch.as_tensor(degrees, dtype=cameras.fxfycxcy.dtype, device=cameras.device).expand(cameras.shape)
+    focal = 0.5 * height / torch.tan(torch.deg2rad(angle) / 2)
+    centre = focal.new_tensor([width / 2, height / 2]).expand(*cameras.shape, 2)
+    return Cameras(cameras.c2w, torch.cat((focal[..., None], focal[..., None], centre), dim=-1), (height, width))
+
+
+def vertical_fov(cameras: Cameras) -> Tensor:
+    """Vertical field of view of each camera in degrees, as if its principal point were centred."""
+    return torch.rad2deg(2 * torch.atan(0.5 * cameras.image_hw[0] / cameras.fxfycxcy[..., 1]))

@@ -1,4 +1,4 @@
-"""Camera paths: orbit, spiral, spline through keyframes, and the capture's own path.
+"""Camera paths: orbit, spiral, spline through keyframes, dolly zoom, and the capture's own path.
 
     path = orbit(scene.cameras(image_hw=(256, 256)), 120)
 
@@ -205,3 +205,34 @@ def _catmull_rom(values: Tensor, index: Tensor, loop: bool) -> Tensor:
     return (
         (2 * t3 - 3 * t2 + 1) * first + (t3 - 2 * t2 + t) * slope + (3 * t2 - 2 * t3) * second + (t3 - t2) * next_slope
     )
+
+
+def dolly_zoom(start: Cameras, subject: Float[Tensor, "3"], n: int, strength: float | int = 2.0) -> Cameras:
+    """From `start` away from the subject, back, towards it, and back, while the subject keeps its size.
+
+    Args:
+        start: one camera [1].
+        subject: a point of the world; its depth before the camera is what counts.
+        n: number of cameras; the path closes.
+        strength: the largest over the smallest distance.
+
+    Returns:
+        Cameras [n]: they move along the line of sight of `start`, focal lengths in proportion to the distance.
+    """
+    if n < 1:
+        raise NVSError(f"camera path: {n} frames asked for, expected 1 or more")
+    if not 1.0 <= strength <= 10.0:
+        raise NVSError(f"dolly zoom: strength {strength:g}, expected 1 to 10")
+    c2w, fxfycxcy = start.c2w[0].double(), start.fxfycxcy[0].double()
+    eye, forward = c2w[:3, 3], c2w[:3, 2]
+    offset = subject.double().to(eye.device) - eye
+    depth = offset @ forward
+    # Looking past the subject, or away from it: its distance serves as well as anything.
+    depth = depth if bool(depth > 0.1 * offset.norm()) else offset.norm().clamp_min(1e-3)
+    phase = torch.arange(n, dtype=torch.float64, device=eye.device) * (2 * math.pi / n)
+    factor = torch.exp(0.5 * math.log(strength) * torch.sin(phase))
+    poses = c2w.expand(n, 4, 4).clone()
+    poses[:, :3, 3] = eye + ((1 - factor) * depth)[:, None] * forward
+    lenses = fxfycxcy.expand(n, 4).clone()
+    lenses[:, :2] *= factor[:, None]
+    return Cameras(poses.to(start.c2w.dtype), lenses.to(start.fxfycxcy.dtype), start.image_hw)

@@ -128,3 +128,17 @@ class SceneState:
             return cls.from_tensors(tensors, json.loads(metadata.get("meta", "{}")))
         except (SafetensorError, KeyError, ValueError, IndexError) as error:
             raise NVSError(f"{path}: not a readable scene state ({error}); encode the scene again") from error
+
+
+def context_cameras(state: SceneState) -> Cameras | None:
+    """The context cameras [v] that a state was encoded from, in the scene's own frame; None when it has none."""
+    text = state.meta.get("context_cameras")
+    if not text:
+        return None
+    values = json.loads(text)
+    height, width = values["image_hw"]
+    return Cameras(
+        torch.tensor(values["c2w"], dtype=torch.float32),
+        torch.tensor(values["fxfycxcy"], dtype=torch.float32),
+        (int(height), int(width)),
+    )

@@ -1,5 +1,11 @@
-"""The method `lact` of nerfstudio: `ns-train lact --data SCENE` writes a scene into fast weights, once.
+"""The former name of `nvs_app.integrations.nerfstudio`.
 
-`method` holds what nerfstudio's entry point loads. `python -m nvs_app.nerfstudio_plugin` runs nerfstudio's commands
-with a user's mistakes told in one line. `nvs_app.rendering.renderer.Renderer` renders every image, as everywhere.
+A `config.yml` of nerfstudio names classes by their modules, and those of older runs name them here.
 """
+
+import sys
+
+from nvs_app.integrations.nerfstudio import data, method, model, pipeline
+
+for module in (data, method, model, pipeline):
+    sys.modules[f"{__name__}.{module.__name__.rpartition('.')[2]}"] = module

@@ -22,7 +22,7 @@ from torch import Tensor
 from nvs_app.errors import NVSError
 from nvs_app.scenes.lens import Lens
 
-__all__ = ["MAX_PIXELS", "Lens", "image_size", "read_image"]
+__all__ = ["MAX_PIXELS", "Lens", "image_size", "read_image", "to_uint8"]
 
 # Refused from the file's header, before any memory is spent on pixels.
 MAX_PIXELS = 100_000_000
@@ -142,3 +142,8 @@ def _decode_deep(path: Path, data: bytes | None) -> np.ndarray | None:
 
 def _reason(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def to_uint8(images: Float[Tensor, "*b c h w"]) -> Tensor:
+    """Images as they are saved and shown: [*b, c, h, w] in [0, 1] -> uint8 [*b, h, w, c], rounded, not truncated."""
+    return (images.detach().clamp(0, 1) * 255.0 + 0.5).to(torch.uint8).movedim(-3, -1).contiguous()

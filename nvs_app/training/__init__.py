@@ -1,1 +1,1 @@
-"""What training needs beside the network: captures as people make them, losses of the detail head."""
+"""From scenes to a checkpoint: configuration, data, losses, optimiser, the run. Import the module you need."""

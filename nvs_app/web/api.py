@@ -15,12 +15,12 @@ from typing import Any
 
 import gradio as gr
 
-from data_tools.sfm import Cancelled
+from data_tools.structure_from_motion.job import Cancelled
 from nvs_app.errors import NVSError
-from nvs_app.web.encoding import facts, parse_size
-from nvs_app.web.exports import save_snapshot
-from nvs_app.web.films import views_for_page
-from nvs_app.web.opening import Opened
+from nvs_app.web.services.encoding import facts, parse_size
+from nvs_app.web.services.exports import save_snapshot
+from nvs_app.web.services.films import views_for_page
+from nvs_app.web.services.opening import Opened
 from nvs_app.web.visits import Visits, told
 
 

@@ -105,7 +105,7 @@ class Card:
 def list_cards() -> list[Card]:
     """All checkpoints in `checkpoints_dir()`: the default first, then by name; those with a problem last."""
     cards = [read_card(name) for name in list_checkpoints()]
-    # As `engine.renderer.default_checkpoint`, which stops at a broken folder: here the others still show.
+    # As `checkpoint.default_checkpoint`, which stops at a broken folder: here the others still show.
     marked = [card for card in cards if card.default]
     default = cards[0].name if len(cards) == 1 else marked[0].name if len(marked) == 1 else None
     cards = [replace(card, default=card.name == default) for card in cards]

@@ -23,18 +23,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from data_tools.readers import open_scene
-from nvs_app.cli_common import trained_image_hw
+from nvs_app.cli.common import trained_image_hw
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.model.state import SceneState
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.views import ViewSplit, choose_views
 from nvs_app.web.drawer import Drawer
-from nvs_app.web.jobs import JobQueue
-from nvs_app.web.opening import Opened, Report, Shelf, open_scene_for_viewing
+from nvs_app.web.services.jobs import JobQueue
+from nvs_app.web.services.opening import Opened, Report, Shelf, open_scene_for_viewing
+from nvs_app.web.services.states import StateCache
+from nvs_app.web.services.surfaces import Shown, coverage, depth_in_colours, surface_point
 from nvs_app.web.sessions import Limits, Session, SessionStore, temporary_root
-from nvs_app.web.states import StateCache
-from nvs_app.web.surfaces import Shown, coverage, depth_in_colours, surface_point
 
 KEPT_RENDERERS = 2  # the first one always stays
 SHOWS = {"depth": depth_in_colours, "coverage": coverage}

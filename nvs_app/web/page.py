@@ -1,6 +1,6 @@
 """The page: scenes on the left, the viewer in the middle, what can be done with a scene on the right.
 
-The viewer's own script (viewer.js, line.js) talks to the server over a WebSocket (wire.py); everything else is
+The viewer's own script (ui/viewer.js, ui/line.js) talks to the server over a WebSocket (wire.py); everything else is
 gradio. api.py adds the functions for Python programs.
 """
 
@@ -16,7 +16,7 @@ from nvs_app.web.hub import Hub
 from nvs_app.web.panels import TITLE, Scenes, Tools, header_html, scenes_panel, tools_panel
 from nvs_app.web.visits import Visits, told
 
-HERE = Path(__file__).parent
+UI = Path(__file__).parent / "ui"
 STYLES = ("page.css", "viewer.css", "tools.css")
 SCRIPTS = ("viewer.js", "depth.js", "line.js", "path.js", "cameras_plot.js", "drop.js", "page.js")
 FRESH = "() => window.nvs.fresh()"
@@ -32,7 +32,7 @@ def build_page(hub: Hub) -> gr.Blocks:
             with gr.Column(elem_id="nvs-scenes", min_width=0):
                 scenes = scenes_panel(hub)
             with gr.Column(elem_id="nvs-middle", min_width=0):
-                gr.HTML((HERE / "stage.html").read_text("utf-8"), elem_id="nvs-view", padding=False)
+                gr.HTML((UI / "stage.html").read_text("utf-8"), elem_id="nvs-view", padding=False)
             with gr.Column(elem_id="nvs-tools", min_width=0):
                 tools = tools_panel(hub)
         add_api(visits)  # first: its names are those that programs use
@@ -114,11 +114,11 @@ def launch_options() -> dict[str, Any]:
         font_mono=("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"),
     ).set(button_primary_background_fill="*primary_600", button_primary_background_fill_hover="*primary_700")
     scripts = "".join(
-        f"<script>{(HERE / name).read_text('utf-8')}</script>" for name in SCRIPTS if (HERE / name).exists()
+        f"<script>{(UI / name).read_text('utf-8')}</script>" for name in SCRIPTS if (UI / name).exists()
     )
     return {
         "theme": theme,
-        "css_paths": [HERE / name for name in STYLES],
+        "css_paths": [UI / name for name in STYLES],
         "head": scripts,
         "footer_links": [],
         "show_error": True,

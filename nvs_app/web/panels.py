@@ -9,15 +9,15 @@ from typing import Any
 
 import gradio as gr
 
-from nvs_app.engine.evaluate import device_name
 from nvs_app.errors import NVSError
+from nvs_app.evaluation.evaluate import device_name
 from nvs_app.scenes.images import read_image
 from nvs_app.web.cards import list_cards
-from nvs_app.web.films import KINDS
 from nvs_app.web.hub import Hub
-from nvs_app.web.opening import jpeg_uri
+from nvs_app.web.services.films import KINDS
+from nvs_app.web.services.opening import jpeg_uri
 
-HERE = Path(__file__).parent
+UI = Path(__file__).parent / "ui"
 TITLE = "Novel views from fast weights"
 TAGLINE = "A few photos are written once into the weights of a network. Any other view is rendered from those weights."
 UPLOADS = ["image", "video", ".heic", ".heif", ".zip", ".tar", ".tgz", ".gz", ".xz", ".bz2", ".torch", ".safetensors"]
@@ -115,7 +115,7 @@ def tools_panel(hub: Hub) -> Tools:
             plot = gr.Plot(show_label=False, elem_id="nvs-plot")
             lost = gr.HTML("", padding=False)
         with gr.Tab("Path", id="path") as path_tab:
-            gr.HTML((HERE / "path.html").read_text("utf-8"), padding=False)
+            gr.HTML((UI / "path.html").read_text("utf-8"), padding=False)
             with gr.Row():
                 path_load = gr.UploadButton(
                     "Load path", file_types=[".json"], file_count="multiple", elem_id="nvs-path-load", **quiet

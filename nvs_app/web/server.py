@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nvs_app.bundled import bundled
-from nvs_app.cli_common import add_model_options, load_renderer, positive_float, positive_int
+from nvs_app.cli.common import add_model_options, load_renderer, positive_float, positive_int
 from nvs_app.errors import NVSError
-from nvs_app.web.apart import apart
+from nvs_app.web.services.apart import apart
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -87,7 +87,7 @@ def serve(args: argparse.Namespace) -> int:
     renderer = apart(lambda: load_renderer(args))
 
     from nvs_app.web.hub import Hub
-    from nvs_app.web.opening import find_examples
+    from nvs_app.web.services.opening import find_examples
     from nvs_app.web.sessions import MIB, Limits
 
     limits = Limits(

@@ -18,19 +18,19 @@ from typing import Any
 
 import gradio as gr
 
-from data_tools.sfm import Cancelled
+from data_tools.structure_from_motion.job import Cancelled
 from nvs_app.errors import NVSError
 from nvs_app.scenes.nerfstudio_frame import DATAPARSER_FILE, FRAME_FILE, read_frame
-from nvs_app.web import keeping
 from nvs_app.web.access import owner_of_request
-from nvs_app.web.encoding import Encoding, Gathered, Plan, plan_html, progress_html, ready_html
-from nvs_app.web.exports import save_colmap, save_scene, save_snapshot
-from nvs_app.web.films import Films, file_stem, view_from_page
 from nvs_app.web.hub import Hub
-from nvs_app.web.looking import Looking, truth_html, unregistered_html
-from nvs_app.web.opening import Opened
 from nvs_app.web.panels import card_html
-from nvs_app.web.paths import load_path
+from nvs_app.web.services import keeping
+from nvs_app.web.services.encoding import Encoding, Gathered, Plan, plan_html, progress_html, ready_html
+from nvs_app.web.services.exports import save_colmap, save_scene, save_snapshot
+from nvs_app.web.services.films import Films, file_stem, view_from_page
+from nvs_app.web.services.looking import Looking, truth_html, unregistered_html
+from nvs_app.web.services.opening import Opened
+from nvs_app.web.services.paths import load_path
 from nvs_app.web.sessions import Session
 
 

@@ -27,12 +27,12 @@ from urllib.parse import urlsplit
 import cv2
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from nvs_app.engine.metrics import to_uint8
 from nvs_app.errors import NVSError
-from nvs_app.web.films import Films
+from nvs_app.scenes.images import to_uint8
 from nvs_app.web.hub import SHOWS, Frame, Hub
+from nvs_app.web.services.films import Films
+from nvs_app.web.services.viewpoint import camera_for_page, camera_from_page
 from nvs_app.web.sessions import Session
-from nvs_app.web.viewpoint import camera_for_page, camera_from_page
 
 MAX_MESSAGE = 1 << 20  # characters; a timeline of hundreds of keyframes is far below
 MAX_UNREAD = 32

@@ -10,11 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from data_tools.__main__ import main
+from data_tools.cli import main
 from data_tools.colmap_export import save_colmap
-from data_tools.points import Points, read_colmap_points, read_ply, scene_points
 from data_tools.readers import open_scene
-from data_tools.sfm_scene import write_ply
+from data_tools.readers.points import Points, read_colmap_points, read_ply, scene_points
+from data_tools.structure_from_motion.scene import write_ply
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import look_at
 from nvs_app.geometry.rays import pixel_rays

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from data_tools.__main__ import main
+from data_tools.cli import main
 from data_tools.readers import FORMATS, open_scene
 
 sys.path.insert(0, str(Path(__file__).parent / "readers"))

@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from nvs_app.engine.optim import MUON, parameter_kind
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras, look_at
 from nvs_app.model.checkpoint import load_checkpoint, save_checkpoint
 from nvs_app.model.config import LaCTConfig
 from nvs_app.model.growth import with_changes
 from nvs_app.model.lact import LaCT
+from nvs_app.training.optim import MUON, parameter_kind
 
 
 @pytest.fixture

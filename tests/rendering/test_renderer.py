@@ -9,15 +9,14 @@ import pytest
 import torch
 from small_scenes import circle, moved, network, plain_renderer, posed
 
-from nvs_app.engine.framing import context_cameras, vertical_fov, with_vertical_fov
 from nvs_app.errors import NVSError
-from nvs_app.geometry.cameras import Cameras
+from nvs_app.geometry.cameras import Cameras, vertical_fov, with_vertical_fov
 from nvs_app.geometry.normalize import normalize_context
 from nvs_app.model.checkpoint import default_checkpoint, save_checkpoint
 from nvs_app.model.config import PRESETS
 from nvs_app.model.detail.layers import resize
 from nvs_app.model.lact import LaCT
-from nvs_app.model.state import SceneState
+from nvs_app.model.state import SceneState, context_cameras
 from nvs_app.rendering.device import pick_device
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.posed import PosedImages

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from data_tools.procedural import ProceduralSource
-from nvs_app.engine.metrics import psnr
+from nvs_app.evaluation.metrics import psnr
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.views import spread_views
 

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 from serving import closed, opened, wait
 
-from nvs_app.web.encoding import Encoding, Gathered, Plan
 from nvs_app.web.hub import Hub
+from nvs_app.web.services.encoding import Encoding, Gathered, Plan
 
 PASTE = """(files) => {
   const carrier = new DataTransfer();

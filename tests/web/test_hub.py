@@ -11,18 +11,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from data_tools.sfm import Cancelled
-from nvs_app.engine.framing import vertical_fov
+from data_tools.structure_from_motion.job import Cancelled
 from nvs_app.errors import NVSError
-from nvs_app.geometry.cameras import Cameras, look_at
-from nvs_app.web.cost import context_bytes
+from nvs_app.geometry.cameras import Cameras, look_at, vertical_fov
 from nvs_app.web.drawer import Drawer
 from nvs_app.web.hub import Hub
-from nvs_app.web.jobs import JobQueue
-from nvs_app.web.opening import find_examples
+from nvs_app.web.services.cost import context_bytes
+from nvs_app.web.services.jobs import JobQueue
+from nvs_app.web.services.opening import find_examples
+from nvs_app.web.services.states import StateCache, state_bytes
+from nvs_app.web.services.viewpoint import Viewpoint, camera_for_page, camera_from_page
 from nvs_app.web.sessions import Limits, SessionStore, temporary_root
-from nvs_app.web.states import StateCache, state_bytes
-from nvs_app.web.viewpoint import Viewpoint, camera_for_page, camera_from_page
 
 
 @pytest.fixture

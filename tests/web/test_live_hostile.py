@@ -17,7 +17,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from nvs_app.web.access import COOKIE, owner_of, routes
 from nvs_app.web.hub import Hub
-from nvs_app.web.viewpoint import camera_for_page
+from nvs_app.web.services.viewpoint import camera_for_page
 from nvs_app.web.wire import MAX_UNREAD, Line, unpack
 
 LONG = "1" + "0" * 400

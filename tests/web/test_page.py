@@ -12,11 +12,11 @@ import pytest
 from serving import at_rest, closed, drag, free_port, opened, start, wait
 
 from data_tools.readers import open_scene
-from nvs_app.engine.metrics import to_uint8
 from nvs_app.rendering.renderer import Renderer
+from nvs_app.scenes.images import to_uint8
 from nvs_app.scenes.views import choose_views
 from nvs_app.web import server
-from nvs_app.web.viewpoint import camera_from_page
+from nvs_app.web.services.viewpoint import camera_from_page
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ import torch
 from serving import at_rest, closed, drag, opened, serving, wait
 
 from data_tools.readers import open_scene
-from nvs_app.engine.metrics import to_uint8
 from nvs_app.rendering.renderer import Renderer
+from nvs_app.scenes.images import to_uint8
 from nvs_app.scenes.views import choose_views
-from nvs_app.web.surfaces import coverage, depth_in_colours, sure, surface_point
-from nvs_app.web.viewpoint import camera_from_page
+from nvs_app.web.services.surfaces import coverage, depth_in_colours, sure, surface_point
+from nvs_app.web.services.viewpoint import camera_from_page
 
 
 @pytest.fixture(scope="module")

@@ -13,11 +13,11 @@ from PIL import Image
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from nvs_app.engine.metrics import to_uint8
 from nvs_app.geometry.cameras import Cameras
+from nvs_app.scenes.images import to_uint8
 from nvs_app.web.access import COOKIE
 from nvs_app.web.hub import Hub
-from nvs_app.web.viewpoint import camera_for_page, camera_from_page
+from nvs_app.web.services.viewpoint import camera_for_page, camera_from_page
 from nvs_app.web.wire import sentence
 
 

@@ -14,15 +14,15 @@ from PIL import Image
 from serving import at_rest, closed, drag, opened, serving, wait
 
 from data_tools.readers import open_scene
-from nvs_app.engine.metrics import to_uint8
 from nvs_app.model.state import SceneState
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.camera_path import read_camera_path
+from nvs_app.scenes.images import to_uint8
 from nvs_app.scenes.views import choose_views
-from nvs_app.web.encoding import progress_html
-from nvs_app.web.exports import read_snapshot
-from nvs_app.web.jobs import Step
-from nvs_app.web.viewpoint import camera_from_page
+from nvs_app.web.services.encoding import progress_html
+from nvs_app.web.services.exports import read_snapshot
+from nvs_app.web.services.jobs import Step
+from nvs_app.web.services.viewpoint import camera_from_page
 
 
 @pytest.fixture

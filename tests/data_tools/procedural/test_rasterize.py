@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from data_tools.procedural.rasterize import EMPTY, rasterize_torch
+from data_tools.procedural.keys import EMPTY
+from data_tools.procedural.rasterize import rasterize_torch
 
 
 def _problem(faces: int = 60):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from data_tools.__main__ import main
+from data_tools.cli import main
 from data_tools.procedural import ProceduralSource
-from data_tools.procedural.rasterize import EMPTY
+from data_tools.procedural.keys import EMPTY
 from nvs_app.errors import NVSError
 
 KINDS = ["object", "room", "object", "room"]

@@ -1,0 +1,124 @@
+"""Materials and textures of a glTF file.
+
+Source: Khronos glTF 2.0 specification, 3.8 (textures) and 3.9 (materials), and the extensions named below.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from data_tools.assets.asset import BASE, EMISSIVE, METAL_ROUGH, NORMAL, OCCLUSION, Material, TextureUse
+from data_tools.assets.gltf_data import Buffers, item, numbers
+from data_tools.assets.pictures import Pictures
+from nvs_app.errors import NVSError
+
+WRAPS = (10497, 33071, 33648)
+
+
+class Materials:
+    """The materials of one file, each read at the first use, with the pictures that they need."""
+
+    def __init__(
+        self, content: dict[str, Any], buffers: Buffers, pictures: Pictures, notes: list[str]
+    ) -> None:
+        self.content, self.buffers, self.pictures, self.notes = content, buffers, pictures, notes
+        self.known: dict[int | None, Material] = {None: Material()}
+
+    def get(self, index: int | None) -> Material:
+        """Material ``index``; the default one for None."""
+        if index not in self.known:
+            self.known[index] = self.read(item(self.content, "materials", index))
+        return self.known[index]
+
+    def read(self, values: dict[str, Any]) -> Material:
+        extensions = values.get("extensions") or {}
+        pbr = values.get("pbrMetallicRoughness") or {}
+        textures: dict[int, TextureUse] = {}
+
+        def texture(slot: int, owner: dict[str, Any], name: str) -> dict[str, Any]:
+            info = owner.get(name)
+            if info is None:
+                return {}
+            if not isinstance(info, dict):
+                raise NVSError(f"malformed glTF: {name} is no object")
+            textures[slot] = self.use(info)
+            return info
+
+        base = numbers(pbr, "baseColorFactor", (1.0, 1.0, 1.0, 1.0))
+        (metallic,), (roughness,) = (
+            numbers(pbr, "metallicFactor", (1.0,)),
+            numbers(pbr, "roughnessFactor", (1.0,)),
+        )
+        gloss = extensions.get("KHR_materials_pbrSpecularGlossiness")
+        if gloss and not pbr:
+            base, metallic = numbers(gloss, "diffuseFactor", (1.0, 1.0, 1.0, 1.0)), 0.0
+            roughness = 1.0 - numbers(gloss, "glossinessFactor", (1.0,))[0]
+            texture(BASE, gloss, "diffuseTexture")
+            if "specularGlossinessTexture" in gloss:
+                roughness = 0.6  # what the texture would say is not looked at
+                self.notes.append("specular-glossiness textures are left out")
+        else:
+            texture(BASE, pbr, "baseColorTexture")
+            texture(METAL_ROUGH, pbr, "metallicRoughnessTexture")
+        normal = texture(NORMAL, values, "normalTexture")
+        occlusion = texture(OCCLUSION, values, "occlusionTexture")
+        texture(EMISSIVE, values, "emissiveTexture")
+        strength = numbers(
+            extensions.get("KHR_materials_emissive_strength") or {}, "emissiveStrength", (1.0,)
+        )[0]
+        emissive = numbers(values, "emissiveFactor", (0.0, 0.0, 0.0))
+        mode = values.get("alphaMode", "OPAQUE")
+        if mode not in ("OPAQUE", "MASK", "BLEND"):
+            raise NVSError(f"malformed glTF: alphaMode is {str(mode)[:40]}, expected OPAQUE, MASK or BLEND")
+        return Material(
+            (base[0], base[1], base[2], base[3]),
+            metallic,
+            roughness,
+            (emissive[0] * strength, emissive[1] * strength, emissive[2] * strength),
+            numbers(normal, "scale", (1.0,))[0],
+            numbers(occlusion, "strength", (1.0,))[0],
+            mode,
+            numbers(values, "alphaCutoff", (0.5,))[0],
+            values.get("doubleSided") is True,
+            "KHR_materials_unlit" in extensions,
+            textures,
+        )
+
+    def use(self, info: dict[str, Any]) -> TextureUse:
+        """One use of a texture: its picture, UV set, transform (KHR_texture_transform) and sampler."""
+        values = item(self.content, "textures", info.get("index"))
+        sampler = item(self.content, "samplers", values["sampler"]) if "sampler" in values else {}
+        wrap = tuple(sampler.get(name, 10497) for name in ("wrapS", "wrapT"))
+        moved = (info.get("extensions") or {}).get("KHR_texture_transform") or {}
+        uv_set = moved.get("texCoord", info.get("texCoord", 0))
+        if uv_set not in (0, 1):
+            raise NVSError(f"UV set {str(uv_set)[:20]} is not supported, only 0 and 1")
+        if any(value not in WRAPS for value in wrap):
+            raise NVSError("malformed glTF: a sampler with an unknown wrap mode")
+        (du, dv), (su, sv) = numbers(moved, "offset", (0.0, 0.0)), numbers(moved, "scale", (1.0, 1.0))
+        (angle,) = numbers(moved, "rotation", (0.0,))
+        c, s = math.cos(angle), math.sin(angle)
+        transform = (c * su, s * sv, du, -s * su, c * sv, dv, 0.0, 0.0, 1.0)
+        picture = self.picture(self.source(values))
+        return TextureUse(picture, uv_set, transform, (wrap[0], wrap[1]), sampler.get("magFilter") == 9728)
+
+    def source(self, values: dict[str, Any]) -> Any:
+        extensions = values.get("extensions") or {}
+        if "EXT_texture_webp" in extensions:
+            return extensions["EXT_texture_webp"].get("source")
+        if "source" in values:
+            return values["source"]
+        names = ", ".join(extensions) or "none"
+        raise NVSError(
+            f"a texture without a PNG, JPEG or WebP picture (extensions: {names}) is not supported"
+        )
+
+    def picture(self, index: Any) -> int:
+        values = item(self.content, "images", index)
+        if "uri" in values:
+            uri = values["uri"]
+            label = f"image {index}" if str(uri)[:5].lower() == "data:" else str(uri)[:80]
+            return self.pictures.add(index, self.buffers.uri(uri), label)
+        data, _ = self.buffers.view(values.get("bufferView"))
+        return self.pictures.add(index, bytes(data), f"image {index}")

@@ -1,0 +1,1 @@
+"""Training shards: scenes -> tar files (`write`), and back (`read`)."""

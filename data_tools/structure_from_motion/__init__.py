@@ -1,0 +1,1 @@
+"""Pictures and films without cameras -> scenes, through structure from motion: see `photos`."""

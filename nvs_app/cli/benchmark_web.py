@@ -1,0 +1,229 @@
+"""`python -m nvs_app benchmark-web`: how fast the viewer answers a drag, and how ten visitors share a server.
+
+The visitors are WebSocket clients that do what the page does: they send a camera, wait for the newest frame, decode
+it, and send the next one. Without gradio the socket is served alone; the route is the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import socket
+import statistics
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from nvs_app.bundled import bundled
+from nvs_app.cli.common import add_model_options, load_renderer, positive_int
+from nvs_app.errors import NVSError
+from nvs_app.evaluation.evaluate import device_name, versions
+from nvs_app.evaluation.report.files import write_json
+from nvs_app.web.services.apart import apart
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Registers the command and its options."""
+    parser = subparsers.add_parser(
+        "benchmark-web",
+        help="time the viewer's connection, alone and with many visitors",
+        description="Drags the view over a WebSocket of this machine. Times are medians.",
+    )
+    parser.add_argument(
+        "--sizes", type=positive_int, nargs="+", default=[128, 256], metavar="S", help="frames (default: 128 256)"
+    )
+    parser.add_argument("--frames", type=positive_int, default=40, metavar="N", help="of each size (default: 40)")
+    parser.add_argument("--visitors", type=int, default=0, metavar="N", help="then so many drag at once (default: 0)")
+    parser.add_argument("--seconds", type=positive_int, default=60, metavar="S", help="for so long (default: 60)")
+    parser.add_argument("--visitor-size", type=positive_int, default=128, metavar="S", help="their frames")
+    parser.add_argument("--scene", type=Path, metavar="PATH", help="default: the first bundled example")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures")
+    add_model_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the command. Returns 1 when a visitor was refused a frame."""
+    from nvs_app.web.hub import Hub
+    from nvs_app.web.services.opening import find_examples
+
+    examples = find_examples(bundled("examples"), [args.scene] if args.scene else [])
+    if not examples:
+        raise NVSError("--scene: no bundled example is there; name a scene")
+    hub = Hub(apart(lambda: load_renderer(args)), examples)
+    try:
+        return _measure(hub, next(iter(examples)), args)
+    finally:
+        hub.close()
+
+
+def _measure(hub: Any, example: str, args: argparse.Namespace) -> int:
+    apart(lambda: hub.example(example))
+    figures: dict[str, Any] = {"device": device_name(hub.renderer().device), **versions()}
+    with _Served(hub) as port:
+        for size in args.sizes:
+            token = _visit(hub, example)
+            figures[f"{size}x{size}"] = row = asyncio.run(_drag(port, token, size, args.frames))
+            print(
+                f"{size}x{size}: {row['total_ms']:.1f} ms from camera to decoded frame = model {row['model_ms']:.1f} "
+                f"+ rest {row['rest_ms']:.1f} (packing {row['pack_ms']:.1f}); p95 of the rest {row['rest_p95_ms']:.1f}"
+            )
+        errors = 0
+        if args.visitors:
+            tokens = [_visit(hub, example) for _ in range(args.visitors)]
+            crowd = asyncio.run(_crowd(port, tokens, args.visitor_size, args.seconds))
+            figures["visitors"] = crowd
+            errors = crowd["errors"]
+            print(
+                f"{args.visitors} visitors, {args.seconds} s: {crowd['frames']} frames, {crowd['least']} to "
+                f"{crowd['most']} each, {errors} errors; memory {crowd['rss_mb'][0]} MB after warming up, "
+                f"{crowd['rss_mb'][-1]} MB at the end, {max(crowd['rss_mb'])} MB at most"
+            )
+    if args.json:
+        write_json(figures, args.json, "--json")
+    return 1 if errors else 0
+
+
+class _Served:
+    """The viewer's route on a free port of this machine, in a thread."""
+
+    def __init__(self, hub: Any):
+        self.hub = hub
+
+    def __enter__(self) -> int:
+        import uvicorn
+        from starlette.applications import Starlette
+
+        from nvs_app.web.access import routes
+
+        app = Starlette(routes=routes(self.hub))
+        app.cookie_id, app.tokens = "none", {}  # type: ignore[attr-defined]  # as gradio's application has them
+        app.get_blocks = lambda: argparse.Namespace(auth=None)  # type: ignore[attr-defined]
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.server = uvicorn.Server(uvicorn.Config(app, "127.0.0.1", port, log_level="error"))
+        self.thread = threading.Thread(target=self.server.run)
+        self.thread.start()
+        while not self.server.started:
+            if not self.thread.is_alive():
+                raise NVSError("the benchmark's server did not start")
+            time.sleep(0.02)
+        return port
+
+    def __exit__(self, *_: object) -> None:
+        self.server.should_exit = True
+        self.thread.join()
+
+
+def _visit(hub: Any, example: str) -> str:
+    from nvs_app.web.access import owner_of
+
+    session = hub.store.create(owner_of({}, None))
+    hub.show(session, hub.example(example))
+    return session.token
+
+
+def _views(scene: dict[str, Any], count: int) -> list[list[float]]:
+    """Cameras of a drag: the first look, turned about the scene's up axis by a degree each."""
+    import torch
+
+    c2w = torch.tensor(scene["c2w"]).view(4, 4)
+    up, focus = torch.tensor(scene["up"]), torch.tensor(scene["focus"])
+    cross = torch.linalg.cross(up.expand(3, 3), torch.eye(3))  # columns: the axis times the unit vectors
+    found = []
+    for index in range(count):
+        turn = torch.linalg.matrix_exp(cross.T * (index * torch.pi / 180))
+        view = torch.eye(4)
+        view[:3, :3] = turn @ c2w[:3, :3]
+        view[:3, 3] = focus + turn @ (c2w[:3, 3] - focus)
+        found.append(view.flatten().tolist())
+    return found
+
+
+async def _open(port: int, token: str) -> tuple[Any, dict[str, Any]]:
+    from websockets.asyncio.client import connect
+
+    line = await connect(f"ws://127.0.0.1:{port}/nvs/socket?visit={token}", max_size=None, compression=None)
+    return line, json.loads(await line.recv())
+
+
+async def _frame(line: Any, view: list[float], fov: float, size: int, number: int) -> tuple[dict[str, Any], float]:
+    """Sends a camera and decodes its frame: the header, and the milliseconds that all took."""
+    import cv2
+    import numpy as np
+
+    from nvs_app.web.wire import unpack
+
+    start = time.perf_counter()
+    message = {"type": "frame", "id": number, "c2w": view, "fov": fov, "hw": [size, size], "quality": 80}
+    await line.send(json.dumps(message))
+    answer = await line.recv()
+    if isinstance(answer, str):
+        raise NVSError(json.loads(answer).get("message", answer))
+    header, data = unpack(answer)
+    cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    return header, 1e3 * (time.perf_counter() - start)
+
+
+async def _drag(port: int, token: str, size: int, count: int) -> dict[str, float]:
+    line, scene = await _open(port, token)
+    rows = []
+    for number, view in enumerate(_views(scene, count + 3)):
+        header, total = await _frame(line, view, scene["fov"], size, number)
+        if number >= 3:  # the first ones warm up
+            rows.append((total, header["model_ms"], total - header["model_ms"], header["pack_ms"]))
+    await line.close()
+    total, model, rest, pack = (sorted(column) for column in zip(*rows))
+    return {
+        "total_ms": round(statistics.median(total), 2),
+        "model_ms": round(statistics.median(model), 2),
+        "rest_ms": round(statistics.median(rest), 2),
+        "rest_p95_ms": round(rest[int(0.95 * (len(rest) - 1))], 2),
+        "pack_ms": round(statistics.median(pack), 2),
+    }
+
+
+async def _crowd(port: int, tokens: list[str], size: int, seconds: float) -> dict[str, Any]:
+    counts = [0] * len(tokens)
+    errors: list[str] = []
+    stop = time.perf_counter() + seconds
+    memory: list[int] = []
+
+    async def one(index: int) -> None:
+        line, scene = await _open(port, tokens[index])
+        views, number = _views(scene, 360), 0
+        while time.perf_counter() < stop:
+            try:
+                await _frame(line, views[(number + 36 * index) % 360], scene["fov"], size, number)
+                counts[index] += 1
+            except NVSError as error:
+                errors.append(str(error))
+            number += 1
+        await line.close()
+
+    async def watch() -> None:
+        await asyncio.sleep(min(5.0, seconds / 4))
+        while time.perf_counter() < stop:
+            memory.append(_rss_mb())
+            await asyncio.sleep(1)
+
+    await asyncio.gather(watch(), *(one(index) for index in range(len(tokens))))
+    return {
+        "frames": sum(counts),
+        "least": min(counts),
+        "most": max(counts),
+        "errors": len(errors),
+        "first_error": errors[0] if errors else "",
+        "rss_mb": memory or [_rss_mb()],
+    }
+
+
+def _rss_mb() -> int:
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except OSError:
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE") >> 20

@@ -1,0 +1,154 @@
+"""`python -m nvs_app eval SCENE ... --checkpoint NAME --context 8 --image-hw 256 256 --json FILE`, and
+`python -m nvs_app eval --benchmark NAME --data DIR --context 4,8,16` (see `eval_benchmark`).
+
+Measures PSNR, SSIM and sharpness (LPIPS where its weights are at hand) on the views that were not given to the
+model. The table goes to stdout, progress to stderr. Scenes that cannot be read are named in one line each, the
+others go on, and the exit code is 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from nvs_app.cli.common import (
+    add_context_options,
+    add_model_options,
+    check_writable,
+    indices,
+    load_renderer,
+    name_scenes,
+    positive_int,
+    read_scene,
+    stderr_progress,
+    trained_image_hw,
+)
+from nvs_app.cli.eval_benchmark import add_benchmark_options, check_no_benchmark, run_benchmark
+from nvs_app.evaluation.evaluate import EvalConfig, evaluate
+from nvs_app.evaluation.metrics import LPIPS
+from nvs_app.evaluation.report.files import write_json
+from nvs_app.evaluation.report.measures import MEASURES
+from nvs_app.evaluation.report.words import rendering_words
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Registers the command and its options."""
+    parser = subparsers.add_parser(
+        "eval",
+        help="measure PSNR, SSIM and sharpness on held-out views of scenes",
+        description="PSNR per image, averaged over the views of a scene, then over scenes.",
+    )
+    parser.add_argument("scenes", nargs="*", metavar="SCENE", help="scene, folder or zip of photos, or video")
+    add_context_options(parser, several=True)
+    parser.add_argument(
+        "--target-views", type=indices, metavar="I,J,K", help="compare these views (default: all that are no input)"
+    )
+    parser.add_argument("--max-targets", type=positive_int, metavar="N", help="compare N views at most")
+    parser.add_argument(
+        "--image-hw",
+        type=positive_int,
+        nargs=2,
+        metavar=("H", "W"),
+        help="size of input and compared images (default: the size the checkpoint was trained at)",
+    )
+    parser.add_argument("--rounded", action="store_true", help="round renderings to 8 bits before comparing")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures, view by view")
+    parser.add_argument(
+        "--side-by-side",
+        type=Path,
+        metavar="DIR",
+        help="write a PNG a view: nearest input view | rendering | photo | error x4",
+    )
+    parser.add_argument(
+        "--lpips", metavar="PATH", help="LPIPS weights, file or folder (default: $NVS_LPIPS_WEIGHTS, else no LPIPS)"
+    )
+    add_benchmark_options(parser)
+    add_model_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the command; 0, or 2 when a scene failed."""
+    check_writable("--json", args.json)
+    if args.benchmark is not None:
+        return run_benchmark(args)
+    check_no_benchmark(args)
+    EvalConfig(image_hw=tuple(args.image_hw or (256, 256)))  # a wrong size is said before the model is loaded
+    lpips = LPIPS.find(args.lpips)
+    renderer = load_renderer(args)
+    config = EvalConfig(
+        num_context=(args.context or (8,))[0],
+        image_hw=tuple(args.image_hw or trained_image_hw(renderer)),
+        mode=args.mode,
+        seed=args.seed,
+        context=args.context_views,
+        target=args.target_views,
+        max_targets=args.max_targets,
+        rounded=args.rounded,
+    )
+    named = name_scenes(args.scenes)
+    with stderr_progress() as progress:
+        every = progress.add_task("scenes", total=len(named))
+        views = progress.add_task("views", total=None)
+
+        def failed(name: str, message: str) -> None:
+            progress.advance(every)
+            print(f"error: {' '.join(message.split())}", file=sys.stderr)
+
+        report = evaluate(
+            renderer,
+            {name: functools.partial(read_scene, path) for name, path in named.items()},
+            config,
+            lpips=lpips,
+            side_by_side=args.side_by_side,
+            on_scene=lambda name, result: progress.advance(every),
+            on_progress=lambda name, done, total: progress.update(
+                views, description=name, completed=done, total=total
+            ),
+            on_error=failed,
+        )
+    if report["scenes"]:
+        print_table(report)
+    if args.json is not None:
+        write_json(report, args.json, "--json")
+    return 2 if report["failed"] else 0
+
+
+def print_table(report: dict[str, Any]) -> None:
+    """The figures of a report, a row a scene."""
+    measured = report["overall"].get("lpips") is not None
+    title = f"{report['checkpoint']['name']}: {rendering_words(report)}, {report['device']}"
+    table = Table(title=title, title_justify="left")
+    table.add_column("scene", no_wrap=True)
+    measures = [m for m in MEASURES if m.name in report["overall"]]
+    columns = ["views", *(m.title for m in measures), "nearest", "mean", "white", "ms/view"]
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+
+    def row(name: str, counts: str, figures: dict[str, Any], speed: str, bold: bool = False) -> None:
+        baselines = figures["baselines"]
+        cells = [counts, *(_figure(figures[m.name], m.digits) for m in measures)]
+        cells += [_figure(baselines[key]["psnr"], 2) for key in ("nearest_view", "mean_colour", "white")]
+        table.add_row(name, *cells, speed, style="bold" if bold else None)
+
+    for name, result in report["scenes"].items():
+        counts = f"{len(result['context'])}+{len(result['target'])}"
+        row(name, counts, result, f"{result['decode_ms_per_view']:.0f}")
+    table.add_section()
+    row("overall", str(report["overall"]["num_scenes"]), report["overall"], "", bold=True)
+    # Not cut to 80 columns when piped into a file.
+    console = Console() if sys.stdout.isatty() else Console(width=max(100, 60 + max(map(len, report["scenes"]))))
+    console.print(table)
+    console.print("sharpness: gradient energy in parts of the photo's; 1 as sharp, below blurred, above noisy.")
+    console.print("nearest, mean, white: PSNR of the nearest input view, of its mean colour, of a white image.")
+    if not measured:
+        console.print(f"LPIPS {report['lpips']}.")
+
+
+def _figure(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"

@@ -1,0 +1,221 @@
+"""Where the fast weights and the cameras of a `render` job come from, and the folder it fills (see `render`)."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from nvs_app.cli.common import trained_image_hw
+from nvs_app.errors import NVSError
+from nvs_app.geometry import paths
+from nvs_app.geometry.cameras import Cameras, crop_resize_cameras, vertical_fov, with_vertical_fov
+from nvs_app.geometry.normalize import SimilarityTransform
+from nvs_app.model.state import SceneState, context_cameras
+from nvs_app.rendering.depth_files import NOTES_FILE, DepthFolder, depth_files
+from nvs_app.rendering.plan import LaCTResolution, RenderPlan, photos_hw, plan_encode, plan_render
+from nvs_app.rendering.renderer import Renderer
+from nvs_app.rendering.video import save_png
+from nvs_app.rendering.views import RenderedViews
+from nvs_app.scenes.camera_path import read_camera_path
+from nvs_app.scenes.nerfstudio_frame import read_frame, to_scene
+from nvs_app.scenes.scene import Scene
+from nvs_app.scenes.views import choose_views
+
+PATHS = ("orbit", "spiral", "capture")
+DEFAULT_FRAMES = 60
+SETTINGS_FILE = "render.json"  # beside the images of a folder: what they were rendered with
+
+
+class Source:
+    """Where the fast weights of a job come from: an existing --state file, or photos that are encoded when, and
+    only when, something is to be rendered."""
+
+    def __init__(self, renderer: Renderer, file: Path | None, scene: Scene | None, args: argparse.Namespace):
+        """file: that of --state."""
+        self.renderer, self.file, self.scene = renderer, file, scene
+        self.state: SceneState | None = None
+        self.context: list[int] = []
+        trained = trained_image_hw(renderer)
+        self.context_hw: tuple[int, int] = tuple(args.context_hw or trained)
+        if file is not None and file.is_file():
+            self.state = SceneState.load(file)
+            self.words = f"state from {file}"
+            if renderer.detail and not self.detail:
+                print(f"note: {file}: encoded without a detail head, rendered by LaCT alone", file=sys.stderr)
+        elif scene is None:
+            raise NVSError(f"--state {file}: not there, and no SCENE to encode")
+        else:
+            self.context = choose_context(scene, args)
+            self.words = ""
+            if renderer.detail and args.context_hw is None:
+                stored = [(int(h), int(w)) for h, w in scene.image_hws[self.context].tolist()]
+                self.context_hw = photos_hw(stored, tuple(args.image_hw or trained))
+
+    def key(self) -> str:
+        """A digest of the context cameras and of how they are read, the same whether the state is read or is still to
+        be encoded."""
+        if self.state is not None:
+            remembered = context_cameras(self.state)
+            if remembered is None:
+                values = None
+            else:
+                detail = self.state.context is not None
+                lact = LaCTResolution.of_card(self.renderer.card) if detail else None
+                plan = plan_encode(remembered.image_hw, self.renderer.patch, lact)
+                values = [plan.render_hw, plan.lact_hw, detail, remembered.c2w.tolist()]
+        else:
+            assert self.scene is not None
+            plan = self.renderer.plan_encode(self.context_hw)
+            values = [plan.render_hw, plan.lact_hw, plan.detail, self.scene.c2w[self.context].tolist()]
+        return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
+
+    def plan(self, image_hw: tuple[int, int]) -> RenderPlan:
+        """At which sizes views of `image_hw` are rendered."""
+        return plan_render(image_hw, self.renderer.patch, self.renderer.lact if self.detail else None)
+
+    def settings(self, image_hw: tuple[int, int]) -> dict[str, int | bool | str]:
+        """How views of `image_hw` are rendered, see `Renderer.settings`."""
+        values = self.renderer.settings() if self.detail else {"detail": False}
+        return {**values, "plan": self.plan(image_hw).words}
+
+    @property
+    def detail(self) -> bool:
+        """Whether the detail head renders: a state that was encoded without it has nothing for it to look at."""
+        return self.renderer.detail and (self.state is None or self.state.context is not None)
+
+    def encoded(self) -> SceneState:
+        """The state; encodes and saves it on the first call where it was not there."""
+        if self.state is None:
+            assert self.scene is not None
+            posed = self.scene.load(self.context, self.context_hw)
+            start = time.perf_counter()
+            self.state = self.renderer.encode(posed)
+            seconds = time.perf_counter() - start
+            height, width = self.context_hw
+            self.words = f"encoded {len(self.context)} views of {height}x{width} in {seconds:.1f} s"
+            if self.file is not None:
+                try:
+                    self.state.save(self.file)
+                except OSError as error:
+                    raise NVSError(f"--state {self.file}: not written ({error.strerror or error})") from error
+        return self.state
+
+
+def choose_context(scene: Scene, args: argparse.Namespace) -> list[int]:
+    """The input views: listed, or --context of them; all where the scene has no more (none need be held out)."""
+    if args.context_views is None and args.context >= len(scene):
+        return list(range(len(scene)))
+    return choose_views(scene, args.context, args.mode, args.seed, args.context_views, target=None).context
+
+
+def path_frame(args: argparse.Namespace) -> SimilarityTransform | None:
+    """The way from the scene's frame to that of --path-frame; None without the option."""
+    if args.path_frame is None:
+        return None
+    if len(args.scenes) > 1:
+        raise NVSError(f"--path-frame {args.path_frame}: the world of one scene, but {len(args.scenes)} are given")
+    return read_frame(args.path_frame, Path(args.scenes[0]) if args.scenes else None)
+
+
+def path_from_file(args: argparse.Namespace, frame: SimilarityTransform | None) -> tuple[Cameras, float]:
+    """The cameras and the speed of a nerfstudio path, at the size that was asked for, in the scene's frame."""
+    file = Path(args.path)
+    if not file.is_file():
+        raise NVSError(f"--path {args.path}: expected {', '.join(PATHS)} or a camera path file that exists")
+    path = read_camera_path(file)
+    if args.frames is not None and args.frames != len(path.cameras):
+        raise NVSError(f"--frames {args.frames}: {file} has {len(path.cameras)} cameras of its own; leave --frames out")
+    cameras = path.cameras if frame is None else to_scene(frame, path.cameras)
+    # As in nerfstudio, the vertical field of view stays whatever the frame's shape.
+    fov = vertical_fov(cameras) if args.fov is None else args.fov
+    cameras = with_vertical_fov(cameras, fov, None if args.image_hw is None else tuple(args.image_hw))
+    return cameras, args.fps or path.fps
+
+
+def path_around(
+    args: argparse.Namespace, scene: Scene | None, state: SceneState | None, image_hw: tuple[int, int]
+) -> Cameras:
+    """A path by name, from all cameras of the scene, or from those that the state remembers."""
+    if scene is not None:
+        cameras = scene.cameras(None, image_hw)
+    else:
+        remembered = None if state is None else context_cameras(state)
+        if remembered is None:
+            raise NVSError(f"--state {args.state}: it remembers no cameras; give SCENE, or --path FILE")
+        cameras = crop_resize_cameras(remembered, image_hw)
+    path = getattr(paths, args.path)(cameras, args.frames or DEFAULT_FRAMES)
+    return path if args.fov is None else with_vertical_fov(path, args.fov)
+
+
+def settings(source: Source, cameras: Cameras, path: str) -> dict[str, Any]:
+    """What decides how the images of a folder look."""
+    card = source.renderer.card
+    numbers = json.dumps([cameras.c2w.tolist(), cameras.fxfycxcy.tolist()]).encode()
+    return {
+        "checkpoint": card.get("name"),
+        "checkpoint_hash": card.get("hash"),
+        "context": source.key(),
+        "path": path,
+        "cameras": hashlib.sha256(numbers).hexdigest()[:16],
+        "frames": len(cameras),
+        "image_hw": list(cameras.image_hw),
+        "rendering": source.settings(cameras.image_hw),
+    }
+
+
+class ImageFolder:
+    """A folder of images 00000.png, 00001.png, ... and, with `depth`, of their depth maps."""
+
+    def __init__(self, folder: Path, count: int, depth: DepthFolder | None = None):
+        self.folder, self.count, self.depth = folder, count, depth
+        self._there: set[str] = set()
+
+    def missing(self, wanted: dict[str, Any], overwrite: bool) -> list[int]:
+        """Numbers of the images still to render, from now on in the way that `wanted` notes.
+
+        Raises NVSError when the folder holds images of another rendering, or images of this name that no rendering of
+        ours left there.
+        """
+        folder, file = self.folder, self.folder / SETTINGS_FILE
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+            images = list(folder.glob("[0-9][0-9][0-9][0-9][0-9].png"))
+            if not overwrite and found is None and images:
+                raise NVSError(f"--out {folder}: holds images of another origin; use another folder or --overwrite")
+            if not overwrite and found is not None and found != wanted:
+                known = found if isinstance(found, dict) else {}
+                changed = ", ".join(key for key in wanted if known.get(key) != wanted[key])
+                raise NVSError(f"--out {folder}: rendered with another {changed}; use another folder or --overwrite")
+            maps = depth_files(folder)
+            if overwrite and found is not None:
+                # Ours, and perhaps more of them than the new path has.
+                for path in (*images, *maps):
+                    path.unlink()
+                (folder / NOTES_FILE).unlink(missing_ok=True)
+            self._there = set() if overwrite else {path.name for path in (*images, *maps)}
+            if self.depth is not None:
+                self.depth.start()
+            file.write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise NVSError(f"--out {folder}: cannot be used ({error}); give another folder") from error
+        return [index for index in range(self.count) if not self._whole(index)]
+
+    def _whole(self, index: int) -> bool:
+        image = f"{index:05d}.png" in self._there
+        return image and (self.depth is None or self.depth.path(index).name in self._there)
+
+    def save(self, index: int, part: Tensor | RenderedViews) -> None:
+        """Writes what is missing of one view: its image [1, 3, H, W], and its depth map."""
+        images = part.images if isinstance(part, RenderedViews) else part
+        if f"{index:05d}.png" not in self._there:
+            save_png(images[0], self.folder / f"{index:05d}.png")
+        if self.depth is not None and isinstance(part, RenderedViews):
+            self.depth.save(index, part)

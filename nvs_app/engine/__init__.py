@@ -1,1 +1,0 @@
-"""What is done with the network: rendering, measuring, training. Import the module you need; this file imports none."""

@@ -1,0 +1,1 @@
+"""A benchmark from its protocol to its report: scene by scene, over several processes, resumable."""

@@ -1,0 +1,370 @@
+"""A benchmark from the first scene to the report: resumes scene by scene, alone or on every process of torchrun.
+
+    run = BenchmarkRun(renderer, benchmark, benchmark.complete(settings), Measures(), Path("outputs/run"))
+    report = run()          # None on processes other than the first
+
+Each process takes its share of the scenes (whole groups, by number), so the figures of a scene never depend on how
+many processes there are; they are averaged by the first process in the order of the list. Seconds are kept apart.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nvs_app.distributed import World
+from nvs_app.errors import NVSError
+from nvs_app.evaluation.baselines import DESCRIPTIONS
+from nvs_app.evaluation.benchmark.journal import Journal, fingerprint
+from nvs_app.evaluation.benchmark.load import Ahead, Loaded
+from nvs_app.evaluation.benchmark.scene import (
+    NORMALIZE_WITH,
+    Clock,
+    Comparer,
+    Extreme,
+    Measures,
+    Work,
+    chunk_of,
+    encode_pictures,
+    figures_of,
+    render_case,
+)
+from nvs_app.evaluation.evaluate import device_name, versions
+from nvs_app.evaluation.protocols.base import Benchmark, Entry, Settings
+from nvs_app.evaluation.report.summary import assemble, keep_shown_pictures
+from nvs_app.rendering.renderer import Renderer
+from nvs_app.scenes.posed import PosedImages
+
+
+class Telling:
+    """What a run says while it works: nothing, unless a subclass does."""
+
+    def scene(self, done: int, total: int, name: str, record: dict[str, Any] | None) -> None:
+        """A scene is done, or was: `record` is None for one of another process or of an earlier run."""
+
+    def error(self, name: str, message: str) -> None:
+        """A scene, or one of its numbers of views, is left out."""
+
+    def note(self, text: str) -> None:
+        """Something worth knowing."""
+
+
+@dataclass
+class Spent:
+    """Seconds of this process. `startup_s` is everything before the first scene was there and the network warm."""
+
+    startup_s: float = 0.0
+    wall_s: float = 0.0
+    model_s: float = 0.0
+    waiting_s: float = 0.0
+    compare_s: float = 0.0
+    gsplat_s: float = 0.0
+    scenes: int = 0
+    views: int = 0
+    memory: dict[str, dict[str, int]] = field(default_factory=dict)
+
+
+class BenchmarkRun:
+    """See the module. `settings` come from `Benchmark.complete`; `limit` and `only` keep some of the scenes."""
+
+    def __init__(
+        self,
+        renderer: Renderer,
+        benchmark: Benchmark,
+        settings: Settings,
+        measures: Measures,
+        out: Path | None = None,
+        *,
+        world: World | None = None,
+        limit: int | None = None,
+        only: tuple[str, ...] = (),
+        restart: bool = False,
+        telling: Telling | None = None,
+        remarks: dict[str, str] | None = None,
+    ) -> None:
+        self.renderer, self.benchmark, self.settings, self.measures = renderer, benchmark, settings, measures
+        self.comparer = Comparer(renderer.device, measures)
+        self.world, self.telling = world, telling or Telling()
+        self.rank, self.size = (world.rank, world.size) if world is not None else (0, 1)
+        self.header = describe(renderer, benchmark, settings, measures, remarks or {})
+        data = settings.data.resolve() if settings.data is not None else None
+        decisive = [self.header, str(data), device_name(renderer.device), versions()]
+        self.fingerprint = fingerprint(decisive)
+        self.out = out or Path("outputs") / "benchmarks" / f"{benchmark.name}-{self.fingerprint}"
+        self.journal = Journal(self.out, self.fingerprint)
+        if restart and self.rank == 0:
+            self.journal.clear()
+        if restart and world is not None:
+            world.share("restarted", True)
+        listing = benchmark.entries(settings)
+        self.entries = _picked(listing.entries, only, limit)
+        self.absent = {} if only or limit else dict(listing.absent)
+        self.failed: dict[str, dict[str, str]] = {}
+        self.spent = Spent()
+        self.done = 0
+
+    def __call__(self) -> dict[str, Any] | None:
+        """Evaluates what is not done and returns the report, on the first process."""
+        started = time.perf_counter()
+        mine = [entry for entry, owner in zip(self.entries, owners(self.entries, self.size)) if owner == self.rank]
+        records: dict[str, dict[str, Any]] = {}
+        for entry in mine:
+            if (record := self.journal.read(entry.name)) is not None:
+                records[entry.name] = record
+                self._told(entry.name, None)
+        if self.journal.strange:
+            self.telling.note(f"{self.out}: {self.journal.strange} scenes done under other settings are done again")
+        rest = [entry for entry in mine if entry.name not in records]
+        if rest:
+            # A thread that makes the next scene would otherwise keep this one from the GPU for 5 ms at a time.
+            interval = sys.getswitchinterval()
+            sys.setswitchinterval(0.0005)
+            try:
+                self._evaluate(rest, records, started)
+            finally:
+                sys.setswitchinterval(interval)
+        return self._gather(records)
+
+    def _evaluate(self, entries: list[Entry], records: dict[str, dict[str, Any]], started: float) -> None:
+        """Loads, measures and keeps the scenes; three things at once, of three scenes."""
+        begun = None
+        keeping: list[tuple[str, Future]] = []
+        with ThreadPoolExecutor(1, thread_name_prefix="keep") as keeper:
+            ahead = Ahead(self.benchmark, self.settings, entries, self.renderer.device)
+            for entry, take in ahead:
+                waited = time.perf_counter()
+                try:
+                    loaded = take()
+                    if begun is None:
+                        self._warm_up(loaded)
+                        begun = waited = time.perf_counter()
+                        self.spent.startup_s = begun - started
+                    self.spent.waiting_s += time.perf_counter() - waited
+                    ahead.fill(ahead.depth)
+                    record, extremes = self._measure(loaded)
+                except (NVSError, OSError) as error:
+                    self._failed(entry.name, {"*": " ".join(str(error).split())})
+                    continue
+                records[entry.name] = record
+                keeping.append((entry.name, keeper.submit(self._keep, entry.name, record, extremes)))
+                self._told(entry.name, record)
+            for _, future in keeping:
+                future.result()
+        if begun is not None:
+            self.spent.wall_s = time.perf_counter() - begun
+
+    def _measure(self, loaded: Loaded) -> tuple[dict[str, Any], dict[str, Extreme]]:
+        counts: dict[str, Any] = {}
+        seconds: dict[str, dict[str, float]] = {}
+        failed = {str(count): " ".join(message.split()) for count, message in loaded.failed.items()}
+        extremes: dict[str, Extreme] = {}
+        rendered: dict[str, Work] = {}
+        for count in loaded.cases:
+            try:
+                keep = count == max(loaded.cases)
+                rendered[str(count)] = render_case(self.renderer, loaded, count, self.comparer, keep_pictures=keep)
+            except NVSError as error:  # memory, most likely: another number of views may fit
+                failed[str(count)] = " ".join(str(error).split())
+        self.comparer.finish()
+        for count, work in rendered.items():
+            spent = work.seconds
+            self.spent.model_s += spent["encode_s"] + spent["decode_s"]
+            self.spent.compare_s += spent["compare_s"]
+            self.spent.gsplat_s += spent.get("gsplat_s", 0.0)
+            self.spent.views += len(work.rows)
+            try:
+                counts[count] = figures_of(work, self.measures, self.renderer)
+            except NVSError as error:
+                failed[count] = str(error)
+                continue
+            seconds[count] = spent
+            extremes = work.extremes or extremes
+        if not counts:
+            raise NVSError(next(iter(failed.values())))
+        if failed:
+            self._failed(loaded.name, failed)
+        self.spent.scenes += 1
+        result = {"path": loaded.root, "image_hw": list(loaded.image_hw), "notes": loaded.remarks, "counts": counts}
+        record = {
+            "result": result,
+            "failed": failed,
+            "timing": {"load_s": loaded.load_s, "counts": seconds},
+        }
+        return record, extremes
+
+    def _keep(self, name: str, record: dict[str, Any], extremes: dict[str, Extreme]) -> None:
+        """Writes a scene's record with its images; runs beside the next scene."""
+        counts = record["result"]["counts"]
+        largest = str(max(map(int, counts)))
+        record["result"]["pictures"] = {
+            which: {
+                "context": int(largest),
+                "view": counts[largest]["views"][extreme.row]["file"],
+                "psnr": counts[largest]["views"][extreme.row]["psnr"],
+                **encode_pictures(extreme),
+            }
+            for which, extreme in extremes.items()
+        }
+        self.journal.write(name, record)
+
+    def _warm_up(self, loaded: Loaded) -> None:
+        """Renders the first scene once untimed on a GPU (libraries load, memory is fetched) and notes the memory that
+        encoding and decoding take beyond what was there."""
+        device = self.renderer.device
+        if device.type != "cuda":
+            return
+        clock, comparer = Clock(device), Comparer(device, Measures(rounded=self.measures.rounded))
+        for count, case in loaded.cases.items():
+            try:
+                render_case(self.renderer, loaded, count, comparer, keep_pictures=True)
+                comparer.finish()
+                images = loaded.pixels(case.context_rows, device)
+                peaks = {}
+                for what in ("encode", "decode"):
+                    clock()
+                    torch.cuda.reset_peak_memory_stats(device)
+                    before = torch.cuda.memory_allocated(device)
+                    if what == "encode":
+                        chunk = chunk_of(self.renderer, loaded.image_hw)
+                        state = self.renderer.encode(PosedImages(images, case.context_cameras), chunk=chunk)
+                    else:
+                        next(self.renderer.stream(state, case.target_cameras, 1, on_device=True))
+                    clock()
+                    peaks[f"{what}_bytes"] = torch.cuda.max_memory_allocated(device) - before
+                self.spent.memory[str(count)] = peaks
+            except NVSError:
+                continue  # told when its turn comes
+
+    def _failed(self, name: str, messages: dict[str, str]) -> None:
+        self.failed[name] = messages
+        for count, message in messages.items():
+            self.telling.error(name if count == "*" else f"{name} at {count} views", message)
+        if "*" in messages:
+            self._told(name, None)
+
+    def _told(self, name: str, record: dict[str, Any] | None) -> None:
+        store = self.world.store if self.world is not None else None
+        self.done = self.done + 1 if store is None else store.add("scenes done", 1)
+        self.telling.scene(self.done, len(self.entries), name, record)
+
+    def _gather(self, records: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
+        """Brings everything to the first process, which makes the report."""
+        store = self.world.store if self.world is not None else None
+        for name, record in records.items():
+            if record["failed"]:
+                self.failed.setdefault(name, record["failed"])
+        keep_shown_pictures({name: record["result"] for name, record in records.items()})
+        shares: list[dict[str, Any]] = [{"failed": self.failed, "timing": self._timing(), "names": list(records)}]
+        if store is not None:
+            if self.rank:
+                # A key a scene: the store takes 8 MB at a time.
+                for number, record in enumerate(records.values()):
+                    store.set(f"record {self.rank} {number}", json.dumps(record))
+                store.set(f"share {self.rank}", json.dumps(shares[0]))
+                while not store.check(["report made"]):
+                    time.sleep(0.5)
+                return None
+            while (done := store.add("scenes done", 0)) < len(self.entries):
+                self.telling.scene(done, len(self.entries), "", None)
+                time.sleep(0.5)
+            self.telling.scene(done, len(self.entries), "", None)
+            shares += [json.loads(store.get(f"share {rank}")) for rank in range(1, self.size)]
+        everything = dict(records)
+        failed = {name: {"*": reason} for name, reason in self.absent.items()}
+        for rank, share in enumerate(shares):
+            failed |= share["failed"]
+            if store is not None and rank:
+                for number, name in enumerate(share["names"]):
+                    everything[name] = json.loads(store.get(f"record {rank} {number}"))
+        if store is not None:
+            store.set("report made", "1")
+        ordered = {entry.name: everything[entry.name] for entry in self.entries if entry.name in everything}
+        timing = {"device": device_name(self.renderer.device), "processes": [share["timing"] for share in shares]}
+        kinds = {entry.name: entry.kind for entry in self.entries if entry.kind}
+        return assemble(self.header, ordered, failed, len(self.entries) + len(self.absent), timing, kinds)
+
+    def _timing(self) -> dict[str, Any]:
+        spent = self.spent
+        busy = spent.wall_s - spent.gsplat_s
+        kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return {
+            **{key: value for key, value in vars(spent).items() if key != "memory"},
+            "not_in_model": None if busy <= 0 else 1 - spent.model_s / busy,
+            "memory": spent.memory,
+            "process_peak_bytes": 1024 * kilobytes,
+        }
+
+
+def describe(
+    renderer: Renderer, benchmark: Benchmark, settings: Settings, measures: Measures, remarks: dict[str, str]
+) -> dict[str, Any]:
+    """What was measured and how: everything that decides the figures, in words and numbers."""
+    card, image_hw = renderer.card, settings.image_hw or benchmark.image_hw
+    options = {
+        option.name: {
+            "value": settings.options[option.name],
+            "help": option.help,
+            "meaning": option.choices.get(settings.options[option.name], ""),
+        }
+        for option in benchmark.options
+    }
+    return {
+        "benchmark": {
+            "name": benchmark.name,
+            "title": benchmark.title,
+            "source": benchmark.source,
+            "notes": list(benchmark.notes),
+            "options": options,
+            "contexts": list(settings.contexts),
+            "image_hw": list(image_hw) if image_hw else None,
+            "seed": settings.seed,
+            "published": [vars(figure) for figure in benchmark.published],
+        },
+        "model": {
+            "checkpoint": card.get("name"),
+            "hash": card.get("hash"),
+            "parameters": sum(parameter.numel() for parameter in renderer.model.parameters()),
+            "precision": renderer.precision,
+            "normalization": str(card.get("normalization", "auto")),
+            "train_image_hw": card.get("train_image_hw"),
+            "rendering": renderer.settings(image_hw),
+        },
+        "measures": {
+            "normalize_with": measures.normalize_with,
+            "normalize_with_means": NORMALIZE_WITH[measures.normalize_with],
+            "rounded": measures.rounded,
+            "ssim": "11x11 Gaussian window of sigma 1.5, each colour channel",
+            "sharpness": "gradient energy of luma in parts of the photo's: 1 as sharp, below blurred, above noisy",
+            "depth_error": "where the true depth is known: |depth - true| / true, median over a view's surface pixels",
+            "lpips": "VGG-16" if measures.lpips is not None else remarks.get("lpips", "not measured"),
+            "baselines": {name: DESCRIPTIONS[name] for name in measures.baselines},
+            "gsplat": f"{measures.gsplat_steps} steps" if measures.gsplat_steps else remarks.get("gsplat", "off"),
+        },
+    }
+
+
+def owners(entries: list[Entry], size: int) -> list[int]:
+    """The process of each scene: groups by turns, scenes without a group by turns."""
+    turn: dict[str, int] = {}
+    for number, entry in enumerate(entries):
+        turn.setdefault(entry.group or f" {number}", len(turn))
+    return [turn[entry.group or f" {number}"] % size for number, entry in enumerate(entries)]
+
+
+def _picked(entries: list[Entry], only: tuple[str, ...], limit: int | None) -> list[Entry]:
+    names = {entry.name for entry in entries}
+    if len(names) != len(entries):
+        raise NVSError("two scenes of the data have the same name; give them other names")
+    unknown = [name for name in only if name not in names]
+    if unknown:
+        raise NVSError(f"--scenes {unknown[0]}: no such scene among the {len(entries)}")
+    chosen = [entry for entry in entries if not only or entry.name in only]
+    return chosen[:limit] if limit else chosen

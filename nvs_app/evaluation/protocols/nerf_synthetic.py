@@ -1,0 +1,60 @@
+"""NeRF synthetic: eight Blender objects, the test split drawn from some of the training views."""
+
+from __future__ import annotations
+
+from nvs_app.errors import NVSError
+from nvs_app.evaluation.protocols.base import Benchmark, Listing, Option, Settings, Views, data_folder
+from nvs_app.evaluation.protocols.choose import checked, choose_context
+from nvs_app.evaluation.protocols.places import as_listing, is_form, scene_folders
+from nvs_app.scenes.scene import Scene
+from nvs_app.scenes.views import ViewSplit
+
+DIETNERF_8 = (26, 86, 2, 55, 75, 93, 16, 73)
+
+
+class NeRFSynthetic(Benchmark):
+    """The test split of NeRF's synthetic scenes from N of the 100 training views."""
+
+    name = "nerf-synthetic"
+    title = "NeRF synthetic, test split"
+    source = "NeRF (arXiv 2003.08934); few-view lists of DietNeRF (arXiv 2104.00677) and FreeNeRF (arXiv 2303.07418)"
+    layout = "a folder a scene with transforms_train.json and transforms_test.json"
+    notes = ("RGBA renders are composited on white.",)
+    contexts = (4, 8, 16)
+    image_hw = (800, 800)
+    options = (
+        Option(
+            "context",
+            "which training views are read",
+            {
+                "spread": "evenly spread over the cameras",
+                "first": "the first N of the training split",
+                "dietnerf": "DietNeRF's eight: 26, 86, 2, 55, 75, 93, 16, 73 (8 views only)",
+            },
+        ),
+        Option(
+            "test",
+            "which test views are drawn",
+            {"all": "all 200", "every8": "every 8th, 25 views, as DietNeRF and FreeNeRF do"},
+        ),
+    )
+
+    def default_contexts(self, settings: Settings) -> tuple[int, ...]:
+        return (8,) if settings.options["context"] == "dietnerf" else self.contexts
+
+    def entries(self, settings: Settings) -> Listing:
+        data = data_folder(settings)
+        return as_listing(data, scene_folders(data, is_form("blender")), self.layout, "blender")
+
+    def split(self, views: Views, count: int, settings: Settings) -> ViewSplit:
+        assert isinstance(views, Scene)
+        train = [index for index, split in enumerate(views.split) if split == "train"]
+        test = [index for index, split in enumerate(views.split) if split == "test"]
+        how = settings.options["context"]
+        if how == "dietnerf":
+            if count != 8 or len(train) <= max(DIETNERF_8):
+                raise NVSError(f"scene {views.name}: DietNeRF's list has 8 of 100 views, not {count} of {len(train)}")
+            context = [train[number] for number in DIETNERF_8]
+        else:
+            context = choose_context(views, train, count, how, settings.seed)
+        return checked(views, context, test[:: 8 if settings.options["test"] == "every8" else 1])

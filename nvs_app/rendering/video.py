@@ -1,0 +1,104 @@
+"""Rendered images on disk: mp4, gif, or a folder of PNG files. Nothing half-written ever has the final name.
+
+    with FilmWriter(Path("out.mp4"), fps=24) as film:
+        for images in renderer.stream(state, cameras):
+            film.add(images)
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch.nn.functional as F
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from nvs_app.errors import NVSError
+from nvs_app.scenes.images import to_uint8
+from nvs_app.whole_file import whole_file
+
+FILM_SUFFIXES = (".mp4", ".gif")
+
+
+class FilmWriter:
+    """Writes one mp4 (H.264, yuv420p) or gif file, chunk by chunk; the file appears when the block ends well.
+
+    H.264 in yuv420p needs even sides: an odd last row or column is doubled, never rescaled.
+    """
+
+    def __init__(self, path: Path, fps: float):
+        if path.suffix.lower() not in FILM_SUFFIXES:
+            raise NVSError(f"{path}: expected a name that ends in {' or '.join(FILM_SUFFIXES)}")
+        self.path = path
+        self.fps = fps
+        # The suffix stays at the end: the encoder goes by it.
+        self._partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix.lower()}")
+        self._writer: Any = None
+
+    def __enter__(self) -> FilmWriter:
+        import imageio.v2 as imageio
+
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            if self.path.suffix.lower() == ".mp4":
+                try:
+                    import imageio_ffmpeg  # noqa: F401 - imageio's own message asks for an extra of itself
+                except ModuleNotFoundError as error:
+                    raise NVSError(
+                        f"{self.path}: mp4 needs the package imageio-ffmpeg (pip install imageio-ffmpeg); "
+                        "or write a .gif or a folder of PNG"
+                    ) from error
+                self._writer = imageio.get_writer(
+                    self._partial,
+                    format="FFMPEG",  # type: ignore[arg-type]
+                    mode="I",
+                    fps=self.fps,
+                    codec="libx264",
+                    pixelformat="yuv420p",
+                    macro_block_size=1,  # imageio would rescale to multiples of 16
+                    quality=None,
+                    ffmpeg_log_level="error",
+                    output_params=["-crf", "16", "-movflags", "+faststart"],
+                )
+            else:
+                self._writer = imageio.get_writer(
+                    self._partial, format="GIF", mode="I", duration=1000.0 / self.fps, loop=0  # type: ignore[arg-type]
+                )
+        except OSError as error:
+            raise NVSError(f"{self.path}: cannot be written ({error.strerror or error})") from error
+        return self
+
+    def add(self, images: Float[Tensor, "n 3 h w"]) -> None:
+        """Appends images [n, 3, H, W] in [0, 1]."""
+        if self.path.suffix.lower() == ".mp4":
+            height, width = images.shape[-2:]
+            images = F.pad(images, (0, width % 2, 0, height % 2), mode="replicate")
+        try:
+            for frame in to_uint8(images).cpu().numpy():
+                self._writer.append_data(np.ascontiguousarray(frame))
+        except OSError as error:
+            raise NVSError(f"{self.path}: writing failed ({error.strerror or error})") from error
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._writer.close()
+            if kind is None:
+                os.replace(self._partial, self.path)
+        except OSError as failure:
+            if kind is None:
+                raise NVSError(f"{self.path}: cannot be written ({failure.strerror or failure})") from failure
+        finally:
+            self._partial.unlink(missing_ok=True)
+
+
+def save_png(image: Float[Tensor, "3 h w"], path: Path) -> None:
+    """Writes one image in [0, 1] as PNG, whole or not at all."""
+    with whole_file(path) as temporary:
+        Image.fromarray(to_uint8(image).cpu().numpy()).save(temporary, format="PNG")

@@ -1,0 +1,1 @@
+"""What the page offers, without its layout and its socket. Import the module you need."""

@@ -1,0 +1,274 @@
+"""What a visitor takes away: films, images, the scene, the encoded state, a COLMAP project, snapshots.
+
+    export_film(draw, cameras, 24, Path("out.mp4"), progress, cancelled)     # or .gif, or .zip of PNG files
+    command_line("out.mp4", "path.json", checkpoint="NAME", state_file="scene.safetensors")
+    save_scene(scene, Path("scene.zip"))
+
+Every file is written under a temporary name and renamed at the end: it is whole or absent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import shlex
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from torch import Tensor
+
+from data_tools.colmap_export import save_colmap as write_colmap
+from data_tools.readers.points import Points, scene_points
+from data_tools.structure_from_motion.job import Cancelled
+from data_tools.structure_from_motion.scene import write_ply
+from nvs_app.errors import NVSError
+from nvs_app.geometry.cameras import Cameras, vertical_fov
+from nvs_app.model.state import SceneState
+from nvs_app.rendering.video import FilmWriter
+from nvs_app.scenes.camera_path import parse_pose
+from nvs_app.scenes.images import to_uint8
+from nvs_app.scenes.scene import Scene
+from nvs_app.web.services.truth import Draw, Progress, draw_parts
+from nvs_app.whole_file import whole_file
+
+KINDS = (".mp4", ".gif", ".zip")
+SNAPSHOT_KEY = "nvs_camera"  # of the PNG's text entry
+MAX_SNAPSHOT_TEXT = 1 << 16
+
+
+def export_film(
+    draw: Draw,
+    cameras: Cameras,
+    fps: float | int,
+    out: Path,
+    progress: Progress | None = None,
+    cancelled: Callable[[], bool] | None = None,
+    chunk: int | None = None,
+) -> Path:
+    """Renders a path [n] to a film, or to a zip of PNG files named 00000.png and so on.
+
+    Args:
+        draw: renders cameras [k] as images [k, 3, h, w] in [0, 1].
+        out: its suffix says what is written: .mp4, .gif or .zip.
+        progress, cancelled: told after, asked before each call of `draw`.
+        chunk: views in one call; None goes by their size.
+
+    Raises:
+        NVSError: another suffix, or the file cannot be written. Cancelled: nothing is left behind.
+    """
+    parts = draw_parts(draw, cameras, chunk, progress, cancelled)
+    if out.suffix.lower() not in KINDS:
+        raise NVSError(f"{out.name}: expected a name that ends in {', '.join(KINDS)}")
+    if out.suffix.lower() != ".zip":
+        with FilmWriter(out, float(fps)) as film:
+            for images in parts:
+                film.add(images)
+        return out
+    with _zip(out) as packed:
+        number = 0
+        for images in parts:
+            for picture in to_uint8(images).cpu().numpy():
+                buffer = io.BytesIO()
+                Image.fromarray(picture).save(buffer, "PNG")
+                packed.writestr(f"{number:05d}.png", buffer.getvalue())
+                number += 1
+    return out
+
+
+def command_line(
+    out: str | Path,
+    path_file: str | Path,
+    *,
+    checkpoint: str,
+    state_file: str | Path | None = None,
+    scene: str | Path | None = None,
+    context: Sequence[int] | None = None,
+    context_hw: tuple[int, int] | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    detail: bool = True,
+    views: int | None = None,
+) -> str:
+    """The command that renders the same images, quoted for a shell; files as they are called where it will run.
+
+    Args:
+        out: what it writes; a .zip becomes the folder of its name, which is what the command can write.
+        path_file: the camera path (`web.paths.save_path`), whose size and rate hold.
+        checkpoint: its name or folder.
+        state_file: the encoded scene; without it `scene`, its listed `context` views and their size are needed.
+        detail, views: see `Renderer`; those of the checkpoint unless given.
+    """
+    target = str(out)
+    words = ["python", "-m", "nvs_app", "render"]
+    if state_file is not None:
+        words += ["--state", str(state_file)]
+    else:
+        if scene is None or context is None or context_hw is None:
+            raise NVSError("command line: name the encoded state, or the scene with its context views and their size")
+        words += [str(scene), "--context-views", ",".join(str(index) for index in context)]
+        words += ["--context-hw", *(str(side) for side in context_hw)]
+    words += ["--path", str(path_file), "--checkpoint", checkpoint]
+    words += ["--device", device] if device != "auto" else []
+    words += ["--precision", precision] if precision != "auto" else []
+    words += ["--no-detail"] if not detail else []
+    words += ["--look-at", str(views)] if detail and views is not None else []
+    words += ["--out", target.removesuffix(".zip") if target.lower().endswith(".zip") else target]
+    return shlex.join(words)
+
+
+def save_scene(
+    scene: Scene,
+    out: Path,
+    indices: Sequence[int] | None = None,
+    progress: Progress | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> Path:
+    """A zip of a nerfstudio scene: transforms.json, its images, and sparse.ply where there are points.
+
+    indices: only these views. Raises NVSError, Cancelled.
+    """
+    chosen = scene if indices is None else scene.subset(indices)
+    points = scene_points(scene)
+
+    def fill(folder: Path) -> None:
+        chosen.save(folder)
+        _write_points(points, folder)
+
+    return _zip_of_folder(scene.name, out, fill, progress, cancelled)
+
+
+def save_colmap(
+    scene: Scene,
+    out: Path,
+    indices: Sequence[int] | None = None,
+    progress: Progress | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> Path:
+    """A zip of a COLMAP project: images/ and sparse/0/*.bin (see `data_tools.colmap_export`).
+
+    indices: only these views. Raises NVSError, Cancelled.
+    """
+    chosen = scene if indices is None else scene.subset(indices)
+    points = scene_points(scene)
+
+    def tick(done: int) -> None:
+        _check(cancelled, scene.name)
+
+    return _zip_of_folder(
+        scene.name, out, lambda folder: write_colmap(chosen, folder, points, tick), progress, cancelled
+    )
+
+
+def save_state(state: SceneState, out: Path) -> Path:
+    """The encoded scene as `nvs_app render --state` takes it. Raises NVSError."""
+    if out.suffix != ".safetensors":
+        raise NVSError(f"{out.name}: expected a name that ends in .safetensors")
+    try:
+        return state.save(out)
+    except OSError as error:
+        raise NVSError(f"{out.name}: cannot be written ({error.strerror or error})") from error
+
+
+def save_snapshot(
+    image: Float[Tensor, "3 h w"], camera: Cameras, out: Path, facts: dict[str, str] | None = None
+) -> Path:
+    """An image as PNG that remembers its camera, in a text entry named "nvs_camera".
+
+    Args:
+        image: in [0, 1].
+        camera: one camera [1] in the scene's own frame, OpenCV axes.
+        facts: more to remember, such as the scene's name and the checkpoint.
+    """
+    if len(camera) != 1:
+        raise NVSError(f"snapshot: {len(camera)} cameras, expected one")
+    values = {
+        **(facts or {}),
+        "c2w": camera.c2w[0].detach().cpu().double().flatten().tolist(),
+        "fxfycxcy": camera.fxfycxcy[0].detach().cpu().double().tolist(),
+        "image_hw": list(camera.image_hw),
+        "vertical_fov_degrees": float(vertical_fov(camera)[0]),
+        "axes": "OpenCV camera axes, row by row, the scene's own frame",
+    }
+    entries = PngImagePlugin.PngInfo()
+    entries.add_itxt(SNAPSHOT_KEY, json.dumps(values, ensure_ascii=False))
+    with whole_file(out, out.name) as temporary:
+        Image.fromarray(to_uint8(image).cpu().numpy()).save(temporary, format="PNG", pnginfo=entries)
+    return out
+
+
+def read_snapshot(path: Path) -> Cameras:
+    """The camera [1] of a snapshot. Raises NVSError for images that remember none."""
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            text = image.info.get(SNAPSHOT_KEY)
+        values: Any = json.loads(text) if isinstance(text, str) and len(text) <= MAX_SNAPSHOT_TEXT else None
+    except (OSError, ValueError, SyntaxError, RecursionError, UnidentifiedImageError) as error:
+        raise NVSError(f"{path.name}: not a PNG file that can be read") from error
+    if not isinstance(values, dict):
+        raise NVSError(f"{path.name}: remembers no camera; only snapshots of this page do")
+    c2w = parse_pose(values.get("c2w"), f"{path.name}: c2w")
+    numbers: Any = values.get("fxfycxcy")
+    size: Any = values.get("image_hw")
+    good_size = isinstance(size, list) and len(size) == 2 and all(type(v) is int and 0 < v < 1e5 for v in size)
+    good_lens = isinstance(numbers, list) and len(numbers) == 4 and all(type(v) in (int, float) for v in numbers)
+    if not good_size or not good_lens or not all(1e-3 < abs(value) < 1e7 for value in numbers[:2]):
+        raise NVSError(f"{path.name}: its camera has no size or no focal length that can be")
+    return Cameras(c2w[None], torch.tensor([numbers], dtype=torch.float32), (size[0], size[1]))
+
+
+def _write_points(points: Points | None, folder: Path) -> None:
+    if points is not None and not (folder / "sparse.ply").exists():
+        write_ply(folder / "sparse.ply", points.xyz, points.rgb)
+
+
+def _zip_of_folder(
+    name: str,
+    out: Path,
+    fill: Callable[[Path], Any],
+    progress: Progress | None,
+    cancelled: Callable[[], bool] | None,
+) -> Path:
+    """Fills a temporary folder beside `out` and packs it."""
+    if out.suffix != ".zip":
+        raise NVSError(f"{out.name}: expected a name that ends in .zip")
+    _check(cancelled, name)
+    work: Path | None = None
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{out.stem}.", suffix=".tmp", dir=out.parent))
+        if progress is not None:
+            progress(0.0, "gathering images")
+        fill(work / "scene")
+        files = sorted(path for path in (work / "scene").rglob("*") if path.is_file())
+        with _zip(out) as packed:
+            for number, path in enumerate(files):
+                _check(cancelled, name)
+                packed.write(path, path.relative_to(work / "scene").as_posix())
+                if progress is not None:
+                    progress((number + 1) / len(files), f"{number + 1} of {len(files)} files packed")
+    except OSError as error:
+        raise NVSError(f"{out.name}: cannot be written ({error.strerror or error})") from error
+    finally:
+        if work is not None:
+            shutil.rmtree(work, ignore_errors=True)
+    return out
+
+
+def _check(cancelled: Callable[[], bool] | None, name: str) -> None:
+    if cancelled is not None and cancelled():
+        raise Cancelled(f"{name}: cancelled")
+
+
+@contextlib.contextmanager
+def _zip(out: Path) -> Iterator[zipfile.ZipFile]:
+    """A zip file without compression: images and binary models do not shrink."""
+    with whole_file(out, out.name) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as packed:
+        yield packed

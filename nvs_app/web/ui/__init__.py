@@ -1,0 +1,1 @@
+"""What the browser gets: templates, styles and scripts of the page."""

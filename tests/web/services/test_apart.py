@@ -1,0 +1,18 @@
+"""Work in a thread of its own."""
+
+import threading
+
+import pytest
+
+from nvs_app.web.services.apart import apart
+
+
+def test_the_thread_ends_with_its_work() -> None:
+    before = threading.active_count()
+    assert apart(threading.get_ident) != threading.get_ident()
+    assert threading.active_count() == before
+
+
+def test_mistakes_arrive() -> None:
+    with pytest.raises(ZeroDivisionError):
+        apart(lambda: 1 // 0)

@@ -1,0 +1,309 @@
+"""What a visitor takes away opens again, and the command line renders the same pictures."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shlex
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import imageio.v2 as imageio
+import numpy as np
+import pytest
+import torch
+from networks import WITH_HEAD
+from PIL import Image, PngImagePlugin
+
+from data_tools.readers import open_scene
+from data_tools.readers.archives import extract
+from data_tools.structure_from_motion.job import Cancelled
+from data_tools.structure_from_motion.scene import write_ply
+from nvs_app.errors import NVSError
+from nvs_app.geometry.cameras import Cameras
+from nvs_app.geometry.rays import pixel_rays
+from nvs_app.geometry.timeline import Timeline, keyframes_of
+from nvs_app.model.checkpoint import save_checkpoint
+from nvs_app.model.config import PRESETS
+from nvs_app.model.lact import LaCT
+from nvs_app.model.state import SceneState
+from nvs_app.rendering.renderer import Renderer
+from nvs_app.scenes.images import to_uint8
+from nvs_app.web.services import exports
+from nvs_app.web.services.paths import preset, save_path
+
+REPO = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("checkpoints")
+    torch.manual_seed(0)
+    for name, config in (("tiny", PRESETS["tiny"]), ("headed", WITH_HEAD)):
+        save_checkpoint(folder / name, LaCT(config).state_dict(), config, {"train_image_hw": [32, 32]})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(checkpoints: Path, small_scene: Path):
+    renderer = Renderer.from_checkpoint(checkpoints / "tiny", "cpu")
+    scene = open_scene(small_scene)
+    state = renderer.encode(scene.load([0, 2, 4], (32, 32)))
+    return renderer, scene, state
+
+
+@pytest.fixture(scope="module")
+def headed(checkpoints: Path, small_scene: Path) -> SceneState:
+    """Encoded with a detail head."""
+    photos = open_scene(small_scene).load([0, 2, 4], (32, 32))
+    return Renderer.from_checkpoint(checkpoints / "headed", "cpu").encode(photos)
+
+
+@pytest.fixture(scope="module")
+def timeline(made) -> Timeline:
+    _, scene, _ = made
+    path = preset("turntable", scene.cameras(None, (32, 32)), (24, 40), seconds=2, fps=6)
+    return keyframes_of(path, 6, count=4, loop=True)
+
+
+def plain(cameras: Cameras) -> torch.Tensor:
+    """Pictures whose brightness says which camera they are of."""
+    level = (cameras.c2w[:, 0, 3] * 0.5 + 0.5).clamp(0, 1)
+    return level[:, None, None, None].expand(len(cameras), 3, *cameras.image_hw)
+
+
+def row(count: int, image_hw: tuple[int, int] = (20, 30)) -> Cameras:
+    c2w = torch.eye(4).repeat(count, 1, 1)
+    c2w[:, 0, 3] = torch.linspace(-1, 1, count)
+    return Cameras(c2w, torch.tensor([30.0, 30.0, 15.0, 10.0]).expand(count, 4), image_hw)
+
+
+def frames_of(file: Path) -> list[np.ndarray]:
+    if file.suffix == ".zip":
+        with zipfile.ZipFile(file) as packed:
+            return [np.asarray(Image.open(io.BytesIO(packed.read(name)))) for name in packed.namelist()]
+    with imageio.get_reader(file) as reader:
+        return [np.asarray(frame)[..., :3] for frame in reader]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".gif", ".zip"])
+def test_films_hold_every_picture(tmp_path: Path, suffix: str) -> None:
+    told: list[float] = []
+    sizes: list[int] = []
+
+    def draw(cameras: Cameras) -> torch.Tensor:
+        sizes.append(len(cameras))
+        return plain(cameras)
+
+    out = exports.export_film(
+        draw, row(11), 10, tmp_path / f"film{suffix}", lambda done, words: told.append(done), chunk=4
+    )
+    frames = frames_of(out)
+    assert len(frames) == 11 and frames[0].shape == (20, 30, 3) and sizes == [4, 4, 3]
+    assert np.allclose([frame.mean() for frame in frames], np.linspace(0, 255, 11), atol=3)
+    assert told == sorted(told) and told[-1] == 1.0
+    assert [path.name for path in tmp_path.iterdir()] == [out.name]
+    if suffix == ".mp4":
+        assert imageio.get_reader(out).get_meta_data()["fps"] == 10
+    if suffix == ".zip":
+        assert zipfile.ZipFile(out).namelist()[-1] == "00010.png"
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".gif", ".zip"])
+@pytest.mark.parametrize("after", [0, 2])
+def test_cancelled_films_leave_nothing(tmp_path: Path, suffix: str, after: int) -> None:
+    calls: list[int] = []
+
+    def draw(cameras: Cameras) -> torch.Tensor:
+        calls.append(1)
+        return plain(cameras)
+
+    with pytest.raises(Cancelled, match=f"after {after} of 9"):
+        exports.export_film(
+            draw, row(9), 10, tmp_path / f"f{suffix}", cancelled=lambda: len(calls) >= after, chunk=1
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_mistakes_are_one_line(tmp_path: Path, made) -> None:
+    _, scene, state = made
+    with pytest.raises(NVSError, match="ends in .mp4, .gif, .zip"):
+        exports.export_film(plain, row(2), 10, tmp_path / "f.avi")
+    (tmp_path / "file").write_text("")
+    for write in (
+        lambda: exports.export_film(plain, row(2), 10, tmp_path / "file/f.zip"),
+        lambda: exports.export_film(plain, row(2), 10, tmp_path / "file/f.mp4"),
+        lambda: exports.save_scene(scene, tmp_path / "file/s.zip"),
+        lambda: exports.save_state(state, tmp_path / "file/s.safetensors"),
+    ):
+        with pytest.raises(NVSError, match="written|directory"):
+            write()
+    with pytest.raises(NVSError, match="name the encoded state, or the scene"):
+        exports.command_line("a.mp4", "p.json", checkpoint="x", scene="s")
+
+
+def run(words: str, folder: Path, checkpoints: Path) -> None:
+    command = shlex.split(words)
+    assert command[0] == "python"
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(REPO),
+        "NVS_CHECKPOINTS": str(checkpoints),
+        "OMP_NUM_THREADS": "2",
+    }
+    done = subprocess.run(
+        [sys.executable, *command[1:]], cwd=folder, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("settings", [{}, {"views": 2}, {"detail": False}])
+def test_the_command_line_renders_the_same_pictures(
+    tmp_path: Path, headed, timeline, checkpoints: Path, settings: dict
+) -> None:
+    """From the state that was taken away, in a folder whose names need quoting; rendered in the same way."""
+    renderer = Renderer.from_checkpoint(checkpoints / "headed", "cpu", **settings)
+    state = headed
+    folder = tmp_path / "taken away; it's mine"
+    folder.mkdir()
+    exports.save_state(state, folder / "my scene.safetensors")
+    save_path(folder / "path.json", timeline)
+    out = exports.export_film(
+        lambda cameras: renderer.render(state, cameras), timeline.cameras(), 6, folder / "page.zip", chunk=5
+    )
+    run(
+        exports.command_line(
+            "command.zip",
+            "path.json",
+            checkpoint="headed",
+            state_file="my scene.safetensors",
+            **settings,
+        ),
+        folder,
+        checkpoints,
+    )
+    mine = frames_of(out)
+    theirs = [np.asarray(Image.open(path)) for path in sorted((folder / "command").glob("*.png"))]
+    assert len(mine) == len(theirs) == 12 and mine[0].shape == (24, 40, 3)
+    assert np.abs(np.stack(mine).astype(int) - np.stack(theirs).astype(int)).max() <= 1
+    assert np.abs(mine[0].astype(int) - mine[5].astype(int)).max() > 1  # it moves
+
+
+def test_the_command_line_from_the_pictures(tmp_path: Path, made, timeline, checkpoints: Path) -> None:
+    renderer, scene, state = made
+    exports.save_scene(scene, tmp_path / "scene.zip")
+    save_path(tmp_path / "path.json", timeline)
+    words = exports.command_line(
+        "film.gif",
+        "path.json",
+        checkpoint="tiny",
+        scene="scene.zip",
+        context=[0, 2, 4],
+        context_hw=(32, 32),
+        device="cpu",
+        precision="fp32",
+    )
+    run(words, tmp_path, checkpoints)
+    expected = to_uint8(renderer.render(state, timeline.cameras())).numpy()
+    got = np.stack(frames_of(tmp_path / "film.gif"))
+    assert got.shape == expected.shape
+    assert np.abs(got.astype(int) - expected.astype(int)).mean() < 4  # a gif has 256 colours
+
+
+def test_the_scene_opens_again(tmp_path: Path, made) -> None:
+    _, scene, _ = made
+    told: list[float] = []
+    out = exports.save_scene(scene, tmp_path / "out/scene.zip", progress=lambda done, words: told.append(done))
+    again = open_scene(extract(out, tmp_path / "again"))
+    assert torch.equal(again.c2w, scene.c2w) and torch.equal(again.fxfycxcy, scene.fxfycxcy)
+    assert torch.equal(again.load().images, scene.load().images)
+    assert told[0] == 0.0 and told[-1] == 1.0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["scene.zip"]
+    part = exports.save_scene(scene, tmp_path / "part.zip", [4, 1])
+    assert torch.equal(open_scene(extract(part, tmp_path / "part")).c2w, scene.c2w[[4, 1]])
+
+
+@pytest.mark.parametrize("save", [exports.save_scene, exports.save_colmap])
+def test_cancelled_zips_leave_nothing(tmp_path: Path, made, save) -> None:
+    for limit in (0, 1, 3):
+        asked: list[int] = []
+
+        def stop() -> bool:
+            asked.append(1)  # noqa: B023
+            return len(asked) > limit  # noqa: B023
+
+        with pytest.raises(Cancelled):
+            save(made[1], tmp_path / "out.zip", cancelled=stop)
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_the_colmap_project_opens_with_the_same_rays(tmp_path: Path, made, small_scene: Path) -> None:
+    pycolmap = pytest.importorskip("pycolmap")
+    import shutil
+
+    folder = Path(shutil.copytree(small_scene, tmp_path / "scene"))
+    write_ply(folder / "sparse.ply", np.eye(3, dtype=np.float32), np.full((3, 3), 7, np.uint8))
+    scene = open_scene(folder)
+    out = exports.save_colmap(scene, tmp_path / "colmap.zip")
+    again = open_scene(extract(out, tmp_path / "again"))
+    assert torch.equal(again.load().images, scene.load().images)
+    for mine, theirs in zip(pixel_rays(scene.cameras()), pixel_rays(again.cameras())):
+        torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=0)
+    model = pycolmap.Reconstruction(tmp_path / "again/sparse/0")
+    assert len(model.images) == 6 and len(model.points3D) == 3
+    packed = zipfile.ZipFile(exports.save_scene(scene, tmp_path / "scene.zip")).namelist()
+    assert "sparse.ply" in packed and "transforms.json" in packed
+
+
+def test_the_state_renders_the_same(tmp_path: Path, made) -> None:
+    renderer, scene, state = made
+    out = exports.save_state(state, tmp_path / "s.safetensors")
+    cameras = scene.cameras([1], (32, 32))
+    assert torch.equal(renderer.render(SceneState.load(out), cameras), renderer.render(state, cameras))
+    with pytest.raises(NVSError, match="safetensors"):
+        exports.save_state(state, tmp_path / "s.zip")
+
+
+def test_snapshots_remember_their_camera(tmp_path: Path) -> None:
+    camera = row(3)[1:2]
+    picture = torch.rand(3, 20, 30)
+    out = exports.save_snapshot(picture, camera, tmp_path / "shot.png", {"scene": "Stühle <b>", "c2w": "mine"})
+    again = exports.read_snapshot(out)
+    assert again.image_hw == (20, 30)
+    assert torch.allclose(again.c2w, camera.c2w) and torch.allclose(again.fxfycxcy, camera.fxfycxcy)
+    with Image.open(out) as image:
+        assert json.loads(image.info["nvs_camera"])["scene"] == "Stühle <b>"
+        assert (np.asarray(image) == to_uint8(picture).numpy()).all()
+    with pytest.raises(NVSError, match="expected one"):
+        exports.save_snapshot(picture, row(2), tmp_path / "two.png")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        None,
+        "",
+        "[]",
+        "7",
+        "[" * 30_000,
+        '{"c2w": 1}',
+        json.dumps({"c2w": torch.eye(4).flatten().tolist(), "fxfycxcy": [1, 1, 1], "image_hw": [2, 2]}),
+        json.dumps({"c2w": torch.eye(4).flatten().tolist(), "fxfycxcy": [0, 1, 1, 1], "image_hw": [2, 2]}),
+        json.dumps({"c2w": torch.eye(4).flatten().tolist(), "fxfycxcy": [1, 1, 1, 1], "image_hw": [2, 10**9]}),
+        json.dumps({"c2w": [float("nan")] * 16, "fxfycxcy": [1, 1, 1, 1], "image_hw": [2, 2]}),
+    ],
+)
+def test_hostile_snapshots_are_one_line(tmp_path: Path, text: str | None) -> None:
+    entries = PngImagePlugin.PngInfo()
+    if text is not None:
+        entries.add_itxt("nvs_camera", text)
+    Image.new("RGB", (2, 2)).save(tmp_path / "a.png", pnginfo=entries)
+    with pytest.raises(NVSError) as caught:
+        exports.read_snapshot(tmp_path / "a.png")
+    assert "\n" not in str(caught.value)
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"x" * 50)
+    with pytest.raises(NVSError, match="not a PNG"):
+        exports.read_snapshot(tmp_path / "a.png")
