@@ -130,8 +130,8 @@ class TrainConfig:
     """Weight of LPIPS."""
     depth_weight: float = 1.0
     """Networks with a detail head: weight of the losses of depth, where the source knows it."""
-    freeze_lact: bool = False
-    """Train the detail head alone."""
+    lact_lr: float = 1.0
+    """Networks with a detail head: learning rates of LaCT in parts of the head's; 0: the head is trained alone."""
     lact_weight: float = 0.5
     """Networks with a detail head: weight of the loss of LaCT's own picture; the head's has 1."""
 
@@ -172,7 +172,7 @@ class TrainConfig:
             raise NVSError("train: no length given, add --minutes N or --steps N")
         at_least_zero = (
             "minutes process_minutes steps perceptual lpips_weight weight_decay eval_minutes save_minutes "
-            "eval_procedural warmup_steps reserve_seconds gpus seed profile depth_weight lact_weight"
+            "eval_procedural warmup_steps reserve_seconds gpus seed profile depth_weight lact_weight lact_lr"
         )
         for option in at_least_zero.split():
             need(getattr(self, option) >= 0, option, "zero or more")

@@ -18,6 +18,7 @@ gives a matrix the root-mean-square update of AdamW, arXiv 2502.16982 ("Muon is 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -188,7 +189,7 @@ class MuonAdamW:
     """One step of Muon and AdamW over `FlatParameters`, with clipping and skipping.
 
     muon_lr, adam_lr: base learning rates; weight_decay: decoupled, on matrices; momentum: of Muon (Nesterov);
-    betas: of AdamW; clip, spike: see `SpikeGuard`.
+    betas: of AdamW; clip, spike: see `SpikeGuard`; rate: of a parameter's name, what multiplies its learning rates.
     """
 
     def __init__(
@@ -201,6 +202,7 @@ class MuonAdamW:
         betas: tuple[float, float] = (0.9, 0.95),
         clip: float = 1.0,
         spike: float = 6.0,
+        rate: Callable[[str], float] | None = None,
     ) -> None:
         self.flat, self.muon_lr, self.adam_lr = flat, muon_lr, adam_lr
         self.weight_decay, self.momentum, self.betas = weight_decay, momentum, betas
@@ -211,6 +213,13 @@ class MuonAdamW:
         self.square = torch.zeros_like(self.mean)
         self.count = torch.zeros((), device=device)
         self.guard = SpikeGuard(device, clip, spike)
+        self.rates = torch.ones_like(flat.data) if rate is not None else torch.ones((), device=device)
+        if rate is not None:
+            for slot in flat.slots:
+                self.rates[slot.offset : slot.end] = rate(slot.name)
+
+    def _rates(self, span: slice) -> Tensor:
+        return self.rates[span] if self.rates.dim() else self.rates
 
     def _adam_span(self) -> slice:
         decay, plain = self.flat.span(ADAM_DECAY), self.flat.span(ADAM)
@@ -245,12 +254,14 @@ class MuonAdamW:
         data, gradient = self.flat.data[span], gradient[span]
         self.velocity.lerp_(gradient, (1 - self.momentum) * ok)
         direction = gradient.lerp(self.velocity, self.momentum)
-        data.mul_(1 - lr * self.weight_decay * ok)
+        rates = self._rates(span) * ok
+        data.mul_(1 - lr * self.weight_decay * rates)
         for rows, columns, start, end in self.flat.groups:
             part = slice(start - span.start, end - span.start)
             update = newton_schulz(direction[part].view(-1, rows, columns))
             size = lr * 0.2 * math.sqrt(max(rows, columns))
-            data[part].view(-1, rows, columns).sub_(update * (size * ok))
+            rate = rates[part].view(-1, rows, columns) if rates.dim() else rates
+            data[part].view(-1, rows, columns).sub_(update * (size * rate))
 
     def _adam(self, gradient: Tensor, lr: float, ok: Tensor) -> None:
         span = self._adam_span()
@@ -262,10 +273,10 @@ class MuonAdamW:
         self.square.lerp_(gradient.square(), (1 - second) * ok)
         decay = self.flat.span(ADAM_DECAY)
         if decay.start != decay.stop:
-            self.flat.data[decay].mul_(1 - lr * self.weight_decay * ok)
+            self.flat.data[decay].mul_(1 - lr * self.weight_decay * ok * self._rates(decay))
         count = self.count.clamp(min=1)
         deviation = (self.square / (1 - second**count)).sqrt_().add_(1e-8)
-        self.flat.data[span].sub_(self.mean / deviation * (lr * ok / (1 - first**count)))
+        self.flat.data[span].sub_(self.mean / deviation * (lr * ok * self._rates(span) / (1 - first**count)))
 
 
 @torch.no_grad()

@@ -65,7 +65,7 @@ def step_losses(
             examples.target, Sampling(counts[step % len(counts)] if counts else None),
         )  # fmt: skip
     loss, scalars = compared(output.images, examples.target_images)
-    if config.lact_weight and not config.freeze_lact:
+    if config.lact_weight and config.lact_lr:
         own, own_scalars = compared(drawn, target)
         loss, scalars["psnr_lact"] = loss + config.lact_weight * own, own_scalars["psnr"]
     if config.depth_weight and examples.target_depth is not None and examples.context_depth is not None:

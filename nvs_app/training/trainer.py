@@ -80,14 +80,18 @@ class Trainer:
         self.model = (initial or LaCT(self.model_config)).to(self.device).train()
         self.average_model = LaCT(self.model_config).to(self.device).eval()
         self.average_model.load_state_dict(self.model.state_dict())
-        if config.freeze_lact and self.model_config.detail_head is None:
-            raise NVSError("--freeze-lact: the network has no detail head, nothing would be trained")
-        trained = "detail_head." if config.freeze_lact else ""
+        has_head, rate = self.model_config.detail_head is not None, None
+        if config.lact_lr != 1 and not has_head:
+            raise NVSError(f"--lact-lr {config.lact_lr:g}: the network has no detail head, LaCT is all that is trained")
+        if config.lact_lr not in (0, 1):
+            rate = lambda name: 1.0 if name.startswith("detail_head.") else config.lact_lr  # noqa: E731
+        trained = "" if config.lact_lr else "detail_head."
         self.flat = FlatParameters(self.model, prefix=trained)
         self.average = FlatParameters(self.average_model, gradients=False, prefix=trained).data
         self.optimizer = MuonAdamW(
-            self.flat, config.muon_lr, config.adam_lr, config.weight_decay, clip=config.clip, spike=config.spike
-        )
+            self.flat, config.muon_lr, config.adam_lr, config.weight_decay,
+            clip=config.clip, spike=config.spike, rate=rate,
+        )  # fmt: skip
         self.tensors = run_tensors(self.flat, self.average, self.optimizer)
         counters = self._resume()
         self.step, self.processes = counters["step"], counters["processes"] + 1

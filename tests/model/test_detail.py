@@ -317,7 +317,8 @@ def test_every_parameter_gets_a_gradient(model: LaCT, photos: torch.Tensor) -> N
     said = (output.images, output.log_depth, output.log_scale, output.surface, views.features, drawn)
     sum((part * torch.randn_like(part)).sum() for part in said).backward()
     missing = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
-    assert not missing
+    # A softmax does not see what is added to all its logits.
+    assert not [name for name in missing if not name.endswith("volume_out.bias")]
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
     model.zero_grad()
 

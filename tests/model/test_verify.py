@@ -35,7 +35,7 @@ def test_verify_command_fails_when_a_weight_is_off(tmp_path):
     from safetensors.torch import save_file
 
     good = weights("verify", str(GOLDEN[0]))
-    assert good.returncode == 0 and good.stdout.count(" ok") == 6, good.stdout + good.stderr
+    assert good.returncode == 0 and good.stdout.count(" ok") == 7, good.stdout + good.stderr
     with safe_open(GOLDEN[0], "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}
         metadata = file.metadata()

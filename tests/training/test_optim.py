@@ -160,6 +160,21 @@ def test_adamw_step_equals_torch() -> None:
         assert torch.allclose(dict(model.named_parameters())[name], twins[name], atol=2e-6), name
 
 
+@pytest.mark.parametrize("name", ["blocks.0.mlp.up.weight", "patch_embed.weight", "blocks.0.mlp_norm.weight"])
+def test_parameters_can_have_rates_of_their_own(name: str) -> None:
+    """A rate of a quarter is a step of a quarter, of Muon and of AdamW; others do not change."""
+    steps = []
+    for rate in (None, lambda other: 0.25 if other == name else 1.0):
+        model = tiny_model()
+        flat = FlatParameters(model)
+        before = {n: p.detach().clone() for n, p in model.named_parameters()}
+        fill_gradients(flat)
+        MuonAdamW(flat, muon_lr=0.01, adam_lr=0.01, weight_decay=0.1, rate=rate).step(1.0)
+        steps.append({n: p.detach() - before[n] for n, p in model.named_parameters()})
+    for other, step in steps[0].items():
+        torch.testing.assert_close(steps[1][other], step * (0.25 if other == name else 1.0), atol=1e-6, rtol=1e-3)
+
+
 def test_clipping() -> None:
     guard = SpikeGuard(torch.device("cpu"), clip=1.0, spike=6.0)
     factor, ok = guard(torch.tensor(4.0))

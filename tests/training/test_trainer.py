@@ -126,7 +126,7 @@ def test_options_of_the_step(tmp_path: Path) -> None:
 
 def test_a_detail_head_is_trained_alone(tmp_path: Path) -> None:
     head = TINY_MODEL + ",detail_head=features:8+groups:4+guide:16+volume:4+blend:8"
-    changes = {"model": head, "freeze_lact": True, "perceptual": 0.0, "resolutions": "32:0", "scenes": "32=1"}
+    changes = {"model": head, "lact_lr": 0.0, "perceptual": 0.0, "resolutions": "32:0", "scenes": "32=1"}
     trainer = Trainer(tiny_config(tmp_path / "head", **changes), World("cpu"), StopSignals())
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
     trainer.train_step(0.0)
@@ -135,7 +135,7 @@ def test_a_detail_head_is_trained_alone(tmp_path: Path) -> None:
         changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
         assert changed and all(name.startswith("detail_head.") for name in changed)
     with pytest.raises(NVSError, match="no detail head"):
-        train.run(tiny_config(tmp_path / "none", freeze_lact=True))
+        train.run(tiny_config(tmp_path / "none", lact_lr=0.5))
 
 
 class HostWaits(TorchDispatchMode):
