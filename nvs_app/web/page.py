@@ -20,6 +20,7 @@ UI = Path(__file__).parent / "ui"
 STYLES = ("page.css", "viewer.css", "tools.css")
 SCRIPTS = ("viewer.js", "depth.js", "line.js", "path.js", "cameras_plot.js", "drop.js", "page.js")
 FRESH = "() => window.nvs.fresh()"
+BROUGHT = "() => { window.dispatchEvent(new Event('nvs-brought')); }"
 DARK = "document.body.classList.contains('dark')"
 
 
@@ -67,6 +68,7 @@ def _wire(page: gr.Blocks, visits: Visits, scenes: Scenes, tools: Tools) -> None
     for brought in (scenes.upload, scenes.camera):
         field = [brought] if brought is scenes.upload else [scenes.upload]
         arrived = brought.upload(told(visits.receive), brought, [*scene, *field], **free)
+        arrived.then(None, None, None, js=BROUGHT, **quiet)
         then_refresh(arrived.then(told(visits.quiet), None, scenes.progress, **free))
     planned = {"fn": told(visits.plan), "inputs": [scenes.views, scenes.size], "outputs": scene[1:]}
     gr.on([scenes.views.input, scenes.size.input], trigger_mode="always_last", **planned, **free)

@@ -66,6 +66,7 @@ class Session:
         gathered: photos that came one by one and are too few yet.
         job, film: work under way. memory: what was computed for the present scene.
         downloads: files that gradio hands out; outside of `folder`, and removed with it.
+        arriving: held while an upload is looked at, so that each adds to what came before.
     """
 
     token: str
@@ -86,6 +87,7 @@ class Session:
     ended: str | None = None
     downloads: Path | None = None
     lock: threading.RLock = field(default_factory=threading.RLock)
+    arriving: threading.Lock = field(default_factory=threading.Lock)
     _listeners: list[Callable[[dict], None]] = field(default_factory=list)
 
     def touch(self) -> None:

@@ -84,7 +84,10 @@ class Encoding:
         join: one or two photos, as a phone's camera and the clipboard give them, come to the photos before.
 
         Raises NVSError: too many, too large, or nothing that can become a scene; the files are gone then."""
-        paths = [Path(file) for file in files]
+        with session.arriving:
+            return self._receive(session, [Path(file) for file in files], join)
+
+    def _receive(self, session: Session, paths: list[Path], join: bool) -> Plan | Opened | Gathered:
         limits = session.limits
         if not paths:
             raise NVSError("Nothing was uploaded.")

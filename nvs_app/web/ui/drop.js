@@ -16,9 +16,12 @@
     const carrier = new DataTransfer();
     files.forEach((file) => carrier.items.add(file));
     const taken = field();
+    let arrived = false, idle = 0;
+    window.addEventListener("nvs-brought", () => { arrived = true; }, { once: true });
     taken.files = carrier.files;
     taken.dispatchEvent(new Event("change", { bubbles: true }));
-    for (let tries = 0; field() === taken && tries < 20; tries++) await new Promise((go) => setTimeout(go, 50));
+    // Until the server has taken it. What gradio refuses never arrives: then the field is soon there again, and stays.
+    while (!arrived && idle < 40) { await new Promise((go) => setTimeout(go, 50)); idle = field() ? idle + 1 : 0; }
   }
 
   const TABLE = Uint32Array.from({ length: 256 }, (_, n) => { for (let k = 0; k < 8; k++) n = n & 1 ? 0xedb88320 ^ (n >>> 1) : n >>> 1; return n >>> 0; });
