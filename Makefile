@@ -25,6 +25,7 @@ app: setup
 lint:
 	@bash tools/setup.sh test
 	$(VENV_PYTHON) -m ruff check .
+	$(VENV_PYTHON) -m ruff format --check .
 	$(VENV_PYTHON) -m mypy
 
 # pytest comes last, so that its closing line is the last one.

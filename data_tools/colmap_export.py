@@ -5,7 +5,7 @@
 
 Gaussian-splatting trainers, nerfstudio, COLMAP's own programs and our reader open it. The three files are written
 here, in the layout that every version of COLMAP reads, so that pycolmap is not needed. Cameras keep the scene's
-frame; lenses that COLMAP knows are written as they are and the picture files copied byte for byte, others are
+frame; lenses that COLMAP knows are written as they are and the image files copied byte for byte, others are
 undistorted.
 """
 
@@ -48,13 +48,13 @@ def save_colmap(
         folder: absent or empty.
         points: sparse points in the scene's frame; those that lie beside the scene unless given. Their tracks are
             not known: each is written with none.
-        tick: called with the number of pictures written; may raise to stop.
+        tick: called with the number of images written; may raise to stop.
 
     Returns:
         The folder.
 
     Raises:
-        NVSError: the folder is not empty, or a picture is missing or broken.
+        NVSError: the folder is not empty, or an image is missing or broken.
     """
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -62,7 +62,7 @@ def save_colmap(
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.parent / f".{folder.name}.{os.getpid()}.tmp"
     points = scene_points(scene) if points is None else points
-    names = _picture_names(scene)
+    names = _image_names(scene)
     cameras: dict[tuple, int] = {}
     images = bytearray(struct.pack("<Q", len(scene)))
     try:
@@ -70,7 +70,7 @@ def save_colmap(
         (temporary / "sparse/0").mkdir(parents=True)
         for index, name in enumerate(names):
             camera = cameras.setdefault(_camera(scene, index), len(cameras) + 1)
-            _write_picture(scene, index, temporary / "images" / name)
+            _write_image(scene, index, temporary / "images" / name)
             images += _image_entry(scene, index, camera, name)
             if tick is not None:
                 tick(index + 1)
@@ -80,20 +80,18 @@ def save_colmap(
         (model / "points3D.bin").write_bytes(_points(points))
         os.replace(temporary, folder)
     except FileNotFoundError as error:
-        raise NVSError(f"{error.filename}: the picture is gone; nothing was saved in {folder}") from error
+        raise NVSError(f"{error.filename}: the image is gone; nothing was saved in {folder}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder
 
 
-def _picture_names(scene: Scene) -> list[str]:
+def _image_names(scene: Scene) -> list[str]:
     """Plain file names that sort in the order of the views."""
     names = [re.sub(r"[^A-Za-z0-9._-]+", "_", path.name) for path in scene.image_paths]
     if names != sorted(set(names)):
         names = [f"{index:05d}_{name}" for index, name in enumerate(names)]
-    return [
-        name if _kept(_lens(scene, index)) else f"{Path(name).stem}.png" for index, name in enumerate(names)
-    ]
+    return [name if _kept(_lens(scene, index)) else f"{Path(name).stem}.png" for index, name in enumerate(names)]
 
 
 def _lens(scene: Scene, index: int) -> Lens | None:
@@ -152,7 +150,7 @@ def _points(points: Points | None) -> bytes:
     return struct.pack("<Q", len(points)) + table.tobytes()
 
 
-def _write_picture(scene: Scene, index: int, path: Path) -> None:
+def _write_image(scene: Scene, index: int, path: Path) -> None:
     lens = _lens(scene, index)
     data = scene.encoded[index] if scene.encoded else None
     if not _kept(lens):

@@ -1,4 +1,4 @@
-"""Any scene with cameras -> a nerfstudio scene: ``transforms.json`` beside its pictures; or a COLMAP project.
+"""Any scene with cameras -> a nerfstudio scene: ``transforms.json`` beside its images; or a COLMAP project.
 
     python -m data_tools convert captures/garden scenes/garden
     python -m data_tools convert chunks/000000.torch scenes --max-views 64     # every scene of the chunk
@@ -96,9 +96,7 @@ def convert(
     return done
 
 
-def _convert_one(
-    scene: Scene, output: Path, max_views: int | None, say: Callable[[str], None], to: str
-) -> Path:
+def _convert_one(scene: Scene, output: Path, max_views: int | None, say: Callable[[str], None], to: str) -> Path:
     for note in scene.notes:
         say(f"{scene.name}: note: {note}")
     total = len(scene)
@@ -107,9 +105,7 @@ def _convert_one(
     lenses = [lens for lens in scene.lenses if lens is not None]
     save_colmap(scene, output) if to == "colmap" else scene.save(output)
     sizes = sorted({(height, width) for height, width in scene.image_hws.tolist()})
-    shown = ", ".join(f"{width}x{height}" for height, width in sizes[:3]) + (
-        ", ..." if len(sizes) > 3 else ""
-    )
+    shown = ", ".join(f"{width}x{height}" for height, width in sizes[:3]) + (", ..." if len(sizes) > 3 else "")
     text = f"{scene.name}: {len(scene)} of {total} views kept ({shown})"
     if len(scene) < total:
         text += f", {total - len(scene)} skipped: --max-views {max_views}, evenly spread"

@@ -1,4 +1,4 @@
-"""Novel views from posed pictures: fast weights are written once, then any camera is rendered (LaCT).
+"""Novel views from posed images: fast weights are written once, then any camera is rendered (LaCT).
 
     from nvs_app import Renderer, open_scene
 

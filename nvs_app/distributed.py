@@ -76,7 +76,7 @@ class World:
             for tensor in tensors:
                 dist.broadcast(tensor, src=0)
 
-    def share(self, key: str, value: Any = None) -> Any:
+    def broadcast_object(self, key: str, value: Any = None) -> Any:
         """What process 0 passes, as plain JSON values, for everyone. `key` is used once in a run."""
         if self.store is None:
             return value
@@ -112,8 +112,11 @@ class Workers:
         while not self.ending:
             for process in self.processes:
                 if process.poll() not in (None, 0) and not self.ending:
-                    print(f"error: worker process {process.pid} ended with status {process.returncode}",
-                          file=sys.stderr, flush=True)
+                    print(
+                        f"error: worker process {process.pid} ended with status {process.returncode}",
+                        file=sys.stderr,
+                        flush=True,
+                    )
                     self._stop()
                     os._exit(1)
             time.sleep(1.0)

@@ -24,7 +24,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message} (`{self.prog} --help` shows what there is)\n")
 
 
-def guarded(work: Callable[[], int | None], command: str) -> int:
+def run_cli(work: Callable[[], int | None], command: str) -> int:
     """Runs a command and returns its exit code; mistakes of the user become one line.
 
     command: what was asked for, for the message about a package that is not installed.

@@ -18,7 +18,7 @@ REPO = Path(__file__).resolve().parent.parent
 OURS = ("nvs_app", "data_tools")
 
 # What a part may import of ours. The longest prefix that fits a module says which part it belongs to.
-BASE = ("nvs_app.errors", "nvs_app.bundled", "nvs_app.whole_file", "nvs_app.distributed")
+BASE = ("nvs_app.errors", "nvs_app.bundled", "nvs_app.atomic_io", "nvs_app.distributed")
 CORE = ("nvs_app.geometry", "nvs_app.scenes", "nvs_app.model")
 SCENE_SOURCES = ("data_tools.procedural", "data_tools.readers", "data_tools.shards")
 # What a machine that trains uses.
@@ -28,7 +28,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "nvs_app.bundled": (),
     "nvs_app.distributed": (),
     "nvs_app.terminal": ("nvs_app.errors",),
-    "nvs_app.whole_file": ("nvs_app.errors",),
+    "nvs_app.atomic_io": ("nvs_app.errors",),
     "nvs_app.geometry": ("nvs_app.errors",),
     "nvs_app.scenes": (*BASE, "nvs_app.geometry"),
     "nvs_app.model": (*BASE, "nvs_app.geometry"),
@@ -101,9 +101,7 @@ def wrong_imports(source: str, module: str, is_package: bool = False) -> list[st
     """What `module` imports of ours and may not."""
     part = part_of(module)
     allowed = (*MAY_IMPORT[part], part)
-    return sorted(
-        name for name in imports_of(source, module, is_package) if not any(inside(name, a) for a in allowed)
-    )
+    return sorted(name for name in imports_of(source, module, is_package) if not any(inside(name, a) for a in allowed))
 
 
 def test_imports_run_one_way() -> None:

@@ -137,9 +137,7 @@ def test_every_import_is_pinned(repo: Path) -> None:
                     continue
                 imported |= {name.split(".")[0]: str(path.relative_to(repo)) for name in names}
     foreign = imported.keys() - sys.stdlib_module_names - own - UNPINNED
-    missing = {
-        name: imported[name] for name in foreign if canonical(PACKAGE_OF.get(name, name)) not in pins(repo)
-    }
+    missing = {name: imported[name] for name in foreign if canonical(PACKAGE_OF.get(name, name)) not in pins(repo)}
     assert not missing, f"imported, but not in requirements.txt: {missing}"
 
 

@@ -77,9 +77,7 @@ def test_python_example_runs(repo: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     scenes = sorted(path.parent for path in (repo / "examples").glob("*/transforms.json"))
     if not scenes or not list((repo / "checkpoints").glob("*/config.json")):
         pytest.skip("no bundled scene or checkpoint")
-    code = (
-        code.replace('"SCENE"', repr(str(scenes[0]))).replace("60))", "2))").replace("(256, 256)", "(64, 64)")
-    )
+    code = code.replace('"SCENE"', repr(str(scenes[0]))).replace("60))", "2))").replace("(256, 256)", "(64, 64)")
     names: dict[str, object] = {}
     exec(compile(code, "README.md", "exec"), names)
     assert tuple(names["images"].shape) == (2, 3, 64, 64)

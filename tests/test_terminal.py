@@ -10,7 +10,7 @@ import pytest
 from data_tools.cli import main as data_tools
 from nvs_app import cli
 from nvs_app.errors import NVSError
-from nvs_app.terminal import guarded, whole_number
+from nvs_app.terminal import run_cli, whole_number
 
 
 def told(capsys: pytest.CaptureFixture[str], run, words: list[str]) -> str:
@@ -70,7 +70,7 @@ def raising(error: BaseException):
     ],
 )
 def test_guarded(error: BaseException, code: int, said: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert guarded(raising(error), "train") == code
+    assert run_cli(raising(error), "train") == code
     assert said in capsys.readouterr().err
 
 
@@ -79,7 +79,7 @@ def test_guarded(error: BaseException, code: int, said: str, capsys: pytest.Capt
 )
 def test_bugs_keep_their_traceback(error: Exception) -> None:
     with pytest.raises(type(error)):
-        guarded(raising(error), "train")
+        run_cli(raising(error), "train")
 
 
 def test_whole_number() -> None:

@@ -1,4 +1,4 @@
-"""What a renderer needs of a 3D asset: triangles in one frame, materials, pictures; and the limits on strangers' files.
+"""What a renderer needs of a 3D asset: triangles in one frame, materials, images; and the limits on strangers' files.
 
 Only numpy here and in all that a render worker imports: a worker starts in under a second and stays small.
 """
@@ -20,7 +20,7 @@ MAX_JSON_BYTES = 64 << 20
 MAX_TRIANGLES = 10_000_000
 MAX_VERTICES = 15_000_000
 MAX_IMAGE_PIXELS = 100_000_000
-MAX_TEXELS = 256_000_000  # of all pictures of an asset, as kept
+MAX_TEXELS = 256_000_000  # of all images of an asset, as kept
 
 # Numbers of the texture slots of a material, as in the shader.
 BASE, METAL_ROUGH, NORMAL, OCCLUSION, EMISSIVE = range(5)
@@ -28,7 +28,7 @@ BASE, METAL_ROUGH, NORMAL, OCCLUSION, EMISSIVE = range(5)
 
 @dataclass(frozen=True)
 class TextureUse:
-    """A picture on a surface.
+    """An image on a surface.
 
     Attributes:
         image: number in ``Asset.images``.
@@ -87,7 +87,7 @@ class Part:
 
 @dataclass
 class Asset:
-    """Parts and the pictures on them, RGBA as stored (sRGB for colours).
+    """Parts and the images on them, RGBA as stored (sRGB for colours).
 
     Attributes:
         notes: what was left out or assumed, for the log.
@@ -162,9 +162,7 @@ class Files:
                 raise NVSError(f"{shown!r}: no such file beside the asset")
             return read_limited(path)
         except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: links in a circle
-            raise NVSError(
-                f"{shown!r}: cannot be read ({getattr(error, 'strerror', None) or error})"
-            ) from error
+            raise NVSError(f"{shown!r}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
 
 
 def read_limited(path: Path) -> bytes:

@@ -18,7 +18,7 @@ import numpy as np
 from data_tools.assets.asset import MAX_TRIANGLES, MAX_VERTICES, Asset, Files, Part
 from data_tools.assets.gltf_data import Buffers, item, numbers, open_container
 from data_tools.assets.gltf_materials import Materials
-from data_tools.assets.pictures import Pictures
+from data_tools.assets.images import Images
 from nvs_app.errors import NVSError
 
 SUPPORTED = {
@@ -40,7 +40,7 @@ def read_gltf(path: Path, data: bytes, root: Path, max_texture: int) -> Asset:
         path: of the file; others are looked for relative to it.
         data: its bytes.
         root: nothing outside of this folder is read.
-        max_texture: pictures are shrunk to this longer side.
+        max_texture: images are shrunk to this longer side.
 
     Raises:
         NVSError: a malformed, damaged or oversized file, or one that needs an unsupported extension.
@@ -60,13 +60,11 @@ class _Reader:
         if missing:
             raise NVSError(f"needs {', '.join(missing[:4])}, which is not supported; export it without")
         if not str((self.content.get("asset") or {}).get("version", "2")).startswith("2"):
-            raise NVSError(
-                f"glTF version {str(self.content['asset']['version'])[:20]}, only version 2 is supported"
-            )
+            raise NVSError(f"glTF version {str(self.content['asset']['version'])[:20]}, only version 2 is supported")
         self.buffers = Buffers(self.content, binary, Files(path.parent, root))
         self.asset = Asset([], [])
-        self.pictures = Pictures(max_texture)
-        self.materials = Materials(self.content, self.buffers, self.pictures, self.asset.notes)
+        self.images = Images(max_texture)
+        self.materials = Materials(self.content, self.buffers, self.images, self.asset.notes)
         self.triangles = self.vertices = 0
 
     def read(self) -> Asset:
@@ -80,7 +78,7 @@ class _Reader:
             joints = self.joints(node["skin"], world) if "skin" in node else None
             for primitive in mesh.get("primitives") or []:
                 self.add(primitive, matrix, joints, weights)
-        self.asset.images = self.pictures.kept
+        self.asset.images = self.images.kept
         self.asset.notes = list(dict.fromkeys(self.asset.notes))
         return self.asset
 
@@ -118,9 +116,7 @@ class _Reader:
             raise NVSError("malformed glTF: a skin has joints outside of the scene")
         return np.stack([world[name] for name in names]) @ inverse
 
-    def add(
-        self, primitive: dict[str, Any], matrix: np.ndarray, joints: np.ndarray | None, weights: list
-    ) -> None:
+    def add(self, primitive: dict[str, Any], matrix: np.ndarray, joints: np.ndarray | None, weights: list) -> None:
         mode = primitive.get("mode", 4)
         if mode not in (4, 5, 6):
             self.asset.notes.append("points and lines are left out")
@@ -129,15 +125,11 @@ class _Reader:
         if "POSITION" not in given:
             return
         positions = take("POSITION", 3).astype(np.float64)
-        indices = (
-            take(None, 1)[:, 0] if "indices" in primitive else np.arange(len(positions), dtype=np.uint32)
-        )
+        indices = take(None, 1)[:, 0] if "indices" in primitive else np.arange(len(positions), dtype=np.uint32)
         self.vertices += len(positions)
         self.triangles += len(indices) // 3 if mode == 4 else max(0, len(indices) - 2)
         if self.triangles > MAX_TRIANGLES or self.vertices > MAX_VERTICES:
-            limits = (
-                f"{MAX_TRIANGLES // 10**6} million triangles and {MAX_VERTICES // 10**6} million vertices"
-            )
+            limits = f"{MAX_TRIANGLES // 10**6} million triangles and {MAX_VERTICES // 10**6} million vertices"
             raise NVSError(f"too large: more than {limits}")
         faces = _triangles(indices.astype(np.int64), mode)
         if len(faces) and int(faces.max()) >= len(positions):
@@ -189,9 +181,7 @@ class _Reader:
                 array = decoded[name]
                 values = item(self.content, "accessors", index)
                 if array.ndim != 2 or array.shape[1] != width:
-                    raise NVSError(
-                        f"damaged: Draco gives {name} with {array.shape[-1]} components, expected {width}"
-                    )
+                    raise NVSError(f"damaged: Draco gives {name} with {array.shape[-1]} components, expected {width}")
                 if values.get("normalized") and array.dtype.kind in "iu":
                     array = array.astype(np.float32) / np.float32(np.iinfo(array.dtype).max)
             else:

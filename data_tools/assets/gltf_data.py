@@ -121,9 +121,7 @@ class Buffers:
         """Bytes and stride (0: tight) of a buffer view."""
         values = item(self.content, "bufferViews", index)
         if "EXT_meshopt_compression" in (values.get("extensions") or {}):
-            raise NVSError(
-                "meshopt compression (EXT_meshopt_compression) is not supported; export it without"
-            )
+            raise NVSError("meshopt compression (EXT_meshopt_compression) is not supported; export it without")
         data = self.buffer(whole(values, "buffer"))
         start, size = whole(values, "byteOffset"), whole(values, "byteLength")
         if start + size > len(data):
@@ -188,8 +186,7 @@ def numbers(values: dict[str, Any], name: str, default: tuple[float, ...]) -> tu
         return default
     listed = given if isinstance(given, list) else [given]
     good = len(listed) == len(default) and all(
-        isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e30
-        for value in listed
+        isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e30 for value in listed
     )
     if not good:
         raise NVSError(f"malformed glTF: {name} is {str(given)[:60]}, expected {len(default)} numbers")

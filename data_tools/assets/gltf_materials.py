@@ -10,19 +10,17 @@ from typing import Any
 
 from data_tools.assets.asset import BASE, EMISSIVE, METAL_ROUGH, NORMAL, OCCLUSION, Material, TextureUse
 from data_tools.assets.gltf_data import Buffers, item, numbers
-from data_tools.assets.pictures import Pictures
+from data_tools.assets.images import Images
 from nvs_app.errors import NVSError
 
 WRAPS = (10497, 33071, 33648)
 
 
 class Materials:
-    """The materials of one file, each read at the first use, with the pictures that they need."""
+    """The materials of one file, each read at the first use, with the images that they need."""
 
-    def __init__(
-        self, content: dict[str, Any], buffers: Buffers, pictures: Pictures, notes: list[str]
-    ) -> None:
-        self.content, self.buffers, self.pictures, self.notes = content, buffers, pictures, notes
+    def __init__(self, content: dict[str, Any], buffers: Buffers, images: Images, notes: list[str]) -> None:
+        self.content, self.buffers, self.images, self.notes = content, buffers, images, notes
         self.known: dict[int | None, Material] = {None: Material()}
 
     def get(self, index: int | None) -> Material:
@@ -64,9 +62,7 @@ class Materials:
         normal = texture(NORMAL, values, "normalTexture")
         occlusion = texture(OCCLUSION, values, "occlusionTexture")
         texture(EMISSIVE, values, "emissiveTexture")
-        strength = numbers(
-            extensions.get("KHR_materials_emissive_strength") or {}, "emissiveStrength", (1.0,)
-        )[0]
+        strength = numbers(extensions.get("KHR_materials_emissive_strength") or {}, "emissiveStrength", (1.0,))[0]
         emissive = numbers(values, "emissiveFactor", (0.0, 0.0, 0.0))
         mode = values.get("alphaMode", "OPAQUE")
         if mode not in ("OPAQUE", "MASK", "BLEND"):
@@ -86,7 +82,7 @@ class Materials:
         )
 
     def use(self, info: dict[str, Any]) -> TextureUse:
-        """One use of a texture: its picture, UV set, transform (KHR_texture_transform) and sampler."""
+        """One use of a texture: its image, UV set, transform (KHR_texture_transform) and sampler."""
         values = item(self.content, "textures", info.get("index"))
         sampler = item(self.content, "samplers", values["sampler"]) if "sampler" in values else {}
         wrap = tuple(sampler.get(name, 10497) for name in ("wrapS", "wrapT"))
@@ -100,8 +96,8 @@ class Materials:
         (angle,) = numbers(moved, "rotation", (0.0,))
         c, s = math.cos(angle), math.sin(angle)
         transform = (c * su, s * sv, du, -s * su, c * sv, dv, 0.0, 0.0, 1.0)
-        picture = self.picture(self.source(values))
-        return TextureUse(picture, uv_set, transform, (wrap[0], wrap[1]), sampler.get("magFilter") == 9728)
+        image = self.image(self.source(values))
+        return TextureUse(image, uv_set, transform, (wrap[0], wrap[1]), sampler.get("magFilter") == 9728)
 
     def source(self, values: dict[str, Any]) -> Any:
         extensions = values.get("extensions") or {}
@@ -110,15 +106,13 @@ class Materials:
         if "source" in values:
             return values["source"]
         names = ", ".join(extensions) or "none"
-        raise NVSError(
-            f"a texture without a PNG, JPEG or WebP picture (extensions: {names}) is not supported"
-        )
+        raise NVSError(f"a texture without a PNG, JPEG or WebP image (extensions: {names}) is not supported")
 
-    def picture(self, index: Any) -> int:
+    def image(self, index: Any) -> int:
         values = item(self.content, "images", index)
         if "uri" in values:
             uri = values["uri"]
             label = f"image {index}" if str(uri)[:5].lower() == "data:" else str(uri)[:80]
-            return self.pictures.add(index, self.buffers.uri(uri), label)
+            return self.images.add(index, self.buffers.uri(uri), label)
         data, _ = self.buffers.view(values.get("bufferView"))
-        return self.pictures.add(index, bytes(data), f"image {index}")
+        return self.images.add(index, bytes(data), f"image {index}")

@@ -97,9 +97,7 @@ def _list(path: Path, uids: list[str]) -> list[Source]:
         text = path.read_text(encoding="utf-8")
         entries: Any = json.loads(text) if path.suffix.lower() == ".json" else None
     except (ValueError, RecursionError) as error:
-        raise NVSError(
-            f"{path}: not {'JSON' if path.suffix.lower() == '.json' else 'text'} ({error})"
-        ) from error
+        raise NVSError(f"{path}: not {'JSON' if path.suffix.lower() == '.json' else 'text'} ({error})") from error
     if isinstance(entries, dict):
         # uid -> path; uid -> anything else (annotations) is a list of uids.
         entries = [value if isinstance(value, str) else key for key, value in entries.items()]
@@ -114,9 +112,7 @@ def _list(path: Path, uids: list[str]) -> list[Source]:
             uids.append(entry)
             continue
         if not entry.lower().endswith(ASSETS) or "\0" in entry:
-            raise NVSError(
-                f"{path}: {entry[:80]!r} is neither a {', '.join(ASSETS)} file nor an Objaverse uid"
-            )
+            raise NVSError(f"{path}: {entry[:80]!r} is neither a {', '.join(ASSETS)} file nor an Objaverse uid")
         # One that is missing is told in the log like any other bad asset; it does not stop the others.
         own = Path(os.path.abspath(path.parent / entry))
         absolute = Path(entry).is_absolute() or ".." in Path(entry).parts
@@ -179,9 +175,7 @@ def make_tasks(sources: Sequence[Source], out: Path, options: RenderOptions) -> 
     for source, slug in zip(sources, slugs, strict=True):
         name = slug if count[slug.lower()] == 1 else f"{slug}-{_digest(source.key)}"
         where = os.path.abspath(out)
-        tasks.append(
-            Task(source.key, name, source.path, source.root, where, options, source.uid, source.object_path)
-        )
+        tasks.append(Task(source.key, name, source.path, source.root, where, options, source.uid, source.object_path))
     return tasks
 
 

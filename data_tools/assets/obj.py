@@ -1,7 +1,7 @@
-"""Reads a Wavefront OBJ with its MTL and pictures as an :class:`Asset`, through trimesh's parser.
+"""Reads a Wavefront OBJ with its MTL and images as an :class:`Asset`, through trimesh's parser.
 
 OBJ says nothing about units or axes; +y is up unless the user says otherwise. Materials become rough and not metallic:
-diffuse colour and picture (Kd, map_Kd), emission is left out.
+diffuse colour and image (Kd, map_Kd), emission is left out.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from data_tools.assets.asset import BASE, MAX_TRIANGLES, Asset, Files, Material, Part, TextureUse
-from data_tools.assets.pictures import Pictures
+from data_tools.assets.images import Images
 from nvs_app.errors import NVSError
 
 
@@ -32,12 +32,10 @@ class _Beside:
                 # Judged, decoded and shrunk here: trimesh would open anything that Pillow does, at any size.
                 from PIL import Image
 
-                from data_tools.assets.pictures import decode
+                from data_tools.assets.images import decode
 
                 buffer = io.BytesIO()
-                Image.fromarray(decode(data, name.strip()[:80], self.max_texture)).save(
-                    buffer, "PNG", compress_level=0
-                )
+                Image.fromarray(decode(data, name.strip()[:80], self.max_texture)).save(buffer, "PNG", compress_level=0)
                 return buffer.getvalue()
             return data
         except NVSError as error:
@@ -51,7 +49,7 @@ def read_obj(path: Path, data: bytes, root: Path, max_texture: int) -> Asset:
     """Read a file; see :func:`data_tools.assets.gltf.read_gltf` for the arguments.
 
     Raises:
-        NVSError: no faces, a malformed line, a material file or picture that is missing, outside or broken.
+        NVSError: no faces, a malformed line, a material file or image that is missing, outside or broken.
     """
     from trimesh.exchange.obj import load_obj
 
@@ -71,7 +69,7 @@ def read_obj(path: Path, data: bytes, root: Path, max_texture: int) -> Asset:
 
 def _convert(loaded: dict[str, Any], max_texture: int) -> Asset:
     meshes = list(loaded["geometry"].values()) if "geometry" in loaded else [loaded]
-    asset, pictures = Asset([], []), Pictures(max_texture)
+    asset, images = Asset([], []), Images(max_texture)
     total = 0
     for number, mesh in enumerate(meshes):
         faces = mesh.get("faces")
@@ -86,7 +84,7 @@ def _convert(loaded: dict[str, Any], max_texture: int) -> Asset:
         positions = np.asarray(mesh["vertices"], np.float64)
         if int(faces.max()) >= len(positions) or int(faces.min()) < 0:
             raise NVSError(f"damaged: a face with vertex {int(faces.max()) + 1} of {len(positions)}")
-        material, uvs = _material(mesh.get("visual"), pictures, number, len(positions))
+        material, uvs = _material(mesh.get("visual"), images, number, len(positions))
         normals, colors = mesh.get("vertex_normals"), mesh.get("vertex_colors")
         if normals is not None and len(normals) == len(positions):
             normals = np.nan_to_num(np.asarray(normals, np.float32))
@@ -97,11 +95,11 @@ def _convert(loaded: dict[str, Any], max_texture: int) -> Asset:
         asset.parts.append(
             Part(points, faces.astype(np.int32), material, normals, uvs, _linear(colors, len(positions)))
         )
-    asset.images = pictures.kept
+    asset.images = images.kept
     return asset
 
 
-def _material(visual: Any, pictures: Pictures, number: int, count: int) -> tuple[Material, np.ndarray | None]:
+def _material(visual: Any, images: Images, number: int, count: int) -> tuple[Material, np.ndarray | None]:
     """The material of one mesh, and its texture coordinates with v downwards."""
     material = getattr(visual, "material", None)
     if material is None:
@@ -116,11 +114,11 @@ def _material(visual: Any, pictures: Pictures, number: int, count: int) -> tuple
         return Material((r, g, b, alpha), 0.0, alpha_mode=mode, double_sided=True), None
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=0)
-    use = TextureUse(pictures.add(id(image), buffer.getvalue(), f"picture of material {number}"))
-    clear = bool((pictures.kept[use.image][:, :, 3] < 250).any())
+    use = TextureUse(images.add(id(image), buffer.getvalue(), f"picture of material {number}"))
+    clear = bool((images.kept[use.image][:, :, 3] < 250).any())
     uvs = np.zeros((count, 4), np.float32)
     uvs[:, 0], uvs[:, 1] = np.nan_to_num(uv[:, 0]), 1.0 - np.nan_to_num(uv[:, 1])
-    # With a picture, Kd black means "not set" in many files; viewers take it as white.
+    # With an image, Kd black means "not set" in many files; viewers take it as white.
     base = (r, g, b, alpha) if max(r, g, b) > 0 else (1.0, 1.0, 1.0, alpha)
     mode = "BLEND" if alpha < 1.0 else "MASK" if clear else "OPAQUE"
     return Material(base, 0.0, alpha_mode=mode, double_sided=True, textures={BASE: use}), uvs

@@ -73,11 +73,7 @@ def _ask(worker: Worker, task: Task, timeout: float, last: bool) -> dict[str, An
                 answers = worker.read()
                 if answers is None:
                     ending = worker.ending()
-                    return (
-                        failure(task, DIED, f"{ending}, 2 times", time.monotonic() - worker.since)
-                        if last
-                        else None
-                    )
+                    return failure(task, DIED, f"{ending}, 2 times", time.monotonic() - worker.since) if last else None
                 if answers:
                     return answers[0]
             fault = worker.fault(timeout)

@@ -56,9 +56,7 @@ class Renderer:
         samples = min(4, self.context.max_samples)
         try:
             if max(size) > self.context.info["GL_MAX_RENDERBUFFER_SIZE"]:
-                raise NVSError(
-                    f"{size[0]}x{size[1]}: larger than {self.name} draws, choose a smaller --image-hw"
-                )
+                raise NVSError(f"{size[0]}x{size[1]}: larger than {self.name} draws, choose a smaller --image-hw")
             self.target = self.context.framebuffer(
                 self.context.renderbuffer(size, 4, samples=samples, dtype="f2"),
                 self.context.depth_renderbuffer(size, samples=samples),
@@ -124,10 +122,8 @@ class Renderer:
         centres = part.positions[part.faces].mean(axis=1) if mode == "BLEND" else None
         return _Drawn(part, mode, array, indices, used, centres)
 
-    def _texture(
-        self, pixels: UInt8[np.ndarray, "h w 4"], srgb: bool, wrap: tuple[int, int], nearest: bool
-    ) -> Any:
-        # moderngl knows repeat and clamp only: a mirrored repeat is a repeat of the picture and its mirror image.
+    def _texture(self, pixels: UInt8[np.ndarray, "h w 4"], srgb: bool, wrap: tuple[int, int], nearest: bool) -> Any:
+        # moderngl knows repeat and clamp only: a mirrored repeat is a repeat of the image and its mirror image.
         for axis, mode in ((1, wrap[0]), (0, wrap[1])):
             if mode == MIRRORED:
                 pixels = np.concatenate([pixels, np.flip(pixels, axis)], axis)
@@ -224,7 +220,7 @@ def _uv_matrix(use: TextureUse | None) -> np.ndarray:
         return np.eye(3).ravel()
     matrix = np.reshape(use.transform, (3, 3)).copy()
     for row, mode in enumerate(use.wrap):
-        if mode == MIRRORED:  # the picture was doubled
+        if mode == MIRRORED:  # the image was doubled
             matrix[row] *= 0.5
     return matrix.T.ravel()
 
@@ -235,9 +231,7 @@ def _alpha_mode(part: Part, asset: Asset) -> str:
     if material.alpha_mode != "BLEND":
         return material.alpha_mode
     base = material.textures.get(0)
-    clear = material.base_color[3] < 1.0 or (
-        part.colors is not None and bool((part.colors[:, 3] < 1.0).any())
-    )
+    clear = material.base_color[3] < 1.0 or (part.colors is not None and bool((part.colors[:, 3] < 1.0).any()))
     clear = clear or (base is not None and bool((asset.images[base.image][:, :, 3] < 255).any()))
     return "BLEND" if clear else "OPAQUE"
 

@@ -24,8 +24,8 @@ from typing import Any, TextIO
 from data_tools.assets.inputs import find_assets, make_tasks
 from data_tools.assets.pool import run_pool
 from data_tools.assets.work import PART, REFUSED, RENDERED, RenderOptions, Task, finished
+from nvs_app.atomic_io import write_whole
 from nvs_app.errors import NVSError
-from nvs_app.whole_file import write_whole
 
 LOG, SETTINGS, LOCK = "log.jsonl", "run.json", ".lock"
 
@@ -58,17 +58,13 @@ class Report:
         """For people."""
         rate = self.images / self.seconds if self.seconds > 0 else 0.0
         by = f" by {self.renderer}" if self.renderer else ""
-        before = (
-            f", {len(self.failed_before)} failed before and not tried again" if self.failed_before else ""
-        )
+        before = f", {len(self.failed_before)} failed before and not tried again" if self.failed_before else ""
         head = f"{self.total} assets: {self.rendered} rendered, {self.present} there already, {len(self.failed)} failed"
         lines = [head + before, f"{self.images} images in {self.seconds:.1f} s, {rate:.1f} images/s{by}"]
         reasons = Counter(_kind(reason) for reason in (*self.failed.values(), *self.failed_before.values()))
         lines += [f"  {count:5d}  {reason}" for reason, count in reasons.most_common(12)]
         if len(reasons) > 12:
-            lines.append(
-                f"  {sum(reasons.values()) - sum(n for _, n in reasons.most_common(12)):5d}  other reasons"
-            )
+            lines.append(f"  {sum(reasons.values()) - sum(n for _, n in reasons.most_common(12)):5d}  other reasons")
         return lines
 
 

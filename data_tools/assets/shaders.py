@@ -74,7 +74,7 @@ vec3 surface_normal() {
         vec2 at = coordinates(2), at_x = dFdx(at), at_y = dFdy(at);
         float det = at_x.x * at_y.y - at_x.y * at_y.x;
         if (abs(det) > 1e-20) {
-            // Along +u and along -v: the green channel of a normal map points up the picture.
+            // Along +u and along -v: the green channel of a normal map points up the image.
             vec3 t = (across * at_y.y - down * at_x.y) / det;
             vec3 b = -(down * at_x.x - across * at_y.x) / det;
             t = normalize(t - n * dot(n, t));

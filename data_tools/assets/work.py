@@ -39,7 +39,7 @@ class RenderOptions:
     """How assets are rendered; what decides about the pixels.
 
     Attributes:
-        views: pictures an asset.
+        views: images an asset.
         image_hw: (height, width).
         distance: of the cameras from the centre, in longest sides of the asset.
         fov: degrees along the shorter side; one lens an asset.
@@ -208,9 +208,7 @@ def _turn_up(asset: Asset) -> None:
             part.normals = np.ascontiguousarray(part.normals[:, [0, 2, 1]] * mirror)
 
 
-def _write(
-    task: Task, asset: Asset, renderer: Any, folder: Path, answer: dict[str, Any], started: float
-) -> None:
+def _write(task: Task, asset: Asset, renderer: Any, folder: Path, answer: dict[str, Any], started: float) -> None:
     """Draw the views and put the scene folder in place."""
     options = task.options
     c2w, fxfycxcy = asset_cameras(
@@ -227,12 +225,8 @@ def _write(
                 write_png(temporary / "images" / f"{view:04d}.png", rgba)
         if coverage < 1e-4:
             raise NVSError("nothing to see in any view (too thin or transparent)")
-        (temporary / "transforms.json").write_text(
-            transforms(c2w, fxfycxcy, options.image_hw), encoding="utf-8"
-        )
-        answer.update(
-            views=options.views, seconds=round(time.perf_counter() - started, 3), renderer=renderer.name
-        )
+        (temporary / "transforms.json").write_text(transforms(c2w, fxfycxcy, options.image_hw), encoding="utf-8")
+        answer.update(views=options.views, seconds=round(time.perf_counter() - started, 3), renderer=renderer.name)
         (temporary / RECORD).write_text(json.dumps(answer, indent=1) + "\n", encoding="utf-8")
         try:
             os.rename(temporary, folder)
@@ -242,9 +236,7 @@ def _write(
                 raise
             answer.update(done)  # a second worker was given the same asset and was first
     except OSError as error:
-        raise FatalError(
-            f"{error.filename or folder}: cannot be written ({error.strerror or error})"
-        ) from error
+        raise FatalError(f"{error.filename or folder}: cannot be written ({error.strerror or error})") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -253,9 +245,7 @@ def write_png(path: Path, rgba: np.ndarray) -> None:
     """uint8 [h, w, 4]. Raises OSError."""
     import cv2
 
-    done, data = cv2.imencode(
-        ".png", cv2.cvtColor(rgba, cv2.COLOR_RGBA2BGRA), [cv2.IMWRITE_PNG_COMPRESSION, 4]
-    )
+    done, data = cv2.imencode(".png", cv2.cvtColor(rgba, cv2.COLOR_RGBA2BGRA), [cv2.IMWRITE_PNG_COMPRESSION, 4])
     if not done:
         raise OSError(0, "PNG could not be encoded", str(path))
     path.write_bytes(data.tobytes())
@@ -265,9 +255,7 @@ def transforms(c2w: np.ndarray, fxfycxcy: np.ndarray, image_hw: tuple[int, int])
     """A nerfstudio transforms.json (OpenGL axes) of views images/0000.png and on."""
     (fx, fy, cx, cy), (height, width) = fxfycxcy.tolist(), image_hw
     poses = (c2w * np.array([1.0, -1.0, -1.0, 1.0])).tolist()
-    frames = [
-        {"file_path": f"images/{view:04d}.png", "transform_matrix": pose} for view, pose in enumerate(poses)
-    ]
+    frames = [{"file_path": f"images/{view:04d}.png", "transform_matrix": pose} for view, pose in enumerate(poses)]
     head = {"camera_model": "OPENCV", "fl_x": fx, "fl_y": fy, "cx": cx, "cy": cy, "w": width, "h": height}
     return json.dumps({**head, "frames": frames}, indent=1) + "\n"
 

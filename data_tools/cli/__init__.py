@@ -6,7 +6,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from nvs_app.terminal import Parser, guarded
+from nvs_app.terminal import Parser, run_cli
 
 COMMANDS = (
     "data_tools.cli.contact_sheet",
@@ -27,4 +27,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in COMMANDS:
         importlib.import_module(name).add_parser(subparsers)
     options = parser.parse_args(arguments)
-    return guarded(lambda: options.run(options), arguments[0])
+    return run_cli(lambda: options.run(options), arguments[0])

@@ -24,18 +24,14 @@ _KINDS = ("object", "asset", "room", "outdoor")
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Register both commands."""
-    sheet = subparsers.add_parser(
-        "contact-sheet", help="write a PNG: one row a procedural scene, one column a view"
-    )
+    sheet = subparsers.add_parser("contact-sheet", help="write a PNG: one row a procedural scene, one column a view")
     sheet.add_argument("--out", type=Path, required=True, help="PNG to write")
     sheet.add_argument("--kind", choices=(*_KINDS, "all"), default="all", help="kind of scene")
     sheet.add_argument("--scenes", type=whole_number(1), default=6, help="scenes (of each kind)")
     sheet.add_argument("--views", type=whole_number(1), default=6, help="views of each scene")
     sheet.add_argument("--first", type=whole_number(0), default=0, help="number of the first scene")
     sheet.set_defaults(run=run_sheet)
-    bench = subparsers.add_parser(
-        "procedural-bench", help="print views per second of the generator as one JSON line"
-    )
+    bench = subparsers.add_parser("procedural-bench", help="print views per second of the generator as one JSON line")
     bench.add_argument(
         "--scenes", type=whole_number(1), nargs="+", default=[16, 64, 128], help="scenes a batch, in turn"
     )
@@ -61,7 +57,7 @@ def _source(options: argparse.Namespace):
 
 
 def tile_sheet(images: Tensor) -> Image.Image:
-    """uint8 [rows, columns, 3, H, W] to one picture."""
+    """uint8 [rows, columns, 3, H, W] to one image."""
     rows, columns, _, height, width = images.shape
     flat = images.permute(0, 3, 1, 4, 2).reshape(rows * height, columns * width, 3)
     return Image.fromarray(flat.cpu().numpy())
@@ -86,7 +82,7 @@ def run_bench(options: argparse.Namespace) -> int:
     """Time batches of the default mix at every size, and of every kind at the smallest.
 
     ``cpu_ms`` is the time until the call of ``batch`` returns: what the host spends launching kernels and waiting for
-    the few counts that it needs; ``ms`` is the time until the pictures are there.
+    the few counts that it needs; ``ms`` is the time until the images are there.
     """
     started = time.perf_counter()
     source = _source(options)

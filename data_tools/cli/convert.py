@@ -36,9 +36,7 @@ def run(options: argparse.Namespace) -> int:
     from data_tools.convert import convert
 
     try:
-        done = convert(
-            options.input, options.output, options.format, options.scene, options.max_views, to=options.to
-        )
+        done = convert(options.input, options.output, options.format, options.scene, options.max_views, to=options.to)
     except OSError as error:  # a full disk, a folder that must not be written
         raise NVSError(f"{error.filename or options.output}: {error.strerror or error}") from error
     return 1 if done.failed else 0

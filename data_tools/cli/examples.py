@@ -20,9 +20,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser("examples", help="write the bundled example scenes")
     parser.add_argument("out", type=Path, help="folder to write them to")
     parser.add_argument("--views", type=int, default=28, help="views of each scene")
-    parser.add_argument(
-        "--image-hw", type=int, nargs=2, default=(256, 256), metavar=("H", "W"), help="pixels"
-    )
+    parser.add_argument("--image-hw", type=int, nargs=2, default=(256, 256), metavar=("H", "W"), help="pixels")
     parser.set_defaults(run=run)
 
 
@@ -46,9 +44,7 @@ def write_transforms(folder: Path, posed) -> None:
     height, width = posed.cameras.image_hw
     frames = []
     poses = opencv_to_opengl(posed.cameras.c2w).tolist()
-    for view, (image, pose, k) in enumerate(
-        zip(posed.images, poses, posed.cameras.fxfycxcy.tolist(), strict=True)
-    ):
+    for view, (image, pose, k) in enumerate(zip(posed.images, poses, posed.cameras.fxfycxcy.tolist(), strict=True)):
         name = f"images/{view:03d}.jpg"
         Image.fromarray(image.permute(1, 2, 0).contiguous().cpu().numpy()).save(
             folder / name, quality=92, subsampling=0

@@ -55,21 +55,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--light", choices=("uniform", "unlit"), default="uniform",
         help="uniform: from all sides alike; unlit: base colours as stored (default uniform)",
     )  # fmt: skip
-    parser.add_argument(
-        "--cull", action="store_true", help="hide the back of surfaces that are not double-sided"
-    )
-    parser.add_argument(
-        "--up", choices=("y", "z"), default="y", help="up axis of OBJ files (default y; glTF's is y)"
-    )
-    parser.add_argument(
-        "--workers", type=int, metavar="N", help="processes (default: the cores of this machine)"
-    )
+    parser.add_argument("--cull", action="store_true", help="hide the back of surfaces that are not double-sided")
+    parser.add_argument("--up", choices=("y", "z"), default="y", help="up axis of OBJ files (default y; glTF's is y)")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: the cores of this machine)")
     parser.add_argument(
         "--timeout", type=float, default=300.0, metavar="S", help="seconds an asset may take (default 300)"
     )
-    parser.add_argument(
-        "--retry-failed", action="store_true", help="try assets again that an earlier run refused"
-    )
+    parser.add_argument("--retry-failed", action="store_true", help="try assets again that an earlier run refused")
     parser.add_argument(
         "--ray", metavar="ADDRESS",
         help="render on a Ray cluster: local, auto, host:port or ray://host:port; INPUT and OUT must be shared folders",

@@ -1,4 +1,4 @@
-"""`photos`: pictures without cameras become a scene.
+"""`photos`: images without cameras become a scene.
 
 python -m data_tools photos INPUT... OUTPUT        INPUT: a folder, photos, a zip of photos, or a video
 """
@@ -32,16 +32,14 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser(
         "photos", help="photos, a zip of photos or a video to a scene, by structure from motion"
     )
-    parser.add_argument(
-        "inputs", nargs="+", metavar="INPUT", help="folder, photos, zip of photos, or one video"
-    )
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="folder, photos, zip of photos, or one video")
     parser.add_argument("output", type=Path, help="folder of the scene to write")
     parser.add_argument("--frames", type=int, metavar="N", help="frames to take of a video (default: 60)")
     parser.add_argument(
         "--max-size",
         type=int,
         metavar="N",
-        help="longer side of the pictures, pixels (default: 1600, less for many)",
+        help="longer side of the images, pixels (default: 1600, less for many)",
     )
     parser.add_argument(
         "--masks",

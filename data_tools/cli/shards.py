@@ -24,15 +24,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("out", type=Path, metavar="OUT", help="folder of the shards and their index.json")
     count, or_none = whole_number(1), whole_number(0)
     size = parser.add_mutually_exclusive_group()
-    size.add_argument("--image-hw", type=count, nargs=2, metavar=("H", "W"), help="crop and resize pictures to it")
-    size.add_argument("--max-side", type=count, default=0, metavar="N", help="shrink pictures with a longer side")
+    size.add_argument("--image-hw", type=count, nargs=2, metavar=("H", "W"), help="crop and resize images to it")
+    size.add_argument("--max-side", type=count, default=0, metavar="N", help="shrink images with a longer side")
     parser.add_argument("--quality", type=or_none, default=92, metavar="Q", help="of JPEG, 1-100; 0: PNG (default 92)")
-    parser.add_argument(
-        "--max-views", type=count, default=0, metavar="N", help="keep at most N views, evenly spread"
-    )
-    parser.add_argument(
-        "--scenes-per-shard", type=count, default=0, metavar="N", help="end a shard after N scenes"
-    )
+    parser.add_argument("--max-views", type=count, default=0, metavar="N", help="keep at most N views, evenly spread")
+    parser.add_argument("--scenes-per-shard", type=count, default=0, metavar="N", help="end a shard after N scenes")
     parser.add_argument(
         "--shard-mib", type=or_none, default=256, metavar="N", help="or at N MiB (default 256; 0: never)"
     )

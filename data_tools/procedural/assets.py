@@ -47,9 +47,7 @@ def read_assets(folder: Path, device: torch.device) -> AssetPack:
     """
     path = folder / "objects_pack.npz"
     if not path.is_file():
-        raise NVSError(
-            f"{path}: not found, name the folder that holds objects_pack.npz, or leave the assets out"
-        )
+        raise NVSError(f"{path}: not found, name the folder that holds objects_pack.npz, or leave the assets out")
     with np.load(path, allow_pickle=False) as pack:
         vertices = pack["vertices"].astype(np.float32) / 65535.0 * 2.0 - 1.0
         uv = pack["uv"].astype(np.float32) / 65535.0
@@ -62,14 +60,10 @@ def read_assets(folder: Path, device: torch.device) -> AssetPack:
         atlases = []
         for start, end in zip(ends[:-1], ends[1:], strict=True):
             image = cv2.imdecode(stream[start:end], cv2.IMREAD_COLOR)
-            atlases.append(
-                torch.from_numpy(np.ascontiguousarray(image[..., ::-1])).permute(2, 0, 1).contiguous()
-            )
+            atlases.append(torch.from_numpy(np.ascontiguousarray(image[..., ::-1])).permute(2, 0, 1).contiguous())
         names = [record["name"] for record in json.loads(str(pack["meta"]))]
     corners = vertices[faces]
-    half = np.stack(
-        [np.abs(vertices[a:b]).max(0) for a, b in zip(vertex_offset[:-1], vertex_offset[1:], strict=True)]
-    )
+    half = np.stack([np.abs(vertices[a:b]).max(0) for a, b in zip(vertex_offset[:-1], vertex_offset[1:], strict=True)])
 
     def on_device(array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(device)
@@ -94,9 +88,7 @@ def _corner_normals(corners: np.ndarray, welded: np.ndarray) -> np.ndarray:
     # The winding is not reliable: turn every face away from the object's centre before summing.
     area *= np.where((area * corners.mean(1)).sum(-1, keepdims=True) < 0, -1.0, 1.0)
     size = welded.max() + 1
-    total = np.stack(
-        [np.bincount(welded.ravel(), np.repeat(area[:, axis], 3), size) for axis in range(3)], -1
-    )
+    total = np.stack([np.bincount(welded.ravel(), np.repeat(area[:, axis], 3), size) for axis in range(3)], -1)
     face = area / np.maximum(np.linalg.norm(area, axis=-1, keepdims=True), 1e-12)
     smooth = total / np.maximum(np.linalg.norm(total, axis=-1, keepdims=True), 1e-12)
     smooth = smooth[welded]  # [F, 3, 3]

@@ -34,9 +34,7 @@ def _levels(image: Tensor, count: int) -> list[Tensor]:
     levels = [pack(image).flatten(1)]
     current = image.to(torch.float32)
     for _ in range(count - 1):
-        current = F.adaptive_avg_pool2d(
-            current, (max(1, current.shape[2] // 2), max(1, current.shape[3] // 2))
-        )
+        current = F.adaptive_avg_pool2d(current, (max(1, current.shape[2] // 2), max(1, current.shape[3] // 2)))
         levels.append(pack((current + 0.5).to(torch.uint8)).flatten(1))
     return levels
 
@@ -51,9 +49,7 @@ class TextureBank:
         first_sky: number of the first of ``SKIES`` skies.
     """
 
-    def __init__(
-        self, device: torch.device, seed: int, surfaces: list[Tensor], atlases: list[Tensor]
-    ) -> None:
+    def __init__(self, device: torch.device, seed: int, surfaces: list[Tensor], atlases: list[Tensor]) -> None:
         """Surfaces and atlases: uint8 [3, H, W] on the CPU. Tiles and skies are made now on a GPU, when first
         used on a CPU."""
         self.device, self.seed, self.num_real = device, seed, len(surfaces)
@@ -120,12 +116,10 @@ class TextureBank:
 
 
 def read_surfaces(folder: Path) -> list[Tensor]:
-    """The pictures of a folder as uint8 [3, H, W], in the order of their names."""
+    """The images of a folder as uint8 [3, H, W], in the order of their names."""
     surfaces = []
     for path in sorted(folder.glob("*.jpg")):
         image = cv2.imread(str(path), cv2.IMREAD_COLOR)
         if image is not None:
-            surfaces.append(
-                torch.from_numpy(np.ascontiguousarray(image[..., ::-1])).permute(2, 0, 1).contiguous()
-            )
+            surfaces.append(torch.from_numpy(np.ascontiguousarray(image[..., ::-1])).permute(2, 0, 1).contiguous())
     return surfaces

@@ -27,8 +27,8 @@ def pixel_depth(
     exact for flat faces and, where a face ends inside the pixel, goes on in its plane by a quarter of a pixel.
 
     Args:
-        keys: of ``rasterize`` at twice the picture's size: p = 2 h, q = 2 w.
-        c2w: cameras, OpenCV axes; fxfycxcy: intrinsics in pixels of the picture.
+        keys: of ``rasterize`` at twice the image's size: p = 2 h, q = 2 w.
+        c2w: cameras, OpenCV axes; fxfycxcy: intrinsics in pixels of the image.
         triangles: corners in world space, numbered as in ``keys``; sky: faces that stand for the sky.
 
     Returns:

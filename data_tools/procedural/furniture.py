@@ -39,12 +39,8 @@ def furniture(draws: Draws, bank: TextureBank, kind: Tensor) -> tuple[Pieces, Te
     sizes = constant(_SIZES, device)[kind]  # [*keys, 5, 2]
     low, high = sizes.unbind(-1)
     sx, sy, top, thick, back = (low + (high - low) * draws.uniform(5)).unbind(-1)
-    rod, inset, puff, arm, stretcher = draws.ranges(
-        (0.01, 0.032), (0.75, 1.0), (0.02, 0.06), (0.14, 0.26), (0.1, 0.4)
-    )
-    chances = constant(
-        (0.12, 0.6, 0.5, 0.35, 0.5, 0.5, 0.5, 0.4, 0.25, 0.45, 0.4, 0.3, 0.35, 0.3, 0.3), device
-    )
+    rod, inset, puff, arm, stretcher = draws.ranges((0.01, 0.032), (0.75, 1.0), (0.02, 0.06), (0.14, 0.26), (0.1, 0.4))
+    chances = constant((0.12, 0.6, 0.5, 0.35, 0.5, 0.5, 0.5, 0.4, 0.25, 0.45, 0.4, 0.3, 0.35, 0.3, 0.3), device)
     (single, cushion, level, panel, arms, rail_a, rail_b, rail_c, board, common, round_rods, soft_edges, round_top,
      waved, bent) = draws.chance(chances, 15).unbind(rank)  # fmt: skip
     slats, boards, waves = (draws.uniform(3) * constant((5.0, 4.0, 4.0), device)).floor().unbind(-1)
@@ -79,9 +75,7 @@ def furniture(draws: Draws, bank: TextureBank, kind: Tensor) -> tuple[Pieces, Te
     plan.put(bars, on & _column(level), (0.0, rear, rise), (leg_x, 0.01, back * 0.3 / slats))
     plan.put(bars, on & _column(~level), ((2.0 * share - 1.0) * _column(leg_x), rear, post),
              (leg_x * 0.4 / slats, 0.01, back / 2))  # fmt: skip
-    plan.put(
-        (8,), panel, (0.0, rear, top + back * 0.55), (sx * 0.95, torch.where(sofa, 0.08, 0.02), back * 0.45)
-    )
+    plan.put((8,), panel, (0.0, rear, top + back * 0.55), (sx * 0.95, torch.where(sofa, 0.08, 0.02), back * 0.45))
     plan.put((9,), seat & ~level & ~panel & (slats < 2), (0.0, rear, top + back), (sx, rod, rod * 1.5))
 
     wide, thin = torch.where(sofa, 0.06, rod * 1.2), torch.where(sofa, 0.05, rod)

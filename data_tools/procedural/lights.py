@@ -25,9 +25,7 @@ def _warmth(draws: Draws, strength: float) -> Tensor:
 def object_lights(keys: Tensor) -> Tensor:
     """Soft studio light around the unit ball at the origin, white background; [s, LIGHT_FIELDS]."""
     draws = Draws(keys, "light", 64)
-    soft = draws.uniform(
-        low=0.5, high=1.0
-    )  # share of the sky; NeRF-synthetic and product scans are lit softly
+    soft = draws.uniform(low=0.5, high=1.0)  # share of the sky; NeRF-synthetic and product scans are lit softly
     soft = torch.where(draws.chance(0.15), draws.uniform(low=0.2, high=0.5), soft)
     level = draws.uniform(low=1.2, high=1.7)
     sky = _warmth(draws, 0.04) * (soft * level)[..., None]
@@ -64,13 +62,9 @@ def room_lights(keys: Tensor, room_half: Tensor, room_height: Tensor, focus: Ten
     fill = _warmth(draws, 0.15) * draws.uniform(1, low=0.05, high=0.3)
     strength = torch.where(draws.chance(0.85), draws.uniform(low=0.4, high=1.0), 0.0)
     # Phones under-expose as often as not: a quarter of the captures is dark.
-    exposure = torch.where(
-        draws.chance(0.25), draws.log_uniform(low=0.15, high=0.7), draws.uniform(low=0.8, high=1.7)
-    )
+    exposure = torch.where(draws.chance(0.25), draws.log_uniform(low=0.15, high=0.7), draws.uniform(low=0.8, high=1.7))
     rest = torch.stack([strength, draws.uniform(low=1.0, high=5.0)], -1)
-    return torch.cat(
-        [sky, ground, position, key, fill_direction, fill, rest, sky * 0.5, exposure[..., None]], -1
-    )
+    return torch.cat([sky, ground, position, key, fill_direction, fill, rest, sky * 0.5, exposure[..., None]], -1)
 
 
 def outdoor_lights(keys: Tensor, focus: Tensor, reach: Tensor, sun: Tensor, overcast: Tensor) -> Tensor:
@@ -95,9 +89,7 @@ def outdoor_lights(keys: Tensor, focus: Tensor, reach: Tensor, sun: Tensor, over
     fill = _warmth(draws, 0.1) * draws.uniform(1, low=0.02, high=0.15)
     strength = draws.uniform(low=0.75, high=1.0)
     blur = torch.where(overcast, 5.0, draws.uniform(low=0.6, high=2.0))
-    exposure = torch.where(
-        draws.chance(0.15), draws.log_uniform(low=0.35, high=0.7), draws.uniform(low=0.8, high=1.25)
-    )
+    exposure = torch.where(draws.chance(0.15), draws.log_uniform(low=0.35, high=0.7), draws.uniform(low=0.8, high=1.25))
     # Far enough that its rays are all but parallel.
     position = focus + direction * (reach * 40.0)[:, None]
     rest = torch.stack([strength, blur], -1)

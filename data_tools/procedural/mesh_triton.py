@@ -111,9 +111,7 @@ def _surface_kernel(shape_ptr, piece_ptr, patch_ptr, a_ptr, b_ptr, out_ptr, lane
     # The displacement, away from the centre (of the tube, for a torus).
     phase, scale = tl.load(f + 15, mask, 0.0), tl.load(f + 13, mask, 0.0)
     total = _wave(x, y, z, phase, scale) + _wave(x, y, z, phase * 1.37, scale * 1.45) / 1.4
-    total += (
-        _wave(x, y, z, phase * 1.74, scale * 1.9) / 1.8 + _wave(x, y, z, phase * 2.11, scale * 2.35) / 2.2
-    )
+    total += _wave(x, y, z, phase * 1.74, scale * 1.9) / 1.8 + _wave(x, y, z, phase * 2.11, scale * 2.35) / 2.2
     total = total / 1.6
     bump = tl.load(f + 12, mask, 0.0) * (total + (_tanh(total * 6.0) - total) * tl.load(f + 14, mask, 0.0))
     ox = x - tl.where(lathe, 0.0, cos_around * (1.0 - tube))

@@ -124,9 +124,7 @@ def pad_slots(pieces: Pieces, slots: int) -> Pieces:
 
 def choose(which: Tensor, options: list[Pieces]) -> Pieces:
     """Piece tables of equal shape [s, n]: row s from option which[s]."""
-    stacked = Pieces(
-        *(torch.stack(values, 1) for values in zip(*(vars(o).values() for o in options), strict=True))
-    )
+    stacked = Pieces(*(torch.stack(values, 1) for values in zip(*(vars(o).values() for o in options), strict=True)))
     rows = torch.arange(len(which), device=which.device)
     return stacked.map(lambda value: value[rows, which])
 
@@ -147,9 +145,7 @@ def object_scene(keys: Tensor, bank: TextureBank) -> Pieces:
 
 def asset_material(draws: Draws, *shape: int, strength: float = 1.0) -> Tensor:
     """Slight colour changes of scans; rows of MATERIAL_FIELDS."""
-    tint = draws.uniform(*shape, 1, low=0.85, high=1.1) * draws.uniform(
-        *shape, 3, low=1 - 0.12 * strength, high=1.0
-    )
+    tint = draws.uniform(*shape, 1, low=0.85, high=1.1) * draws.uniform(*shape, 3, low=1 - 0.12 * strength, high=1.0)
     wild = draws.chance(0.2 * strength, *shape)
     hue = torch.where(wild, draws.uniform(*shape, high=2 * math.pi), draws.normal(*shape, std=0.05))
     saturation, contrast, shiny, dull, gloss = draws.ranges(
@@ -171,10 +167,7 @@ def asset_scene(keys: Tensor, bank: TextureBank, pack: AssetPack) -> Pieces:
     rotation = torch.where(draws.chance(0.2)[..., None, None, None], random_rotation(draws, n),
                            turn(draws.uniform(n, high=2 * math.pi)))  # fmt: skip
     stretch = 1.0 + draws.normal(n, 3, std=0.12) * draws.chance(0.3, n, 1)
-    angle = (
-        draws.uniform(1, high=2 * math.pi)
-        + 2 * math.pi * torch.arange(n, device=keys.device) / count[..., None]
-    )
+    angle = draws.uniform(1, high=2 * math.pi) + 2 * math.pi * torch.arange(n, device=keys.device) / count[..., None]
     apart = draws.uniform(n, low=0.55, high=0.95) * (count > 1)[..., None]
     half = pack.half_size[asset] * size[..., None]
     offset = torch.stack([apart * torch.cos(angle), apart * torch.sin(angle), half[..., 2]], -1)

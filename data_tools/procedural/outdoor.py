@@ -88,9 +88,7 @@ def outdoor_scene(keys: Tensor, bank: TextureBank, pack: AssetPack | None) -> tu
     overcast = draws.chance(0.3)
     sky = draws.uniform()
     sky = torch.where(overcast, SKIES - OVERCAST + sky * OVERCAST, sky * (SKIES - OVERCAST)).to(torch.int64)
-    haze = torch.where(
-        overcast[:, None], constant((0.8, 0.82, 0.84), device), constant((0.74, 0.82, 0.9), device)
-    )
+    haze = torch.where(overcast[:, None], constant((0.8, 0.82, 0.84), device), constant((0.74, 0.82, 0.9), device))
     haze = haze * draws.uniform(1, low=0.85, high=1.0)
 
     texture, material = materials(draws, bank, len(_STYLES), _STYLES)
@@ -146,9 +144,7 @@ def _low_walls(draws: Draws, looks: Looks, reach: Tensor, radius: Tensor) -> Pie
     distance = radius[:, None] * 1.8 + 1.0 + (reach[:, None] * 0.9 - radius[:, None]) * apart
     spot = polar(2 * math.pi * angle, distance, half[..., 2])
     walls = boxes(spot, half, texture, repeated(material, 0.4 + 0.8 * scale))
-    return turned(walls, 2 * math.pi * angle + 0.5 * math.pi + 0.5 * (skew - 0.5)).where(
-        draws.chance(0.45, n)
-    )
+    return turned(walls, 2 * math.pi * angle + 0.5 * math.pi + 0.5 * (skew - 0.5)).where(draws.chance(0.45, n))
 
 
 def _cluster(
@@ -214,18 +210,14 @@ def _street(
     cars.linear = torch.where(wheel[:, None, None] > 0, lay @ cars.linear, cars.linear) * stretch[..., None]
     cars.offset = cars.offset * stretch
     cars = cars.moved(turn(2 * math.pi * yaw)[:, :, None], spot[:, :, None])
-    cars = cars.where((there < 0.7 * urban[:, None])[..., None].expand(-1, *parts)).map(
-        lambda v: v.flatten(1, 2)
-    )
+    cars = cars.where((there < 0.7 * urban[:, None])[..., None].expand(-1, *parts)).map(lambda v: v.flatten(1, 2))
 
     m = LAMPS
     angle, apart, tall = draws.uniform(3, m).unbind(1)
     height, thin = 1.4 + 1.3 * tall, torch.full_like(tall, 0.06)
     spot = polar(2 * math.pi * angle, radius[:, None] * 1.4 + 1.0 + reach[:, None] * 0.7 * apart)
     look = [value.expand(-1, m, *value.shape[2:]) for value in metal]
-    posts = boxes(
-        spot + at(0.0, 0.0, height), at(thin, thin, height), *look, family=1.0, power=2.0, taper=0.6
-    )
+    posts = boxes(spot + at(0.0, 0.0, height), at(thin, thin, height), *look, family=1.0, power=2.0, taper=0.6)
     heads = boxes(spot + at(0.0, 0.0, 2.0 * height), at(*[3.5 * thin] * 3), *look, power=2.0 + 4.0 * apart)
     heads.mesh = torch.ones_like(heads.mesh)
     there = draws.uniform(m) < 0.8 * urban[:, None]
@@ -244,9 +236,7 @@ def _seats(draws: Draws, keys: Tensor, bank: TextureBank, radius: Tensor) -> Pie
     # The front is local +y; people sit so that they see the middle.
     yaw = angle + 0.5 * math.pi + 1.2 * (skew - 0.5)
     parts = parts.moved(turn(yaw)[:, :, None], spot[:, :, None])
-    return parts.where(draws.chance(0.55, n)[..., None].expand_as(parts.mesh)).map(
-        lambda value: value.flatten(1, 2)
-    )
+    return parts.where(draws.chance(0.55, n)[..., None].expand_as(parts.mesh)).map(lambda value: value.flatten(1, 2))
 
 
 __all__ = ["FAR_SLOTS", "OutdoorLayout", "outdoor_scene"]

@@ -83,15 +83,11 @@ def outdoor_cameras(
     # Drone: circles above the place, or flies over it looking straight down.
     mapping = scene.chance(0.3, *up)
     tilt = scene.uniform(*up, low=0.4, high=1.25) + view.normal(n, std=0.06)
-    ring = torch.where(scene.chance(0.6, *up), radius * 3.0 + 2.0, reach * 0.9) * scene.uniform(
-        *up, low=0.8, high=1.6
-    )
+    ring = torch.where(scene.chance(0.6, *up), radius * 3.0 + 2.0, reach * 0.9) * scene.uniform(*up, low=0.8, high=1.6)
     ring = ring * step.clamp_min(1.0) * torch.exp(view.normal(n) * 0.08)
     circle = polar(azimuth, ring * torch.cos(tilt), ring * torch.sin(tilt))
     flight = torch.stack([view.uniform(n), view.uniform(n)], -1) - 0.5
-    over = torch.cat(
-        [flight * (0.8 * ring)[..., None], (0.9 * ring + view.normal(n, std=0.02) * ring)[..., None]], -1
-    )
+    over = torch.cat([flight * (0.8 * ring)[..., None], (0.9 * ring + view.normal(n, std=0.02) * ring)[..., None]], -1)
     drone_eye = torch.where(mapping[..., None], over, circle)
     below = at(over[..., 0], over[..., 1], 0.0) + wobble * (0.08 * ring)[..., None]
     drone_aim = torch.where(mapping[..., None], below, focus + wobble * (0.1 * ring)[..., None])
@@ -111,9 +107,7 @@ def outdoor_cameras(
     best = _clearest(eye, aim, layout.blocks)[..., None, None].expand(*eye.shape[:2], 1, 3)
     eye, aim = eye.gather(2, best)[:, :, 0], aim.gather(2, best)[:, :, 0]
 
-    fov = torch.where(
-        scene.chance(0.3), scene.uniform(low=70.0, high=100.0), scene.uniform(low=35.0, high=70.0)
-    )
+    fov = torch.where(scene.chance(0.3), scene.uniform(low=70.0, high=100.0), scene.uniform(low=35.0, high=70.0))
     fov = habits.field_of_view(fov * (math.pi / 180.0))
     roll = view.normal(std=1.0) * scene.uniform(1, high=0.08) + habits.roll
     centre = scene.normal(1, 2, std=0.012) * scene.chance(0.3, 1, 1)

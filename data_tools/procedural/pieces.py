@@ -155,18 +155,16 @@ def materials(
     texture = torch.where(source == 2, real, made)
     tint = natural_colours(draws, count)
     # Walls and pictures are pale, walls and floors mostly greyish.
-    pale = constant(
-        tuple(0.5 if name in ("wall", "picture", "facade") else 0.0 for name in styles), draws.device
-    )[:, None]
+    pale = constant(tuple(0.5 if name in ("wall", "picture", "facade") else 0.0 for name in styles), draws.device)[
+        :, None
+    ]
     tint = torch.lerp(tint, tint.amax(-1, keepdim=True), pale)
     greyish = (flags("wall", "floor", "facade", "roof") & (grey < 0.7))[..., None]
     mean = tint.mean(-1, keepdim=True)
     tint = torch.where(greyish, mean + (tint - mean) * 0.3, tint)
     tint = torch.where((plain | (strong < 0.12))[..., None], tint, (0.75 + 0.35 * shade)[..., None])
     # Objects are mostly brighter than chance makes them: their colours are scaled up, hues kept.
-    lowest = numbers({"object": 1.0, "fabric": 1.0, "furniture": 0.85, "facade": 0.9}, 0.0) * (
-        0.3 + 0.7 * lift
-    )
+    lowest = numbers({"object": 1.0, "fabric": 1.0, "furniture": 0.85, "facade": 0.9}, 0.0) * (0.3 + 0.7 * lift)
     tint = tint * (lowest[..., None] / tint.amax(-1, keepdim=True).clamp_min(0.05)).clamp(1.0, 5.0)
     calm = flags("wall", "floor", "furniture")
     wild = (source == 1) & (wild < numbers({"wall": 0.1, "floor": 0.1, "furniture": 0.1}, 0.5))

@@ -45,9 +45,7 @@ def _setup_kernel(tri_ptr, scene_ptr, cam_ptr, k_ptr, box_ptr, tiles_ptr, pairs,
     cx, cy, cz = _corner(tri_ptr, cam_ptr, k_ptr, face, image, 2, mask)
     z_low = tl.minimum(tl.minimum(az, bz), cz)
     z_high = tl.maximum(tl.maximum(az, bz), cz)
-    out = (
-        (z_high < _NEAR) | (tl.maximum(tl.maximum(ax, bx), cx) < 0) | (tl.maximum(tl.maximum(ay, by), cy) < 0)
-    )
+    out = (z_high < _NEAR) | (tl.maximum(tl.maximum(ax, bx), cx) < 0) | (tl.maximum(tl.maximum(ay, by), cy) < 0)
     right = tl.minimum(tl.minimum(ax - az * width, bx - bz * width), cx - cz * width)
     below = tl.minimum(tl.minimum(ay - az * height, by - bz * height), cy - cz * height)
     out = out | (right > 0) | (below > 0)
@@ -63,12 +61,8 @@ def _setup_kernel(tri_ptr, scene_ptr, cam_ptr, k_ptr, box_ptr, tiles_ptr, pairs,
     cy /= cz
     x0 = tl.where(crosses, 0.0, tl.maximum(tl.ceil(tl.minimum(tl.minimum(ax, bx), cx) - 0.5), 0.0))
     y0 = tl.where(crosses, 0.0, tl.maximum(tl.ceil(tl.minimum(tl.minimum(ay, by), cy) - 0.5), 0.0))
-    x1 = tl.where(
-        crosses, width - 1.0, tl.minimum(tl.floor(tl.maximum(tl.maximum(ax, bx), cx) - 0.5), width - 1.0)
-    )
-    y1 = tl.where(
-        crosses, height - 1.0, tl.minimum(tl.floor(tl.maximum(tl.maximum(ay, by), cy) - 0.5), height - 1.0)
-    )
+    x1 = tl.where(crosses, width - 1.0, tl.minimum(tl.floor(tl.maximum(tl.maximum(ax, bx), cx) - 0.5), width - 1.0))
+    y1 = tl.where(crosses, height - 1.0, tl.minimum(tl.floor(tl.maximum(tl.maximum(ay, by), cy) - 0.5), height - 1.0))
     out = out | (x1 < x0) | (y1 < y0) | (mask == 0)
     x0 = tl.where(out, 0.0, x0).to(tl.int32)
     y0 = tl.where(out, 0.0, y0).to(tl.int32)

@@ -40,9 +40,7 @@ class RoomLayout:
     spheres: Tensor
 
 
-def things(
-    draws: Draws, bank: TextureBank, pack: AssetPack | None, count: int, looks: tuple[Tensor, Tensor]
-) -> Pieces:
+def things(draws: Draws, bank: TextureBank, pack: AssetPack | None, count: int, looks: tuple[Tensor, Tensor]) -> Pieces:
     """Small objects that stand on z = 0 within the unit half-width: packages, cans, books, solids, scans.
 
     looks: texture numbers and material rows, [*keys, count, ...].
@@ -70,9 +68,7 @@ def things(
     shape = torch.where(is_solid[..., None], solid, row)
     level = torch.where(is_solid, level, (power <= 60.0).to(torch.int64))
     ball = size[..., None] * torch.exp(torch.stack([stretch_x, stretch_y, stretch_z], -1))
-    choices = torch.stack([box_x, box_y, box_z, radius, radius, tall, flat_x, flat_y, flat_z], -1).unflatten(
-        -1, (3, 3)
-    )
+    choices = torch.stack([box_x, box_y, box_z, radius, radius, tall, flat_x, flat_y, flat_z], -1).unflatten(-1, (3, 3))
     choices = torch.cat([choices, ball[..., None, :]], -2)
     half = torch.gather(choices, -2, kind.clamp_max(3)[..., None, None].expand(*kind.shape, 1, 3))[..., 0, :]
     # Solids may lie any way; their height is then that of the turned box, a safe upper bound.
@@ -207,9 +203,7 @@ def _radius(pieces: Pieces) -> Tensor:
     return torch.where(pieces.mesh == DEAD, 0.0, radius)
 
 
-def _shell(
-    draws: Draws, looks: tuple[Tensor, Tensor], half: Tensor, height: Tensor, outdoor: Tensor
-) -> Pieces:
+def _shell(draws: Draws, looks: tuple[Tensor, Tensor], half: Tensor, height: Tensor, outdoor: Tensor) -> Pieces:
     """Floor, ceiling and four walls as thick slabs, [s, 6]; looks: of the floor, then of the others."""
     device, thick = draws.device, 0.1
     # In units of (half x, half y, height, thickness): the middles and half sizes of the slabs.
@@ -228,9 +222,7 @@ def _shell(
     # By length: nobody prints one picture on a wall. Open skies glow by themselves.
     repeat = draws.uniform(6, 1, low=0.35, high=1.6)
     sky = 0.8 * (outdoor[:, None] & (wall > 0))[..., None]
-    material = torch.cat(
-        [material[..., :14], sky, torch.zeros_like(sky), repeat, repeat, material[..., 18:]], -1
-    )
+    material = torch.cat([material[..., :14], sky, torch.zeros_like(sky), repeat, repeat, material[..., 18:]], -1)
     pieces = boxes(middle, size, texture, material)
     pieces.mesh = torch.ones_like(pieces.mesh)
     return pieces

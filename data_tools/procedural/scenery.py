@@ -125,9 +125,7 @@ def far_away(draws: Draws, looks: Looks, reach: Tensor, haze: Tensor, hilly: Ten
     texture, material = looks
     azimuth, apart, wide, tall, spin, phase, there = draws.uniform(7, n).unbind(1)
     distance = (reach[:, None] * 4.0 + 150.0) * torch.exp(2.0 * apart)
-    size = at(
-        distance * (0.25 + 0.4 * wide), distance * (0.15 + 0.2 * apart), distance * (0.02 + 0.13 * tall)
-    )
+    size = at(distance * (0.25 + 0.4 * wide), distance * (0.15 + 0.2 * apart), distance * (0.02 + 0.13 * tall))
     shape = shape_rows(azimuth, power=2.0, bump=0.12, bump_scale=3.5, bump_phase=phase * 100.0)
     middle = polar(2 * math.pi * azimuth, distance)
     green = constant((0.42, 0.5, 0.3), device) + 0.15 * draws.normal(n, 3)
@@ -186,9 +184,7 @@ def houses(draws: Draws, looks: Looks, reach: Tensor, front: Tensor, urban: Tens
     cell = torch.arange(WINDOWS, device=device)
     column, row = (cell % 4 - 1.5) * 0.45, (cell // 4 - 1.0) * 0.62
     body = half[:, :k, None]
-    size = at(0.08 + 0.12 * across, 0.0, 0.12 + 0.16 * up) * body + at(
-        0.0, 0.04 + 0.3 * out * (share < 0.25), 0.0
-    )
+    size = at(0.08 + 0.12 * across, 0.0, 0.12 + 0.16 * up) * body + at(0.0, 0.04 + 0.3 * out * (share < 0.25), 0.0)
     size = size.expand(*gone.shape, 3)
     spot = at(column, 1.0, row) * body
     spot = (turn(yaw)[:, :k, None] * spot[..., None, :]).sum(-1) + walls.offset[:, :k, None]
@@ -226,9 +222,9 @@ def trees(draws: Draws, looks: Looks, reach: Tensor, clear: Tensor, green: Tenso
     middle = spot[..., None, :] + at(sideways[..., 0], sideways[..., 1], level * height[..., None])
     shape = shape_rows(sizes, family=cone * 1.0, power=2.0, taper=0.05, bump=torch.where(cone, 0.1, 0.22),
                        bump_scale=6.0 + 6.0 * sizes, bump_sharp=0.3, bump_phase=phase * 100.0)  # fmt: skip
-    leaf = (
-        constant((0.42, 0.55, 0.22), device) + draws.normal(n, 3) * constant((0.2, 0.1, 0.07), device)
-    ).clamp(0.08, 1)
+    leaf = (constant((0.42, 0.55, 0.22), device) + draws.normal(n, 3) * constant((0.2, 0.1, 0.07), device)).clamp(
+        0.08, 1
+    )
     look = dyed(repeated(material[:, n : 2 * n], 0.7 + 1.5 * thick), leaf * 1.5, 0.25, 1.3)
     crown = Pieces((shape[..., 0] >= 0).long(), torch.diag_embed(at(broad, broad, long)), middle, shape,
                    texture[:, n : 2 * n, None].expand(-1, -1, c), look[:, :, None].expand(-1, -1, c, -1))  # fmt: skip

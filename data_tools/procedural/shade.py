@@ -71,9 +71,7 @@ def shade(
     toward = _unit([-component for component in d])
     facing = _dot(normal, toward)
     normal = [torch.where(facing < 0, -component, component) for component in normal]
-    depth = _dot([p - e for p, e in zip(position, eye, strict=True)], [view(2), view(6), view(10)]).clamp_min(
-        1e-3
-    )
+    depth = _dot([p - e for p, e in zip(position, eye, strict=True)], [view(2), view(6), view(10)]).clamp_min(1e-3)
 
     part = piece[face]
     number = texture[part]
@@ -90,15 +88,13 @@ def shade(
     albedo = []
     for k in range(3):
         value = sum(look(3 * k + c) * texel[c] for c in range(3)) + look(9 + k)
-        # The coding of pictures is close to a square root: light adds up in squares.
+        # The coding of images is close to a square root: light adds up in squares.
         albedo.append(value.clamp(0.0, 1.0).square())
 
     sky = mixed(25, 1)
     up = 0.5 + 0.5 * normal[2]
     to_key = _unit([light(6 + k) - position[k] for k in range(3)])
-    visible = 1.0 - light(18) * _shadow(
-        position, normal, to_key, shadow_camera, shadow_depth, scene, light(19)
-    )
+    visible = 1.0 - light(18) * _shadow(position, normal, to_key, shadow_camera, shadow_depth, scene, light(19))
     key = _dot(normal, to_key).clamp_min(0.0) * visible
     fill_direction = [light(12 + k) for k in range(3)]
     fill = (0.5 + 0.5 * _dot(normal, fill_direction)) * (0.4 + 0.6 * sky)
@@ -157,9 +153,7 @@ def _unit(a: list[Tensor]) -> list[Tensor]:
     return [component * scale for component in a]
 
 
-def _fetch(
-    texels: Tensor, table: Tensor, number: Tensor, level: Tensor, u: Tensor, v: Tensor
-) -> list[Tensor]:
+def _fetch(texels: Tensor, table: Tensor, number: Tensor, level: Tensor, u: Tensor, v: Tensor) -> list[Tensor]:
     """Bilinear texels of one mip level: three channels in [0, 1]."""
     start = table[number, level].to(torch.int64)
     repeats = table[number, 7] > 0

@@ -1,6 +1,6 @@
 """``shade.shade_pixels`` as one Triton kernel: each lane shades the samples of one output pixel and averages them.
 
-Same arithmetic as ``shade.shade``, which is the reference; nothing but the uint8 picture is written to memory.
+Same arithmetic as ``shade.shade``, which is the reference; nothing but the uint8 image is written to memory.
 """
 
 from __future__ import annotations

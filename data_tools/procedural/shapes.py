@@ -106,17 +106,14 @@ def surface(shape: Tensor, patch: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
     around = 2.0 * math.pi * f["arc"] * (patch + 0.5 * (a + 1.0)) / 6.0
     inner = 1.0 - f["tube"] + f["tube"] * torch.cos(math.pi * b)
-    torus = torch.stack(
-        [inner * torch.cos(around), inner * torch.sin(around), f["tube"] * torch.sin(math.pi * b)], -1
-    )
+    torus = torch.stack([inner * torch.cos(around), inner * torch.sin(around), f["tube"] * torch.sin(math.pi * b)], -1)
 
     family = f["family"][..., None]
     point = torch.where(family < 0.5, ball, torch.where(family < 1.5, lathe, torus))
     point = _cut(point, f)
     bump = _bump_field(point, f)
     core = (
-        torch.stack([torch.cos(around), torch.sin(around), torch.zeros_like(around)], -1)
-        * (1 - f["tube"])[..., None]
+        torch.stack([torch.cos(around), torch.sin(around), torch.zeros_like(around)], -1) * (1 - f["tube"])[..., None]
     )
     outward = point - torch.where(family < 1.5, torch.zeros_like(core), core)
     point = point + outward / outward.norm(dim=-1, keepdim=True).clamp_min(1e-4) * bump[..., None]
@@ -133,9 +130,7 @@ def _bump_field(point: Tensor, f: dict[str, Tensor]) -> Tensor:
     total: Any = 0.0  # a tensor from the first wave on
     for k in range(4):
         phase = f["bump_phase"] * (1.0 + 0.37 * k)
-        direction = torch.stack(
-            [torch.sin(phase), torch.sin(phase * 1.7 + 2.0), torch.sin(phase * 2.3 + 4.0)], -1
-        )
+        direction = torch.stack([torch.sin(phase), torch.sin(phase * 1.7 + 2.0), torch.sin(phase * 2.3 + 4.0)], -1)
         angle = (point * direction).sum(-1) * f["bump_scale"] * (1.0 + 0.45 * k) + phase * 5.0
         total = total + torch.sin(angle) / (1.0 + 0.4 * k)
     total = total / 1.6

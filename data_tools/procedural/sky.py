@@ -71,8 +71,7 @@ def make_skies(keys: Tensor, overcast: Tensor) -> Tensor:
     # Clouds lie on a plane above: small and flat towards the horizon, where haze takes them.
     noise = _fractal(draws, 1, 7)
     cover, sharp, size, dark, mist = (
-        value[:, None, None]
-        for value in draws.ranges((0.35, 0.85), (1.5, 6.0), (0.06, 0.2), (0.55, 0.95), (0.04, 0.2))
+        value[:, None, None] for value in draws.ranges((0.35, 0.85), (1.5, 6.0), (0.06, 0.2), (0.55, 0.95), (0.04, 0.2))
     )
     cover, sharp = torch.where(dull, 0.3, cover), torch.where(dull, 1.2, sharp)
     across = toward[..., :2] / (up + 0.12)[..., None] * size[..., None]
@@ -81,10 +80,6 @@ def make_skies(keys: Tensor, overcast: Tensor) -> Tensor:
     at = ((place * TILE_SIZE + 1.0) / (TILE_SIZE + 2.0)) * 2.0 - 1.0
     cloud = F.grid_sample(ring, at, mode="bilinear", align_corners=False)[:, 0]
     amount = ((cloud - cover) * sharp).clamp(0.0, 1.0) * (up / mist).clamp(0.0, 1.0)
-    body = torch.lerp(
-        torch.full_like(cloud, 0.98), dark.expand_as(cloud), ((cloud - cover) * 1.5).clamp(0.0, 1.0)
-    )
-    image = torch.lerp(
-        image, body[..., None] * torch.lerp(torch.ones_like(tone), warm, 0.3), amount[..., None]
-    )
+    body = torch.lerp(torch.full_like(cloud, 0.98), dark.expand_as(cloud), ((cloud - cover) * 1.5).clamp(0.0, 1.0))
+    image = torch.lerp(image, body[..., None] * torch.lerp(torch.ones_like(tone), warm, 0.3), amount[..., None])
     return (image.clamp(0.0, 1.0) * 255.0 + 0.5).to(torch.uint8).permute(0, 3, 1, 2).contiguous()

@@ -30,7 +30,7 @@ class Soup:
 
 
 class Mesher:
-    """Turns pieces into triangles; holds the grids and the object pack."""
+    """RotaryCosSin pieces into triangles; holds the grids and the object pack."""
 
     def __init__(self, device: torch.device, pack: AssetPack | None) -> None:
         self.pack, self.grids = pack, make_grids(device)
@@ -64,9 +64,7 @@ class Mesher:
         vertex_first = vertex_end - vertices
         if num_vertices:
             inner = torch.arange(num_vertices, device=device) - vertex_first[owner]
-            vertex = self._vertices(
-                pieces, owner, inner + grids.vertex_start[code.clamp_max(ASSET - 1)][owner]
-            )
+            vertex = self._vertices(pieces, owner, inner + grids.vertex_start[code.clamp_max(ASSET - 1)][owner])
             at = (grids.faces[quad] + vertex_first[piece][:, None]).clamp_max(num_vertices - 1)
             corners = vertex[at]  # [f, 3, 8]
         else:
@@ -75,9 +73,7 @@ class Mesher:
         if self.pack is not None:
             scan = _scan(pieces, piece, face.clamp_max(len(self.pack.corners) - 1), self.pack)
             chosen = solid[:, None, None]
-            point, normal, uv = (
-                torch.where(chosen, a, b) for a, b in zip((point, normal, uv), scan, strict=True)
-            )
+            point, normal, uv = (torch.where(chosen, a, b) for a, b in zip((point, normal, uv), scan, strict=True))
         return Soup(point.contiguous(), normal, uv, piece, scene[piece])
 
     def _vertices(self, pieces: Pieces, owner: Tensor, vertex: Tensor) -> Tensor:
@@ -136,6 +132,4 @@ def shading_rows(soup: Soup, pieces: Pieces, bank: TextureBank, sky: Tensor) -> 
     flat = torch.nn.functional.normalize(torch.linalg.cross(edge[:, 0], edge[:, 1]), dim=-1)[:, None]
     weak = (unit * unit).sum(-1, keepdim=True) < 0.5
     unit = torch.where(weak, flat, unit)
-    return torch.cat(
-        [soup.corners.flatten(1), unit.flatten(1), soup.uvs.flatten(1), density[:, None], sky], 1
-    )
+    return torch.cat([soup.corners.flatten(1), unit.flatten(1), soup.uvs.flatten(1), density[:, None], sky], 1)

@@ -67,9 +67,7 @@ class ProceduralSource:
         self.mix = dict(DEFAULT_MIX if mix is None else mix)
         unknown = set(self.mix) - set(KINDS)
         if unknown or min(self.mix.values(), default=0) < 0 or sum(self.mix.values()) <= 0:
-            raise NVSError(
-                f"procedural mix {self.mix}: expected weights >= 0, not all 0, of {', '.join(KINDS)}"
-            )
+            raise NVSError(f"procedural mix {self.mix}: expected weights >= 0, not all 0, of {', '.join(KINDS)}")
         self.pack = None if assets is None else read_assets(Path(assets), self.device)
         surfaces = [] if assets is None else read_surfaces(Path(assets) / "textures")
         self.bank = TextureBank(self.device, seed, surfaces, [] if self.pack is None else self.pack.atlases)
@@ -115,9 +113,7 @@ class ProceduralSource:
         if not set(names) <= set(KINDS) or len(names) != len(numbers):
             raise NVSError(f"procedural kinds {names}: expected {len(numbers)} of {', '.join(KINDS)}")
         if captures is not None and (not set(captures) <= set(CAPTURES) or len(captures) != len(numbers)):
-            raise NVSError(
-                f"procedural captures {captures}: expected {len(numbers)} of {', '.join(CAPTURES)}"
-            )
+            raise NVSError(f"procedural captures {captures}: expected {len(numbers)} of {', '.join(CAPTURES)}")
         keys = scene_keys(self.seed, torch.tensor(numbers, dtype=torch.int64)).to(self.device)
         capture = None
         if captures is not None:
@@ -169,15 +165,9 @@ class ProceduralSource:
             part, faces = slice(start, start + step), slice(first, last)
             # Copied, if it is a part: a kernel would compile anew for pointers that are less aligned.
             whole = len(starts) == 1
-            corners, piece = (
-                value if whole else value[faces].clone() for value in (soup.corners, soup.piece)
-            )
-            hits = rasterize(
-                corners, soup.scene[faces] - start, w2c[part], sample_intrinsics[part], sample_hw
-            )
-            view_scene = torch.arange(start, start + len(hits), device=self.device).repeat_interleave(
-                num_views
-            )
+            corners, piece = (value if whole else value[faces].clone() for value in (soup.corners, soup.piece))
+            hits = rasterize(corners, soup.scene[faces] - start, w2c[part], sample_intrinsics[part], sample_hw)
+            view_scene = torch.arange(start, start + len(hits), device=self.device).repeat_interleave(num_views)
             images[part] = shade_pixels(
                 hits.flatten(0, 1), view_rows[part].flatten(0, 1), view_scene, rows[faces], piece,
                 pieces.texture, pieces.material, self.bank.table, self.bank.texels, lights, lamp, lamp_depth,
@@ -237,9 +227,7 @@ def _normalised(soup: Soup, metric: Tensor, scenes: int) -> Soup:
     """Objects moved to the origin and scaled into the unit ball (scenes in metres, bool [s], stay as they are)."""
 
     def extreme(values: Tensor, how: str) -> Tensor:
-        start = torch.full(
-            (scenes, values.shape[-1]), -math.inf if how == "amax" else math.inf, device=values.device
-        )
+        start = torch.full((scenes, values.shape[-1]), -math.inf if how == "amax" else math.inf, device=values.device)
         index = soup.scene[:, None].expand_as(values)
         return start.scatter_reduce(0, index, values, how)
 

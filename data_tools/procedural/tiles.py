@@ -83,11 +83,7 @@ def _clouds(draws: Draws) -> Tensor:
 def _marble(draws: Draws) -> Tensor:
     x, y = _grid(draws.device)
     waves = draws.integer(5, 2, 1, 1) + draws.integer(2, 2, 1, 1)
-    phase = (
-        waves[:, 0] * x
-        + (1 + waves[:, 1]) * y
-        + draws.uniform(1, 1, low=0.2, high=2.5) * _fractal(draws, 1, 6)
-    )
+    phase = waves[:, 0] * x + (1 + waves[:, 1]) * y + draws.uniform(1, 1, low=0.2, high=2.5) * _fractal(draws, 1, 6)
     vein = (0.5 + 0.5 * torch.sin(2 * math.pi * phase)) ** draws.uniform(1, 1, low=0.5, high=4.0)
     return _blend(vein, natural_colours(draws, 2))
 
@@ -95,9 +91,7 @@ def _marble(draws: Draws) -> Tensor:
 def _wood(draws: Draws) -> Tensor:
     x, y = _grid(draws.device)
     grain = _fractal(draws, 4, 4, stretch=8)
-    rings = torch.sin(
-        2 * math.pi * (draws.integer(8, 1, 1) + 3) * (x + 0.15 * _fractal(draws, 1, 2, stretch=2))
-    )
+    rings = torch.sin(2 * math.pi * (draws.integer(8, 1, 1) + 3) * (x + 0.15 * _fractal(draws, 1, 2, stretch=2)))
     tone = 0.55 * grain + 0.25 * (0.5 + 0.5 * rings)
     planks = draws.integer(6, 1, 1) * draws.chance(0.6, 1, 1)
     gap = ((x * planks) % 1.0 < 0.03) & (planks > 1)
@@ -118,9 +112,7 @@ def _stripes(draws: Draws) -> Tensor:
     edges = draws.uniform(3, low=0.02, high=1.0).sort(-1).values
     image = colours[:, 0, :, None, None].expand(-1, -1, TILE_SIZE, TILE_SIZE)
     for k in range(3):
-        image = torch.where(
-            (phase > edges[:, k, None, None])[:, None], colours[:, k + 1, :, None, None], image
-        )
+        image = torch.where((phase > edges[:, k, None, None])[:, None], colours[:, k + 1, :, None, None], image)
     return image * (1.0 - 0.25 * draws.uniform(1, 1)[:, None] * _fractal(draws, 2, 6)[:, None])
 
 
@@ -190,10 +182,7 @@ def _glyph_mask(draws: Draws, rows: int) -> Tensor:
     frame = draws.chance(0.6, rows, columns, 1, 4) & (torch.arange(4, device=draws.device) == 0)
     letters = F.pad((strokes | frame).float(), (0, 1, 1, 2))  # one column and three rows of spacing
     words = draws.chance(0.84, rows, columns, 1, 1)
-    ends = (
-        torch.arange(columns, device=draws.device)[:, None, None]
-        < draws.uniform(rows, 1, 1, 1, low=0.4) * columns
-    )
+    ends = torch.arange(columns, device=draws.device)[:, None, None] < draws.uniform(rows, 1, 1, 1, low=0.4) * columns
     image = (letters * words * ends).permute(0, 1, 3, 2, 4).reshape(n, 1, rows * 10, columns * 5)
     return F.interpolate(image, (rows * cell, TILE_SIZE), mode="nearest")[:, 0]
 
@@ -235,7 +224,7 @@ def _shapes(draws: Draws, count: int = 14) -> Tensor:
 
 
 def _label(draws: Draws) -> Tensor:
-    """A packaging print: a few blocks, a picture-like patch, large and small lettering."""
+    """A packaging print: a few blocks, an image-like patch, large and small lettering."""
     x, y = _grid(draws.device)
     image = _shapes(draws, 5)
     colours = natural_colours(draws, 4)

@@ -18,7 +18,7 @@ from nvs_app.geometry.cameras import Cameras
 
 CANDIDATES = 4
 WIDEST = math.radians(115)
-"""Along the longer side: beyond, a picture without distortion is little but its corners."""
+"""Along the longer side: beyond, an image without distortion is little but its corners."""
 
 
 def look(eye: Tensor, target: Tensor, roll: Tensor) -> Tensor:
@@ -45,9 +45,7 @@ def as_cameras(c2w: Tensor, fov: Tensor, centre: Tensor, image_hw: tuple[int, in
     return Cameras(torch.cat([c2w, bottom], -2), torch.stack([focal, focal, cx, cy], -1), image_hw)
 
 
-def object_cameras(
-    keys: Tensor, num_views: int, image_hw: tuple[int, int], capture: Tensor | None = None
-) -> Cameras:
+def object_cameras(keys: Tensor, num_views: int, image_hw: tuple[int, int], capture: Tensor | None = None) -> Cameras:
     """Around an object inside the unit ball, which fills about 0.6 to 1.2 of the frame.
 
     capture: int64 [s] numbers in ``CAPTURES``; None for mixed habits.
@@ -116,14 +114,12 @@ def room_cameras(
     capture = aim * 0.5 + layout.focus[:, None, None] * 0.5 + direction * distance[..., None]
 
     # Walk: along an ellipse or anywhere at eye height, looking towards the inside.
-    phase = scene.uniform(1, 1, high=2 * math.pi) + scene.uniform(
-        1, 1, low=1.0, high=2 * math.pi
-    ) * view.uniform(n)
+    phase = scene.uniform(1, 1, high=2 * math.pi) + scene.uniform(1, 1, low=1.0, high=2 * math.pi) * view.uniform(n)
     ring = torch.stack([torch.cos(phase), torch.sin(phase)], -1) * scene.uniform(1, 1, 2, low=0.35, high=0.8)
     spot = (ring + torch.stack([view.normal(n), view.normal(n)], -1) * 0.08) * layout.half[:, None, None]
-    level = (scene.uniform(1, 1, low=0.35, high=0.7) + view.normal(n, std=0.04)) * layout.height.clamp_max(
-        3.0
-    )[:, None, None]
+    level = (scene.uniform(1, 1, low=0.35, high=0.7) + view.normal(n, std=0.04)) * layout.height.clamp_max(3.0)[
+        :, None, None
+    ]
     walk = torch.cat([spot, level[..., None]], -1)
     middle = layout.focus * scene.uniform(1, low=0.2, high=0.8)
     middle = torch.cat([middle[:, :2], (level.mean(-1)[:, :1] * 0.6)], -1)
@@ -171,9 +167,7 @@ def room_cameras(
     target = torch.where(pick == 0, aim, torch.where(pick == 1, gaze, torch.where(pick == 2, point, across)))
     margin = 0.12
     bound = torch.cat([layout.half - margin, layout.height[:, None] - margin], -1)[:, None, None]
-    low = torch.cat([-layout.half + margin, torch.full_like(layout.height, margin)[:, None]], -1)[
-        :, None, None
-    ]
+    low = torch.cat([-layout.half + margin, torch.full_like(layout.height, margin)[:, None]], -1)[:, None, None]
     eye = torch.minimum(torch.maximum(eye, low), bound)
     # Of a few candidates take the first that is clear of all things, or the clearest.
     gap = (eye[..., None, :] - layout.spheres[:, None, None, :, :3]).norm(dim=-1)

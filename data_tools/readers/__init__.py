@@ -20,7 +20,7 @@ realestate10k   KEY.txt whose first line is an address         RealEstate10K, wi
 
 A folder that holds several is read by the first of this list, and the scene's notes tell of the others: COLMAP
 comes before LLFF because it knows the lens's distortion. All scenes come out with OpenCV axes and pinhole
-intrinsics in pixels of the stored pictures; what was assumed or left out stands in ``scene.notes``.
+intrinsics in pixels of the stored images; what was assumed or left out stands in ``scene.notes``.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from data_tools.readers import (
     pixelsplat,
     re10k,
 )
-from data_tools.readers.fields import load_json, one_line, pictures_in
+from data_tools.readers.fields import images_in, load_json, one_line
 from nvs_app.errors import NVSError
 from nvs_app.scenes.scene import Scene
 
@@ -90,9 +90,7 @@ FORMATS: dict[str, Format] = {
         Format(
             "nerfstudio",
             "transforms.json",
-            lambda path: (
-                _is_json("nerfstudio", path) or (path.is_dir() and nerfstudio.find(path) is not None)
-            ),
+            lambda path: _is_json("nerfstudio", path) or (path.is_dir() and nerfstudio.find(path) is not None),
             nerfstudio.read,
         ),
         Format(
@@ -147,10 +145,10 @@ def recognise(path: str | Path, name: str | None = None) -> list[Format]:
             " frame_annotations.jgz, a .torch chunk, bundle.out or a RealEstate10K .txt"
         )
     looked = ", ".join(form.expects for form in FORMATS.values())
-    count = len(pictures_in(path)) or len(pictures_in(path / "images"))
+    count = len(images_in(path)) or len(images_in(path / "images"))
     if count:
         raise NVSError(
-            f"{path}: {count} pictures but no scene found; recover their cameras first with"
+            f"{path}: {count} images but no scene found; recover their cameras first with"
             f" `python -m data_tools photos` (looked for {looked})"
         )
     raise NVSError(f"{path}: no scene found, looked for {looked}")

@@ -1,7 +1,7 @@
-"""Uploads opened without harm: zip and tar files unpacked within limits, pictures judged by their headers.
+"""Uploads opened without harm: zip and tar files unpacked within limits, images judged by their headers.
 
     folder = extract("upload.zip", "work/upload")       # all of it, or NVSError and nothing left behind
-    format, image_hw = check_picture("work/upload/a.jpg")
+    format, image_hw = check_image("work/upload/a.jpg")
 
 An archive is refused as a whole when one entry leads out of the folder, is a link or a device, or breaks a limit.
 Sizes written in an archive are not believed: the bytes that really come out are counted.
@@ -30,7 +30,7 @@ from nvs_app.scenes.images import MAX_PIXELS
 
 # By content, never by name; anything else that Pillow could open (PostScript, old video formats) is not tried.
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "HEIF", "TIFF", "BMP")
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".heic", ".heif", ".tif", ".tiff", ".bmp")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".heic", ".heif", ".tif", ".tiff", ".bmp")
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
 LITTER = ("__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini")
 CHUNK = 1 << 20
@@ -192,9 +192,7 @@ class _Unpacker:
                 if self.total > self.limits.total_bytes:
                     self._fail(f"more than {_shown(self.limits.total_bytes)} when unpacked; send fewer files")
                 if self.total > self.limits.ratio_from and self.total > self.limits.ratio * self.packed:
-                    self._fail(
-                        f"unpacks to more than {self.limits.ratio:g} times its size: refused as a zip bomb"
-                    )
+                    self._fail(f"unpacks to more than {self.limits.ratio:g} times its size: refused as a zip bomb")
                 file.write(chunk)
 
     @contextmanager
@@ -206,9 +204,7 @@ class _Unpacker:
             if isinstance(error, OSError) and error.errno is not None:
                 raise NVSError(f"{self.archive.name}: not unpacked ({error.strerror})") from error
             reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise NVSError(
-                f"{self.archive.name}: not a zip or tar file that can be read ({reason})"
-            ) from error
+            raise NVSError(f"{self.archive.name}: not a zip or tar file that can be read ({reason})") from error
 
     def _refuse(self, name: str, reason: str) -> NoReturn:
         shown = ascii(name)[1:-1]
@@ -229,8 +225,8 @@ def register_heif() -> bool:
     return True
 
 
-def check_picture(path: Path, label: str | None = None) -> tuple[str, tuple[int, int]]:
-    """The format and size of a picture from its header; no pixel is decoded.
+def check_image(path: Path, label: str | None = None) -> tuple[str, tuple[int, int]]:
+    """The format and size of an image from its header; no pixel is decoded.
 
     Args:
         path: the file; its name does not matter.
@@ -240,14 +236,14 @@ def check_picture(path: Path, label: str | None = None) -> tuple[str, tuple[int,
         Pillow's name of the format (one of :data:`FORMATS`) and (height, width) as stored.
 
     Raises:
-        NVSError: no picture of these formats, or one of more than 100 megapixels.
+        NVSError: no image of these formats, or one of more than 100 megapixels.
     """
-    with open_picture(path, label) as image:
+    with open_image(path, label) as image:
         return str(image.format), (image.height, image.width)
 
 
-def open_picture(path: Path, label: str | None = None) -> Image.Image:
-    """Pillow's image of a checked file, header only; the caller closes it. Raises as :func:`check_picture`."""
+def open_image(path: Path, label: str | None = None) -> Image.Image:
+    """Pillow's image of a checked file, header only; the caller closes it. Raises as :func:`check_image`."""
     label = label or path.name
     register_heif()
     Image.preinit()  # formats are named below before Pillow has met a file
@@ -262,7 +258,7 @@ def open_picture(path: Path, label: str | None = None) -> Image.Image:
     except UnidentifiedImageError as error:
         if _is_heif(path) and "HEIF" not in formats:
             raise NVSError(f"{label}: reading HEIC needs the package pillow-heif; install it") from error
-        raise NVSError(f"{label}: not a picture (its content is none of {', '.join(FORMATS)})") from error
+        raise NVSError(f"{label}: not an image (its content is none of {', '.join(FORMATS)})") from error
     except (
         OSError,
         ValueError,
@@ -270,7 +266,7 @@ def open_picture(path: Path, label: str | None = None) -> Image.Image:
         EOFError,
     ) as error:  # SyntaxError: Pillow's word for a broken header
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise NVSError(f"{label}: not a picture that can be read ({reason})") from error
+        raise NVSError(f"{label}: not an image that can be read ({reason})") from error
     if image.width * image.height > MAX_PIXELS or min(image.size) < 1:
         size = f"{image.width}x{image.height}"
         image.close()

@@ -25,7 +25,7 @@ def read(path: Path) -> Scene:
     """Read a folder (all splits together, in the order train, val, test) or one of its camera files.
 
     Raises:
-        NVSError: any malformed field, a missing picture, no camera file.
+        NVSError: any malformed field, a missing image, no camera file.
     """
     found = files(path) if path.is_dir() else [path]
     if not found:

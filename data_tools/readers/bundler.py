@@ -1,7 +1,7 @@
-"""Bundler: ``bundle.out`` (or ``bundle/bundle.out``) with ``list.txt``, the names of the pictures.
+"""Bundler: ``bundle.out`` (or ``bundle/bundle.out``) with ``list.txt``, the names of the images.
 
 Each camera has a focal length in pixels, two radial distortion coefficients (OpenCV's k1, k2), and a world-to-camera
-rotation and translation with OpenGL axes (+y up, -z forward). The principal point is the middle of the picture.
+rotation and translation with OpenGL axes (+y up, -z forward). The principal point is the middle of the image.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_tools.readers.fields import Place, SceneBuilder, find_picture, inverse_rigid, scene_label
+from data_tools.readers.fields import Record, SceneBuilder, find_image, inverse_rigid, scene_label
 from data_tools.readers.text import floats, integer, load_text
 from nvs_app.errors import NVSError
 from nvs_app.scenes.images import image_size
@@ -25,10 +25,10 @@ def recognise(path: Path) -> bool:
 
 
 def read(path: Path) -> Scene:
-    """Read a ``.out`` file, or the scene's folder. Pictures that Bundler left without a camera are counted.
+    """Read a ``.out`` file, or the scene's folder. Images that Bundler left without a camera are counted.
 
     Raises:
-        NVSError: a truncated or malformed file, another number of names than of cameras, a missing picture.
+        NVSError: a truncated or malformed file, another number of names than of cameras, a missing image.
     """
     file = _file(path)
     assert file is not None
@@ -43,32 +43,29 @@ def read(path: Path) -> Scene:
         raise NVSError(f"{label}: line 2: expected the numbers of cameras and of points")
     count = integer(f"{label}: line 2", counts[0])
     if count != len(names):
-        raise NVSError(f"{label}: {count} cameras, but the list has {len(names)} pictures; they must match")
+        raise NVSError(f"{label}: {count} cameras, but the list has {len(names)} images; they must match")
     if len(lines) < 2 + 5 * count:
         raise NVSError(f"{label}: cut short ({len(lines)} lines, at least {2 + 5 * count} expected)")
     builder = SceneBuilder(root)
     for index, name in enumerate(names):
-        rows = [
-            floats(f"{label}: line {at + 1}", lines[at].split(), 3)
-            for at in range(2 + 5 * index, 7 + 5 * index)
-        ]
+        rows = [floats(f"{label}: line {at + 1}", lines[at].split(), 3) for at in range(2 + 5 * index, 7 + 5 * index)]
         if rows[0][0] == 0.0:
-            continue  # Bundler's mark of a picture that it could not place
-        place = Place(f"{label}: camera {index} ({name})", dict(zip(("f", "k1", "k2"), rows[0])))
+            continue  # Bundler's mark of an image that it could not place
+        record = Record(f"{label}: camera {index} ({name})", dict(zip(("f", "k1", "k2"), rows[0])))
         w2c = np.eye(4)
         w2c[:3, :3], w2c[:3, 3] = rows[1:4], rows[4]
-        w2c = Place(place.label, {"R, t": w2c.tolist()}).pose("R, t")
+        w2c = Record(record.label, {"R, t": w2c.tolist()}).pose("R, t")
         w2c[1:3] *= -1.0  # +y down, +z forward
-        picture = find_picture(place, builder, name if (root / name).exists() else f"images/{name}")
-        height, width = image_size(picture, place.label)
-        focal = place.number("f", positive=True)
+        image = find_image(record, builder, name if (root / name).exists() else f"images/{name}")
+        height, width = image_size(image, record.label)
+        focal = record.number("f", positive=True)
         intrinsics = (focal, focal, 0.5 * width, 0.5 * height)
-        coefficients = (place.number("k1"), place.number("k2"), 0.0, 0.0, 0.0)
-        builder.add(place, picture, inverse_rigid(w2c), intrinsics, None, None, coefficients)
+        coefficients = (record.number("k1"), record.number("k2"), 0.0, 0.0, 0.0)
+        builder.add(record, image, inverse_rigid(w2c), intrinsics, None, None, coefficients)
     if not builder.image_paths:
-        raise NVSError(f"{label}: none of the {count} pictures has a camera")
+        raise NVSError(f"{label}: none of the {count} images has a camera")
     if left := count - len(builder.image_paths):
-        builder.note(f"{left} of {count} pictures left out: Bundler gave them no camera")
+        builder.note(f"{left} of {count} images left out: Bundler gave them no camera")
     return builder.build()
 
 
@@ -80,10 +77,10 @@ def _file(path: Path) -> Path | None:
 
 
 def _names(file: Path, root: Path) -> list[str]:
-    """The pictures' names: the first word of each line of the list."""
+    """The images' names: the first word of each line of the list."""
     for folder in dict.fromkeys((root, file.parent)):
         for name in LISTS:
             listed = folder / name.format(stem=file.stem)
             if listed.is_file():
                 return [line.split()[0] for line in load_text(listed).splitlines() if line.strip()]
-    raise NVSError(f"{scene_label(file)}: no list.txt with the names of the pictures beside it")
+    raise NVSError(f"{scene_label(file)}: no list.txt with the names of the images beside it")

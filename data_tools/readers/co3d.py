@@ -1,7 +1,7 @@
 """CO3D: ``CATEGORY/frame_annotations.jgz``, gzipped JSON with one object a frame of every sequence.
 
 Cameras follow PyTorch3D: axes +x left, +y up, +z forward; a world point (a row) becomes ``x R + T``; focal length and
-principal point in normalised device coordinates, where +x is left and +y up: half the picture's width and height
+principal point in normalised device coordinates, where +x is left and +y up: half the image's width and height
 are 1 (``ndc_norm_image_bounds``), or half its shorter side is (``ndc_isotropic``).
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from data_tools.readers.fields import Place, SceneBuilder, find_picture, inverse_rigid, scene_label
+from data_tools.readers.fields import Record, SceneBuilder, find_image, inverse_rigid, scene_label
 from nvs_app.errors import NVSError
 from nvs_app.scenes.scene import Scene
 
@@ -43,65 +43,63 @@ def read(path: Path, key: str | None = None) -> Scene:
     """Read the sequence ``key``, or the only one. Masks and depths are not read.
 
     Raises:
-        NVSError: a malformed annotation, a missing picture.
+        NVSError: a malformed annotation, a missing image.
     """
     file = _file(path)
     assert file is not None
     key = keys(path)[0] if key is None else key
-    # Picture names start with the category's folder.
+    # Image names start with the category's folder.
     builder = SceneBuilder(file.resolve().parent.parent, name=key)
     label = f"{scene_label(file)}: sequence {key}"
     for frame in _sequences(file)[key]:
         number = frame.get("frame_number")
-        place = Place(f"{label}: frame {number}", frame)
-        image = _object(place, "image")
+        record = Record(f"{label}: frame {number}", frame)
+        image = _object(record, "image")
         name, size = image.get("path"), image.get("size")
         if not isinstance(name, str) or not name:
-            place.fail("image has no path")
+            record.fail("image has no path")
         if not isinstance(size, list) or len(size) != 2:
-            place.fail("image has no size [height, width]")
-        sizes = Place(place.label, dict(zip(("height", "width"), size)))
+            record.fail("image has no size [height, width]")
+        sizes = Record(record.label, dict(zip(("height", "width"), size)))
         h, w = sizes.number("height", positive=True), sizes.number("width", positive=True)
-        c2w, intrinsics = camera(Place(place.label, _object(place, "viewpoint")), (h, w))
-        builder.add(place, find_picture(place, builder, name), c2w, intrinsics, (h, w))
+        c2w, intrinsics = camera(Record(record.label, _object(record, "viewpoint")), (h, w))
+        builder.add(record, find_image(record, builder, name), c2w, intrinsics, (h, w))
     builder.note("masks are not applied")
     return builder.build()
 
 
-def camera(
-    place: Place, image_hw: tuple[float, float]
-) -> tuple[np.ndarray, tuple[float, float, float, float]]:
+def camera(record: Record, image_hw: tuple[float, float]) -> tuple[np.ndarray, tuple[float, float, float, float]]:
     """c2w (OpenCV axes), and fx, fy, cx, cy in pixels, of a viewpoint: R, T, focal_length, principal_point."""
-    rotation, translation = place.values.get("R"), place.values.get("T")
+    rotation, translation = record.values.get("R"), record.values.get("T")
     if (
         not isinstance(rotation, list)
         or not isinstance(translation, list)
         or len(rotation) != 3
         or len(translation) != 3
     ):
-        place.fail("viewpoint has no R (3x3) and T (3)")
+        record.fail("viewpoint has no R (3x3) and T (3)")
     rows = [[*row, 0.0] if isinstance(row, list) else row for row in rotation]
-    matrix = Place(place.label, {"R": [*rows, [0.0, 0.0, 0.0, 1.0]]}).pose("R")
-    shift = Place(place.label, dict(zip(("T[0]", "T[1]", "T[2]"), translation)))
+    matrix = Record(record.label, {"R": [*rows, [0.0, 0.0, 0.0, 1.0]]}).pose("R")
+    shift = Record(record.label, dict(zip(("T[0]", "T[1]", "T[2]"), translation)))
     w2c = np.eye(4)
     w2c[:3, :3] = matrix[:3, :3].T  # rows of points times R
     w2c[:3, 3] = [shift.number(f"T[{axis}]") for axis in range(3)]
     w2c[:2] *= -1.0  # +x left, +y up
     half_h, half_w = 0.5 * image_hw[0], 0.5 * image_hw[1]
-    kind = place.values.get("intrinsics_format", "ndc_norm_image_bounds")
+    kind = record.values.get("intrinsics_format", "ndc_norm_image_bounds")
     if kind == "ndc_isotropic":
         unit_x = unit_y = min(half_h, half_w)
     elif kind == "ndc_norm_image_bounds":
         unit_x, unit_y = half_w, half_h
     else:
-        place.fail(f"intrinsics_format is {str(kind)[:40]}, expected ndc_isotropic or ndc_norm_image_bounds")
+        record.fail(f"intrinsics_format is {str(kind)[:40]}, expected ndc_isotropic or ndc_norm_image_bounds")
     named: dict[str, Any] = {}
     for key in ("focal_length", "principal_point"):
-        pair = place.values.get(key)
+        pair = record.values.get(key)
         if not isinstance(pair, list) or len(pair) != 2:
-            place.fail(f"viewpoint has no {key} of two numbers")
+            record.fail(f"viewpoint has no {key} of two numbers")
         named.update({f"{key}[0]": pair[0], f"{key}[1]": pair[1]})
-    values = Place(place.label, named)
+    values = Record(record.label, named)
     fx = values.number("focal_length[0]", positive=True) * unit_x
     fy = values.number("focal_length[1]", positive=True) * unit_y
     cx = half_w - values.number("principal_point[0]") * unit_x
@@ -109,10 +107,10 @@ def camera(
     return inverse_rigid(w2c), (fx, fy, cx, cy)
 
 
-def _object(place: Place, key: str) -> dict[str, Any]:
-    value = place.values.get(key)
+def _object(record: Record, key: str) -> dict[str, Any]:
+    value = record.values.get(key)
     if not isinstance(value, dict):
-        place.fail(f"{key} is missing")
+        record.fail(f"{key} is missing")
     return value
 
 

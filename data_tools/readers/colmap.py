@@ -1,4 +1,4 @@
-"""COLMAP models, binary (``cameras.bin``, ``images.bin``) and text, with the pictures in ``images/`` beside them.
+"""COLMAP models, binary (``cameras.bin``, ``images.bin``) and text, with the images in ``images/`` beside them.
 
 Images have a world-to-camera rotation (quaternion w, x, y, z) and translation with OpenCV axes; the first pixel's
 centre is at (0.5, 0.5), as here. Points are not read. The files are parsed here and not by COLMAP, which ends
@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from data_tools.readers.fields import (
-    Place,
+    Record,
     SceneBuilder,
-    find_picture,
+    find_image,
+    images_in,
     inverse_rigid,
-    pictures_in,
     scene_label,
 )
 from data_tools.readers.text import floats, integer, load_bytes, load_text
@@ -90,7 +90,7 @@ def read(path: Path) -> Scene:
     Distortion is removed when loading, so that the cameras are pinholes.
 
     Raises:
-        NVSError: a truncated or malformed file, a missing picture, a camera that is no perspective or fisheye one.
+        NVSError: a truncated or malformed file, a missing image, a camera that is no perspective or fisheye one.
     """
     models = find(path)
     if not models:
@@ -104,34 +104,30 @@ def read(path: Path) -> Scene:
     label = scene_label(model / f"images{suffix}")
     if not images:
         raise NVSError(f"{label}: no registered image")
-    root, folder = _pictures_folder(path, model, images[0].name)
+    root, folder = _images_folder(path, model, images[0].name)
     builder = SceneBuilder(root)
     if len(models) > 1:
-        builder.note(
-            f"several models: {models[0].name} read, {', '.join(m.name for m in models[1:])} left alone"
-        )
+        builder.note(f"several models: {models[0].name} read, {', '.join(m.name for m in models[1:])} left alone")
     for image in images:
-        place = Place(f"{label} ({image.name})", {})
+        record = Record(f"{label} ({image.name})", {})
         if image.camera not in cameras:
-            place.fail(f"camera {image.camera} is not in cameras{suffix}")
+            record.fail(f"camera {image.camera} is not in cameras{suffix}")
         camera = cameras[image.camera]
-        intrinsics, lens_model, coefficients = lens_of(place, camera.model, camera.params)
+        intrinsics, lens_model, coefficients = lens_of(record, camera.model, camera.params)
         if not 0 < camera.width <= 1e6 or not 0 < camera.height <= 1e6:
-            place.fail(f"its camera is {camera.width}x{camera.height} pixels")
-        c2w = inverse_rigid(_w2c(place, image))
-        picture = find_picture(place, builder, f"{folder}{image.name}")
+            record.fail(f"its camera is {camera.width}x{camera.height} pixels")
+        c2w = inverse_rigid(_w2c(record, image))
+        file = find_image(record, builder, f"{folder}{image.name}")
         hw = (float(camera.height), float(camera.width))
-        builder.add(place, picture, c2w, intrinsics, hw, None, coefficients, lens_model)
-    there, listed = pictures_in(root / folder), {image.name for image in images}
-    if left := [picture.name for picture in there if picture.name not in listed]:
-        builder.note(
-            f"{len(left)} pictures without a camera in the model left out ({', '.join(left[:3])}...)"
-        )
+        builder.add(record, file, c2w, intrinsics, hw, None, coefficients, lens_model)
+    there, listed = images_in(root / folder), {image.name for image in images}
+    if left := [image.name for image in there if image.name not in listed]:
+        builder.note(f"{len(left)} images without a camera in the model left out ({', '.join(left[:3])}...)")
     return builder.build()
 
 
 def lens_of(
-    place: Place, model: str, params: tuple[float, ...]
+    record: Record, model: str, params: tuple[float, ...]
 ) -> tuple[tuple[float, float, float, float], str, tuple[float, ...] | None]:
     """fx, fy, cx, cy, then the model and the coefficients of ``nvs_app.scenes.lens`` (None for a pinhole).
 
@@ -141,15 +137,15 @@ def lens_of(
         params: COLMAP's parameters.
     """
     if model == "EQUIRECTANGULAR":
-        place.fail("camera model EQUIRECTANGULAR is a panorama, cut it to perspective views first")
+        record.fail("camera model EQUIRECTANGULAR is a panorama, cut it to perspective views first")
     if len(params) != COUNTS[model]:
-        place.fail(f"camera model {model} has {len(params)} parameters, expected {COUNTS[model]}")
+        record.fail(f"camera model {model} has {len(params)} parameters, expected {COUNTS[model]}")
     if model in SINGLE:
         params = (params[0], *params)
-    named = Place(f"{place.label}: camera", dict(zip(("fx", "fy", "cx", "cy"), params)))
+    named = Record(f"{record.label}: camera", dict(zip(("fx", "fy", "cx", "cy"), params)))
     fx, fy = named.number("fx", positive=True), named.number("fy", positive=True)
     intrinsics = (fx, fy, named.number("cx"), named.number("cy"))
-    rest = tuple(Place(place.label, {"k": value}).number("k") for value in params[4:])
+    rest = tuple(Record(record.label, {"k": value}).number("k") for value in params[4:])
     if model in ("SIMPLE_PINHOLE", "PINHOLE"):
         return intrinsics, "OPENCV", None
     if model in ("SIMPLE_RADIAL", "RADIAL", "OPENCV"):
@@ -170,8 +166,8 @@ def _suffix(folder: Path) -> str:
     return ""
 
 
-def _pictures_folder(path: Path, model: Path, name: str) -> tuple[Path, str]:
-    """The scene's folder and, under it, the folder that picture names refer to."""
+def _images_folder(path: Path, model: Path, name: str) -> tuple[Path, str]:
+    """The scene's folder and, under it, the folder that image names refer to."""
     model = model.resolve()
     upwards = [model, *model.parents][:4]
     for root in dict.fromkeys([path.resolve() if path.is_dir() else model, *upwards]):
@@ -179,16 +175,14 @@ def _pictures_folder(path: Path, model: Path, name: str) -> tuple[Path, str]:
             return root, "images/"
         if ".." not in Path(name).parts and (root / name).is_file():
             return root, ""
-    raise NVSError(
-        f"{scene_label(model / 'images')}: no folder images/ (nor images_2, images_4, images_8) beside it"
-    )
+    raise NVSError(f"{scene_label(model / 'images')}: no folder images/ (nor images_2, images_4, images_8) beside it")
 
 
-def _w2c(place: Place, image: Image) -> np.ndarray:
+def _w2c(record: Record, image: Image) -> np.ndarray:
     w, x, y, z = image.quaternion
     length = float(np.linalg.norm(image.quaternion))
     if not abs(length - 1.0) < 0.02:  # also NaN
-        place.fail(f"its rotation is no unit quaternion (length {length:g})")
+        record.fail(f"its rotation is no unit quaternion (length {length:g})")
     w, x, y, z = (value / length for value in (w, x, y, z))
     w2c = np.eye(4)
     w2c[:3, :3] = [
@@ -197,7 +191,7 @@ def _w2c(place: Place, image: Image) -> np.ndarray:
         [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
     ]
     w2c[:3, 3] = image.translation
-    return Place(place.label, {"w2c": w2c.tolist()}).pose("w2c")
+    return Record(record.label, {"w2c": w2c.tolist()}).pose("w2c")
 
 
 class _Cursor:
@@ -213,9 +207,7 @@ class _Cursor:
 
     def skip(self, count: int) -> None:
         if self.at + count > len(self.data):
-            raise NVSError(
-                f"{self.label}: cut short or no COLMAP file ({len(self.data)} bytes, more expected)"
-            )
+            raise NVSError(f"{self.label}: cut short or no COLMAP file ({len(self.data)} bytes, more expected)")
         self.at += count
 
     def name(self) -> str:

@@ -1,6 +1,6 @@
 """Checked fields of camera files: every malformed value becomes one line that says where, what and what instead.
 
-    scene/transforms.json: frame 12 (images/012.png): transform_matrix is 3x4, expected 4x4
+scene/transforms.json: frame 12 (images/012.png): transform_matrix is 3x4, expected 4x4
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LARGEST = 1e15
 
 
 @dataclass(frozen=True)
-class Place:
+class Record:
     """A frame (or the top) of a camera file, for error messages and for reading its fields."""
 
     label: str
@@ -80,7 +80,6 @@ class Place:
             matrix[:3, :3] = left @ right
         return matrix
 
-
     def pinhole(self, lens: Lens, image_hw: tuple[int, int]) -> tuple[float, float, float, float]:
         """What is left of a lens when its distortion is removed; refuses one that leaves nothing."""
         try:
@@ -112,18 +111,18 @@ class SceneBuilder:
         if text not in self.notes:
             self.notes.append(text)
 
-    def inside(self, place: Place, path: Path) -> Path:
+    def inside(self, record: Record, path: Path) -> Path:
         """``path``, refused where it leads out of the scene's folder (by a link, say)."""
         found = Path(os.path.realpath(path))  # unlike Path.resolve it does not raise where links run in a circle
         if not found.is_relative_to(os.path.realpath(self.root)):
-            place.fail(f"{path.name} leads out of the scene's folder; copy the picture into it")
+            record.fail(f"{path.name} leads out of the scene's folder; copy the image into it")
         if not found.is_file():
-            place.fail(f"{path.name} is no file")  # a pipe, perhaps, whose reading would never end
+            record.fail(f"{path.name} is no file")  # a pipe, perhaps, whose reading would never end
         return found
 
     def add(
         self,
-        place: Place,
+        record: Record,
         image_path: Path,
         c2w: np.ndarray,
         intrinsics: tuple[float, float, float, float],
@@ -133,26 +132,26 @@ class SceneBuilder:
         model: str = "OPENCV",
         data: bytes | None = None,
     ) -> None:
-        """Add a frame whose ``intrinsics`` refer to ``camera_hw``; they are scaled to the stored picture.
+        """Add a frame whose ``intrinsics`` refer to ``camera_hw``; they are scaled to the stored image.
 
         Args:
             place: for error messages.
-            image_path: the picture file, or its name where ``data`` holds the bytes of the file.
+            image_path: the image file, or its name where ``data`` holds the bytes of the file.
             c2w: OpenCV axes, rigid.
             intrinsics: fx, fy, cx, cy in pixels of ``camera_hw``.
-            camera_hw: the calibrated size (height, width); None means the stored picture's.
+            camera_hw: the calibrated size (height, width); None means the stored image's.
             split: "train", "val", "test" or None.
             coefficients: of the lens ``model`` (see ``nvs_app.scenes.lens``); None for a pinhole.
             model: the lens model.
-            data: the bytes of the picture file where it is not on disk; for all frames of a scene or for none.
+            data: the bytes of the image file where it is not on disk; for all frames of a scene or for none.
         """
-        image_hw = image_size(image_path, place.label, data)
+        image_hw = image_size(image_path, record.label, data)
         if camera_hw is not None:
-            intrinsics = scale_intrinsics(place, intrinsics, camera_hw, image_hw)
+            intrinsics = scale_intrinsics(record, intrinsics, camera_hw, image_hw)
         lens = None
         if coefficients is not None and (any(coefficients) or model != "OPENCV"):
             lens = Lens(intrinsics, coefficients, model)
-            intrinsics = place.pinhole(lens, image_hw)
+            intrinsics = record.pinhole(lens, image_hw)
         if data is not None:
             self.encoded.append(data)
         self.image_paths.append(image_path)
@@ -178,16 +177,16 @@ class SceneBuilder:
 
 
 def scale_intrinsics(
-    place: Place,
+    record: Record,
     intrinsics: tuple[float, float, float, float],
     camera_hw: tuple[float, float],
     image_hw: tuple[int, int],
 ) -> tuple[float, float, float, float]:
-    """Intrinsics of the stored picture, which may be a resized copy of the calibrated one."""
+    """Intrinsics of the stored image, which may be a resized copy of the calibrated one."""
     (camera_h, camera_w), (height, width) = camera_hw, image_hw
     if abs((width / height) / (camera_w / camera_h) - 1.0) > 0.02:
-        place.fail(
-            f"the picture is {width}x{height} but its camera {camera_w:g}x{camera_h:g}: another shape,"
+        record.fail(
+            f"the image is {width}x{height} but its camera {camera_w:g}x{camera_h:g}: another shape,"
             " so the camera cannot belong to it"
         )
     fx, fy, cx, cy = intrinsics
@@ -213,42 +212,42 @@ def load_json(path: Path) -> Any:
         raise NVSError(f"{label}: not valid JSON ({type(error).__name__})") from error
 
 
-def frame_places(label: str, frames: Any, what: str = "frames") -> list[Place]:
+def frame_records(label: str, frames: Any, what: str = "frames") -> list[Record]:
     """One Place for each frame; refuses anything but a list of one object or more."""
     if not isinstance(frames, list):
         raise NVSError(f"{label}: {what} is {_shown(frames)}, expected a list")
     if not frames:
         raise NVSError(f"{label}: {what} is empty, expected one frame or more")
-    places = []
+    records = []
     for index, frame in enumerate(frames):
         if not isinstance(frame, dict):
             raise NVSError(f"{label}: frame {index} is {_shown(frame)}, expected an object")
         name = frame.get("file_path")
-        places.append(Place(f"{label}: frame {index}" + (f" ({name})" if isinstance(name, str) else ""), frame))
-    return places
+        records.append(Record(f"{label}: frame {index}" + (f" ({name})" if isinstance(name, str) else ""), frame))
+    return records
 
 
-def image_path(place: Place, builder: SceneBuilder) -> Path:
-    """The picture that a frame's ``file_path`` names, see :func:`find_picture`."""
-    name = place.values.get("file_path")
+def image_path(record: Record, builder: SceneBuilder) -> Path:
+    """The image that a frame's ``file_path`` names, see :func:`find_image`."""
+    name = record.values.get("file_path")
     if name is None:
-        place.fail("file_path is missing")
+        record.fail("file_path is missing")
     if not isinstance(name, str) or not name.strip() or "\0" in name:
-        place.fail(f"file_path is {_shown(name)}, expected the name of a picture file")
-    return find_picture(place, builder, name)
+        record.fail(f"file_path is {_shown(name)}, expected the name of an image file")
+    return find_image(record, builder, name)
 
 
-def find_picture(place: Place, builder: SceneBuilder, name: str) -> Path:
-    """A picture inside the scene's folder: ``name``, with a known suffix added where it has none.
+def find_image(record: Record, builder: SceneBuilder, name: str) -> Path:
+    """An image inside the scene's folder: ``name``, with a known suffix added where it has none.
 
     Where ``images/`` lacks it, the same name in a down-scaled copy ``images_2/``, ``images_4/`` or ``images_8/``
     is taken and noted; :meth:`SceneBuilder.add` scales the intrinsics.
     """
     root = Path(os.path.realpath(builder.root))
     if "\0" in name:
-        place.fail("the picture's name holds a zero byte")
+        record.fail("the image's name holds a zero byte")
     for candidate in dict.fromkeys((name, name.replace("\\", "/"))):
-        if path := _inside(place, root, candidate, ("", *SUFFIXES)):
+        if path := _inside(record, root, candidate, ("", *SUFFIXES)):
             return path
     parts = PurePosixPath(name.replace("\\", "/")).parts
     if "images" in parts[:-1]:
@@ -256,18 +255,18 @@ def find_picture(place: Place, builder: SceneBuilder, name: str) -> Path:
         for factor in (2, 4, 8):
             smaller = PurePosixPath(*parts[:at], f"images_{factor}", *parts[at + 1 :])
             stem = smaller.with_suffix("")
-            if path := _inside(place, root, str(smaller), ("",)) or _inside(place, root, str(stem), SUFFIXES):
+            if path := _inside(record, root, str(smaller), ("",)) or _inside(record, root, str(stem), SUFFIXES):
                 builder.note(f"pictures missing in images/ read from images_{factor}/, intrinsics scaled to them")
                 return path
-    place.fail("the picture file does not exist")
+    record.fail("the image file does not exist")
 
 
-def _inside(place: Place, root: Path, name: str, suffixes: tuple[str, ...]) -> Path | None:
+def _inside(record: Record, root: Path, name: str, suffixes: tuple[str, ...]) -> Path | None:
     for suffix in suffixes:
         path = Path(os.path.realpath(root / f"{name}{suffix}"))
         # Also for links: a scene that came from elsewhere must not show files of this machine.
         if not path.is_relative_to(root):
-            place.fail("file_path leads out of the scene's folder; copy the picture into it")
+            record.fail("file_path leads out of the scene's folder; copy the image into it")
         try:
             if path.is_file():
                 return path
@@ -276,8 +275,8 @@ def _inside(place: Place, root: Path, name: str, suffixes: tuple[str, ...]) -> P
     return None
 
 
-def pictures_in(folder: Path) -> list[Path]:
-    """The picture files of a folder by name, in order; empty where there is no such folder."""
+def images_in(folder: Path) -> list[Path]:
+    """The image files of a folder by name, in order; empty where there is no such folder."""
     if not folder.is_dir():
         return []
     known = {suffix.lower() for suffix in SUFFIXES}

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_tools.readers.fields import Place, SceneBuilder, pictures_in, scene_label
+from data_tools.readers.fields import Record, SceneBuilder, images_in, scene_label
 from data_tools.readers.mvsnet import intrinsics_of, refuse_other_size
 from data_tools.readers.text import load_matrix
 from nvs_app.errors import NVSError
@@ -20,7 +20,7 @@ from nvs_app.scenes.images import image_size
 from nvs_app.scenes.scene import Scene
 
 POSE_FOLDERS = ("pose", "poses")
-PICTURE_FOLDERS = ("color", "rgb", "images", "image")
+IMAGE_FOLDERS = ("color", "rgb", "images", "image")
 INTRINSICS = ("intrinsic/intrinsic_color.txt", "intrinsic_color.txt", "intrinsics.txt", "intrinsic.txt",
               "camera-intrinsics.txt", "K.txt", "../camera-intrinsics.txt")  # fmt: skip
 # "principle point (320,240), focal length (585,585)", says the data set's page.
@@ -35,60 +35,54 @@ def read(path: Path) -> Scene:
     """Read a scene's folder. Frames whose tracking was lost (a pose that is not finite) are left out and counted.
 
     Raises:
-        NVSError: a malformed matrix, a picture or intrinsics missing.
+        NVSError: a malformed matrix, an image or intrinsics missing.
     """
     poses = _pose_files(path)
     builder = SceneBuilder(path)
-    pictures = _pictures(path)
+    images = _images(path)
     shared = next((file for name in INTRINSICS if (file := path / name).is_file()), None)
     lost, bare = 0, []
     for name, file in poses.items():
-        place = Place(scene_label(file), {})
+        record = Record(scene_label(file), {})
         matrix = load_matrix(file, [(4, 4), (3, 4)])
         if not np.isfinite(matrix).all():
             lost += 1
             continue
-        if name not in pictures:
+        if name not in images:
             bare.append(name)
             continue
         if len(matrix) == 3:
             matrix = np.concatenate([matrix, [[0.0, 0.0, 0.0, 1.0]]])
-        c2w = Place(f"{place.label} ({pictures[name].name})", {"pose": matrix.tolist()}).pose("pose")
-        picture = builder.inside(place, pictures[name])
-        height, width = image_size(picture, place.label)
-        intrinsics = _intrinsics(builder, place, shared, name, (height, width))
-        refuse_other_size(place, intrinsics[2:], (height, width))
-        builder.add(place, picture, c2w, intrinsics, None)
+        c2w = Record(f"{record.label} ({images[name].name})", {"pose": matrix.tolist()}).pose("pose")
+        image = builder.inside(record, images[name])
+        height, width = image_size(image, record.label)
+        intrinsics = _intrinsics(builder, record, shared, name, (height, width))
+        refuse_other_size(record, intrinsics[2:], (height, width))
+        builder.add(record, image, c2w, intrinsics, None)
     if not builder.image_paths:
         raise NVSError(f"{path}: {len(poses)} pose files, {lost} of them lost, none with its picture")
     if lost:
         builder.note(f"{lost} of {len(poses)} frames left out: tracking was lost (the pose is not finite)")
     if bare:
-        builder.note(f"{len(bare)} poses without a picture left out ({', '.join(bare[:3])}...)")
+        builder.note(f"{len(bare)} poses without an image left out ({', '.join(bare[:3])}...)")
     return builder.build()
 
 
 def _intrinsics(
-    builder: SceneBuilder, place: Place, shared: Path | None, name: str, image_hw: tuple[int, int]
+    builder: SceneBuilder, record: Record, shared: Path | None, name: str, image_hw: tuple[int, int]
 ) -> tuple[float, float, float, float]:
-    own = [
-        file
-        for folder in ("intrinsics", "intrinsic")
-        if (file := builder.root / folder / f"{name}.txt").is_file()
-    ]
+    own = [file for folder in ("intrinsics", "intrinsic") if (file := builder.root / folder / f"{name}.txt").is_file()]
     file = own[0] if own else shared
     if file is None:
-        if place.label.endswith(".pose.txt") and image_hw == SEVEN_SCENES_HW:
+        if record.label.endswith(".pose.txt") and image_hw == SEVEN_SCENES_HW:
             builder.note("no intrinsics file: the data set's published ones taken (585, 585, 320, 240)")
             return SEVEN_SCENES
-        place.fail(
-            f"no intrinsics, looked for {', '.join(INTRINSICS[:4])} beside {builder.root.name}'s poses"
-        )
+        record.fail(f"no intrinsics, looked for {', '.join(INTRINSICS[:4])} beside {builder.root.name}'s poses")
     k = load_matrix(file, [(3, 3), (4, 4), (3, 4), (1, 4)])
     if k.shape == (1, 4):
         fx, fy, cx, cy = k[0]
         k = np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
-    return intrinsics_of(Place(scene_label(file), {}), k)
+    return intrinsics_of(Record(scene_label(file), {}), k)
 
 
 def _pose_files(path: Path) -> dict[str, Path]:
@@ -97,15 +91,15 @@ def _pose_files(path: Path) -> dict[str, Path]:
     if path.is_dir():
         found = {file.name.removesuffix(".pose.txt"): file for file in path.glob("*.pose.txt")}
         for folder in POSE_FOLDERS:
-            if not found and any((path / name).is_dir() for name in PICTURE_FOLDERS):
+            if not found and any((path / name).is_dir() for name in IMAGE_FOLDERS):
                 found = {file.stem: file for file in (path / folder).glob("*.txt")}
     return {name: found[name] for name in sorted(found, key=_natural)}
 
 
-def _pictures(path: Path) -> dict[str, Path]:
-    beside = {p.stem.removesuffix(".color"): p for p in pictures_in(path) if p.stem.endswith(".color")}
-    for folder in PICTURE_FOLDERS:
-        beside = beside or {p.stem: p for p in pictures_in(path / folder)}
+def _images(path: Path) -> dict[str, Path]:
+    beside = {p.stem.removesuffix(".color"): p for p in images_in(path) if p.stem.endswith(".color")}
+    for folder in IMAGE_FOLDERS:
+        beside = beside or {p.stem: p for p in images_in(path / folder)}
     return beside
 
 

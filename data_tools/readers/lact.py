@@ -9,7 +9,7 @@ from pathlib import Path
 
 from data_tools.readers.fields import (
     SceneBuilder,
-    frame_places,
+    frame_records,
     image_path,
     inverse_rigid,
     load_json,
@@ -23,7 +23,7 @@ def read(path: Path) -> Scene:
     """Read an ``opencv_cameras.json``, given as the file or as its folder.
 
     Raises:
-        NVSError: any malformed field or a missing picture.
+        NVSError: any malformed field or a missing image.
     """
     path = path / "opencv_cameras.json" if path.is_dir() else path
     content, label = load_json(path), scene_label(path)
@@ -31,13 +31,13 @@ def read(path: Path) -> Scene:
         raise NVSError(f"{label}: frames is missing")
     frames = content["frames"] if isinstance(content, dict) else content
     builder = SceneBuilder(path.parent)
-    for place in frame_places(label, frames):
-        picture = image_path(place, builder)
-        c2w = inverse_rigid(place.pose("w2c"))
-        fx, fy = place.number("fx", positive=True), place.number("fy", positive=True)
-        intrinsics = (fx, fy, place.number("cx"), place.number("cy"))
+    for record in frame_records(label, frames):
+        image = image_path(record, builder)
+        c2w = inverse_rigid(record.pose("w2c"))
+        fx, fy = record.number("fx", positive=True), record.number("fy", positive=True)
+        intrinsics = (fx, fy, record.number("cx"), record.number("cy"))
         camera_hw = None
-        if "w" in place.values or "h" in place.values:
-            camera_hw = (place.number("h", positive=True), place.number("w", positive=True))
-        builder.add(place, picture, c2w, intrinsics, camera_hw)
+        if "w" in record.values or "h" in record.values:
+            camera_hw = (record.number("h", positive=True), record.number("w", positive=True))
+        builder.add(record, image, c2w, intrinsics, camera_hw)
     return builder.build()

@@ -1,8 +1,8 @@
 """LLFF scenes: ``poses_bounds.npy`` beside ``images/`` (or ``images_2/``, ``images_4/``, ``images_8/``).
 
-Row i, 17 numbers, belongs to the i-th picture by name: a 3x5 matrix whose columns are the camera's axes [down,
+Row i, 17 numbers, belongs to the i-th image by name: a 3x5 matrix whose columns are the camera's axes [down,
 right, backwards] in the world, its position, and (height, width, focal length in pixels), then the depth range.
-The principal point is the middle of the picture.
+The principal point is the middle of the image.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_tools.readers.fields import Place, SceneBuilder, pictures_in, scene_label
+from data_tools.readers.fields import Record, SceneBuilder, images_in, scene_label
 from nvs_app.errors import NVSError
 from nvs_app.scenes.scene import Scene
 
@@ -25,30 +25,28 @@ def read(path: Path) -> Scene:
     """Read a ``poses_bounds.npy``, given as the file or as its folder.
 
     Raises:
-        NVSError: a broken array, another number of pictures than of rows, a matrix that is no rotation.
+        NVSError: a broken array, another number of images than of rows, a matrix that is no rotation.
     """
     path = path / "poses_bounds.npy" if path.is_dir() else path
     label = scene_label(path)
     rows = _load(path, label)
     builder = SceneBuilder(path.parent)
-    folder, pictures = next(
-        ((name, found) for name in FOLDERS if (found := pictures_in(path.parent / name))), ("images", [])
+    folder, images = next(
+        ((name, found) for name in FOLDERS if (found := images_in(path.parent / name))), ("images", [])
     )
-    if len(pictures) != len(rows):
-        raise NVSError(
-            f"{label}: {len(rows)} cameras, but {folder}/ has {len(pictures)} pictures; they must match"
-        )
+    if len(images) != len(rows):
+        raise NVSError(f"{label}: {len(rows)} cameras, but {folder}/ has {len(images)} images; they must match")
     if folder != "images":
-        builder.note(f"images/ is absent: pictures read from {folder}/, intrinsics scaled to them")
-    for index, (row, picture) in enumerate(zip(rows, pictures)):
-        place = Place(f"{label}: camera {index} ({picture.name})", {})
+        builder.note(f"images/ is absent: images read from {folder}/, intrinsics scaled to them")
+    for index, (row, image) in enumerate(zip(rows, images)):
+        record = Record(f"{label}: camera {index} ({image.name})", {})
         down, right, backwards, position, (height, width, focal) = row[:15].reshape(3, 5).T
         c2w = np.eye(4)
         c2w[:3] = np.stack([right, down, -backwards, position], axis=1)
-        names = Place(place.label, {"height": height, "width": width, "focal": focal, "c2w": c2w.tolist()})
+        names = Record(record.label, {"height": height, "width": width, "focal": focal, "c2w": c2w.tolist()})
         h, w, f = (names.number(key, positive=True) for key in ("height", "width", "focal"))
-        checked = builder.inside(place, picture)
-        builder.add(place, checked, names.pose("c2w"), (f, f, 0.5 * w, 0.5 * h), (h, w))
+        checked = builder.inside(record, image)
+        builder.add(record, checked, names.pose("c2w"), (f, f, 0.5 * w, 0.5 * h), (h, w))
     return builder.build()
 
 

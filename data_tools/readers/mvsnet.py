@@ -1,7 +1,7 @@
-"""MVSNet, DTU and BlendedMVS scenes: ``cams/00000000_cam.txt`` beside the pictures.
+"""MVSNet, DTU and BlendedMVS scenes: ``cams/00000000_cam.txt`` beside the images.
 
 A camera file has the word ``extrinsic``, a world-to-camera 4x4 (OpenCV axes), the word ``intrinsic``, a 3x3 matrix
-in pixels of the picture, and a line with the depth range.
+in pixels of the image, and a line with the depth range.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from data_tools.readers.fields import Place, SceneBuilder, inverse_rigid, pictures_in, scene_label
+from data_tools.readers.fields import Record, SceneBuilder, images_in, inverse_rigid, scene_label
 from data_tools.readers.text import floats, load_text
 from nvs_app.errors import NVSError
 from nvs_app.scenes.images import image_size
 from nvs_app.scenes.scene import Scene
 
 CAMERA_FOLDERS = ("cams", "cams_1", "Cameras", "cameras", "blended_cams")
-PICTURE_FOLDERS = ("images", "blended_images", "image", "images_post", "rgb")
+IMAGE_FOLDERS = ("images", "blended_images", "image", "images_post", "rgb")
 DTU_NAME = re.compile(r"rect_(\d+)_(\w+?)(_r\d+)?")
 
 
@@ -29,73 +29,67 @@ def recognise(path: Path) -> bool:
 def read(path: Path) -> Scene:
     """Read a scene's folder, or its folder of camera files.
 
-    Pictures lie in ``images/`` or ``blended_images/`` (BlendedMVS; its ``_masked`` copies are left alone) and are
+    Images lie in ``images/`` or ``blended_images/`` (BlendedMVS; its ``_masked`` copies are left alone) and are
     called as their camera, ``00000000.jpg``, or as in DTU: ``rect_001_3_r5000.png``, of which one light is taken.
 
     Raises:
-        NVSError: a malformed camera file, pictures missing, intrinsics of another picture size.
+        NVSError: a malformed camera file, images missing, intrinsics of another image size.
     """
     files = _camera_files(path)
     root = files[0].parent.parent if files[0].parent.name in CAMERA_FOLDERS else files[0].parent
     builder = SceneBuilder(root)
-    folder = next((root / name for name in PICTURE_FOLDERS if pictures_in(root / name)), root)
-    pictures = _by_number(pictures_in(folder), builder)
-    if not pictures:
-        raise NVSError(
-            f"{scene_label(files[0])}: no pictures in images/ (nor blended_images, image) beside {path.name}"
-        )
+    folder = next((root / name for name in IMAGE_FOLDERS if images_in(root / name)), root)
+    images = _by_number(images_in(folder), builder)
+    if not images:
+        raise NVSError(f"{scene_label(files[0])}: no images in images/ (nor blended_images, image) beside {path.name}")
     missing = []
     for file in files:
         number = int(file.name.split("_")[0])
-        if number not in pictures:
+        if number not in images:
             missing.append(f"{number:08d}")
             continue
-        place = Place(f"{scene_label(file)} ({pictures[number].name})", {})
-        w2c, (fx, fy, cx, cy) = parse(place, load_text(file))
-        picture = builder.inside(place, pictures[number])
-        height, width = image_size(picture, place.label)
-        refuse_other_size(place, (cx, cy), (height, width))
-        builder.add(place, picture, inverse_rigid(w2c), (fx, fy, cx, cy), None)
+        record = Record(f"{scene_label(file)} ({images[number].name})", {})
+        w2c, (fx, fy, cx, cy) = parse(record, load_text(file))
+        image = builder.inside(record, images[number])
+        height, width = image_size(image, record.label)
+        refuse_other_size(record, (cx, cy), (height, width))
+        builder.add(record, image, inverse_rigid(w2c), (fx, fy, cx, cy), None)
     if not builder.image_paths:
-        raise NVSError(f"{scene_label(files[0])}: no camera file has its picture in {folder.name}/")
+        raise NVSError(f"{scene_label(files[0])}: no camera file has its image in {folder.name}/")
     if missing:
-        builder.note(f"{len(missing)} cameras without a picture left out ({', '.join(missing[:3])}...)")
+        builder.note(f"{len(missing)} cameras without an image left out ({', '.join(missing[:3])}...)")
     return builder.build()
 
 
-def parse(place: Place, text: str) -> tuple[np.ndarray, tuple[float, float, float, float]]:
+def parse(record: Record, text: str) -> tuple[np.ndarray, tuple[float, float, float, float]]:
     """The world-to-camera matrix, and fx, fy, cx, cy, of one camera file."""
     words = text.split()
     for key, at in (("extrinsic", 0), ("intrinsic", 17)):
         if len(words) <= at or words[at] != key:
-            place.fail(f"no {key} where it was expected (extrinsic, 4x4, intrinsic, 3x3, depth range)")
-    extrinsic = np.array(floats(place.label, words[1:17], 16)).reshape(4, 4)
-    k = np.array(floats(place.label, words[18:27], 9)).reshape(3, 3)
-    w2c = Place(place.label, {"extrinsic": extrinsic.tolist()}).pose("extrinsic")
-    return w2c, intrinsics_of(place, k)
+            record.fail(f"no {key} where it was expected (extrinsic, 4x4, intrinsic, 3x3, depth range)")
+    extrinsic = np.array(floats(record.label, words[1:17], 16)).reshape(4, 4)
+    k = np.array(floats(record.label, words[18:27], 9)).reshape(3, 3)
+    w2c = Record(record.label, {"extrinsic": extrinsic.tolist()}).pose("extrinsic")
+    return w2c, intrinsics_of(record, k)
 
 
-def intrinsics_of(place: Place, k: np.ndarray) -> tuple[float, float, float, float]:
+def intrinsics_of(record: Record, k: np.ndarray) -> tuple[float, float, float, float]:
     """fx, fy, cx, cy of a camera matrix, 3x3 or the upper left of a 4x4."""
-    values = Place(place.label, {"fx": k[0, 0], "fy": k[1, 1], "cx": k[0, 2], "cy": k[1, 2]})
-    values = Place(place.label, {key: float(value) for key, value in values.values.items()})
+    values = Record(record.label, {"fx": k[0, 0], "fy": k[1, 1], "cx": k[0, 2], "cy": k[1, 2]})
+    values = Record(record.label, {key: float(value) for key, value in values.values.items()})
     fx, fy = values.number("fx", positive=True), values.number("fy", positive=True)
-    if (
-        not abs(k[0, 1]) <= 1e-3 * fx
-        or not np.abs(k[2, :3] - [0, 0, 1]).max() < 1e-6
-        or not abs(k[1, 0]) < 1e-6
-    ):
-        place.fail("its intrinsic is no camera matrix without skew [fx 0 cx; 0 fy cy; 0 0 1]")
+    if not abs(k[0, 1]) <= 1e-3 * fx or not np.abs(k[2, :3] - [0, 0, 1]).max() < 1e-6 or not abs(k[1, 0]) < 1e-6:
+        record.fail("its intrinsic is no camera matrix without skew [fx 0 cx; 0 fy cy; 0 0 1]")
     return fx, fy, values.number("cx"), values.number("cy")
 
 
-def refuse_other_size(place: Place, center: tuple[float, float], image_hw: tuple[int, int]) -> None:
-    """Refuses intrinsics that cannot be of the picture, for formats that do not tell the calibrated size."""
+def refuse_other_size(record: Record, center: tuple[float, float], image_hw: tuple[int, int]) -> None:
+    """Refuses intrinsics that cannot be of the image, for formats that do not tell the calibrated size."""
     height, width = image_hw
     if not (0.2 * width < center[0] < 0.8 * width and 0.2 * height < center[1] < 0.8 * height):
-        place.fail(
+        record.fail(
             f"the principal point ({center[0]:g}, {center[1]:g}) is far from the middle of the {width}x{height}"
-            " picture: the intrinsics seem to belong to another size"
+            " image: the intrinsics seem to belong to another size"
         )
 
 
@@ -109,12 +103,12 @@ def _camera_files(path: Path) -> list[Path]:
     return []
 
 
-def _by_number(pictures: list[Path], builder: SceneBuilder) -> dict[int, Path]:
+def _by_number(images: list[Path], builder: SceneBuilder) -> dict[int, Path]:
     """Pictures by the number of their camera, which counts from 0."""
-    plain = {int(p.stem): p for p in pictures if p.stem.isdigit()}
+    plain = {int(p.stem): p for p in images if p.stem.isdigit()}
     if plain:
         return plain
-    found = [(match, p) for p in pictures if (match := DTU_NAME.fullmatch(p.stem))]
+    found = [(match, p) for p in images if (match := DTU_NAME.fullmatch(p.stem))]
     lights = sorted({match[2] for match, _ in found})
     if not lights:
         return {}

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from data_tools.readers.fields import Place, SceneBuilder, frame_places, image_path, load_json, scene_label
+from data_tools.readers.fields import Record, SceneBuilder, frame_records, image_path, load_json, scene_label
 from nvs_app.errors import NVSError
 from nvs_app.scenes.images import image_size
 from nvs_app.scenes.scene import Scene
@@ -28,12 +28,12 @@ def read(path: Path) -> Scene:
     """Read a ``transforms.json``, given as the file or as its folder.
 
     A folder is also one that holds the scene in ``nerfstudio/``, as DL3DV's does.
-    Views keep the file's order. ``train_filenames`` and its like become the split. A picture whose size is not
+    Views keep the file's order. ``train_filenames`` and its like become the split. An image whose size is not
     ``w`` x ``h`` gets its intrinsics scaled (also one found in ``images_2/``, ``images_4/`` or ``images_8/`` where
     ``images/`` is absent); distortion, fisheye too, is removed when loading.
 
     Raises:
-        NVSError: any malformed field, a missing picture, or a camera model that is neither perspective nor fisheye.
+        NVSError: any malformed field, a missing image, or a camera model that is neither perspective nor fisheye.
     """
     path = find(path) or path
     builder = SceneBuilder(path.parent)
@@ -56,70 +56,68 @@ def add_transforms(builder: SceneBuilder, path: Path, split: str | None = None) 
         raise NVSError(f'{label}: expected an object with "frames"')
     if "frames" not in content:
         raise NVSError(f"{label}: frames is missing")
-    places = frame_places(label, content["frames"])
-    splits = _splits(label, content, places)
-    for place in places:
-        merged = Place(place.label, {**content, **place.values})
-        picture = image_path(place, builder)
+    records = frame_records(label, content["frames"])
+    splits = _splits(label, content, records)
+    for record in records:
+        merged = Record(record.label, {**content, **record.values})
+        image = image_path(record, builder)
         c2w = merged.pose("transform_matrix") * OPENGL_TO_OPENCV
-        camera_hw, intrinsics = _intrinsics(merged, picture)
+        camera_hw, intrinsics = _intrinsics(merged, image)
         model, coefficients = _distortion(merged)
-        own_split = split or splits.get(posixpath.normpath(place.values["file_path"]))
-        builder.add(place, picture, c2w, intrinsics, camera_hw, own_split, coefficients, model)
+        own_split = split or splits.get(posixpath.normpath(record.values["file_path"]))
+        builder.add(record, image, c2w, intrinsics, camera_hw, own_split, coefficients, model)
 
 
-def _intrinsics(place: Place, picture: Path) -> tuple[tuple[float, float], tuple[float, float, float, float]]:
+def _intrinsics(record: Record, image: Path) -> tuple[tuple[float, float], tuple[float, float, float, float]]:
     """The calibrated size (height, width), and fx, fy, cx, cy in its pixels."""
-    values = place.values
+    values = record.values
     if "w" in values or "h" in values:
-        width, height = place.number("w", positive=True), place.number("h", positive=True)
+        width, height = record.number("w", positive=True), record.number("h", positive=True)
     else:
-        height, width = (float(size) for size in image_size(picture, place.label))
+        height, width = (float(size) for size in image_size(image, record.label))
     focal: dict[str, float] = {}
     for axis, size in (("x", width), ("y", height)):
         if f"fl_{axis}" in values:
-            focal[axis] = place.number(f"fl_{axis}", positive=True)
+            focal[axis] = record.number(f"fl_{axis}", positive=True)
         elif f"camera_angle_{axis}" in values:
-            angle = place.number(f"camera_angle_{axis}", positive=True)
+            angle = record.number(f"camera_angle_{axis}", positive=True)
             if angle >= math.pi:
-                place.fail(f"camera_angle_{axis} is {angle:g}, expected radians below pi")
+                record.fail(f"camera_angle_{axis} is {angle:g}, expected radians below pi")
             focal[axis] = 0.5 * size / math.tan(0.5 * angle)
     if not focal:
-        place.fail("no focal length, expected fl_x (pixels) or camera_angle_x (radians)")
+        record.fail("no focal length, expected fl_x (pixels) or camera_angle_x (radians)")
     fx = focal.get("x", focal.get("y", 0.0))
-    cx = place.number("cx") if "cx" in values else 0.5 * width
-    cy = place.number("cy") if "cy" in values else 0.5 * height
+    cx = record.number("cx") if "cx" in values else 0.5 * width
+    cy = record.number("cy") if "cy" in values else 0.5 * height
     return (height, width), (fx, focal.get("y", fx), cx, cy)
 
 
-def _distortion(place: Place) -> tuple[str, tuple[float, ...] | None]:
+def _distortion(record: Record) -> tuple[str, tuple[float, ...] | None]:
     """The lens model of ``nvs_app.scenes.lens`` and its coefficients, None for a plain pinhole."""
-    values = place.values
+    values = record.values
     model = values.get("camera_model", "OPENCV")
     fisheye = bool(values.get("is_fisheye")) or model in FISHEYE
     if not isinstance(model, str) or (model.upper() not in PERSPECTIVE and not fisheye):
-        place.fail(f"camera_model {model} is not supported, undistort the pictures to a pinhole first")
+        record.fail(f"camera_model {model} is not supported, undistort the images to a pinhole first")
     keys = ("k1", "k2", "k3", "k4", "p1", "p2")
     if "distortion_params" in values:  # nerfstudio's own order
         listed = values["distortion_params"]
         if not isinstance(listed, list) or len(listed) != len(keys):
-            place.fail("distortion_params is no list of six numbers (k1, k2, k3, k4, p1, p2)")
-        place = Place(place.label, dict(zip(keys, listed)))
-    k1, k2, k3, k4, p1, p2 = (place.number(key) if key in place.values else 0.0 for key in keys)
+            record.fail("distortion_params is no list of six numbers (k1, k2, k3, k4, p1, p2)")
+        record = Record(record.label, dict(zip(keys, listed)))
+    k1, k2, k3, k4, p1, p2 = (record.number(key) if key in record.values else 0.0 for key in keys)
     if fisheye:
         if p1 or p2:
-            place.fail("a fisheye with p1, p2 is not supported, undistort the pictures to a pinhole first")
+            record.fail("a fisheye with p1, p2 is not supported, undistort the images to a pinhole first")
         return "OPENCV_FISHEYE", (k1, k2, k3, k4)
     if k4:
         return "BROWN4", (k1, k2, p1, p2, k3, k4)
     return "OPENCV", (k1, k2, p1, p2, k3) if any((k1, k2, p1, p2, k3)) else None
 
 
-def _splits(label: str, content: dict[str, Any], places: list[Place]) -> dict[str, str]:
+def _splits(label: str, content: dict[str, Any], records: list[Record]) -> dict[str, str]:
     """File path -> split, from train_filenames, val_filenames and test_filenames."""
-    names = {
-        place.values.get("file_path") for place in places if isinstance(place.values.get("file_path"), str)
-    }
+    names = {record.values.get("file_path") for record in records if isinstance(record.values.get("file_path"), str)}
     known = {posixpath.normpath(str(name)) for name in names}
     found: dict[str, str] = {}
     for split in ("train", "test", "val"):  # test wins: a saved scene repeats it as val, for nerfstudio

@@ -15,12 +15,12 @@ from typing import Any, NoReturn, TypeGuard
 import torch
 from torch import Tensor
 
-from data_tools.readers.fields import Place, SceneBuilder, load_json, scene_label
+from data_tools.readers.fields import Record, SceneBuilder, load_json, scene_label
 from data_tools.readers.re10k import add_row
 from nvs_app.errors import NVSError
 from nvs_app.scenes.scene import Scene
 
-MAX_PICTURE_BYTES = 256 << 20
+MAX_IMAGE_BYTES = 256 << 20
 
 
 def recognise(path: Path) -> bool:
@@ -56,10 +56,10 @@ def read(path: Path, key: str | None = None) -> Scene:
             names = [str(int(stamp)) for stamp in stamps.tolist()]
     builder = SceneBuilder(file.parent / file.stem / key, name=key)
     for name, row, image in zip(names, cameras.double().tolist(), images):
-        place = Place(f"{label}: frame {name}", {})
-        data = _bytes(place, image)
+        record = Record(f"{label}: frame {name}", {})
+        data = _bytes(record, image)
         suffix = ".png" if data.startswith(b"\x89PNG") else ".jpg"
-        add_row(builder, place, builder.root / "images" / f"{name}{suffix}", row, data)
+        add_row(builder, record, builder.root / "images" / f"{name}{suffix}", row, data)
     return builder.build()
 
 
@@ -78,24 +78,14 @@ def _index(path: Path) -> dict[str, Path]:
         if not isinstance(content, dict) or not all(
             isinstance(value, str) and value in known for value in content.values()
         ):
-            raise NVSError(
-                f"{scene_label(listed)}: expected an object of scene keys and names of .torch files here"
-            )
+            raise NVSError(f"{scene_label(listed)}: expected an object of scene keys and names of .torch files here")
         return {_checked(scene_label(listed), key): known[value] for key, value in content.items()}
-    return {
-        _checked(scene_label(file), entry.get("key")): file for file in _files(path) for entry in _load(file)
-    }
+    return {_checked(scene_label(file), entry.get("key")): file for file in _files(path) for entry in _load(file)}
 
 
 def _checked(label: str, key: Any) -> str:
     """Keys become names of folders."""
-    if (
-        not isinstance(key, str)
-        or not key
-        or key.startswith(".")
-        or any(c in key for c in "/\\\0\n")
-        or len(key) > 200
-    ):
+    if not isinstance(key, str) or not key or key.startswith(".") or any(c in key for c in "/\\\0\n") or len(key) > 200:
         raise NVSError(f"{label}: the key {str(key)[:40]!r} is no plain name")
     return key
 
@@ -133,12 +123,12 @@ def _load_cached(path: Path, changed: int, size: int) -> list[dict]:
     return content
 
 
-def _bytes(place: Place, image: Any) -> bytes:
+def _bytes(record: Record, image: Any) -> bytes:
     if not _is_plain(image) or image.dtype != torch.uint8 or image.ndim != 1:
-        place.fail(f"its image is {_told(image)}, expected the bytes of a JPEG file")
+        record.fail(f"its image is {_told(image)}, expected the bytes of a JPEG file")
     # A tensor can claim more elements than its file holds (stride 0).
-    if image.numel() > min(MAX_PICTURE_BYTES, image.untyped_storage().nbytes()):
-        place.fail(f"its image claims {image.numel()} bytes, more than there are")
+    if image.numel() > min(MAX_IMAGE_BYTES, image.untyped_storage().nbytes()):
+        record.fail(f"its image claims {image.numel()} bytes, more than there are")
     return image.numpy().tobytes()
 
 

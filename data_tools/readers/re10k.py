@@ -1,7 +1,7 @@
 """RealEstate10K: camera files ``KEY.txt`` with local frames or a local video, and pixelSplat's rows of 18 numbers.
 
 A camera file has the video's address in its first line, then for each frame: timestamp (microseconds), fx fy cx cy
-(in units of the picture's width and height), two zeros, and the world-to-camera matrix 3x4 by rows, OpenCV axes.
+(in units of the image's width and height), two zeros, and the world-to-camera matrix 3x4 by rows, OpenCV axes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_tools.readers.fields import Place, SceneBuilder, inverse_rigid, pictures_in, scene_label
+from data_tools.readers.fields import Record, SceneBuilder, images_in, inverse_rigid, scene_label
 from data_tools.readers.text import floats, integer, load_text
 from data_tools.readers.video_frames import frames_at
 from nvs_app.errors import NVSError
@@ -59,27 +59,25 @@ def read(path: Path, key: str | None = None) -> Scene:
     found, data = _frames(file, label, stamps, builder)
     for stamp, row in zip(stamps, rows):
         if stamp in found:
-            place = Place(f"{label}: frame {stamp}", {})
-            picture = found[stamp] if data else builder.inside(place, found[stamp])
-            add_row(builder, place, picture, row, data.get(stamp))
+            record = Record(f"{label}: frame {stamp}", {})
+            image = found[stamp] if data else builder.inside(record, found[stamp])
+            add_row(builder, record, image, row, data.get(stamp))
     if missing := len(rows) - len(builder.image_paths):
-        builder.note(f"{missing} of {len(rows)} frames left out: no picture of their timestamp")
+        builder.note(f"{missing} of {len(rows)} frames left out: no image of their timestamp")
     return builder.build()
 
 
-def add_row(
-    builder: SceneBuilder, place: Place, picture: Path, row: Sequence[float], data: bytes | None
-) -> None:
-    """Add a frame: ``row`` is fx fy cx cy 0 0 w2c(3x4), intrinsics in units of the picture's width and height."""
+def add_row(builder: SceneBuilder, record: Record, image: Path, row: Sequence[float], data: bytes | None) -> None:
+    """Add a frame: ``row`` is fx fy cx cy 0 0 w2c(3x4), intrinsics in units of the image's width and height."""
     w2c = np.array([*row[6:], 0.0, 0.0, 0.0, 1.0]).reshape(4, 4)
-    values = Place(place.label, {**dict(zip(("fx", "fy", "cx", "cy"), row)), "w2c": w2c.tolist()})
+    values = Record(record.label, {**dict(zip(("fx", "fy", "cx", "cy"), row)), "w2c": w2c.tolist()})
     c2w = inverse_rigid(values.pose("w2c"))
-    height, width = image_size(picture, place.label, data)
+    height, width = image_size(image, record.label, data)
     fx, fy = values.number("fx", positive=True), values.number("fy", positive=True)
     if max(fx, fy) > 20.0:
-        place.fail(f"fx, fy are {fx:g}, {fy:g}: expected in units of the picture's size, not in pixels")
+        record.fail(f"fx, fy are {fx:g}, {fy:g}: expected in units of the image's size, not in pixels")
     intrinsics = (fx * width, fy * height, values.number("cx") * width, values.number("cy") * height)
-    builder.add(place, picture, c2w, intrinsics, None, data=data)
+    builder.add(record, image, c2w, intrinsics, None, data=data)
 
 
 def _files(path: Path) -> list[Path]:
@@ -95,15 +93,13 @@ def _is_camera_file(path: Path) -> bool:
             first, second = file.readline(500).strip(), file.readline(2000).split()
     except OSError:
         return False
-    return first.startswith(("http://", "https://")) and (
-        not second or len(second) > 6 and second[0].isdigit()
-    )
+    return first.startswith(("http://", "https://")) and (not second or len(second) > 6 and second[0].isdigit())
 
 
 def _frames(
     file: Path, label: str, stamps: list[int], builder: SceneBuilder
 ) -> tuple[dict[int, Path], dict[int, bytes]]:
-    """The picture of each timestamp, and its bytes where it comes from a video."""
+    """The image of each timestamp, and its bytes where it comes from a video."""
     parent, key = file.parent, file.stem
     folders = (
         parent / key,
@@ -113,25 +109,21 @@ def _frames(
         parent / "images",
     )
     for folder in folders:
-        pictures = pictures_in(folder)
-        named = {int(picture.stem): picture for picture in pictures if picture.stem.isdigit()}
+        images = images_in(folder)
+        named = {int(image.stem): image for image in images if image.stem.isdigit()}
         if any(stamp in named for stamp in stamps):
             return named, {}
-        if pictures and len(pictures) == len(stamps):
+        if images and len(images) == len(stamps):
             builder.note(f"frames of {folder.name}/ are not named by timestamp: taken in order, one a line")
-            return dict(zip(stamps, pictures)), {}
+            return dict(zip(stamps, images)), {}
     videos = [parent / f"{key}{suffix}" for suffix in VIDEOS if (parent / f"{key}{suffix}").is_file()]
     videos = videos or sorted(video for video in parent.iterdir() if video.suffix.lower() in VIDEOS)
     if len(videos) != 1:
         found = f"{len(videos)} videos" if videos else "none"
-        raise NVSError(
-            f"{label}: no frames named by timestamp in {key}/ and no video {key}.mp4 beside it ({found})"
-        )
-    video = builder.inside(Place(label, {}), videos[0])
+        raise NVSError(f"{label}: no frames named by timestamp in {key}/ and no video {key}.mp4 beside it ({found})")
+    video = builder.inside(Record(label, {}), videos[0])
     data, rate = frames_at(video, [stamp * 1e-6 for stamp in stamps])
-    builder.note(
-        f"frames decoded from {video.name} ({rate:g} frames a second), each the nearest to its timestamp"
-    )
+    builder.note(f"frames decoded from {video.name} ({rate:g} frames a second), each the nearest to its timestamp")
     stamps = sorted(stamps)
     digits = max(1, math.ceil(math.log10(max(stamps) + 1)))
     names = {stamp: Path(f"images/{stamp:0{digits}d}.jpg") for stamp in stamps}

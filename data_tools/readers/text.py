@@ -10,7 +10,7 @@ import numpy as np
 from data_tools.readers.fields import scene_label
 from nvs_app.errors import NVSError
 
-# A camera file of a million pictures is smaller.
+# A camera file of a million images is smaller.
 MAX_BYTES = 1 << 30
 
 

@@ -3,12 +3,12 @@
     shards = find_shards("https://host/set/shard-{000000..000127}.tar")     # or a glob, a folder, an index.json
     for scene in read_shard(shards.places[0]): scene.load([0, 5], (128, 128))
 
-A sample is `KEY.cameras.json` and the pictures that it lists, `KEY.000.jpg`, `KEY.001.jpg`, ...:
+A sample is `KEY.cameras.json` and the images that it lists, `KEY.000.jpg`, `KEY.001.jpg`, ...:
 
     {"name": "chair", "files": ["000.jpg", ...], "names": ["images/left.png", ...], "split": ["train", null, ...],
      "image_hw": [[h, w], ...], "fxfycxcy": [[fx, fy, cx, cy], ...], "c2w": [[4 rows of 4], ...]}
 
-c2w has OpenCV axes, intrinsics are pixels of the stored picture with the first pixel's centre at (0.5, 0.5).
+c2w has OpenCV axes, intrinsics are pixels of the stored image with the first pixel's centre at (0.5, 0.5).
 `python -m data_tools shards` writes such tars and an index.json that lists them.
 """
 
@@ -34,7 +34,7 @@ from nvs_app.scenes.scene import SPLITS, Scene
 FORMAT = "nvs-shards"
 INDEX = "index.json"
 CAMERAS = "cameras.json"
-PICTURES = ("jpg", "jpeg", "png", "webp")
+IMAGES = ("jpg", "jpeg", "png", "webp")
 MAX_SHARDS = 1_000_000
 MAX_INDEX_BYTES = 1 << 30
 MAX_CAMERAS_BYTES = 16 << 20
@@ -104,9 +104,11 @@ def expand_braces(pattern: str) -> list[str]:
     first, last, listed = match.groups()
     if listed is None and int(last) - int(first) >= MAX_SHARDS:
         raise NVSError(f"--data {shown(pattern)}: names more than {MAX_SHARDS} shards")
-    choices = listed.split(",") if listed is not None else [
-        str(number).zfill(len(first)) for number in range(int(first), int(last) + 1)
-    ]
+    choices = (
+        listed.split(",")
+        if listed is not None
+        else [str(number).zfill(len(first)) for number in range(int(first), int(last) + 1)]
+    )
     rest = expand_braces(pattern[match.end() :])
     if len(choices) * len(rest) > MAX_SHARDS:
         raise NVSError(f"--data {shown(pattern)}: names more than {MAX_SHARDS} shards")
@@ -150,11 +152,11 @@ def _key(name: str) -> tuple[str, str]:
 
 def _wanted(name: str) -> bool:
     extension = _key(name)[1].lower()
-    return extension == CAMERAS or extension.rpartition(".")[2] in PICTURES
+    return extension == CAMERAS or extension.rpartition(".")[2] in IMAGES
 
 
 def read_shard(place: str, on_fault: Callable[[str], None] | None = None) -> Iterator[Scene]:
-    """The scenes of a shard, in order, with their pictures as encoded bytes.
+    """The scenes of a shard, in order, with their images as encoded bytes.
 
     Args:
         place: path or http(s) address of a tar.
@@ -181,9 +183,7 @@ def read_shard(place: str, on_fault: Callable[[str], None] | None = None) -> Ite
     yield from _scene(place, key, files, on_fault)
 
 
-def _scene(
-    place: str, key: str, files: dict[str, bytes], on_fault: Callable[[str], None] | None
-) -> Iterator[Scene]:
+def _scene(place: str, key: str, files: dict[str, bytes], on_fault: Callable[[str], None] | None) -> Iterator[Scene]:
     if not files:
         return
     label = f"{shown(place)}: {shown(key)}"
@@ -217,7 +217,7 @@ def decode_sample(label: str, key: str, files: dict[str, bytes]) -> Scene:
     encoded = []
     for index, name in enumerate(listed):
         if name not in files or name == CAMERAS:
-            raise NVSError(f"{label}: the picture {shown(name)} is missing")
+            raise NVSError(f"{label}: the image {shown(name)} is missing")
         height, width = image_size(Path(name), f"{label}.{shown(name)}", files[name])
         if (height, width) != tuple(image_hws[index]):
             raise NVSError(f"{label}.{shown(name)}: {width}x{height}, but its camera is of another size")

@@ -1,6 +1,6 @@
-"""A scene as a sample of a training shard: its cameras as JSON and its pictures as JPEG or PNG.
+"""A scene as a sample of a training shard: its cameras as JSON and its images as JPEG or PNG.
 
-    files = make_sample(scene, ShardOptions(max_side=256))     # {"cameras.json": b"...", "000.jpg": b"...", ...}
+files = make_sample(scene, ShardOptions(max_side=256))     # {"cameras.json": b"...", "000.jpg": b"...", ...}
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from nvs_app.scenes.scene import Scene
 from nvs_app.scenes.views import spread_views
 
 MIB = 1 << 20
-KEPT = {b"\xff\xd8\xff": "jpg", b"\x89PNG": "png"}  # pictures whose bytes are taken over as they are
+KEPT = {b"\xff\xd8\xff": "jpg", b"\x89PNG": "png"}  # images whose bytes are taken over as they are
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ class ShardOptions:
     """How scenes become samples. Raises NVSError for impossible values.
 
     Attributes:
-        image_hw: crop and resize all pictures to it; or
-        max_side: shrink pictures whose longer side is longer. With neither, the size stays, and JPEG and PNG files
+        image_hw: crop and resize all images to it; or
+        max_side: shrink images whose longer side is longer. With neither, the size stays, and JPEG and PNG files
             without lens distortion are copied byte for byte.
-        quality: of JPEG, 1 to 100; 0 writes PNG. Transparency becomes white where a picture is written anew.
+        quality: of JPEG, 1 to 100; 0 writes PNG. Transparency becomes white where an image is written anew.
         max_views: keep at most so many views, evenly spread.
         scenes_per_shard, shard_mib: a shard ends at whichever comes first; 0 for no limit.
     """
@@ -57,7 +57,7 @@ def make_sample(scene: Scene, options: ShardOptions) -> dict[str, bytes]:
     """A scene as the members of its sample: extension -> bytes, the cameras first.
 
     Raises:
-        NVSError: a picture that cannot be read, fewer than two views, more than 4 GiB.
+        NVSError: an image that cannot be read, fewer than two views, more than 4 GiB.
     """
     if options.max_views and len(scene) > options.max_views:
         scene = scene.subset(sorted(spread_views(scene.c2w, options.max_views)))
@@ -104,7 +104,7 @@ def _kind(data: bytes) -> str:
 
 
 def _stored(scene: Scene, index: int) -> bytes | None:
-    """The picture's own bytes where they can be taken over: JPEG or PNG, no lens distortion, not over-large."""
+    """The image's own bytes where they can be taken over: JPEG or PNG, no lens distortion, not over-large."""
     if scene.lenses and scene.lenses[index] is not None:
         return None
     if scene.encoded:
@@ -124,5 +124,5 @@ def _encode(image: torch.Tensor, quality: int) -> bytes:
                   cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]  # fmt: skip
     done, data = cv2.imencode(".jpg", rows, parameters) if quality else cv2.imencode(".png", rows)
     if not done:
-        raise NVSError(f"a picture of {rows.shape[1]}x{rows.shape[0]} cannot be encoded, give --max-side")
+        raise NVSError(f"an image of {rows.shape[1]}x{rows.shape[0]} cannot be encoded, give --max-side")
     return data.tobytes()

@@ -29,8 +29,8 @@ import cv2
 from data_tools.readers import open_scene, recognise, scene_keys
 from data_tools.shards.read import FORMAT, INDEX, load_object
 from data_tools.shards.samples import MIB, ShardOptions, make_sample
+from nvs_app.atomic_io import write_whole
 from nvs_app.errors import NVSError
-from nvs_app.whole_file import write_whole
 
 __all__ = ["ShardOptions", "Written", "list_scenes", "make_sample", "write_shards"]
 
@@ -160,7 +160,11 @@ def _take_up(out: Path, index: dict[str, Any]) -> int:
 
 
 def _write_shard(
-    out: Path, index: dict[str, Any], references: list[str], start: int, options: ShardOptions,
+    out: Path,
+    index: dict[str, Any],
+    references: list[str],
+    start: int,
+    options: ShardOptions,
     progress: Callable[[int, int, str], None],
 ) -> int:
     """One shard from ``references[start:]``; returns the number of the next source."""

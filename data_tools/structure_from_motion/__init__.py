@@ -1,1 +1,1 @@
-"""Pictures and films without cameras -> scenes, through structure from motion: see `photos`."""
+"""Pictures and videos without cameras -> scenes, through structure from motion: see `photos`."""

@@ -21,7 +21,7 @@ from pathlib import Path
 from data_tools.readers import FORMATS, open_scene
 from data_tools.readers.archives import extract, is_archive
 from data_tools.structure_from_motion.job import Cancelled, ProgressCallback
-from data_tools.structure_from_motion.prepare import find_pictures, is_picture_name
+from data_tools.structure_from_motion.prepare import find_images, is_image_name
 from data_tools.structure_from_motion.report import PhotoOptions, PhotoReport, input_key
 from data_tools.structure_from_motion.run import WORK, reconstruct
 from data_tools.structure_from_motion.video import is_video
@@ -56,7 +56,7 @@ def open_input(
     path = Path(path)
     archive = is_archive(path) and not has_cameras(path)  # a .torch chunk is a zip file too
     if not archive and not is_video(path) and not _is_photo_folder(path):
-        if path.is_file() and is_picture_name(path):
+        if path.is_file() and is_image_name(path):
             raise NVSError(f"{path}: one photo alone has no cameras; give a folder or zip of photos")
         return open_scene(path)
     options = options or PhotoOptions()
@@ -88,7 +88,7 @@ def has_cameras(folder: Path) -> bool:
 
 
 def _is_photo_folder(path: Path) -> bool:
-    return path.is_dir() and not has_cameras(path) and bool(find_pictures([path]))
+    return path.is_dir() and not has_cameras(path) and bool(find_images([path]))
 
 
 def scene_root(folder: Path) -> Path:

@@ -1,6 +1,6 @@
 """Photos made ready for structure from motion: gathered, judged, turned upright, scaled, grouped by camera.
 
-What is written are plain upright pictures with simple names, so that nothing after this step has to know about
+What is written are plain upright images with simple names, so that nothing after this step has to know about
 EXIF, HEIC, transparency or the names that people give their files.
 """
 
@@ -19,12 +19,12 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-from data_tools.readers.archives import LITTER, PICTURE_SUFFIXES, open_picture
+from data_tools.readers.archives import IMAGE_SUFFIXES, LITTER, open_image
 from nvs_app.errors import NVSError
 
 # Without EXIF, and only as a start that is refined: the field of view of a phone's main camera.
 DEFAULT_FOCAL = 0.85  # of the longer side
-# Below this share of gradient energy a picture of the size used here is out of focus or shaken (measured on photos
+# Below this share of gradient energy an image of the size used here is out of focus or shaken (measured on photos
 # blurred on purpose: sharp ones have 0.02 to 0.5).
 BLURRED = 0.004
 FLAT = 40.0  # variance of the grey values (0 to 255) below which there is nothing to see
@@ -73,13 +73,13 @@ class Photo:
         return Photo(**{**values, "image_hw": tuple(values["image_hw"])})
 
 
-def find_pictures(inputs: Sequence[Path], leave_out: Path | None = None) -> list[Path]:
-    """All picture files of folders (searched within) and listed files, in natural order of their names.
+def find_images(inputs: Sequence[Path], leave_out: Path | None = None) -> list[Path]:
+    """All image files of folders (searched within) and listed files, in natural order of their names.
 
     Args:
         inputs: folders and files. Hidden folders, and folders inside that are scenes (as this project writes them),
             are not searched.
-        leave_out: a folder whose pictures are not photos (masks).
+        leave_out: a folder whose images are not photos (masks).
 
     Raises:
         NVSError: an input that does not exist.
@@ -92,12 +92,10 @@ def find_pictures(inputs: Sequence[Path], leave_out: Path | None = None) -> list
             scenes = [mark.parent for name in ("transforms.json", ".sfm") for mark in path.rglob(name)]
             closed = [scene.resolve() for scene in scenes if scene.resolve() != root]
             closed += [leave_out.resolve()] if leave_out is not None else []
-            inner = [p for p in path.rglob("*") if is_picture_name(p) and not _hidden(p.relative_to(path))]
+            inner = [p for p in path.rglob("*") if is_image_name(p) and not _hidden(p.relative_to(path))]
             real = {p: p.resolve() for p in inner}
             inner = [p for p in inner if real[p].is_relative_to(root)]
-            found += sorted(
-                (p for p in inner if not any(map(real[p].is_relative_to, closed))), key=natural_key
-            )
+            found += sorted((p for p in inner if not any(map(real[p].is_relative_to, closed))), key=natural_key)
         elif path.is_file():
             found.append(path)
         else:
@@ -105,9 +103,9 @@ def find_pictures(inputs: Sequence[Path], leave_out: Path | None = None) -> list
     return list(dict.fromkeys(found))
 
 
-def is_picture_name(path: Path) -> bool:
-    """A file that calls itself a picture."""
-    return path.suffix.lower() in PICTURE_SUFFIXES and path.is_file()
+def is_image_name(path: Path) -> bool:
+    """A file that calls itself an image."""
+    return path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
 
 
 def natural_key(path: Path) -> list[Any]:
@@ -116,7 +114,7 @@ def natural_key(path: Path) -> list[Any]:
 
 
 def prepare_photos(
-    pictures: Sequence[Path],
+    images: Sequence[Path],
     folder: Path,
     max_size: int,
     masks: Path | None = None,
@@ -125,32 +123,32 @@ def prepare_photos(
     """Write upright copies of at most ``max_size`` pixels on their longer side under ``folder/images``.
 
     Args:
-        pictures: the files; each is checked by its content.
+        images: the files; each is checked by its content.
         folder: the work folder.
         max_size: longer side, pixels.
-        masks: a folder with a picture of the same stem for each photo; white is the subject. Without it, the
+        masks: a folder with an image of the same stem for each photo; white is the subject. Without it, the
             photos' own transparency, if any, is the mask.
         tick: called with the number of photos done; may raise to stop.
 
     Returns:
-        The photos in the order given, and for each file that is no picture its name and what is wrong.
+        The photos in the order given, and for each file that is no image its name and what is wrong.
     """
     for name in ("images", "masks"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    names = _simple_names(pictures)
+    names = _simple_names(images)
     skipped: dict[str, str] = {}
 
     def one(index: int) -> tuple[tuple, dict[str, Any]] | None:
         try:
-            return _prepare(pictures[index], names[index], folder, max_size, masks)
+            return _prepare(images[index], names[index], folder, max_size, masks)
         except NVSError as error:
-            skipped[pictures[index].name] = str(error).split(": ", 1)[-1]
+            skipped[images[index].name] = str(error).split(": ", 1)[-1]
             return None
 
     photos: list[Photo] = []
     cameras: dict[tuple, int] = {}
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        for number, result in enumerate(pool.map(one, range(len(pictures)))):
+        for number, result in enumerate(pool.map(one, range(len(images)))):
             if result is not None:
                 key, values = result
                 photos.append(Photo(camera=cameras.setdefault(key, len(cameras)), **values))
@@ -159,24 +157,20 @@ def prepare_photos(
     return photos, skipped
 
 
-def _prepare(
-    path: Path, name: str, folder: Path, max_size: int, masks: Path | None
-) -> tuple[tuple, dict[str, Any]]:
+def _prepare(path: Path, name: str, folder: Path, max_size: int, masks: Path | None) -> tuple[tuple, dict[str, Any]]:
     """Writes one photo; returns what its camera is recognised by, and the fields of its Photo."""
-    with open_picture(path) as image:
+    with open_image(path) as image:
         try:
             exif = image.getexif()
             stored_size = image.size
             if image.format == "JPEG":
-                image.draft(
-                    image.mode, (max_size, max_size)
-                )  # decodes at a fraction of the size, never below
+                image.draft(image.mode, (max_size, max_size))  # decodes at a fraction of the size, never below
             turned = ImageOps.exif_transpose(image)
             turned.thumbnail((max_size, max_size), Image.Resampling.LANCZOS, reducing_gap=3.0)
             rgb, alpha = _channels(turned)
         except (OSError, ValueError, SyntaxError, EOFError) as error:
             reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise NVSError(f"{path.name}: the picture cannot be decoded ({reason})") from error
+            raise NVSError(f"{path.name}: the image cannot be decoded ({reason})") from error
     height, width = rgb.shape[:2]
     if masks is not None:
         alpha = _read_mask(masks, path, (height, width))
@@ -217,7 +211,7 @@ def _channels(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
 def _read_mask(masks: Path, photo: Path, image_hw: tuple[int, int]) -> np.ndarray:
     for name in (f"{photo.stem}.png", f"{photo.name}.png", photo.name, f"{photo.stem}.jpg"):
         if (masks / name).is_file():
-            with open_picture(masks / name, f"{masks.name}/{name}") as image:
+            with open_image(masks / name, f"{masks.name}/{name}") as image:
                 try:
                     grey = image.getchannel("A") if image.mode in ("RGBA", "LA") else image.convert("L")
                     grey = ImageOps.exif_transpose(grey)
@@ -251,7 +245,7 @@ def _number(value: Any) -> float | None:
 
 
 def measure_sharpness(grey: np.ndarray) -> tuple[float, float]:
-    """(variance of the Laplacian over variance, variance) of a grey uint8 picture, at up to 640 pixels."""
+    """(variance of the Laplacian over variance, variance) of a grey uint8 image, at up to 640 pixels."""
     factor = 640.0 / max(grey.shape)
     if factor < 1.0:
         grey = cv2.resize(grey, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
@@ -259,9 +253,9 @@ def measure_sharpness(grey: np.ndarray) -> tuple[float, float]:
     return float(cv2.Laplacian(grey, cv2.CV_32F).var()) / max(contrast, 1e-6), contrast
 
 
-def _simple_names(pictures: Sequence[Path]) -> list[str]:
+def _simple_names(images: Sequence[Path]) -> list[str]:
     names: list[str] = []
-    for path in pictures:
+    for path in images:
         stem = re.sub(r"[^A-Za-z0-9_.-]+", "_", path.stem)[:60].strip("._") or "photo"
         name = f"{stem}.jpg"
         names.append(name if name not in names else f"{stem}_{len(names):05d}.jpg")

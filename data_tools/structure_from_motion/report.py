@@ -1,4 +1,4 @@
-"""What a run from pictures to a scene is asked, and what it answers: see `photos`."""
+"""What a run from images to a scene is asked, and what it answers: see `photos`."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_tools.structure_from_motion.prepare import Photo, find_pictures
+from data_tools.structure_from_motion.prepare import Photo, find_images
 from data_tools.structure_from_motion.video import DEFAULT_FRAMES, is_video
 from nvs_app.errors import NVSError
 
 
 @dataclass(frozen=True)
 class PhotoOptions:
-    """How pictures become a scene.
+    """How images become a scene.
 
     Attributes:
-        max_size: longer side of the pictures, pixels; None: 1600, less for more than 80 photos.
+        max_size: longer side of the images, pixels; None: 1600, less for more than 80 photos.
         frames: frames taken of a video.
-        masks: folder with a mask for each photo, white is the subject: the pictures become transparent elsewhere
+        masks: folder with a mask for each photo, white is the subject: the images become transparent elsewhere
             and render on white. Photos that are transparent themselves need none.
     """
 
@@ -45,8 +45,8 @@ class PhotoReport:
         folder: the scene.
         registered: names of the photos that have cameras, as the user knows them.
         unregistered: name -> why it has none.
-        skipped: files that are no pictures -> why.
-        points: sparse points. reprojection_error: mean, pixels of the pictures as used.
+        skipped: files that are no images -> why.
+        points: sparse points. reprojection_error: mean, pixels of the images as used.
         strategy: how pairs of photos were chosen. cameras: what was assumed about the lenses.
         seconds: by stage. key: of the input and options.
     """
@@ -84,7 +84,7 @@ def input_key(paths: Sequence[Path], options: PhotoOptions) -> str:
         if not path.exists():
             raise NVSError(f"{path}: no such file or folder")
         if path.is_dir():
-            listed += find_pictures([path], options.masks if path != options.masks else None)
+            listed += find_images([path], options.masks if path != options.masks else None)
             listed += sorted(p for p in path.rglob("*") if is_video(p))
         else:
             listed.append(path)

@@ -1,4 +1,4 @@
-"""One run from pictures without cameras to a scene, stage by stage, resumable: see `photos`."""
+"""One run from images without cameras to a scene, stage by stage, resumable: see `photos`."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from data_tools.structure_from_motion.job import (
     WorkerFailed,
     run_sfm,
 )
-from data_tools.structure_from_motion.prepare import Photo, find_pictures, prepare_photos
+from data_tools.structure_from_motion.prepare import Photo, find_images, prepare_photos
 from data_tools.structure_from_motion.report import PhotoOptions, PhotoReport, camera_words, input_key
 from data_tools.structure_from_motion.scene import write_scene
 from data_tools.structure_from_motion.video import choose_frames, is_video, write_frames
+from nvs_app.atomic_io import write_whole
 from nvs_app.errors import NVSError
-from nvs_app.whole_file import write_whole
 
 WORK = ".sfm"
 MAX_PHOTOS = 2000  # beyond this the run takes days
@@ -44,10 +44,10 @@ def reconstruct(
     progress: ProgressCallback | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> PhotoReport:
-    """Find the cameras of pictures and write a scene.
+    """Find the cameras of images and write a scene.
 
     Args:
-        inputs: folders, picture files and archives of pictures, or one video.
+        inputs: folders, image files and archives of images, or one video.
         output: the scene's folder: absent, empty, or left by a run that was stopped. Where the same input is
             finished already, its report is returned at once.
         options: see :class:`PhotoOptions`.
@@ -108,10 +108,10 @@ class _Run:
                 if path.name != "lock":
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
             note.write_text(self.key, encoding="utf-8")
-        pictures, ordered = self.gather()
-        photos, skipped = self.prepare(pictures)
+        images, ordered = self.gather()
+        photos, skipped = self.prepare(images)
         if len(photos) < 3:
-            also = f" ({len(skipped)} files are no pictures that can be read)" if skipped else ""
+            also = f" ({len(skipped)} files are no images that can be read)" if skipped else ""
             first = f"; {next(iter(skipped.items()))[0]}: {next(iter(skipped.values()))}" if skipped else ""
             raise NVSError(f"{self.label}: {len(photos)} photos{also}, three is the least{first}; {ADVICE}")
         self.tell("features", 0.0, "starting")
@@ -130,7 +130,7 @@ class _Run:
             raise Cancelled(f"{self.label}: cancelled; start it again to go on from here")
 
     def gather(self) -> tuple[list[Path], bool]:
-        """All picture files, and whether they follow each other in time."""
+        """All image files, and whether they follow each other in time."""
         found: list[Path] = []
         for number, path in enumerate(self.paths):
             if is_archive(path):
@@ -141,18 +141,16 @@ class _Run:
                 found.append(path)
         videos = [path for path in found if is_video(path)]
         videos += [p for f in found if f.is_dir() for p in sorted(f.rglob("*")) if is_video(p)]
-        pictures = find_pictures([path for path in found if not is_video(path)], self.options.masks)
-        if videos and not pictures:
+        images = find_images([path for path in found if not is_video(path)], self.options.masks)
+        if videos and not images:
             if len(videos) > 1:
                 raise NVSError(f"{self.label}: {len(videos)} videos; give one, or take frames of them first")
             return self.frames(videos[0]), True
-        if len(pictures) > MAX_PHOTOS:
-            raise NVSError(
-                f"{self.label}: {len(pictures)} photos, {MAX_PHOTOS} at most; take every second or third"
-            )
-        if not pictures:
-            raise NVSError(f"{self.label}: no pictures found (JPEG, PNG, WebP, HEIC) and no video; {ADVICE}")
-        return pictures, False
+        if len(images) > MAX_PHOTOS:
+            raise NVSError(f"{self.label}: {len(images)} photos, {MAX_PHOTOS} at most; take every second or third")
+        if not images:
+            raise NVSError(f"{self.label}: no images found (JPEG, PNG, WebP, HEIC) and no video; {ADVICE}")
+        return images, False
 
     def frames(self, video: Path) -> list[Path]:
         """The chosen frames of a video as files."""
@@ -163,22 +161,20 @@ class _Run:
                 self.options.frames,
                 lambda part: self.tell("frames", 0.7 * part, "looking for sharp frames"),
             )
-            write_frames(
-                video, chosen, folder, lambda part: self.tell("frames", 0.7 + 0.3 * part, "writing frames")
-            )
+            write_frames(video, chosen, folder, lambda part: self.tell("frames", 0.7 + 0.3 * part, "writing frames"))
             done.touch()
         return sorted(folder.glob("*.jpg"))
 
-    def prepare(self, pictures: list[Path]) -> tuple[list[Photo], dict[str, str]]:
+    def prepare(self, images: list[Path]) -> tuple[list[Photo], dict[str, str]]:
         """Upright copies under the work folder."""
-        note, total = self.work / "photos.json", len(pictures)
+        note, total = self.work / "photos.json", len(images)
         if note.is_file():
             kept = json.loads(note.read_text(encoding="utf-8"))
             return [Photo.from_json(values) for values in kept["photos"]], kept["skipped"]
         size = self.options.max_size or (1600 if total <= 80 else 1200 if total <= 200 else 1000)
         self.tell("photos", 0.0, f"0 of {total} photos read")
         photos, skipped = prepare_photos(
-            pictures,
+            images,
             self.work,
             size,
             self.options.masks,

@@ -1,4 +1,4 @@
-"""From the result of structure from motion to a scene: pinhole pictures, up is up, the subject in the middle.
+"""From the result of structure from motion to a scene: pinhole images, up is up, the subject in the middle.
 
 The frame: +z up, from the robust mean of the cameras' up vectors; the origin where the cameras look; +y the mean
 direction of view made level; the mean camera at a distance of ``CAMERA_DISTANCE``. Cameras keep OpenCV's axes.
@@ -31,7 +31,7 @@ def upright_frame(c2w: Float[Tensor, "v 4 4"]) -> SimilarityTransform:
     """The transform from the frame of ``c2w`` to the one that the module describes, float64.
 
     Args:
-        c2w: cameras of upright pictures (the top row of pixels is up), OpenCV axes, any frame and scale.
+        c2w: cameras of upright images (the top row of pixels is up), OpenCV axes, any frame and scale.
     """
     transform = normalize_context(c2w, "auto").to(torch.float64)
     focus = focus_point(transform.apply_c2w(c2w.double()))
@@ -39,9 +39,7 @@ def upright_frame(c2w: Float[Tensor, "v 4 4"]) -> SimilarityTransform:
     transform = centred.compose(transform)
     distance = transform.apply_c2w(c2w.double())[:, :3, 3].norm(dim=-1).median()
     factor = CAMERA_DISTANCE / distance.clamp_min(1e-9)
-    enlarged = SimilarityTransform(
-        factor, torch.eye(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
-    )
+    enlarged = SimilarityTransform(factor, torch.eye(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64))
     return enlarged.compose(transform)
 
 
@@ -53,7 +51,7 @@ def write_scene(
     name: str,
     tick: Callable[[int], None] | None = None,
 ) -> Scene:
-    """Write undistorted pictures, ``transforms.json`` and ``sparse.ply`` into ``folder``.
+    """Write undistorted images, ``transforms.json`` and ``sparse.ply`` into ``folder``.
 
     Args:
         result: cameras of some of the photos.
@@ -61,7 +59,7 @@ def write_scene(
         work: the work folder.
         folder: created; what is in it is overwritten.
         name: of the scene.
-        tick: called with the number of pictures written; may raise to stop.
+        tick: called with the number of images written; may raise to stop.
 
     Returns:
         The scene as written.
@@ -99,7 +97,7 @@ def write_scene(
 
 
 def _undistort(photo: Photo, lens: np.ndarray, work: Path, folder: Path) -> tuple[Path, list[float]]:
-    """One picture as a pinhole camera sees it, cut to valid pixels; the size stays. Returns file and fxfycxcy."""
+    """One image as a pinhole camera sees it, cut to valid pixels; the size stays. Returns file and fxfycxcy."""
     focal, cx, cy, radial = (float(value) for value in lens)
     height, width = photo.image_hw
     pixels = np.asarray(Image.open(work / "images" / photo.name))
@@ -107,9 +105,7 @@ def _undistort(photo: Photo, lens: np.ndarray, work: Path, folder: Path) -> tupl
     distorted = np.array([[focal, 0.0, cx - 0.5], [0.0, focal, cy - 0.5], [0.0, 0.0, 1.0]])
     coefficients = np.array([radial, 0.0, 0.0, 0.0])
     pinhole, _ = cv2.getOptimalNewCameraMatrix(distorted, coefficients, (width, height), 0.0)
-    maps = cv2.initUndistortRectifyMap(
-        distorted, coefficients, np.eye(3), pinhole, (width, height), cv2.CV_32FC1
-    )
+    maps = cv2.initUndistortRectifyMap(distorted, coefficients, np.eye(3), pinhole, (width, height), cv2.CV_32FC1)
 
     def warp(image: np.ndarray) -> np.ndarray:
         return cv2.remap(image, *maps, interpolation=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
@@ -127,9 +123,7 @@ def _undistort(photo: Photo, lens: np.ndarray, work: Path, folder: Path) -> tupl
 
 def write_ply(path: Path, xyz: Float[np.ndarray, "n 3"], rgb: UInt8[np.ndarray, "n 3"]) -> None:
     """A coloured point cloud as binary PLY."""
-    vertices = np.zeros(
-        len(xyz), dtype=[("xyz", "<f4", 3), ("rgb", "u1", 3)]
-    )  # packed, as the header below says
+    vertices = np.zeros(len(xyz), dtype=[("xyz", "<f4", 3), ("rgb", "u1", 3)])  # packed, as the header below says
     vertices["xyz"], vertices["rgb"] = xyz, rgb
     fields = [f"property float {axis}" for axis in "xyz"]
     fields += [f"property uchar {color}" for color in ("red", "green", "blue")]

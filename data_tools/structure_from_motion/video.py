@@ -26,7 +26,7 @@ VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".webm", ".mkv", ".avi")
 DEFAULT_FRAMES = 60
 LOOKED_AT = 3000  # frames at most that are measured; of longer videos every second, third ...
 SMALL = 320  # pixels of the longer side, for motion
-# The least motion, in widths of the picture, between two chosen frames: less gives no parallax, only work.
+# The least motion, in widths of the image, between two chosen frames: less gives no parallax, only work.
 SMALLEST_STEP = 0.01
 
 
@@ -78,9 +78,7 @@ def choose_frames(
         grey = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
         sharp, contrast = measure_sharpness(grey)
         factor = SMALL / max(grey.shape)
-        small = (
-            cv2.resize(grey, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA) if factor < 1 else grey
-        )
+        small = cv2.resize(grey, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA) if factor < 1 else grey
         motion.append(0.0 if before is None else image_motion(before, small))
         before = small
         indices.append(index)
@@ -98,7 +96,7 @@ def pick_even(motion: np.ndarray, sharpness: np.ndarray, count: int) -> list[int
     the sharpest frame of its middle is taken.
 
     Args:
-        motion: [n], from the frame before to this one, in widths of the picture.
+        motion: [n], from the frame before to this one, in widths of the image.
         sharpness: [n], larger is sharper.
         count: stretches wanted.
     """
@@ -107,18 +105,18 @@ def pick_even(motion: np.ndarray, sharpness: np.ndarray, count: int) -> list[int
     path = np.cumsum(steps)
     length = float(path[-1] - path[0])
     count = max(1, min(count, len(motion), max(3, int(motion[1:].sum() / SMALLEST_STEP))))
-    place = (path - path[0]) / max(length, 1e-9) * count
+    record = (path - path[0]) / max(length, 1e-9) * count
     chosen: list[int] = []
     for stretch in range(count):
-        inside = np.flatnonzero(np.abs(place - stretch - 0.5) <= 0.35)
+        inside = np.flatnonzero(np.abs(record - stretch - 0.5) <= 0.35)
         if not len(inside):  # a jump: the nearest frame
-            inside = np.array([int(np.abs(place - stretch - 0.5).argmin())])
+            inside = np.array([int(np.abs(record - stretch - 0.5).argmin())])
         chosen.append(int(inside[sharpness[inside].argmax()]))
     return sorted(set(chosen))
 
 
 def image_motion(before: np.ndarray, after: np.ndarray) -> float:
-    """How far the picture moved between two grey frames of one size, in widths: the median of followed points.
+    """How far the image moved between two grey frames of one size, in widths: the median of followed points.
 
     Where too few points can be followed (a fast turn, a cut) the motion counts as a tenth of the width.
     """
@@ -185,7 +183,7 @@ def _probe(video: Path) -> tuple[int, float]:
 
 
 def _frames(video: Path, stride: int, last: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
-    """(number, BGR picture) of every ``stride``-th frame; the others are passed over without conversion."""
+    """(number, BGR image) of every ``stride``-th frame; the others are passed over without conversion."""
     capture = _open(video)
     try:
         index = 0

@@ -2,7 +2,7 @@
 
 A process of its own, because the library ends the process on errors of its C++ parts, and because a kill is the
 only sure way to cancel it. WORK/job.json says what to do; progress goes to stdout, one JSON object a line. Features
-and matches are kept in WORK/database.db picture by picture and pair by pair, so that a second run goes on where
+and matches are kept in WORK/database.db image by image and pair by pair, so that a second run goes on where
 the first one was stopped. The result is WORK/result.json and WORK/model.npz.
 """
 
@@ -20,10 +20,10 @@ import numpy as np
 
 from data_tools.structure_from_motion.pairs import choose_pairs, word_histograms
 
-PICTURES_A_CALL = 4
+IMAGES_A_CALL = 4
 PAIRS_A_CALL = 60
 PEAK = 0.003  # SIFT's contrast threshold: below the default of 0.0067, for soft toys and plain walls
-ENLARGE_BELOW = 1100  # pixels; smaller pictures are searched at twice their size too, larger ones have enough
+ENLARGE_BELOW = 1100  # pixels; smaller images are searched at twice their size too, larger ones have enough
 SEED = 1  # of everything drawn at random
 RELIABLE = 30  # points that a camera must see: with 22 of them one was a quarter of the extent of a capture off
 CLOSE_PAIRS = 150  # compared a second time at most
@@ -71,14 +71,14 @@ class Worker:
         print(json.dumps({"stage": stage, "fraction": round(fraction, 4), "message": message}), flush=True)
 
     def features(self) -> None:
-        """SIFT features of every picture that has none yet; pictures of one camera share its intrinsics."""
+        """SIFT features of every image that has none yet; images of one camera share its intrinsics."""
         colmap, total = self.colmap, len(self.names)
         camera_ids = self._cameras()
         with colmap.Database.open(self.database) as database:
             done = {image.name for image in database.read_all_images()}
         options = colmap.FeatureExtractionOptions()
         options.num_threads = self.threads
-        options.max_image_size = 4096  # the pictures have their final size already
+        options.max_image_size = 4096  # the images have their final size already
         options.sift.max_num_features = int(self.job["max_features"])
         options.sift.peak_threshold = PEAK
         options.sift.first_octave = -1 if self.job["longer_side"] < ENLARGE_BELOW else 0
@@ -86,13 +86,9 @@ class Worker:
         for number, camera_id in enumerate(camera_ids):
             reader = colmap.ImageReaderOptions()
             reader.existing_camera_id = camera_id
-            own = [
-                n
-                for n, camera in zip(self.names, self.job["camera_of"])
-                if camera == number and n not in done
-            ]
-            for first in range(0, len(own), PICTURES_A_CALL):
-                names = own[first : first + PICTURES_A_CALL]
+            own = [n for n, camera in zip(self.names, self.job["camera_of"]) if camera == number and n not in done]
+            for first in range(0, len(own), IMAGES_A_CALL):
+                names = own[first : first + IMAGES_A_CALL]
                 colmap.extract_features(
                     self.database,
                     self.work / "images",
@@ -264,7 +260,7 @@ class Worker:
         (self.work / "result.json").write_text(json.dumps(content), encoding="utf-8")
 
     def _arrays(self, model) -> tuple[dict[str, Any], list[str]]:
-        """c2w (OpenCV axes), f, cx, cy, k of the registered pictures in the order of the job, and the points.
+        """c2w (OpenCV axes), f, cx, cy, k of the registered images in the order of the job, and the points.
 
         Cameras that rest on too few points are left out: they are often wrong.
         """

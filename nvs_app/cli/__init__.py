@@ -14,7 +14,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from nvs_app.terminal import Parser, guarded
+from nvs_app.terminal import Parser, run_cli
 
 # command -> (module, one line for --help). The help lives here so that --help imports no command.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -32,7 +32,7 @@ def build_parser(command: str | None) -> argparse.ArgumentParser:
     """The parser, with the full options of `command` only; the other commands are there by name and help line."""
     parser = Parser(
         prog="python -m nvs_app",
-        description="Posed pictures in, new views out: write a scene into fast weights, render any camera.",
+        description="Posed images in, new views out: write a scene into fast weights, render any camera.",
     )
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, (module, help_line) in COMMANDS.items():
@@ -52,4 +52,4 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = build_parser(command).parse_args(argv)
         return importlib.import_module(COMMANDS[args.command][0]).run(args)
 
-    return guarded(work, str(command))
+    return run_cli(work, str(command))

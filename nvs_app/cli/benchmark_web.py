@@ -22,7 +22,7 @@ from nvs_app.cli.common import add_model_options, load_renderer, positive_int
 from nvs_app.errors import NVSError
 from nvs_app.evaluation.evaluate import device_name, versions
 from nvs_app.evaluation.report.files import write_json
-from nvs_app.web.services.apart import apart
+from nvs_app.web.services.threads import run_in_fresh_thread
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -46,25 +46,25 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command. Returns 1 when a visitor was refused a frame."""
-    from nvs_app.web.hub import Hub
+    from nvs_app.web.app_state import AppState
     from nvs_app.web.services.opening import find_examples
 
     examples = find_examples(bundled("examples"), [args.scene] if args.scene else [])
     if not examples:
         raise NVSError("--scene: no bundled example is there; name a scene")
-    hub = Hub(apart(lambda: load_renderer(args)), examples)
+    app_state = AppState(run_in_fresh_thread(lambda: load_renderer(args)), examples)
     try:
-        return _measure(hub, next(iter(examples)), args)
+        return _measure(app_state, next(iter(examples)), args)
     finally:
-        hub.close()
+        app_state.close()
 
 
-def _measure(hub: Any, example: str, args: argparse.Namespace) -> int:
-    apart(lambda: hub.example(example))
-    figures: dict[str, Any] = {"device": device_name(hub.renderer().device), **versions()}
-    with _Served(hub) as port:
+def _measure(app_state: Any, example: str, args: argparse.Namespace) -> int:
+    run_in_fresh_thread(lambda: app_state.example(example))
+    figures: dict[str, Any] = {"device": device_name(app_state.renderer().device), **versions()}
+    with _Served(app_state) as port:
         for size in args.sizes:
-            token = _visit(hub, example)
+            token = _visit(app_state, example)
             figures[f"{size}x{size}"] = row = asyncio.run(_drag(port, token, size, args.frames))
             print(
                 f"{size}x{size}: {row['total_ms']:.1f} ms from camera to decoded frame = model {row['model_ms']:.1f} "
@@ -72,7 +72,7 @@ def _measure(hub: Any, example: str, args: argparse.Namespace) -> int:
             )
         errors = 0
         if args.visitors:
-            tokens = [_visit(hub, example) for _ in range(args.visitors)]
+            tokens = [_visit(app_state, example) for _ in range(args.visitors)]
             crowd = asyncio.run(_crowd(port, tokens, args.visitor_size, args.seconds))
             figures["visitors"] = crowd
             errors = crowd["errors"]
@@ -89,8 +89,8 @@ def _measure(hub: Any, example: str, args: argparse.Namespace) -> int:
 class _Served:
     """The viewer's route on a free port of this machine, in a thread."""
 
-    def __init__(self, hub: Any):
-        self.hub = hub
+    def __init__(self, app_state: Any):
+        self.app_state = app_state
 
     def __enter__(self) -> int:
         import uvicorn
@@ -98,7 +98,7 @@ class _Served:
 
         from nvs_app.web.access import routes
 
-        app = Starlette(routes=routes(self.hub))
+        app = Starlette(routes=routes(self.app_state))
         app.cookie_id, app.tokens = "none", {}  # type: ignore[attr-defined]  # as gradio's application has them
         app.get_blocks = lambda: argparse.Namespace(auth=None)  # type: ignore[attr-defined]
         with socket.socket() as probe:
@@ -118,11 +118,11 @@ class _Served:
         self.thread.join()
 
 
-def _visit(hub: Any, example: str) -> str:
+def _visit(app_state: Any, example: str) -> str:
     from nvs_app.web.access import owner_of
 
-    session = hub.store.create(owner_of({}, None))
-    hub.show(session, hub.example(example))
+    session = app_state.store.create(owner_of({}, None))
+    app_state.show(session, app_state.example(example))
     return session.token
 
 
@@ -155,7 +155,7 @@ async def _frame(line: Any, view: list[float], fov: float, size: int, number: in
     import cv2
     import numpy as np
 
-    from nvs_app.web.wire import unpack
+    from nvs_app.web.viewer_connection import unpack
 
     start = time.perf_counter()
     message = {"type": "frame", "id": number, "c2w": view, "fov": fov, "hw": [size, size], "quality": 80}

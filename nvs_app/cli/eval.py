@@ -107,9 +107,7 @@ def run(args: argparse.Namespace) -> int:
             lpips=lpips,
             side_by_side=args.side_by_side,
             on_scene=lambda name, result: progress.advance(every),
-            on_progress=lambda name, done, total: progress.update(
-                views, description=name, completed=done, total=total
-            ),
+            on_progress=lambda name, done, total: progress.update(views, description=name, completed=done, total=total),
             on_error=failed,
         )
     if report["scenes"]:

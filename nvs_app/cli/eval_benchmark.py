@@ -15,7 +15,7 @@ from typing import Any
 
 from nvs_app.cli.common import counts, load_renderer, positive_int, stderr_progress
 from nvs_app.errors import NVSError
-from nvs_app.evaluation.benchmark.run import BenchmarkRun, Telling
+from nvs_app.evaluation.benchmark.run import BenchmarkRun, ProgressCallback
 from nvs_app.evaluation.benchmark.scene import Measures
 
 _NEEDS_BENCHMARK = ("data", "out", "option", "only", "max_scenes", "restart", "pooled")
@@ -150,10 +150,10 @@ def _run(args: argparse.Namespace, benchmark, world) -> int:
 
 def finish(report: dict[str, Any], out: Path, also: Path | None, pooled: bool) -> None:
     """Writes the report's files and prints its tables."""
+    from nvs_app.atomic_io import write_whole
     from nvs_app.evaluation.report.files import scenes_csv, views_csv, write_json
     from nvs_app.evaluation.report.page import plotly_missing, write_page
     from nvs_app.evaluation.report.tables import print_report
-    from nvs_app.whole_file import write_whole
 
     write_json(report, out / "report.json")
     write_whole(out / "views.csv", views_csv(report))
@@ -171,7 +171,7 @@ def finish(report: dict[str, Any], out: Path, also: Path | None, pooled: bool) -
         print(f"the page: {out / 'report.html'}")
 
 
-class Progress(Telling):
+class Progress(ProgressCallback):
     """A bar where stderr is a terminal, else a line every ten seconds; both tell the time left."""
 
     def __init__(self, quiet: bool) -> None:

@@ -43,9 +43,9 @@ from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.geometry.normalize import SimilarityTransform
 from nvs_app.model.state import SceneState
-from nvs_app.rendering.depth_files import DEFAULT_SCALE, KINDS, DepthFilm, DepthFolder, depth_film
+from nvs_app.rendering.depth_files import DEFAULT_SCALE, KINDS, DepthFolder, DepthVideo, depth_video
 from nvs_app.rendering.renderer import Renderer
-from nvs_app.rendering.video import FilmWriter
+from nvs_app.rendering.video import VideoWriter
 from nvs_app.scenes.camera_path import CameraPath, keyframes_along, write_camera_path
 from nvs_app.scenes.nerfstudio_frame import to_nerfstudio
 
@@ -113,7 +113,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--depth",
         action="store_true",
         help="also write depth: NNNNN.depth.png beside each image (depth.json explains it), or beside FILE.mp4 the"
-        " colour-mapped film FILE.depth.mp4 (FILE.depth.json has its range)",
+        " colour-mapped video FILE.depth.mp4 (FILE.depth.json has its range)",
     )
     group.add_argument(
         "--depth-format",
@@ -207,7 +207,7 @@ def plan(args: argparse.Namespace) -> list[Job]:
     return jobs
 
 
-def is_film(out: Path) -> bool:
+def is_video(out: Path) -> bool:
     """A file, as opposed to a folder of PNG files."""
     return out.suffix.lower() in (".mp4", ".gif") and not out.is_dir()
 
@@ -217,15 +217,15 @@ def check_depth_options(args: argparse.Namespace, out: Path) -> None:
     for option, value in (("--depth-format", args.depth_format), ("--depth-scale", args.depth_scale)):
         if value is not None and not args.depth:
             raise NVSError(f"{option} {value}: only with --depth")
-        if value is not None and is_film(out):
-            raise NVSError(f"{option} {value}: depth of a film is a film, colour-mapped; give --out a folder")
+        if value is not None and is_video(out):
+            raise NVSError(f"{option} {value}: depth of a video is a video, colour-mapped; give --out a folder")
     if args.depth_scale is not None and args.depth_format not in (None, "png"):
         raise NVSError(f"--depth-scale {args.depth_scale:g}: of PNG only; {args.depth_format} holds plain numbers")
 
 
 def finished(job: Job, depth: bool) -> bool:
-    """A film that is there is whole, since it is renamed into place. Folders are looked at image by image."""
-    return is_film(job.out) and job.out.is_file() and (not depth or depth_film(job.out).is_file())
+    """A video that is there is whole, since it is renamed into place. Folders are looked at image by image."""
+    return is_video(job.out) and job.out.is_file() and (not depth or depth_video(job.out).is_file())
 
 
 def render_one(
@@ -247,10 +247,10 @@ def render_one(
         write_camera_path(job.save_path, CameraPath(saved, fps, editing.pop("keyframes"), editing))
     if args.depth and not source.detail:
         raise NVSError(f"--depth: {job.state} was encoded without a detail head, which is what knows depth")
-    if is_film(job.out):
+    if is_video(job.out):
         count = len(cameras)
         state, start = source.encoded(), time.perf_counter()
-        write_film(renderer, state, cameras, job, fps, args.depth)
+        write_video(renderer, state, cameras, job, fps, args.depth)
     else:
         kind, scale = args.depth_format or "png", args.depth_scale or DEFAULT_SCALE
         folder = ImageFolder(job.out, len(cameras), DepthFolder(job.out, kind, scale) if args.depth else None)
@@ -268,16 +268,14 @@ def render_one(
     )
 
 
-def write_film(
-    renderer: Renderer, state: SceneState, cameras: Cameras, job: Job, fps: float, depth: bool
-) -> None:
-    """The film, and with `depth` that of the depth."""
+def write_video(renderer: Renderer, state: SceneState, cameras: Cameras, job: Job, fps: float, depth: bool) -> None:
+    """The video, and with `depth` that of the depth."""
     with stderr_progress() as progress, contextlib.ExitStack() as stack:
         task = progress.add_task(job.name, total=len(cameras))
-        film = stack.enter_context(FilmWriter(job.out, fps))
-        maps = stack.enter_context(DepthFilm(depth_film(job.out), fps)) if depth else None
+        video = stack.enter_context(VideoWriter(job.out, fps))
+        maps = stack.enter_context(DepthVideo(depth_video(job.out), fps)) if depth else None
         for part in renderer.stream(state, cameras, depth=depth):
-            film.add(part.images if maps else part)
+            video.add(part.images if maps else part)
             if maps is not None:
                 maps.add(part)
             progress.advance(task, len(part))

@@ -32,10 +32,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
+    from nvs_app.atomic_io import write_whole
     from nvs_app.evaluation.report.files import read_report, scenes_csv, views_csv
     from nvs_app.evaluation.report.page import write_page
     from nvs_app.evaluation.report.tables import print_report
-    from nvs_app.whole_file import write_whole
 
     reports = [(str(path), read_report(path)) for path in args.files]
     if args.compare:

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 DESCRIPTIONS = {
-    "nearest_view": "the context picture whose camera is nearest",
+    "nearest_view": "the context image whose camera is nearest",
     "mean_colour": "the mean colour of the context pictures",
     "gsplat": "3D Gaussian splatting fitted to the same context",
 }
@@ -29,7 +29,7 @@ def nearest_views(context: Float[Tensor, "n 4 4"], target: Float[Tensor, "t 4 4"
 
 
 def mean_colour(images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "1 3 1 1"]:
-    """The mean over pictures and pixels."""
+    """The mean over images and pixels."""
     return images.float().mean((0, 2, 3)).view(1, 3, 1, 1)
 
 

@@ -1,8 +1,8 @@
-"""A Gaussian splatting fit of a scene from its context pictures: the baseline beside ours (package gsplat and a GPU).
+"""A Gaussian splatting fit of a scene from its context images: the baseline beside ours (package gsplat and a GPU).
 
     renders = fit_gsplat(context, cameras, steps=7000)
 
-Gaussians start on surfaces found in the pictures (`seed_points`). Started as a fog in front of the cameras they
+Gaussians start on surfaces found in the images (`seed_points`). Started as a fog in front of the cameras they
 never fit: no gradient reaches what stands behind the ones that are nearest to a camera.
 """
 
@@ -27,7 +27,7 @@ STEPS = 7000
 _RATES = {"means": 1.6e-4, "scales": 5e-3, "quats": 1e-3, "opacities": 5e-2, "colors": 1e-2}
 _MEANS_FALL_TO = 0.01
 _SSIM_SHARE = 0.2
-# Gaussians that the pictures do not ask for fade and shrink (Kheradmand et al. 2024). From few views the fit would
+# Gaussians that the images do not ask for fade and shrink (Kheradmand et al. 2024). From few views the fit would
 # else hang some in front of single cameras, in the colours that these see.
 _OPACITY_COST = 0.01
 _SIZE_COST = 0.01
@@ -36,16 +36,16 @@ _TOO_FEW = 500  # points found; what is missing is scattered
 
 
 def fit_gsplat(context: PosedImages, cameras: Cameras, steps: int = STEPS, seed: int = 0) -> Float[Tensor, "t 3 h w"]:
-    """Optimises Gaussians on the context pictures and renders `cameras`: gsplat's default strategy, one picture a step,
+    """Optimises Gaussians on the context images and renders `cameras`: gsplat's default strategy, one image a step,
     L1 and SSIM, one colour a Gaussian in all directions, one learned background colour.
 
     Kernels sum in any order: no two fits are equal.
 
     Args:
         context: images [v, 3, H, W], float in [0, 1] or uint8, on the GPU; cameras anywhere. Any world frame.
-        cameras: batch [t], of the context's size. Their pictures are not known here.
+        cameras: batch [t], of the context's size. Their images are not known here.
         steps: of optimisation. Gaussians are added in the first half; 7000 take about half a minute at 256x256.
-        seed: of the order of pictures, and of points where pictures have too little in common to find any.
+        seed: of the order of images, and of points where images have too little in common to find any.
 
     Returns:
         [t, 3, H, W] in [0, 1] on the GPU.

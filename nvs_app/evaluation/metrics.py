@@ -1,10 +1,10 @@
 """How close a rendered image is to the photo: PSNR, SSIM, sharpness, and LPIPS where its weights are at hand.
 
     from nvs_app.evaluation.metrics import psnr, sharpness, ssim
-    psnr(render, photo)            # [v] decibels, one a image
+    psnr(render, photo)            # [v] decibels, one an image
     sharpness(render, photo)       # [v] 1: as sharp as the photo, below: blurred, above: noise or ringing
 
-All functions take float images in [0, 1], shape [..., 3, H, W], and return one number a image, shape [...].
+All functions take float images in [0, 1], shape [..., 3, H, W], and return one number an image, shape [...].
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def _gradient_energy(images: Tensor) -> Tensor:
     red, green, blue = images.unbind(-3)
     luma = _LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue
     across, down = (luma.diff(dim=dim).square().flatten(-2) for dim in (-1, -2))
-    # Not the mean of an empty tensor, where a image is one pixel wide or high.
+    # Not the mean of an empty tensor, where an image is one pixel wide or high.
     return across.sum(-1) / max(across.shape[-1], 1) + down.sum(-1) / max(down.shape[-1], 1)
 
 
@@ -186,9 +186,7 @@ class LPIPS(torch.nn.Module):
                 weights.update(torch.load(file, map_location="cpu", weights_only=True))
         return LPIPS(weights)
 
-    def forward(
-        self, prediction: Float[Tensor, "*b 3 h w"], target: Float[Tensor, "*b 3 h w"]
-    ) -> Float[Tensor, "*b"]:
+    def forward(self, prediction: Float[Tensor, "*b 3 h w"], target: Float[Tensor, "*b 3 h w"]) -> Float[Tensor, "*b"]:
         """Distance of each image, 0 for equal ones. Images in [0, 1]."""
         batch = prediction.shape[:-3]
         x, y = (

@@ -1,4 +1,4 @@
-"""Points on the surfaces of a scene, found by comparing its context pictures: where a Gaussian splatting fit starts.
+"""Points on the surfaces of a scene, found by comparing its context images: where a Gaussian splatting fit starts.
 
     points, colours = seed_points(context)
 
@@ -33,7 +33,7 @@ def viewing_distance(cameras: Cameras) -> float:
 
 
 def border_colour(images: Float[Tensor, "v 3 h w"]) -> tuple[Float[Tensor, "3"], bool]:
-    """Median colour of the pictures' borders, and whether they show hardly another one: a plain background."""
+    """Median colour of the images' borders, and whether they show hardly another one: a plain background."""
     edges = torch.cat([images[..., 0, :], images[..., -1, :], images[..., 0], images[..., -1]], dim=-1)
     edges = edges.movedim(1, 0).flatten(1)
     median = edges.median(dim=1).values
@@ -41,11 +41,11 @@ def border_colour(images: Float[Tensor, "v 3 h w"]) -> tuple[Float[Tensor, "3"],
 
 
 def seed_points(context: PosedImages, count: int = 60_000) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3"]]:
-    """Points in world units and their colours in [0, 1], on the device of the pictures; nothing random.
+    """Points in world units and their colours in [0, 1], on the device of the images; nothing random.
 
     context: images [v, 3, H, W], float in [0, 1].
-    count: about how many pixels, of all pictures together, look for a point.
-    May return no point: from a single view, or pictures that have nothing in common.
+    count: about how many pixels, of all images together, look for a point.
+    May return no point: from a single view, or images that have nothing in common.
     """
     images, cameras = context.images, context.cameras.to(context.images.device)
     step = max(1, round((images[:, 0].numel() / count) ** 0.5))
@@ -87,7 +87,7 @@ def scattered_points(
 
 
 def _patches(images: Tensor) -> Tensor:
-    """3x3 colours two pixels apart around each pixel of the slightly blurred pictures: [v, 27, h, w]."""
+    """3x3 colours two pixels apart around each pixel of the slightly blurred images: [v, 27, h, w]."""
     blurred = F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
     padded = F.pad(blurred, (2, 2, 2, 2), mode="replicate")
     return F.unfold(padded, 3, dilation=2).unflatten(-1, images.shape[-2:])

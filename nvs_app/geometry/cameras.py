@@ -82,7 +82,7 @@ class Cameras:
         return replace(self, c2w=self.c2w.reshape(-1, 4, 4), fxfycxcy=self.fxfycxcy.reshape(-1, 4))
 
     def scaled_to(self, image_hw: tuple[int, int]) -> Cameras:
-        """The cameras of the same pictures resized (not cropped) to ``image_hw`` = (height, width)."""
+        """The cameras of the same images resized (not cropped) to ``image_hw`` = (height, width)."""
         factor_y, factor_x = image_hw[0] / self.image_hw[0], image_hw[1] / self.image_hw[1]
         fxfycxcy = _scale_shift(self.fxfycxcy, factor_x, factor_y, 0, 0)
         return Cameras(self.c2w, fxfycxcy, (image_hw[0], image_hw[1]))
@@ -114,7 +114,7 @@ def _join(join, cameras: Sequence[Cameras], dim: int) -> Cameras:
 
 
 def _scale_shift(fxfycxcy: Tensor, factor_x: float, factor_y: float, left: int, top: int) -> Tensor:
-    """Intrinsics after scaling the picture, then cutting ``left`` and ``top`` pixels off.
+    """Intrinsics after scaling the image, then cutting ``left`` and ``top`` pixels off.
 
     With pixel centres at half-integers a resize maps x to factor * x without any offset.
     """
@@ -144,7 +144,7 @@ def opencv_to_opengl(c2w: Float[Tensor, "*b 4 4"]) -> Float[Tensor, "*b 4 4"]:
 def look_at(
     eye: Float[Tensor, "*#b 3"], target: Float[Tensor, "*#b 3"], up: Float[Tensor, "*#b 3"]
 ) -> Float[Tensor, "*c 4 4"]:
-    """c2w (OpenCV axes) of cameras at ``eye`` that look at ``target`` with ``up`` pointing up in the picture.
+    """c2w (OpenCV axes) of cameras at ``eye`` that look at ``target`` with ``up`` pointing up in the image.
 
     The three broadcast to the batch shape of the result.
 
@@ -184,20 +184,20 @@ def _unit(vector: Tensor, fallback: Tensor) -> Tensor:
 def crop_resize(
     image: Float[Tensor, "*s c h w"] | UInt8[Tensor, "*s c h w"], camera: Cameras, image_hw: tuple[int, int]
 ) -> tuple[Float[Tensor, "*s c p q"] | UInt8[Tensor, "*s c p q"], Cameras]:
-    """Bring pictures and their cameras to ``image_hw`` together: the largest centred crop, resized.
+    """Bring images and their cameras to ``image_hw`` together: the largest centred crop, resized.
 
-    The picture keeps its aspect but for the rounding of the crop to whole pixels, and the returned intrinsics
+    The image keeps its aspect but for the rounding of the crop to whole pixels, and the returned intrinsics
     say exactly what was done to each axis, for off-centre principal points too. Shrinking averages over the
     area of a pixel (a box for whole factors, an antialiased bilinear filter otherwise); enlarging is bilinear.
 
     Args:
         image: [..., 3 or 4, H, W], float in [0, 1] or uint8. RGBA is filtered channel by channel: composite it
             on a background first.
-        camera: its ``image_hw`` must equal (H, W); its batch shape is not compared with the picture's.
+        camera: its ``image_hw`` must equal (H, W); its batch shape is not compared with the image's.
         image_hw: (height, width) wanted.
 
     Raises:
-        ValueError: the picture's size is not the camera's. NVSError: a wanted size below one pixel.
+        ValueError: the image's size is not the camera's. NVSError: a wanted size below one pixel.
     """
     height, width = image.shape[-2:]
     out_h, out_w = (int(size) for size in image_hw)

@@ -1,7 +1,7 @@
 """From which directions a capture has seen its scene: all around, or an arc.
 
-    arc = covered_arc(azimuth)                # of directions from the focus to the cameras, radians
-    arc.around, arc.middle, arc.half
+arc = covered_arc(azimuth)                # of directions from the focus to the cameras, radians
+arc.around, arc.middle, arc.half
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One frame and scale for every scene, computed from the context cameras alone.
 
-    transform = normalize_context(context.c2w)                # SimilarityTransform, world -> normalised
-    context, target = transform.apply_cameras(context), transform.apply_cameras(target)
+transform = normalize_context(context.c2w)                # SimilarityTransform, world -> normalised
+context, target = transform.apply_cameras(context), transform.apply_cameras(target)
 """
 
 from __future__ import annotations

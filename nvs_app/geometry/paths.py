@@ -142,7 +142,7 @@ def spline_at(keyframes: Cameras, index: Float[Tensor, "n"], loop: bool = False)
 def capture(cameras: Cameras, n: int) -> Cameras:
     """The capture's own path as n cameras: a smooth path through its cameras in their order.
 
-    Where the order jumps about (pictures numbered at random), each camera is followed by its nearest neighbour
+    Where the order jumps about (images numbered at random), each camera is followed by its nearest neighbour
     instead.
     """
     _check_count(n)

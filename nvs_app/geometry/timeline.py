@@ -1,7 +1,7 @@
 """Keyframes of a camera path: the cameras that it goes through, and when.
 
-    timeline = Timeline((Keyframe(c2w, 50.0, 2.0), Keyframe(other, 35.0, 2.0)), fps=24, loop=True)
-    renderer.render(state, timeline.cameras())
+timeline = Timeline((Keyframe(c2w, 50.0, 2.0), Keyframe(other, 35.0, 2.0)), fps=24, loop=True)
+renderer.render(state, timeline.cameras())
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Keyframe:
 
 @dataclass(frozen=True)
 class Timeline:
-    """Keyframes in their order, and how the film through them is shown.
+    """Keyframes in their order, and how the video through them is shown.
 
     Positions and focal lengths follow a Catmull-Rom spline, rotations squad, as in `paths.spline`; time
     goes through the keyframes at the seconds that they ask for, without a jolt where those differ.
@@ -179,7 +179,7 @@ def check_size(image_hw: tuple[int, int]) -> None:
 
 
 def _place_of(time: Tensor, seconds: list[float], loop: bool) -> Tensor:
-    """Where on the path (in keyframes) the film is at `time` [n]: monotone and smooth (Fritsch and Butland's cubic),
+    """Where on the path (in keyframes) the video is at `time` [n]: monotone and smooth (Fritsch and Butland's cubic),
     a straight line where all seconds are equal."""
     gaps = torch.tensor(seconds, dtype=torch.float64)
     reached = torch.cat([gaps.new_zeros(1), gaps.cumsum(0)])

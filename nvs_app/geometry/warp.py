@@ -28,7 +28,7 @@ class RelativePose(NamedTuple):
 class Projection(NamedTuple):
     """Points of target pixels as k source cameras see them; axes [n, k, d, h, w].
 
-    grid: [..., 2] in [-1, 1] over the source picture, as `grid_sample` with align_corners=False takes it.
+    grid: [..., 2] in [-1, 1] over the source image, as `grid_sample` with align_corners=False takes it.
     depth: z in the source camera. valid: in front of it and inside its frame.
     cosine: of the angle between the two viewing rays. ratio: log of the distance from the source over that from the
     target; positive where the source saw the point from further away, that is coarser.
@@ -44,9 +44,9 @@ class Projection(NamedTuple):
 def plane_rays(
     fxfycxcy: Float[Tensor, "n 4"], image_hw: tuple[int, int], grid_hw: tuple[int, int]
 ) -> Float[Tensor, "n 3 h w"]:
-    """Rays in camera axes with z = 1, through the centres of a grid of cells that covers the picture evenly.
+    """Rays in camera axes with z = 1, through the centres of a grid of cells that covers the image evenly.
 
-    fxfycxcy: in pixels of a picture of `image_hw` = (height, width); grid_hw: cells, (h, w).
+    fxfycxcy: in pixels of an image of `image_hw` = (height, width); grid_hw: cells, (h, w).
     """
     (height, width), (h, w) = image_hw, grid_hw
     columns = (torch.arange(w, device=fxfycxcy.device, dtype=fxfycxcy.dtype) + 0.5) * (width / w)
@@ -75,7 +75,7 @@ def project(
 ) -> Projection:
     """Project the points at `depth` on `rays` (`plane_rays`) into k source cameras.
 
-    pose: of the target in the source cameras' axes. fxfycxcy, image_hw: of the source pictures, in pixels.
+    pose: of the target in the source cameras' axes. fxfycxcy, image_hw: of the source images, in pixels.
     Differentiable in `depth` through grid, depth, cosine and ratio.
     """
     turned = (pose.rotation[..., None, None] * rays[:, None, None]).sum(-3)  # [n, k, 3, h, w]

@@ -1,6 +1,6 @@
 """The mean of two checkpoints of one run: `python -m nvs_app weights average A B --share 0.5 --out NAME`.
 
-Weights that one run passed through, say before and after it went on to larger pictures, lie in one basin, and their
+Weights that one run passed through, say before and after it went on to larger images, lie in one basin, and their
 mean often serves both ends better than either (Wortsman et al., "Model soups", arXiv 2203.05482).
 """
 

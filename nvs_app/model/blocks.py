@@ -12,21 +12,21 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nvs_app.model.config import LaCTConfig
-from nvs_app.model.fast_weights import Asks, FastWeightLayer, Turns
+from nvs_app.model.fast_weights import FastWeightLayer, KeyValueLR, RotaryCosSin
 from nvs_app.model.rotary import rotate
 from nvs_app.model.state import FastWeights
 
 
-class RayTurns(NamedTuple):
+class RayRotary(NamedTuple):
     """Rotary turns of the tokens of some views; None where the configuration has none.
 
     attention: [b * v, 1, n, attention_head_dim / 2]; fast: [b, 1, v * n, fast_head_dim / 2];
     hidden: [b, 1, v * n, fast_hidden / 2].
     """
 
-    attention: Turns = None
-    fast: Turns = None
-    hidden: Turns = None
+    attention: RotaryCosSin = None
+    fast: RotaryCosSin = None
+    hidden: RotaryCosSin = None
 
 
 class ViewAttention(nn.Module):
@@ -40,14 +40,14 @@ class ViewAttention(nn.Module):
         self.q_norm = nn.RMSNorm(self.head_dim)
         self.k_norm = nn.RMSNorm(self.head_dim)
 
-    def forward(self, x: Float[Tensor, "bv n c"], turns: Turns = None) -> Float[Tensor, "bv n c"]:
+    def forward(self, x: Float[Tensor, "bv n c"], phases: RotaryCosSin = None) -> Float[Tensor, "bv n c"]:
         q, k, v = (
             F.linear(x, weight).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
             for weight in self.to_qkv.weight.chunk(3)
         )
         q, k = self.q_norm(q), self.k_norm(k)
-        if turns is not None:
-            q, k = rotate(q, *turns), rotate(k, *turns)
+        if phases is not None:
+            q, k = rotate(q, *phases), rotate(k, *phases)
         out = F.scaled_dot_product_attention(q.to(v.dtype), k.to(v.dtype), v)
         return self.to_out(out.transpose(1, 2).flatten(2))
 
@@ -65,7 +65,7 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """One block; `forward` for training, `attend`, `asks`, `gradient` and `read` for writing and reading apart."""
+    """One block; `forward` for training; `attend`, `key_value_lr`, `gradient` and `read` to write and read apart."""
 
     def __init__(self, config: LaCTConfig, start_of: FastWeightLayer | None = None) -> None:
         super().__init__()
@@ -76,45 +76,43 @@ class Block(nn.Module):
         self.mlp_norm = nn.LayerNorm(config.dim, bias=False)
         self.mlp = MLP(config)
 
-    def attend(self, x: Float[Tensor, "b v n c"], turns: RayTurns) -> Float[Tensor, "b v n c"]:
+    def attend(self, x: Float[Tensor, "b v n c"], phases: RayRotary) -> Float[Tensor, "b v n c"]:
         """Attention inside each view."""
-        update = self.attention(self.attention_norm(x).flatten(0, 1), turns.attention)
+        update = self.attention(self.attention_norm(x).flatten(0, 1), phases.attention)
         return x + update.view(x.shape)
 
-    def _fast_input(self, x: Float[Tensor, "b v n c"], turns: RayTurns) -> tuple[Tensor, Turns, Turns]:
+    def _fast_input(self, x: Float[Tensor, "b v n c"], phases: RayRotary) -> tuple[Tensor, RotaryCosSin, RotaryCosSin]:
         """Normed tokens [b, v * n, c] and the turns of q, k and of the hidden units."""
-        return self.fast_norm(x).flatten(1, 2), turns.fast, turns.hidden
+        return self.fast_norm(x).flatten(1, 2), phases.fast, phases.hidden
 
-    def asks(
-        self, x: Float[Tensor, "b v n c"], turns: RayTurns, patches: Float[Tensor, "b m c"] | None = None
-    ) -> Asks:
-        """What context tokens (after `attend`) have to write; patches: as they were embedded, for `patch_values`."""
-        tokens, fast, _ = self._fast_input(x, turns)
-        return self.fast.asks(tokens, fast, patches)
+    def key_value_lr(
+        self, x: Float[Tensor, "b v n c"], phases: RayRotary, patches: Float[Tensor, "b m c"] | None = None
+    ) -> KeyValueLR:
+        """What context tokens (after `attend`) have to write; patches: as embedded, for `value_patch_skip`."""
+        tokens, fast, _ = self._fast_input(x, phases)
+        return self.fast.key_value_lr(tokens, fast, patches)
 
-    def gradient(self, asks: Asks, turns: RayTurns, written: FastWeights | None = None) -> FastWeights:
+    def gradient(self, key_value_lr: KeyValueLR, phases: RayRotary, written: FastWeights | None = None) -> FastWeights:
         """Fast-weight step direction of context tokens; adds up over groups of views."""
-        return self.fast.gradient(asks, turns.hidden, written)
+        return self.fast.gradient(key_value_lr, phases.hidden, written)
 
-    def read(
-        self, x: Float[Tensor, "b v n c"], weights: FastWeights, turns: RayTurns
-    ) -> Float[Tensor, "b v n c"]:
+    def read(self, x: Float[Tensor, "b v n c"], weights: FastWeights, phases: RayRotary) -> Float[Tensor, "b v n c"]:
         """Read the fast weights and apply the MLP (after `attend`)."""
-        tokens, fast, hidden = self._fast_input(x, turns)
+        tokens, fast, hidden = self._fast_input(x, phases)
         found = self.fast.read(tokens, weights, fast, hidden)
         x = x + found.view(x.shape)
         return x + self.mlp(self.mlp_norm(x))
 
     def forward(
-        self, x: Float[Tensor, "b v n c"], weight: Float[Tensor, "m 1"], turns: RayTurns, start: FastWeights,
+        self, x: Float[Tensor, "b v n c"], weight: Float[Tensor, "m 1"], phases: RayRotary, start: FastWeights,
         patches: Float[Tensor, "b m c"] | None = None,
     ) -> Float[Tensor, "b v n c"]:  # fmt: skip
         """Attend, write with the first m tokens (times `weight`), read with all, MLP; start: `fast.start()`.
 
-        patches: those of the first m tokens, as they were embedded, for `patch_values`.
+        patches: those of the first m tokens, as they were embedded, for `value_patch_skip`.
         """
-        x = self.attend(x, turns)
-        tokens, fast, hidden = self._fast_input(x, turns)
+        x = self.attend(x, phases)
+        tokens, fast, hidden = self._fast_input(x, phases)
         x = x + self.fast(tokens, weight, fast, hidden, start, patches).view(x.shape)
         return x + self.mlp(self.mlp_norm(x))
 

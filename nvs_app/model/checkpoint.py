@@ -165,9 +165,7 @@ def default_checkpoint() -> str:
         return names[0]
     if not names:
         raise NVSError(f"--checkpoint: {checkpoints_dir()} holds none; train or fetch one, or give a folder")
-    marked = [
-        name for name in names if read_description(find_checkpoint(name))["card"].get("default") is True
-    ]
+    marked = [name for name in names if read_description(find_checkpoint(name))["card"].get("default") is True]
     if len(marked) == 1:
         return marked[0]
     raise NVSError(f"--checkpoint: name one of {', '.join(names)} (from {checkpoints_dir()}), or a folder")
@@ -195,9 +193,7 @@ def load_state_dict(folder: Path, description: dict[str, Any]) -> dict[str, Tens
         try:
             stored.update(load_file(folder / name))
         except (OSError, SafetensorError) as error:
-            raise NVSError(
-                f"{folder}/{name}: unreadable shard ({error}); fetch the checkpoint again"
-            ) from error
+            raise NVSError(f"{folder}/{name}: unreadable shard ({error}); fetch the checkpoint again") from error
     return {
         name: value.float() * stored[name + SCALE_SUFFIX] if name + SCALE_SUFFIX in stored else value.float()
         for name, value in stored.items()

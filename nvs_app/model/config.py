@@ -15,7 +15,8 @@ from nvs_app.errors import NVSError
 from nvs_app.model.detail.config import DetailHeadConfig
 
 ROTARY_PARTS = ("fast", "attention", "value")
-FAST_STARTS = ("own", "shared")
+# Names that checkpoints written before version 0.3 have in their config.json; read for one release more.
+OLD_NAMES = {"key_length": "qk_scale", "patch_values": "value_patch_skip", "fast_start": "share_initial_weights"}
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,9 @@ class LaCTConfig:
     """Channels of one fast-weight head; 0 means one head over all channels."""
     fast_multiplier: int = 2
     """Hidden width of the fast network over its head width."""
-    fast_start: str = "own"
-    """Starting fast weights: "own", learned by each block, as published; or "shared", one learned set for all
-    blocks, so that a large memory costs few parameters."""
+    share_initial_weights: bool = False
+    """Whether all blocks start from one learned set of fast weights, so that a large memory costs few parameters;
+    False, as published: each block learns its own."""
     mlp_multiplier: int = 4
     """Hidden width of the MLP over `dim`."""
     base_lr: float = 0.01
@@ -50,10 +51,10 @@ class LaCTConfig:
     write_steps: int = 1
     """Steps in which the context is written, each over all tokens as one chunk; 1 as published. The second and
     later ones write what the fast network still misses of each token."""
-    key_length: float = 1.0
+    qk_scale: float = 1.0
     """Length that q and k are given; 1 as published. At 1 the gate of the fast network hardly leaves its straight
     part, and hidden units are products of two linear ones; longer keys let it tell tokens apart more sharply."""
-    patch_values: bool = False
+    value_patch_skip: bool = False
     """v also sees the embedded patch, through a matrix of its own: silu(linear(token) + linear(patch)); False as
     published. A token loses what its patch shows within a few blocks, and late blocks write it too."""
     rotary: str = ""
@@ -63,7 +64,7 @@ class LaCTConfig:
     rotary_min_frequency: float = 0.5
     """Lowest angular frequency of the rotary phases, in radians per unit of the normalised frame."""
     rotary_max_frequency: float = 64.0
-    """Highest angular frequency; a patch of a 256-pixel picture of 50 degrees spans 0.027 rad."""
+    """Highest angular frequency; a patch of a 256-pixel image of 50 degrees spans 0.027 rad."""
     detail_head: DetailHeadConfig | None = None
     """Sizes of the detail head (`nvs_app.model.detail`), which renders from the photos what LaCT's tokens locate;
     None, as published: there is none."""
@@ -77,13 +78,9 @@ class LaCTConfig:
                 raise NVSError(f"LaCTConfig: {name} is {getattr(self, name)}, expected a positive integer")
         for name in ("attention_head_dim", "fast_head_dim"):
             if self.dim % getattr(self, name):
-                raise NVSError(
-                    f"LaCTConfig: {name} is {getattr(self, name)}, expected a divisor of dim ({self.dim})"
-                )
-        if self.fast_start not in FAST_STARTS:
-            raise NVSError(f"LaCTConfig: fast_start is {self.fast_start!r}, expected one of {FAST_STARTS}")
-        if not self.key_length > 0:
-            raise NVSError(f"LaCTConfig: key_length is {self.key_length}, expected a positive number")
+                raise NVSError(f"LaCTConfig: {name} is {getattr(self, name)}, expected a divisor of dim ({self.dim})")
+        if not self.qk_scale > 0:
+            raise NVSError(f"LaCTConfig: qk_scale is {self.qk_scale}, expected a positive number")
         unknown = set(self.rotary_parts) - set(ROTARY_PARTS)
         if unknown:
             raise NVSError(
@@ -115,7 +112,10 @@ class LaCTConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> LaCTConfig:
-        """The reverse of `to_dict`; raises `NVSError` for unknown names."""
+        """The reverse of `to_dict`; also reads `OLD_NAMES`. Raises `NVSError` for unknown names."""
+        values = {OLD_NAMES.get(name, name): value for name, value in values.items()}
+        if isinstance(values.get("share_initial_weights"), str):
+            values["share_initial_weights"] = values["share_initial_weights"] == "shared"
         known = {field.name for field in dataclasses.fields(cls)}
         unknown = set(values) - known
         if unknown:

@@ -6,7 +6,7 @@ as one chunk and weighted by per-token learning rates, orthogonalises each matri
 (Muon), adds it, and gives every column its old norm back. Reading is f(q).
 
 With `write_steps` above one (this project's addition) the same chunk is written again: the later steps take the
-gradient of the cosine similarity of f(k) and v, so that they write what the earlier ones left unread.
+gradient of the cosine similarity of f(k) and v, so that they write what the earlier ones left residual.
 
 The gradient is written out by hand (three products a matrix) as autograd inside autograd would cost more;
 `fast_weight_gradient_reference` is the plain version that the tests compare with.
@@ -28,10 +28,10 @@ from nvs_app.model.state import FastWeights
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
-Turns = tuple[Tensor, Tensor] | None
+RotaryCosSin = tuple[Tensor, Tensor] | None
 """Cosine and sine of rotary phases, [b, 1, n, pairs] each, or None for none."""
 
-Asks = tuple[Tensor, Tensor, Tensor]
+KeyValueLR = tuple[Tensor, Tensor, Tensor]
 """k and v [b, h, n, d] and the learning rates [3, b, h, n, 1] of tokens that write."""
 
 
@@ -77,12 +77,12 @@ def newton_schulz(gradient: Float[Tensor, "*b m n"], steps: int) -> Float[Tensor
 
 
 def apply_fast_weights(
-    weights: FastWeights, x: Float[Tensor, "b h n d"], turns: Turns = None
+    weights: FastWeights, x: Float[Tensor, "b h n d"], phases: RotaryCosSin = None
 ) -> Float[Tensor, "b h n d"]:
-    """f(x), with the hidden units turned by the ray phases when `turns` is given."""
+    """f(x), with the hidden units turned by the ray phases when `phases` is given."""
     hidden = F.silu(x @ weights.w0.to(x.dtype)) * (x @ weights.w2.to(x.dtype))
-    if turns is not None:
-        hidden = rotate(hidden, *turns)
+    if phases is not None:
+        hidden = rotate(hidden, *phases)
     return hidden @ weights.w1.to(x.dtype)
 
 
@@ -91,8 +91,8 @@ def fast_weight_gradient(
     k: Float[Tensor, "b h n d"],
     v: Float[Tensor, "b h n d"],
     lr: Float[Tensor, "3 b h n 1"],
-    turns: Turns = None,
-    unread: bool = False,
+    phases: RotaryCosSin = None,
+    residual: bool = False,
 ) -> FastWeights:
     """Minus the gradient of -sum_n <f(k_n), v_n> by w0, w1, w2, each token weighted by its learning rate.
 
@@ -103,7 +103,7 @@ def fast_weight_gradient(
         k, v: keys (all of one length) and values of the tokens.
         lr: learning rates of w0, w1, w2 (in this order); 0 keeps a token out.
         turns: rotary turns of the hidden units.
-        unread: in place of v take what f(k) misses of it, v less its projection on f(k).
+        residual: in place of v take what f(k) misses of it, v less its projection on f(k).
     Returns:
         Ascent directions, shaped like `weights`.
     """
@@ -115,13 +115,13 @@ def fast_weight_gradient(
     sigmoid = torch.sigmoid(gate_in)
     gate = F.silu(gate_in)
     hidden = gate * linear
-    if turns is not None:
-        hidden = rotate(hidden, *turns)
-    if unread:
-        v = unread_part(v, hidden @ w1)
+    if phases is not None:
+        hidden = rotate(hidden, *phases)
+    if residual:
+        v = residual_target(v, hidden @ w1)
     d_hidden = v @ w1.transpose(-2, -1)
-    if turns is not None:
-        d_hidden = rotate(d_hidden, *turns, inverse=True)
+    if phases is not None:
+        d_hidden = rotate(d_hidden, *phases, inverse=True)
     d_linear = d_hidden * gate
     d_gate_in = d_hidden * linear * sigmoid * (1 + gate_in * (1 - sigmoid))
     return FastWeights(
@@ -131,7 +131,7 @@ def fast_weight_gradient(
     )
 
 
-def unread_part(v: Float[Tensor, "b h n d"], found: Float[Tensor, "b h n d"]) -> Float[Tensor, "b h n d"]:
+def residual_target(v: Float[Tensor, "b h n d"], found: Float[Tensor, "b h n d"]) -> Float[Tensor, "b h n d"]:
     """v less its projection on what was found: the gradient of cos(found, v) by found, times |found| |v|."""
     wide = found.to(torch.promote_types(found.dtype, torch.float32))
     share = (v * wide).sum(-1, keepdim=True) / (wide.square().sum(-1, keepdim=True) + 1e-12)
@@ -139,21 +139,20 @@ def unread_part(v: Float[Tensor, "b h n d"], found: Float[Tensor, "b h n d"]) ->
 
 
 def fast_weight_gradient_reference(
-    weights: FastWeights, k: Tensor, v: Tensor, lr: Tensor, turns: Turns = None, unread: bool = False
+    weights: FastWeights, k: Tensor, v: Tensor, lr: Tensor, phases: RotaryCosSin = None, residual: bool = False
 ) -> FastWeights:
     """The same by autograd: one backward pass a matrix, because each has learning rates of its own."""
     with torch.enable_grad():
         leaves = FastWeights(*(w.detach().clone().requires_grad_() for w in weights))
-        found = apply_fast_weights(leaves, k.detach(), turns)
-        if unread:
+        found = apply_fast_weights(leaves, k.detach(), phases)
+        if residual:
             # The gradient by f(k) of |f(k)|, held fixed, times |v| cos(f(k), v).
             agreement = F.cosine_similarity(found, v.detach(), dim=-1)[..., None]
             agreement = agreement * found.detach().norm(dim=-1, keepdim=True) * v.norm(dim=-1, keepdim=True)
         else:
             agreement = (found * v.detach()).sum(-1, keepdim=True)
         gradients = [
-            torch.autograd.grad((agreement * lr[i]).sum(), leaf, retain_graph=True)[0]
-            for i, leaf in enumerate(leaves)
+            torch.autograd.grad((agreement * lr[i]).sum(), leaf, retain_graph=True)[0] for i, leaf in enumerate(leaves)
         ]
     return FastWeights(*gradients)
 
@@ -189,7 +188,7 @@ class FastWeightLayer(nn.Module):
         # In a tuple, so that it does not count as a part of this layer, nor its weights as weights of this one.
         self.start_of = (start_of,)
         self.heads, self.muon_steps = config.num_fast_heads, config.muon_steps
-        self.write_steps, self.key_length = config.write_steps, config.key_length
+        self.write_steps, self.qk_scale = config.write_steps, config.qk_scale
         self.turn_value = "value" in config.rotary_parts
         width, hidden = config.fast_head_dim, config.fast_hidden
         gain = math.sqrt(2)
@@ -198,7 +197,7 @@ class FastWeightLayer(nn.Module):
             self.w1 = nn.Parameter(torch.randn(self.heads, hidden, width) * gain / math.sqrt(hidden))
             self.w2 = nn.Parameter(torch.randn(self.heads, width, hidden) * gain / math.sqrt(width))
         self.to_qkv = nn.Linear(config.dim, 3 * config.dim, bias=False)
-        self.patch_to_v = nn.Linear(config.dim, config.dim, bias=False) if config.patch_values else None
+        self.patch_to_v = nn.Linear(config.dim, config.dim, bias=False) if config.value_patch_skip else None
         self.to_lr = nn.Linear(config.dim, 3 * self.heads)
         self.out_norm = nn.RMSNorm(width, eps=1e-5)
         self.to_out = nn.Linear(config.dim, config.dim, bias=False)
@@ -221,28 +220,28 @@ class FastWeightLayer(nn.Module):
         product = product if more is None else product + more
         return F.silu(product).unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
-    def queries(self, x: Float[Tensor, "b n c"], turns: Turns) -> Float[Tensor, "b h n d"]:
-        """q, of length `key_length`, turned by the ray phases."""
-        return self._of_key_length(self._project(x, 0), turns)
+    def queries(self, x: Float[Tensor, "b n c"], phases: RotaryCosSin) -> Float[Tensor, "b h n d"]:
+        """q, of length `qk_scale`, turned by the ray phases."""
+        return self._scaled(self._project(x, 0), phases)
 
     def keys_values(
-        self, x: Float[Tensor, "b n c"], turns: Turns, patches: Float[Tensor, "b n c"] | None = None
+        self, x: Float[Tensor, "b n c"], phases: RotaryCosSin, patches: Float[Tensor, "b n c"] | None = None
     ) -> tuple[Float[Tensor, "b h n d"], Float[Tensor, "b h n d"]]:
-        """k, of length `key_length`, turned by the ray phases, and v; patches: the embedded ones, where v sees them."""
+        """k, of length `qk_scale`, turned by the ray phases, and v; patches: the embedded ones, where v sees them."""
         more: Tensor | None = None
         if self.patch_to_v is not None:
             assert patches is not None
             more = self.patch_to_v(patches)
-        k, v = self._of_key_length(self._project(x, 1), turns), self._project(x, 2, more)
-        if turns is not None and self.turn_value:
-            v = rotate(v, *turns)
+        k, v = self._scaled(self._project(x, 1), phases), self._project(x, 2, more)
+        if phases is not None and self.turn_value:
+            v = rotate(v, *phases)
         return k, v
 
-    def _of_key_length(self, x: Tensor, turns: Turns) -> Tensor:
+    def _scaled(self, x: Tensor, phases: RotaryCosSin) -> Tensor:
         unit = x / (x.norm(dim=-1, keepdim=True) + 1e-5)
-        if self.key_length != 1:
-            unit = unit * self.key_length
-        return (unit if turns is None else rotate(unit, *turns)).to(x.dtype)
+        if self.qk_scale != 1:
+            unit = unit * self.qk_scale
+        return (unit if phases is None else rotate(unit, *phases)).to(x.dtype)
 
     def learning_rates(self, x: Float[Tensor, "b n c"]) -> Float[Tensor, "3 b h n 1"]:
         """softplus(linear + softplus^-1(base)); under autocast only the product is rounded, not the rate."""
@@ -257,15 +256,19 @@ class FastWeightLayer(nn.Module):
             lr = F.softplus(linear + self.base_lr_inverse)
         return lr.unflatten(-1, (3, self.heads)).permute(2, 0, 3, 1)[..., None]
 
-    def asks(self, x: Float[Tensor, "b n c"], turns: Turns, patches: Float[Tensor, "b n c"] | None = None) -> Asks:
+    def key_value_lr(
+        self, x: Float[Tensor, "b n c"], phases: RotaryCosSin, patches: Float[Tensor, "b n c"] | None = None
+    ) -> KeyValueLR:
         """What the tokens x have to write: k, v and learning rates, the same in every write step."""
-        return (*self.keys_values(x, turns, patches), self.learning_rates(x))
+        return (*self.keys_values(x, phases, patches), self.learning_rates(x))
 
-    def gradient(self, asks: Asks, hidden_turns: Turns, written: FastWeights | None = None) -> FastWeights:
+    def gradient(
+        self, key_value_lr: KeyValueLR, hidden_phases: RotaryCosSin, written: FastWeights | None = None
+    ) -> FastWeights:
         """The step direction that tokens ask for: the first, or the next after the weights `written`."""
-        k, v, lr = asks
+        k, v, lr = key_value_lr
         weights = self._batch(self.start(), k.shape[0]) if written is None else written
-        return fast_weight_gradient(weights, k, v, lr, hidden_turns, written is not None)
+        return fast_weight_gradient(weights, k, v, lr, hidden_phases, written is not None)
 
     def step(self, gradient: FastWeights, written: FastWeights | None = None) -> FastWeights:
         """The weights `written`, at first the starting weights, plus one write step."""
@@ -273,35 +276,40 @@ class FastWeightLayer(nn.Module):
         return step_fast_weights(weights, gradient, self.muon_steps, self.orthogonalise)
 
     def read(
-        self, x: Float[Tensor, "b n c"], weights: FastWeights, turns: Turns, hidden_turns: Turns
+        self, x: Float[Tensor, "b n c"], weights: FastWeights, phases: RotaryCosSin, hidden_phases: RotaryCosSin
     ) -> Float[Tensor, "b n c"]:
         """What the tokens x find in the fast weights."""
-        q = self.queries(x, turns)
-        found = apply_fast_weights(weights, q, hidden_turns)
-        if turns is not None and self.turn_value:
-            found = rotate(found, *turns, inverse=True)
+        q = self.queries(x, phases)
+        found = apply_fast_weights(weights, q, hidden_phases)
+        if phases is not None and self.turn_value:
+            found = rotate(found, *phases, inverse=True)
         found = self.out_norm(found.float()).to(q.dtype)
         return self.to_out(found.transpose(1, 2).flatten(2))
 
     def forward(
-        self, x: Float[Tensor, "b n c"], weight: Float[Tensor, "m 1"], turns: Turns, hidden_turns: Turns,
-        start: FastWeights, patches: Float[Tensor, "b m c"] | None = None,
-    ) -> Float[Tensor, "b n c"]:  # fmt: skip
+        self,
+        x: Float[Tensor, "b n c"],
+        weight: Float[Tensor, "m 1"],
+        phases: RotaryCosSin,
+        hidden_phases: RotaryCosSin,
+        start: FastWeights,
+        patches: Float[Tensor, "b m c"] | None = None,
+    ) -> Float[Tensor, "b n c"]:
         """Write with the first m tokens, their learning rates times `weight`; read with all (training).
 
         start: what `start()` returns; an argument, so that compiled blocks need not know whose it is.
-        patches: of the first m tokens, as they were embedded, for `patch_values`.
+        patches: of the first m tokens, as they were embedded, for `value_patch_skip`.
         """
         count = weight.shape[0]
         first, weights = x[:, :count], self._batch(start, x.shape[0])
-        k, v = self.keys_values(first, _first(turns, count), patches)
+        k, v = self.keys_values(first, _first(phases, count), patches)
         lr = self.learning_rates(first) * weight
         for step in range(self.write_steps):
-            gradient = fast_weight_gradient(weights, k, v, lr, _first(hidden_turns, count), unread=step > 0)
+            gradient = fast_weight_gradient(weights, k, v, lr, _first(hidden_phases, count), residual=step > 0)
             weights = self.step(gradient, weights)
-        return self.read(x, weights, turns, hidden_turns)
+        return self.read(x, weights, phases, hidden_phases)
 
 
-def _first(turns: Turns, count: int) -> Turns:
+def _first(phases: RotaryCosSin, count: int) -> RotaryCosSin:
     """The turns of the first tokens."""
-    return None if turns is None else (turns[0][..., :count, :], turns[1][..., :count, :])
+    return None if phases is None else (phases[0][..., :count, :], phases[1][..., :count, :])

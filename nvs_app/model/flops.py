@@ -5,9 +5,7 @@ from __future__ import annotations
 from nvs_app.model.config import LaCTConfig
 
 
-def lact_flops(
-    config: LaCTConfig, num_context_tokens: int, num_target_tokens: int, tokens_per_view: int
-) -> float:
+def lact_flops(config: LaCTConfig, num_context_tokens: int, num_target_tokens: int, tokens_per_view: int) -> float:
     """FLOPs of one scene's forward pass: linear layers, attention, fast weights, Newton-Schulz.
 
     Args:
@@ -20,7 +18,7 @@ def lact_flops(
     tokens = num_context_tokens + num_target_tokens
     dim, head, hidden = config.dim, config.fast_head_dim, config.fast_hidden
     linear = tokens * 2 * dim * (3 * dim + dim + 3 * dim + dim + 2 * config.mlp_multiplier * dim)
-    linear += num_context_tokens * 2 * dim * dim * config.patch_values
+    linear += num_context_tokens * 2 * dim * dim * config.value_patch_skip
     attention = tokens * 2 * 2 * tokens_per_view * dim
     fast_matrix = 2 * config.num_fast_heads * head * hidden
     read = tokens * 3 * fast_matrix

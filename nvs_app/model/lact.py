@@ -1,14 +1,14 @@
-"""LaCT: posed pictures are written once into fast weights; any camera is rendered from those weights.
+"""LaCT: posed images are written once into fast weights; any camera is rendered from those weights.
 
     model = LaCT(LaCTConfig(dim=384, blocks=10))
     state = model.encode(images, context_cameras)       # [b, v, 3, h, w] and [b, v] cameras
-    pictures = model.decode(state, target_cameras)      # [b, t, 3, h, w]
+    images = model.decode(state, target_cameras)      # [b, t, 3, h, w]
 
 `forward` composes the two in one pass for training. Cameras given here are already in the normalised frame
 (`nvs_app.geometry.normalize`); `nvs_app.rendering.renderer.Renderer` does that for a scene.
 
 A network with a detail head (`nvs_app.model.detail`) is given the photos at their own resolution too, and renders with
-`decode_detail` at any resolution; LaCT itself reads and draws smaller pictures then.
+`decode_detail` at any resolution; LaCT itself reads and draws smaller images then.
 Source: arXiv 2505.23884, section 5 (novel view synthesis).
 """
 
@@ -26,29 +26,29 @@ from torch.utils.checkpoint import checkpoint
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.geometry.rays import ray_features
-from nvs_app.model.blocks import Block, RayTurns, scaled_init
+from nvs_app.model.blocks import Block, RayRotary, scaled_init
 from nvs_app.model.config import LaCTConfig
 from nvs_app.model.detail import ContextViews, DetailHead, DetailOutput, Sampling
-from nvs_app.model.fast_weights import Asks
+from nvs_app.model.fast_weights import KeyValueLR
 from nvs_app.model.rotary import patch_rays, ray_coordinates, turns_of
 from nvs_app.model.state import FastWeights, SceneState
 
 RAY_CHANNELS = 9
 INPUT_CHANNELS = RAY_CHANNELS + 3
-WRITE_SLOTS = (8, 12)
-KEPT_TOKENS = 2**16  # keys and values of so many are kept from one write step to the next, of more they are made anew
+CONTEXT_BUCKETS = (8, 12)
+KV_CACHE_MAX_TOKENS = (
+    2**16
+)  # keys and values of so many are kept from one write step to the next, of more they are made anew
 
 
 def patchify(x: Float[Tensor, "b v c h w"], patch: int) -> Float[Tensor, "b v n f"]:
-    """Cut pictures into patches, row by row; features of a patch run over (row, column, channel)."""
+    """Cut images into patches, row by row; features of a patch run over (row, column, channel)."""
     b, v, c, h, w = x.shape
     x = x.view(b, v, c, h // patch, patch, w // patch, patch).permute(0, 1, 3, 5, 4, 6, 2)
     return x.reshape(b, v, (h // patch) * (w // patch), patch * patch * c)
 
 
-def unpatchify(
-    x: Float[Tensor, "b v n f"], patch: int, image_hw: tuple[int, int]
-) -> Float[Tensor, "b v c h w"]:
+def unpatchify(x: Float[Tensor, "b v n f"], patch: int, image_hw: tuple[int, int]) -> Float[Tensor, "b v c h w"]:
     """The reverse of `patchify`."""
     b, v = x.shape[:2]
     rows, columns = image_hw[0] // patch, image_hw[1] // patch
@@ -67,7 +67,7 @@ class LaCT(nn.Module):
         self.patch_embed = nn.Linear(INPUT_CHANNELS * config.patch**2, config.dim, bias=False)
         self.input_norm = nn.LayerNorm(config.dim, bias=False)
         first = Block(config)
-        start_of = first.fast if config.fast_start == "shared" else None
+        start_of = first.fast if config.share_initial_weights else None
         self.blocks = nn.ModuleList([first, *(Block(config, start_of) for _ in range(config.blocks - 1))])
         self.output_norm = nn.LayerNorm(config.dim, bias=False)
         self.output_linear = nn.Linear(config.dim, 3 * config.patch**2, bias=False)
@@ -82,7 +82,7 @@ class LaCT(nn.Module):
             self.detail_head.compile_parts()
 
     def embed(self, images: Float[Tensor, "b v 3 h w"] | None, cameras: Cameras) -> Float[Tensor, "b v n c"]:
-        """Tokens of posed pictures, or of cameras alone (`images` None: zeros in place of colours)."""
+        """Tokens of posed images, or of cameras alone (`images` None: zeros in place of colours)."""
         height, width = cameras.image_hw
         if height % self.config.patch or width % self.config.patch:
             raise NVSError(
@@ -97,28 +97,28 @@ class LaCT(nn.Module):
         device = tokens.device.type
         return tokens.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else tokens
 
-    def turns(self, cameras: Cameras) -> RayTurns:
+    def phases(self, cameras: Cameras) -> RayRotary:
         """Rotary turns of all tokens of the cameras [b, v]."""
         config = self.config
         if not config.rotary_parts:
-            return RayTurns()
+            return RayRotary()
         coordinates = ray_coordinates(patch_rays(cameras, config.patch))
         flat, in_view = coordinates.flatten(1, 2), coordinates.flatten(0, 1)
-        parts, turns = config.rotary_parts, RayTurns()
+        parts, phases = config.rotary_parts, RayRotary()
         if "attention" in parts:
-            turns = turns._replace(attention=turns_of(in_view, config.attention_head_dim, config))
+            phases = phases._replace(attention=turns_of(in_view, config.attention_head_dim, config))
         if "fast" in parts:
-            turns = turns._replace(
+            phases = phases._replace(
                 fast=turns_of(flat, config.fast_head_dim, config),
                 hidden=turns_of(flat, config.fast_hidden, config),
             )
-        return turns
+        return phases
 
     def _images(self, normed: Float[Tensor, "b v n c"], image_hw: tuple[int, int]) -> Float[Tensor, "b v 3 h w"]:
         return unpatchify(self.output_linear(normed).float().sigmoid(), self.config.patch, image_hw)
 
     def token_hw(self, image_hw: tuple[int, int]) -> tuple[int, int]:
-        """The grid of tokens of a picture."""
+        """The grid of tokens of an image."""
         return image_hw[0] // self.config.patch, image_hw[1] // self.config.patch
 
     def encode(
@@ -130,7 +130,7 @@ class LaCT(nn.Module):
         photos: Float[Tensor, "b v 3 h2 w2"] | None = None,
         photo_cameras: Cameras | None = None,
     ) -> SceneState:
-        """Write posed pictures into fast weights.
+        """Write posed images into fast weights.
 
         Args:
             images: [b, v, 3, h, w] in [0, 1], h and w multiples of the patch.
@@ -148,21 +148,21 @@ class LaCT(nn.Module):
         groups = [slice(i, min(i + chunk, views)) for i in range(0, views, chunk)]
         tokens = [self.embed(images[:, group], cameras[:, group]) for group in groups]
         patches = [self._patches(x) for x in tokens]
-        turns = [self.turns(cameras[:, group]) for group in groups]
+        phases = [self.phases(cameras[:, group]) for group in groups]
         layers: list[FastWeights] = []
-        keep = self.config.write_steps > 1 and sum(x[..., 0].numel() for x in tokens) <= KEPT_TOKENS
+        keep = self.config.write_steps > 1 and sum(x[..., 0].numel() for x in tokens) <= KV_CACHE_MAX_TOKENS
         for block in self._blocks():
             weights: FastWeights | None = None
-            kept: list[Asks] = []
+            kept: list[KeyValueLR] = []
             for step in range(self.config.write_steps):
                 total: FastWeights | None = None
                 for i in range(len(groups)):
                     if step == 0:
-                        tokens[i] = block.attend(tokens[i], turns[i])
-                    asks = kept[i] if keep and step else block.asks(tokens[i], turns[i], patches[i])
+                        tokens[i] = block.attend(tokens[i], phases[i])
+                    key_value_lr = kept[i] if keep and step else block.key_value_lr(tokens[i], phases[i], patches[i])
                     if keep and not step:
-                        kept.append(asks)
-                    part = block.gradient(asks, turns[i], weights)
+                        kept.append(key_value_lr)
+                    part = block.gradient(key_value_lr, phases[i], weights)
                     total = part if total is None else FastWeights(*map(torch.add, total, part))
                     if progress is not None:
                         share = (step + (i + 1) / len(groups)) / self.config.write_steps
@@ -172,7 +172,7 @@ class LaCT(nn.Module):
             assert weights is not None
             layers.append(weights)
             if len(layers) < len(self.blocks) or photos is not None:  # the last block's tokens are the head's only
-                tokens = [block.read(x, weights, turn) for x, turn in zip(tokens, turns, strict=True)]
+                tokens = [block.read(x, weights, turn) for x, turn in zip(tokens, phases, strict=True)]
         if self.detail_head is None or photos is None:
             return SceneState(layers)
         assert photo_cameras is not None
@@ -204,27 +204,31 @@ class LaCT(nn.Module):
         return self.detail_head(tokens, self.token_hw(image_hw), drawn, state.context, cameras, sampling or Sampling())
 
     def context_views(
-        self, tokens: Tensor, image_hw: tuple[int, int], photos: Tensor, photo_cameras: Cameras,
+        self,
+        tokens: Tensor,
+        image_hw: tuple[int, int],
+        photos: Tensor,
+        photo_cameras: Cameras,
         views_per_chunk: int | None = None,
     ) -> ContextViews:
-        """What the detail head keeps of the context; tokens: behind the output norm, of pictures of `image_hw`."""
+        """What the detail head keeps of the context; tokens: behind the output norm, of images of `image_hw`."""
         assert self.detail_head is not None
         grid = self.token_hw(image_hw)
         return self.detail_head.context_views(tokens, grid, photos, photo_cameras, views_per_chunk=views_per_chunk)
 
     def _target_tokens(self, state: SceneState, cameras: Cameras) -> Float[Tensor, "b v n c"]:
         """Tokens of target cameras behind the output norm."""
-        x, turns = self.embed(None, cameras), self.turns(cameras)
+        x, phases = self.embed(None, cameras), self.phases(cameras)
         for block, weights in zip(self._blocks(), state.fast_weights, strict=True):
-            x = block.read(block.attend(x, turns), weights, turns)
+            x = block.read(block.attend(x, phases), weights, phases)
         return self.output_norm(x)
 
     def forward(
         self, images: Float[Tensor, "b v 3 h w"], context: Cameras, target: Cameras
     ) -> Float[Tensor, "b t 3 h w"]:
-        """encode + decode in one pass, for training: pictures of the target cameras [b, t].
+        """encode + decode in one pass, for training: images of the target cameras [b, t].
 
-        Compiled blocks want few shapes: the views that may write are rounded up to one of `WRITE_SLOTS` (to a
+        Compiled blocks want few shapes: the views that may write are rounded up to one of `CONTEXT_BUCKETS` (to a
         multiple of the last), those beyond v with weight 0, so that one compilation serves up to eight context views
         of sixteen, and another up to twelve.
         """
@@ -241,7 +245,7 @@ class LaCT(nn.Module):
         render_cameras: Cameras,
         sampling: Sampling | None = None,
     ) -> tuple[Float[Tensor, "b t 3 h w"], ContextViews, DetailOutput]:
-        """`forward` and the detail head in one pass, for training: LaCT's own pictures, the context views, the output.
+        """`forward` and the detail head in one pass, for training: LaCT's own images, the context views, the output.
 
         images, context, target: at LaCT's resolution; photos, photo_cameras, render_cameras: the same at the head's.
         sampling: how closely the head looks.
@@ -261,10 +265,10 @@ class LaCT(nn.Module):
         cameras = Cameras.cat([context, target], dim=1)
         v = images.shape[1]
         x = torch.cat([self.embed(images, context), self.embed(None, target)], dim=1)
-        turns = self.turns(cameras)
+        phases = self.phases(cameras)
         tokens_per_view = x.shape[2]
-        most = WRITE_SLOTS[-1]
-        slots = next((slots for slots in WRITE_SLOTS if v <= slots), -(-v // most) * most)
+        most = CONTEXT_BUCKETS[-1]
+        slots = next((slots for slots in CONTEXT_BUCKETS if v <= slots), -(-v // most) * most)
         slots = min(slots, cameras.shape[1])
         weight = torch.zeros(slots * tokens_per_view, 1, device=x.device)
         weight[: v * tokens_per_view] = 1
@@ -272,14 +276,14 @@ class LaCT(nn.Module):
         for block in self._blocks():
             start = block.fast.start()
             if self.activation_checkpointing and torch.is_grad_enabled():
-                x = checkpoint(block, x, weight, turns, start, patches, use_reentrant=False)
+                x = checkpoint(block, x, weight, phases, start, patches, use_reentrant=False)
             else:
-                x = block(x, weight, turns, start, patches)
+                x = block(x, weight, phases, start, patches)
         return self.output_norm(x)
 
     def _patches(self, tokens: Float[Tensor, "b v n c"]) -> Float[Tensor, "b m c"] | None:
         """Embedded tokens, for blocks to look at again; None where they do not, so that nobody keeps them."""
-        return tokens.flatten(1, 2) if self.config.patch_values else None
+        return tokens.flatten(1, 2) if self.config.value_patch_skip else None
 
     def _blocks(self) -> Iterator[Block]:
         for block in self.blocks:

@@ -38,10 +38,7 @@ class Release:
 
 RELEASES: dict[str, Release] = {
     **{f"obj_res{size}": Release("lact_l24_d768_ttt2x", (size, size), "object") for size in (256, 512, 1024)},
-    **{
-        f"scene_res{size}x{size}": Release("lact_l24_d768_ttt2x", (size, size), "scene")
-        for size in (128, 256, 512)
-    },
+    **{f"scene_res{size}x{size}": Release("lact_l24_d768_ttt2x", (size, size), "scene") for size in (128, 256, 512)},
     **{
         f"scene_res{h}x{w}": Release("lact_l24_d768_ttt4x", (h, w), "scene")
         for h, w in ((72, 128), (144, 256), (288, 512), (536, 960))
@@ -96,9 +93,7 @@ def convert_state_dict(released: dict[str, Tensor], where: str) -> dict[str, Ten
     """Rename every parameter; raises `NVSError` naming the unknown ones."""
     unknown = [name for name in released if our_name(name) is None]
     if unknown:
-        raise NVSError(
-            f"{where}: unknown parameters {unknown[:3]}, expected those of the released LaCT model"
-        )
+        raise NVSError(f"{where}: unknown parameters {unknown[:3]}, expected those of the released LaCT model")
     return {str(our_name(name)): value for name, value in released.items()}
 
 
@@ -133,9 +128,7 @@ def read_released(path: Path) -> dict[str, Tensor]:
         raise NVSError(f"{path}: not a file of plain tensors that torch.save wrote, or cut short") from error
     model = content.get("model") if isinstance(content, dict) else None
     if not isinstance(model, dict) or not all(isinstance(value, Tensor) for value in model.values()):
-        raise NVSError(
-            f'{path}: has no "model" state dict, expected a file as released by the paper\'s authors'
-        )
+        raise NVSError(f'{path}: has no "model" state dict, expected a file as released by the paper\'s authors')
     return convert_state_dict(model, str(path))
 
 
@@ -145,9 +138,7 @@ def convert_released(path: Path, out: Path, dtype: str = "float32") -> Path:
     config = infer_config(state_dict, str(path))
     release = RELEASES.get(path.stem)
     if release is not None and PRESETS[release.preset] != config:
-        raise NVSError(
-            f"{path}: shapes are those of {config}, expected {PRESETS[release.preset]} for {path.stem}"
-        )
+        raise NVSError(f"{path}: shapes are those of {config}, expected {PRESETS[release.preset]} for {path.stem}")
     card = {
         "source": f"{HUB_NAME}/{path.name}",
         "paper": "Test-Time Training Done Right, arXiv 2505.23884",

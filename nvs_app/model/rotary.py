@@ -33,7 +33,7 @@ def patch_rays(cameras: Cameras, patch: int) -> Float[Tensor, "b v n 6"]:
         [b, v, n, 6]: o and d (unit); n = (h / patch) * (w / patch), row by row.
     """
     height, width = cameras.image_hw
-    # A picture of one pixel a patch has its pixel centres at the patch centres.
+    # An image of one pixel a patch has its pixel centres at the patch centres.
     centres = cameras.scaled_to((height // patch, width // patch))
     origins, directions = pixel_rays(centres)
     return torch.cat([origins, directions], dim=2).flatten(3).transpose(2, 3)
@@ -45,7 +45,7 @@ def ray_coordinates(rays: Float[Tensor, "*b 6"]) -> Float[Tensor, "*b 6"]:
     return torch.cat([directions, torch.cross(origins, directions, dim=-1)], dim=-1)
 
 
-def phases(
+def ray_phases(
     coordinates: Float[Tensor, "*b 6"], pairs: int, min_frequency: float, max_frequency: float
 ) -> Float[Tensor, "*b pairs"]:
     """Phases in radians of `pairs` channel pairs: coordinate times frequency, the frequencies geometric.
@@ -70,7 +70,7 @@ def turns_of(
     dtype = torch.bfloat16 if torch.is_autocast_enabled(device) else torch.float32
     with torch.autocast(device_type=device, enabled=False):
         low, high = config.rotary_min_frequency, config.rotary_max_frequency
-        angle = phases(coordinates.float(), width // 2, low, high)
+        angle = ray_phases(coordinates.float(), width // 2, low, high)
         return angle.cos().to(dtype)[:, None], angle.sin().to(dtype)[:, None]
 
 

@@ -17,11 +17,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from nvs_app.atomic_io import atomic_write
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.geometry.normalize import SimilarityTransform
 from nvs_app.model.detail import ContextViews
-from nvs_app.whole_file import whole_file
 
 FORMAT = "nvs_app scene state 1"
 
@@ -44,7 +44,7 @@ class SceneState:
     Attributes:
         fast_weights: one `FastWeights` a block.
         transform: world frame -> normalised frame, batch shape [b]; None where the caller did that.
-        meta: strings that travel with the state (model hash, names of the context pictures, …).
+        meta: strings that travel with the state (model hash, names of the context images, …).
         context: photos and features that a detail head looks at; None without one.
     """
 
@@ -106,7 +106,7 @@ class SceneState:
     def save(self, path: Path | str) -> Path:
         """Write to a `.safetensors` file, to a temporary name first."""
         path = Path(path)
-        with whole_file(path) as temporary:
+        with atomic_write(path) as temporary:
             # `save_file` would write a file that only its owner may read.
             temporary.write_bytes(save(self.tensors(), {"format": FORMAT, "meta": json.dumps(self.meta)}))
         return path
@@ -122,9 +122,7 @@ class SceneState:
                 metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}
             if metadata.get("format") != FORMAT:
-                raise NVSError(
-                    f"{path}: not a scene state (format {metadata.get('format')!r}), expected {FORMAT!r}"
-                )
+                raise NVSError(f"{path}: not a scene state (format {metadata.get('format')!r}), expected {FORMAT!r}")
             return cls.from_tensors(tensors, json.loads(metadata.get("meta", "{}")))
         except (SafetensorError, KeyError, ValueError, IndexError) as error:
             raise NVSError(f"{path}: not a readable scene state ({error}); encode the scene again") from error

@@ -1,4 +1,4 @@
-"""Parity with recorded outputs of the published model: same pictures, same fast weights, on this hardware.
+"""Parity with recorded outputs of the published model: same images, same fast weights, on this hardware.
 
 A recording is a safetensors file: metadata "config" (the published configuration as JSON), tensors
 `state_dict.*` (published names), `input.{image,c2w,fxfycxcy}`, `target.{c2w,fxfycxcy}`, `output.rendering`
@@ -80,9 +80,7 @@ class Recording:
                 base_lr=fast["base_lr"],
                 muon_steps=fast["muon_update_steps"],
             )
-            weights = {
-                n.removeprefix("state_dict."): t for n, t in tensors.items() if n.startswith("state_dict.")
-            }
+            weights = {n.removeprefix("state_dict."): t for n, t in tensors.items() if n.startswith("state_dict.")}
             images = tensors["input.image"]
             image_hw = (images.shape[-2], images.shape[-1])
             batch = images.shape[0]
@@ -96,9 +94,7 @@ class Recording:
                 fast_weights=[
                     FastWeights(
                         *(
-                            tensors[f"output.fast_weights.{i}.{name}"].unflatten(
-                                0, (batch, config.num_fast_heads)
-                            )
+                            tensors[f"output.fast_weights.{i}.{name}"].unflatten(0, (batch, config.num_fast_heads))
                             for name in FastWeights._fields
                         )
                     )

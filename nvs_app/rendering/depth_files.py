@@ -1,10 +1,10 @@
-"""Depth maps on disk: a file beside each image of a folder, or a colour-mapped film.
+"""Depth maps on disk: a file beside each image of a folder, or a colour-mapped video.
 
     maps = DepthFolder(Path("frames"), "png", scale=1000)
     maps.save(0, renderer.render(state, cameras, depth=True)[:1])     # frames/00000.depth.png
 
-    with DepthFilm(Path("orbit.depth.mp4"), fps=24) as film:
-        film.add(renderer.render(state, cameras, depth=True))
+    with DepthVideo(Path("orbit.depth.mp4"), fps=24) as video:
+        video.add(renderer.render(state, cameras, depth=True))
 
 Depth is z along the camera's forward axis in units of the scene's own frame. It is 0 where `surface` or `seen` is below
 0.5: sky, a plain background, and parts that no photo shows.
@@ -24,10 +24,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from nvs_app.atomic_io import atomic_write, write_whole
 from nvs_app.errors import NVSError
-from nvs_app.rendering.video import FilmWriter
+from nvs_app.rendering.video import VideoWriter
 from nvs_app.rendering.views import RenderedViews
-from nvs_app.whole_file import whole_file, write_whole
 
 KINDS = ("png", "npy", "npz")
 DEFAULT_SCALE = 1000.0  # as depth cameras store millimetres
@@ -36,7 +36,7 @@ NOTES_FILE = "depth.json"
 _UNITS = "z along the camera's forward axis, in units of the scene's own frame"
 _INVALID = f"surface or seen below {SURE}: sky, a plain background, parts that no photo shows"
 _LARGEST = 65535
-_SAMPLES = 4096  # pixels of a frame that the range of a film is taken from
+_SAMPLES = 4096  # pixels of a frame that the range of a video is taken from
 
 
 def masked_depth(views: RenderedViews) -> Float[Tensor, "v h w"]:
@@ -88,7 +88,7 @@ class DepthFolder:
 
     def save(self, index: int, view: RenderedViews) -> None:
         """Writes the maps of one view (v = 1), whole or not at all. Raises NVSError."""
-        with whole_file(self.path(index)) as temporary, temporary.open("wb") as file:
+        with atomic_write(self.path(index)) as temporary, temporary.open("wb") as file:
             if self.kind == "png":
                 file.write(self._png(masked_depth(view)[0]))
             elif self.kind == "npy":
@@ -112,13 +112,13 @@ def depth_files(folder: Path) -> list[Path]:
     return [path for kind in KINDS for path in folder.glob(f"[0-9][0-9][0-9][0-9][0-9].depth.{kind}")]
 
 
-def depth_film(out: Path) -> Path:
-    """The depth film beside a film: orbit.mp4 -> orbit.depth.mp4."""
+def depth_video(out: Path) -> Path:
+    """The depth video beside a video: orbit.mp4 -> orbit.depth.mp4."""
     return out.with_name(f"{out.stem}.depth{out.suffix}")
 
 
-class DepthFilm:
-    """A film of depth in the colours of turbo; its range is that of all frames, and stands in a JSON file beside it.
+class DepthVideo:
+    """A video of depth in the colours of turbo; its range is that of all frames, and stands in a JSON file beside it.
 
     Frames wait on disk until the range is known; the files appear when the block ends well.
     """
@@ -129,7 +129,7 @@ class DepthFilm:
         self._hw: tuple[int, int] = (0, 0)
         self._samples: list[np.ndarray] = []
 
-    def __enter__(self) -> DepthFilm:
+    def __enter__(self) -> DepthVideo:
         self._frames = tempfile.TemporaryFile()
         return self
 
@@ -161,13 +161,13 @@ class DepthFilm:
         near, far = map(float, np.quantile(samples, [0.01, 0.99])) if len(samples) else (1.0, 1.0)
         height, width = self._hw
         self._frames.seek(0)
-        with FilmWriter(self.path, self.fps) as film:
+        with VideoWriter(self.path, self.fps) as video:
             for _ in self._samples:
                 frame = np.frombuffer(self._frames.read(4 * height * width), np.float32).reshape(height, width)
                 colours = torch.from_numpy(coloured(frame, near, far))
-                film.add(colours.permute(2, 0, 1)[None].float() / 255)
+                video.add(colours.permute(2, 0, 1)[None].float() / 255)
         notes = {
-            "film": self.path.name,
+            "video": self.path.name,
             "depth": _UNITS,
             "nearest": near if len(samples) else None,
             "farthest": far if len(samples) else None,

@@ -357,8 +357,9 @@ class Renderer:
         """No gradients, our precision, and one clear sentence when memory runs out."""
         enabled = self.precision == "bf16"
         try:
-            with torch.inference_mode(), torch.autocast(
-                self.device.type, torch.bfloat16, enabled=enabled, cache_enabled=False
+            with (
+                torch.inference_mode(),
+                torch.autocast(self.device.type, torch.bfloat16, enabled=enabled, cache_enabled=False),
             ):
                 yield
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:

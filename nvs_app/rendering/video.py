@@ -1,8 +1,8 @@
 """Rendered images on disk: mp4, gif, or a folder of PNG files. Nothing half-written ever has the final name.
 
-    with FilmWriter(Path("out.mp4"), fps=24) as film:
-        for images in renderer.stream(state, cameras):
-            film.add(images)
+with VideoWriter(Path("out.mp4"), fps=24) as video:
+    for images in renderer.stream(state, cameras):
+        video.add(images)
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from nvs_app.atomic_io import atomic_write
 from nvs_app.errors import NVSError
 from nvs_app.scenes.images import to_uint8
-from nvs_app.whole_file import whole_file
 
 FILM_SUFFIXES = (".mp4", ".gif")
 
 
-class FilmWriter:
+class VideoWriter:
     """Writes one mp4 (H.264, yuv420p) or gif file, chunk by chunk; the file appears when the block ends well.
 
     H.264 in yuv420p needs even sides: an odd last row or column is doubled, never rescaled.
@@ -40,7 +40,7 @@ class FilmWriter:
         self._partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix.lower()}")
         self._writer: Any = None
 
-    def __enter__(self) -> FilmWriter:
+    def __enter__(self) -> VideoWriter:
         import imageio.v2 as imageio
 
         try:
@@ -67,7 +67,11 @@ class FilmWriter:
                 )
             else:
                 self._writer = imageio.get_writer(
-                    self._partial, format="GIF", mode="I", duration=1000.0 / self.fps, loop=0  # type: ignore[arg-type]
+                    self._partial,
+                    format="GIF",
+                    mode="I",
+                    duration=1000.0 / self.fps,
+                    loop=0,  # type: ignore[arg-type]
                 )
         except OSError as error:
             raise NVSError(f"{self.path}: cannot be written ({error.strerror or error})") from error
@@ -100,5 +104,5 @@ class FilmWriter:
 
 def save_png(image: Float[Tensor, "3 h w"], path: Path) -> None:
     """Writes one image in [0, 1] as PNG, whole or not at all."""
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         Image.fromarray(to_uint8(image).cpu().numpy()).save(temporary, format="PNG")

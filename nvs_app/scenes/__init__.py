@@ -1,1 +1,1 @@
-"""What a scene is on disk and in memory, its pictures, and the choice of context and target views."""
+"""What a scene is on disk and in memory, its images, and the choice of context and target views."""

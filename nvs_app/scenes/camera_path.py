@@ -22,9 +22,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from nvs_app.atomic_io import write_whole
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras, opencv_to_opengl, opengl_to_opencv
-from nvs_app.whole_file import write_whole
 
 MAX_BYTES = 64 << 20  # a hundred thousand cameras
 # What this module fills in itself; everything else in a file is kept in `extra`.
@@ -37,7 +37,7 @@ class CameraPath:
 
     Attributes:
         cameras: [n] in the scene's own frame, OpenCV axes, centred principal point and square pixels.
-        fps: pictures a second.
+        fps: images a second.
         keyframes: the editor's own entries, kept as they are.
         extra: other top-level entries of the file (crop, smoothness, …), kept as they are.
     """
@@ -49,7 +49,7 @@ class CameraPath:
 
     @property
     def seconds(self) -> float:
-        """Length of the film."""
+        """Length of the video."""
         return len(self.cameras) / self.fps
 
 
@@ -131,7 +131,7 @@ def write_camera_path(path: Path | str, camera_path: CameraPath) -> Path:
 def keyframes_along(cameras: Cameras, fps: float, count: int = 16) -> dict[str, Any]:
     """What lets nerfstudio's viewer edit a path that was not drawn in it ("Load Path"): keyframes, and their times.
 
-    cameras: [n], OpenCV axes. fps: pictures a second. count: keyframes at most, evenly spaced along the path; the
+    cameras: [n], OpenCV axes. fps: images a second. count: keyframes at most, evenly spaced along the path; the
         viewer's curve through them comes near to the path, the path itself stays as it is.
 
     Returns entries of the file: `keyframes`, and `default_fov` and `default_transition_sec` for `CameraPath.extra`.

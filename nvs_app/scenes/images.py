@@ -1,7 +1,7 @@
-"""Reading one picture file as float RGB: any bit depth, grey, palette, transparency, lens distortion.
+"""Reading one image file as float RGB: any bit depth, grey, palette, transparency, lens distortion.
 
 The pixels are taken as they are stored: an EXIF rotation is not applied, because the cameras of a posed
-picture refer to the stored pixels.
+image refer to the stored pixels.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["MAX_PIXELS", "Lens", "image_size", "read_image", "to_uint8"]
 MAX_PIXELS = 100_000_000
 
 
-# What people keep pictures in. Pillow would also try formats that run other programs (EPS) or old decoders.
+# What people keep images in. Pillow would also try formats that run other programs (EPS) or old decoders.
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF", "HEIF", "TGA", "DIB", "QOI")
 # What decoders raise for broken data. SyntaxError: Pillow's word for a broken header.
 BROKEN = (
@@ -41,12 +41,12 @@ def image_size(path: Path, label: str | None = None, data: bytes | None = None) 
     """(height, width) from the file's header alone.
 
     Args:
-        path: the picture file.
+        path: the image file.
         label: what an error calls it; the path unless given.
         data: the bytes of the file, where it is not on disk.
 
     Raises:
-        NVSError: no picture that can be read, or one of more than 100 megapixels.
+        NVSError: no image that can be read, or one of more than 100 megapixels.
     """
     with _open(path, label or str(path), data) as image:
         return image.height, image.width
@@ -59,7 +59,7 @@ def read_image(
     label: str | None = None,
     data: bytes | None = None,
 ) -> Float[Tensor, "3 h w"]:
-    """Decode one picture.
+    """Decode one image.
 
     Args:
         path: PNG, JPEG, WebP, TIFF, BMP and other formats (FORMATS); 8 or 16 bits, grey, palette or colour.
@@ -92,7 +92,7 @@ def _open(path: Path, label: str, data: bytes | None = None) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise NVSError(f"{label}: more than 100 megapixels, make it smaller first") from error
     except BROKEN as error:
-        raise NVSError(f"{label}: not a picture that can be read ({_reason(error)})") from error
+        raise NVSError(f"{label}: not an image that can be read ({_reason(error)})") from error
     if image.width * image.height > MAX_PIXELS:
         size = f"{image.width}x{image.height}"
         image.close()
@@ -121,7 +121,7 @@ def _decode(path: Path, label: str, data: bytes | None = None) -> np.ndarray:
             transparent = image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
             return np.asarray(image.convert("RGBA" if transparent else "RGB"), dtype=np.float32) / 255.0
         except BROKEN as error:
-            raise NVSError(f"{label}: the picture cannot be decoded ({_reason(error)})") from error
+            raise NVSError(f"{label}: the image cannot be decoded ({_reason(error)})") from error
 
 
 def _decode_deep(path: Path, data: bytes | None) -> np.ndarray | None:

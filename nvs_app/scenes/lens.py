@@ -1,7 +1,7 @@
-"""Lenses that are no pinhole, and the pinhole picture that their distortion leaves when it is removed.
+"""Lenses that are no pinhole, and the pinhole image that their distortion leaves when it is removed.
 
     lens = Lens((500.0, 500.0, 320.0, 240.0), (-0.05, 0.01, 0.0, 0.0), "OPENCV_FISHEYE")
-    fxfycxcy = lens.pinhole((480, 640))       # of the undistorted picture, which has the same size
+    fxfycxcy = lens.pinhole((480, 640))       # of the undistorted image, which has the same size
     pixels = lens.undistort(pixels)           # float32 [480, 640, 3]
 
 Models: "OPENCV" (OpenCV's radial and tangential one, 5 or 8 coefficients), "OPENCV_FISHEYE" (4), "BROWN4"
@@ -29,7 +29,7 @@ COLMAP_ONLY = {
 }
 """COLMAP's models that OpenCV lacks: how many coefficients follow fx, fy, cx, cy."""
 
-# A pinhole picture stretches towards its border; beyond this half angle little but stretched pixels is left.
+# A pinhole image stretches towards its border; beyond this half angle little but stretched pixels is left.
 WIDEST_HALF_ANGLE = math.radians(60.0)
 
 
@@ -38,7 +38,7 @@ class Lens:
     """A camera with lens distortion, as calibrated.
 
     Attributes:
-        fxfycxcy: in pixels of the stored picture, first pixel's centre at (0.5, 0.5).
+        fxfycxcy: in pixels of the stored image, first pixel's centre at (0.5, 0.5).
         coefficients: of the model; OpenCV's order k1, k2, p1, p2, k3[, k4, k5, k6] for "OPENCV".
         model: see the module.
     """
@@ -48,7 +48,7 @@ class Lens:
     model: str = "OPENCV"
 
     def matrices(self, image_hw: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        """OpenCV's matrices of the distorted picture and of the undistorted one (valid pixels only)."""
+        """OpenCV's matrices of the distorted image and of the undistorted one (valid pixels only)."""
         distorted = _matrix(self.fxfycxcy)
         if self.model != "OPENCV":
             return distorted, _matrix(_widest_pinhole(self, image_hw))
@@ -57,16 +57,16 @@ class Lens:
         return distorted, undistorted
 
     def pinhole(self, image_hw: tuple[int, int]) -> tuple[float, float, float, float]:
-        """``fxfycxcy`` of the undistorted picture, which has the same size.
+        """``fxfycxcy`` of the undistorted image, which has the same size.
 
         Raises:
-            NVSError: this distortion leaves no valid picture, or pycolmap is needed and missing.
+            NVSError: this distortion leaves no valid image, or pycolmap is needed and missing.
         """
         _, matrix = self.matrices(image_hw)
         return float(matrix[0, 0]), float(matrix[1, 1]), float(matrix[0, 2] + 0.5), float(matrix[1, 2] + 0.5)
 
     def project(self, points: np.ndarray) -> np.ndarray:
-        """Pixels of the distorted picture, [n, 2], of the directions (x, y, 1), ``points`` [n, 2] float64.
+        """Pixels of the distorted image, [n, 2], of the directions (x, y, 1), ``points`` [n, 2] float64.
 
         Pixels are continuous (first pixel's centre at 0.5); NaN where the model has no pixel for a direction.
         """
@@ -93,7 +93,7 @@ class Lens:
         return np.stack([fx * bent_x + cx, fy * bent_y + cy], axis=1)
 
     def undistort(self, pixels: np.ndarray) -> np.ndarray:
-        """The picture of :meth:`pinhole`: float32 [h, w, c] -> the same shape."""
+        """The image of :meth:`pinhole`: float32 [h, w, c] -> the same shape."""
         image_hw = (pixels.shape[0], pixels.shape[1])
         if self.model == "OPENCV":
             distorted, undistorted = self.matrices(image_hw)
@@ -157,7 +157,7 @@ def _widest_pinhole(lens: Lens, image_hw: tuple[int, int]) -> tuple[float, float
 
 @lru_cache(maxsize=2)
 def _maps(lens: Lens, image_hw: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Where each pixel of the pinhole picture lies in the distorted one, as cv2.remap wants it."""
+    """Where each pixel of the pinhole image lies in the distorted one, as cv2.remap wants it."""
     height, width = image_hw
     fx, fy, cx, cy = lens.pinhole(image_hw)
     found = np.empty((height, width, 2), dtype=np.float32)

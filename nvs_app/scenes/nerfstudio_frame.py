@@ -20,10 +20,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from nvs_app.atomic_io import write_whole
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.geometry.normalize import SimilarityTransform
-from nvs_app.whole_file import write_whole
 
 FRAME_FILE = "scene_frame.json"  # written by our method beside config.yml: from transforms.json's coordinates
 DATAPARSER_FILE = "dataparser_transforms.json"  # written by any method: from the capture's coordinates

@@ -56,7 +56,7 @@ class PosedImages:
         return PosedImages(self.images.to(device), self.cameras.to(device), depth)
 
     def float(self) -> PosedImages:
-        """The same pictures as float32 in [0, 1]; depth as float32."""
+        """The same images as float32 in [0, 1]; depth as float32."""
         images = self.images.to(torch.float32)
         if self.images.dtype == torch.uint8:
             images = images / 255.0

@@ -18,7 +18,7 @@ from nvs_app.scenes.posed import PosedImages
 
 
 class Prefetch:
-    """At most one batch of posed pictures on its way."""
+    """At most one batch of posed images on its way."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device

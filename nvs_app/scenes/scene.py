@@ -1,8 +1,8 @@
-"""A scene: picture files with their cameras, on disk and in memory.
+"""A scene: image files with their cameras, on disk and in memory.
 
-    scene = open_scene("captures/chair")                    # data_tools.readers
-    context = scene.load([0, 8, 16], image_hw=(256, 256))   # PosedImages
-    scene.save("scenes/chair")                              # a nerfstudio transforms.json beside its images
+scene = open_scene("captures/chair")                    # data_tools.readers
+context = scene.load([0, 8, 16], image_hw=(256, 256))   # PosedImages
+scene.save("scenes/chair")                              # a nerfstudio transforms.json beside its images
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from nvs_app.atomic_io import atomic_write
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras, crop_resize, crop_resize_cameras, opencv_to_opengl
 from nvs_app.scenes.images import Lens, read_image
 from nvs_app.scenes.posed import PosedImages
-from nvs_app.whole_file import whole_file
 
 SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Posed pictures whose pixels stay on disk until :meth:`load`.
+    """Posed images whose pixels stay on disk until :meth:`load`.
 
     Attributes:
         name: for people and file names.
         root: the folder of the scene.
-        image_paths: n picture files.
+        image_paths: n image files.
         c2w: OpenCV axes, float32 on the CPU, world units of the capture.
-        fxfycxcy: pinhole intrinsics in pixels of the stored picture (after undistortion, if any).
+        fxfycxcy: pinhole intrinsics in pixels of the stored image (after undistortion, if any).
         image_hws: stored sizes (height, width).
         split: "train", "val", "test" or None for each view.
         lenses: lens distortion of each view, removed when loading; empty where no view has any.
-        encoded: the bytes of each picture file where they are not on disk (a frame of a video, of an archive);
+        encoded: the bytes of each image file where they are not on disk (a frame of a video, of an archive);
             empty otherwise. The image paths are then only names.
         notes: what the reader assumed or left out, a line each, for people.
     """
@@ -75,7 +75,7 @@ class Scene:
         return len(self.image_paths)
 
     def cameras(self, indices: Sequence[int] | None = None, image_hw: tuple[int, int] | None = None) -> Cameras:
-        """The cameras that :meth:`load` would return, batch shape [v], without reading any picture."""
+        """The cameras that :meth:`load` would return, batch shape [v], without reading any image."""
         views = [self._camera(index) for index in self._checked(indices)]
         if image_hw is not None:
             views = [crop_resize_cameras(camera, image_hw) for camera in views]
@@ -100,7 +100,7 @@ class Scene:
             Float32 RGB in [0, 1], [v, 3, H, W], and cameras [v], on the CPU, in the scene's own frame.
 
         Raises:
-            NVSError: an index out of range, sizes that differ, a picture that is missing or broken.
+            NVSError: an index out of range, sizes that differ, an image that is missing or broken.
         """
         indices = self._checked(indices)
         cameras = self.cameras(indices, image_hw)
@@ -115,13 +115,13 @@ class Scene:
             camera = self._camera(index)
             if tuple(image.shape[-2:]) != camera.image_hw:
                 raise NVSError(
-                    f"{self._label(index)}: the picture is {image.shape[-1]}x{image.shape[-2]}, it was"
+                    f"{self._label(index)}: the image is {image.shape[-1]}x{image.shape[-2]}, it was"
                     f" {camera.image_hw[1]}x{camera.image_hw[0]} when the scene was opened; open it again"
                 )
             with torch.inference_mode(inference):
                 images[slot], _ = crop_resize(image, camera, cameras.image_hw)
 
-        # Decoding releases the interpreter's lock; each thread holds one full-size picture at a time.
+        # Decoding releases the interpreter's lock; each thread holds one full-size image at a time.
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             for _ in pool.map(read, range(len(indices))):
                 pass
@@ -146,15 +146,15 @@ class Scene:
         )
 
     def save(self, folder: str | Path, copy_images: bool = True) -> Path:
-        """Write the scene as a nerfstudio ``transforms.json`` and its pictures; it reads back identical.
+        """Write the scene as a nerfstudio ``transforms.json`` and its images; it reads back identical.
 
         Everything is written under a temporary name and renamed at the end, so that a folder is either absent
-        or whole. The picture files are copied byte for byte, with the coefficients of OpenCV's distortion; a
-        picture with any other lens is undistorted and becomes a PNG (transparency on white).
+        or whole. The image files are copied byte for byte, with the coefficients of OpenCV's distortion; a
+        image with any other lens is undistorted and becomes a PNG (transparency on white).
 
         Args:
             folder: where to write; with ``copy_images`` it must not exist yet, or be empty.
-            copy_images: False writes only the ``transforms.json`` (replacing one); the pictures must then lie
+            copy_images: False writes only the ``transforms.json`` (replacing one); the images must then lie
                 inside ``folder`` already.
 
         Returns:
@@ -175,16 +175,16 @@ class Scene:
         try:
             for index, name in enumerate(names):
                 (temporary / name).parent.mkdir(parents=True, exist_ok=True)
-                self._save_picture(index, temporary / name)
+                self._save_image(index, temporary / name)
             _write_json(temporary / "transforms.json", self._transforms(names))
             os.replace(temporary, folder)
         except FileNotFoundError as error:
-            raise NVSError(f"{error.filename}: the picture is gone; nothing was saved in {folder}") from error
+            raise NVSError(f"{error.filename}: the image is gone; nothing was saved in {folder}") from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         return folder
 
-    def _save_picture(self, index: int, path: Path) -> None:
+    def _save_image(self, index: int, path: Path) -> None:
         if not _keeps_lens(lens := self.lenses[index] if self.lenses else None):
             data = self.encoded[index] if self.encoded else None
             pixels = read_image(self.image_paths[index], lens=lens, label=self._label(index), data=data)
@@ -197,14 +197,14 @@ class Scene:
 
     def _save_beside(self, folder: Path) -> Path:
         if self.encoded or not all(_keeps_lens(lens) for lens in self.lenses):
-            raise NVSError(f"{folder}: pictures must be extracted or undistorted; save with copy_images=True")
+            raise NVSError(f"{folder}: images must be extracted or undistorted; save with copy_images=True")
         names = []
         for path in self.image_paths:
             name = inside(path, folder)
             if name is None:
                 raise NVSError(f"{folder}: {path} lies outside of it; save with copy_images=True")
             names.append(name)
-        with whole_file(folder / "transforms.json") as temporary:
+        with atomic_write(folder / "transforms.json") as temporary:
             _write_json(temporary, self._transforms(names))
         return folder
 
@@ -221,7 +221,7 @@ class Scene:
         sizes = sorted({camera.image_hw for camera in views})
         if len(sizes) > 1:
             shown = ", ".join(f"{height}x{width}" for height, width in sizes[:4])
-            raise NVSError(f"scene {self.name}: pictures differ in size ({shown}), give image_hw (height width)")
+            raise NVSError(f"scene {self.name}: images differ in size ({shown}), give image_hw (height width)")
 
     def _camera(self, index: int) -> Cameras:
         height, width = self.image_hws[index].tolist()
@@ -232,10 +232,9 @@ class Scene:
         return f"{self.name}/{name}" if name else str(self.image_paths[index])
 
     def _copy_names(self) -> list[str]:
-        """Where each picture goes under the saved folder: as under the root, else images/."""
+        """Where each image goes under the saved folder: as under the root, else images/."""
         names = [
-            inside(path, self.root) or f"images/{index:05d}_{path.name}"
-            for index, path in enumerate(self.image_paths)
+            inside(path, self.root) or f"images/{index:05d}_{path.name}" for index, path in enumerate(self.image_paths)
         ]
         lenses = self.lenses or (None,) * len(names)
         return [

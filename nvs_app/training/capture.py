@@ -59,15 +59,15 @@ def like_captures(
 
 
 def _blurred(x: Tensor, share: Float[Tensor, "b v"]) -> Tensor:
-    """Each picture mixed with its own mean over 3x3 pixels."""
+    """Each image mixed with its own mean over 3x3 pixels."""
     flat = x.flatten(0, 1)
     mean = torch.nn.functional.avg_pool2d(flat, 3, 1, 1, count_include_pad=False).view(x.shape)
     return x + share[..., None, None, None] * (mean - x)
 
 
 def compressed(images: Float[Tensor, "b v 3 h w"], coarseness: Float[Tensor, "b"]) -> Float[Tensor, "b v 3 h w"]:
-    """As JPEG leaves pictures: blocks of 8x8 in the cosine basis, rounded. coarseness: 0 leaves them as they are, 1 is
-    about quality 25. Chroma is not subsampled. Pictures whose sides are no multiples of 8 are left as they are."""
+    """As JPEG leaves images: blocks of 8x8 in the cosine basis, rounded. coarseness: 0 leaves them as they are, 1 is
+    about quality 25. Chroma is not subsampled. Images whose sides are no multiples of 8 are left as they are."""
     height, width = images.shape[-2:]
     if height % 8 or width % 8:
         return images

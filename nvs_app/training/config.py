@@ -45,9 +45,9 @@ class TrainConfig:
     (small,blocks=12), or a JSON object of LaCTConfig fields."""
     init: str = ""
     """Checkpoint (name or folder) whose weights to start from, with a fresh optimizer; its configuration wins."""
-    init_change: str = ""
-    """What differs from the network of --init, with commas between: write_steps=N, key_length=L,
-    rotary_max_frequency=F, patch_values=true, detail_head=true (new, or sizes such as views:6+planes:24)."""
+    config_override: str = ""
+    """What differs from the network of --init, with commas between: write_steps=N, qk_scale=L,
+    rotary_max_frequency=F, value_patch_skip=true, detail_head=true (new, or sizes such as views:6+planes:24)."""
     checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, a third slower."""
     precision: str = "auto"
@@ -88,7 +88,7 @@ class TrainConfig:
     commas between, steps take them by turns (e.g. 0.5,1)."""
     head_views: str = ""
     """Networks with a detail head: numbers of context views that it looks at, by turns (e.g. 4,6); empty: its own."""
-    spread: float = 0.5
+    even_view_prob: float = 0.5
     """Chance that a scene's context views are evenly spread rather than random."""
     mirror: float = 0.5
     """Chance that a scene is mirrored."""
@@ -116,14 +116,14 @@ class TrainConfig:
     """Share of the run over which wsd decays."""
     clip: float = 1.0
     """Gradients are clipped to this norm."""
-    spike: float = 6.0
+    grad_skip_factor: float = 6.0
     """A step whose gradient norm is this many times the median of the last 128 is skipped."""
     ema: float = 0.999
     """Decay of the weight average that is evaluated and exported."""
     perceptual: float = 0.01
     """Weight of the perceptual term (edges and SSIM at three scales)."""
-    balance: float = 0.0
-    """0: every pixel's squared error counts alike; 1: every picture's PSNR does; or in between."""
+    inverse_mse_power: float = 0.0
+    """0: every pixel's squared error counts alike; 1: every image's PSNR does; or in between."""
     lpips_file: str = ""
     """TorchScript file of an LPIPS network, when there is one."""
     lpips_weight: float = 0.0
@@ -133,7 +133,7 @@ class TrainConfig:
     lact_lr: float = 1.0
     """Networks with a detail head: learning rates of LaCT in parts of the head's; 0: the head is trained alone."""
     lact_weight: float = 0.5
-    """Networks with a detail head: weight of the loss of LaCT's own picture; the head's has 1."""
+    """Networks with a detail head: weight of the loss of LaCT's own image; the head's has 1."""
 
     eval_scenes: str = ""
     """Held-out scenes, PATH,...: evaluated, never trained on."""
@@ -178,19 +178,19 @@ class TrainConfig:
             need(getattr(self, option) >= 0, option, "zero or more")
         for option in "pool pool_views generate reuse tokens muon_lr adam_lr clip log_every eval_context".split():
             need(getattr(self, option) > 0, option, "a positive number")
-        for option in ("spread", "mirror", "colour", "capture", "repeat", "balance"):
+        for option in ("even_view_prob", "mirror", "colour", "capture", "repeat", "inverse_mse_power"):
             need(0 <= getattr(self, option) <= 1, option, "a chance in [0, 1]")
         need(0 <= self.scale_jitter < 1, "scale_jitter", "a number in [0, 1)")
         need(0 < self.decay_share <= 1, "decay_share", "a share in (0, 1]")
         need(0 <= self.ema < 1, "ema", "a decay in [0, 1)")
-        need(self.spike > 1, "spike", "a number above 1")
+        need(self.grad_skip_factor > 1, "grad_skip_factor", "a number above 1")
         need(self.resume in ("auto", "always", "never"), "resume", "auto, always or never")
         need(self.precision in ("auto", "bf16", "fp32"), "precision", "auto, bf16 or fp32")
         need(self.compile in ("auto", "on", "off"), "compile", "on, off or auto")
         need(self.export in DTYPES, "export", "one of " + ", ".join(DTYPES))
         need(self.device.split(":")[0] in ("auto", "cpu", "cuda"), "device", "cuda, cpu or auto")
         need(Path(self.name).name == self.name, "name", "a plain folder name")
-        need(not self.init_change or bool(self.init), "init_change", "--init beside it")
+        need(not self.config_override or bool(self.init), "config_override", "--init beside it")
         learning_rate_factor(0.0, 0, 1, self.schedule)
         need(all(0 < scale <= 1 for scale in self.lact_scales), "lact_scale", "shares in (0, 1]")
         need(all(views > 0 for views in self.head_view_counts), "head_views", "positive numbers")
@@ -237,7 +237,7 @@ class TrainConfig:
             pool_views=self.pool_views,
             generate=self.generate,
             reuse=self.reuse,
-            spread=self.spread,
+            even_view_prob=self.even_view_prob,
             prefetch=self.prefetch,
             depth=self.depth_weight > 0,
             augmentation=Augmentation(self.mirror, self.colour, self.scale_jitter, self.repeat, self.capture),

@@ -31,12 +31,16 @@ PROCEDURAL_TARGETS = 8
 
 @torch.no_grad()
 def render_targets(
-    model: LaCT, images: Tensor, cameras: Cameras, num_context: int, autocast: contextlib.AbstractContextManager,
+    model: LaCT,
+    images: Tensor,
+    cameras: Cameras,
+    num_context: int,
+    autocast: contextlib.AbstractContextManager,
     scale: float = 1.0,
 ) -> Tensor:
-    """Float pictures [b, k, 3, h, w] and cameras in a scene's own frame, context first -> rendered targets.
+    """Float images [b, k, 3, h, w] and cameras in a scene's own frame, context first -> rendered targets.
 
-    scale: LaCT's resolution over that of the pictures, where the network has a detail head.
+    scale: LaCT's resolution over that of the images, where the network has a detail head.
     """
     cameras = normalize_context(cameras.c2w[:, :num_context], "auto").apply_cameras(cameras)
     if model.detail_head is not None:
@@ -52,7 +56,11 @@ def render_targets(
 
 
 def _through_head(
-    model: LaCT, images: Tensor, cameras: Cameras, num_context: int, autocast: contextlib.AbstractContextManager,
+    model: LaCT,
+    images: Tensor,
+    cameras: Cameras,
+    num_context: int,
+    autocast: contextlib.AbstractContextManager,
     scale: float,
 ) -> Tensor:
     context, photos = cameras[:, :num_context], images[:, :num_context]
@@ -81,8 +89,14 @@ class HeldOut:
     """
 
     def __init__(
-        self, paths: list[Path], num_context: int, device: torch.device, make: Make | None = None,
-        procedural: int = 0, generate: int = 16, views: int = 24,
+        self,
+        paths: list[Path],
+        num_context: int,
+        device: torch.device,
+        make: Make | None = None,
+        procedural: int = 0,
+        generate: int = 16,
+        views: int = 24,
     ) -> None:
         self.scenes = [scene for path in paths for scene in open_scenes(path, "--eval-scenes")]
         for scene in self.scenes:
@@ -97,7 +111,7 @@ class HeldOut:
         return bool(self.scenes or self.make)
 
     def _load(self, image_hw: tuple[int, int]) -> list[tuple[str, Tensor, Cameras, int]]:
-        """(name, uint8 pictures [b, k, 3, h, w], cameras [b, k], context views) of everything held out."""
+        """(name, uint8 images [b, k, 3, h, w], cameras [b, k], context views) of everything held out."""
         loaded = []
         for scene in self.scenes:
             context = spread_views(scene.c2w, self.num_context)
@@ -105,8 +119,9 @@ class HeldOut:
             stride = -(-len(others) // MAX_TARGETS)
             posed = scene.load(context + others[::stride], image_hw)
             images = posed.images.mul(255).round().to(torch.uint8)
-            loaded.append((scene.name, images[None].to(self.device), _batched(posed.cameras).to(self.device),
-                           len(context)))
+            loaded.append(
+                (scene.name, images[None].to(self.device), _batched(posed.cameras).to(self.device), len(context))
+            )
         if self.make is not None:
             loaded.append(("procedural", *self._procedural(image_hw)))
         return loaded
@@ -128,7 +143,10 @@ class HeldOut:
         return torch.cat(images)[:n], Cameras(torch.cat(c2w)[:n], torch.cat(fxfycxcy)[:n], image_hw), context
 
     def evaluate(
-        self, model: LaCT, image_hw: tuple[int, int], autocast: Callable[[], contextlib.AbstractContextManager],
+        self,
+        model: LaCT,
+        image_hw: tuple[int, int],
+        autocast: Callable[[], contextlib.AbstractContextManager],
         scale: float = 1.0,
     ) -> dict[str, float]:
         """PSNR in dB by name, over the target views of each scene; "mean" over the scenes of folders."""
@@ -136,9 +154,9 @@ class HeldOut:
             self.cache[image_hw] = self._load(image_hw)
         figures: dict[str, Tensor] = {}
         for name, images, cameras, context in self.cache[image_hw]:
-            pictures = images.float() / 255
-            rendered = render_targets(model, pictures, cameras, context, autocast(), scale)
-            figures[name] = psnr(rendered, pictures[:, context:]).mean()
+            views = images.float() / 255
+            rendered = render_targets(model, views, cameras, context, autocast(), scale)
+            figures[name] = psnr(rendered, views[:, context:]).mean()
         result = {name: round(float(figure), 3) for name, figure in figures.items()}
         scenes = [value for name, value in result.items() if name != "procedural"]
         if scenes:

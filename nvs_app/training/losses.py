@@ -1,6 +1,6 @@
 """Training losses: mean squared error, and a perceptual term that needs no downloaded network.
 
-    loss, parts = picture_loss(prediction, target, perceptual=0.01)
+    loss, parts = image_loss(prediction, target, perceptual=0.01)
 
 The perceptual term compares structure at three scales: the L1 distance of horizontal and vertical differences
 (edges), and, from half the resolution down, 1 - SSIM over 7x7 windows (Wang et al. 2004; box windows here, they cost a
@@ -24,7 +24,7 @@ SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
 
 
 def dssim(x: Float[Tensor, "n c h w"], y: Float[Tensor, "n c h w"], window: int = 7) -> Float[Tensor, ""]:
-    """(1 - SSIM) / 2 over box windows, averaged; 0 for equal pictures."""
+    """(1 - SSIM) / 2 over box windows, averaged; 0 for equal images."""
     height, width = x.shape[-2:]
     window = min(window, height, width)
     # One pooling call over all five moments; every second window is enough for a gradient.
@@ -43,9 +43,7 @@ def edge_distance(x: Float[Tensor, "n c h w"], y: Float[Tensor, "n c h w"]) -> F
     return (error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()) / 2
 
 
-def perceptual_distance(
-    x: Float[Tensor, "n c h w"], y: Float[Tensor, "n c h w"], scales: int = 3
-) -> Float[Tensor, ""]:
+def perceptual_distance(x: Float[Tensor, "n c h w"], y: Float[Tensor, "n c h w"], scales: int = 3) -> Float[Tensor, ""]:
     """Structure term averaged over `scales` octaves: edges, plus DSSIM from the second octave on."""
     total = x.new_zeros(())
     used = 0
@@ -62,7 +60,7 @@ def perceptual_distance(
 
 
 def load_lpips(path: Path, device: torch.device) -> torch.jit.ScriptModule:
-    """An LPIPS network as a TorchScript file: module(x, y) with pictures in [-1, 1] -> a distance a picture."""
+    """An LPIPS network as a TorchScript file: module(x, y) with images in [-1, 1] -> a distance an image."""
     if not path.is_file():
         raise NVSError(f"--lpips-file {path}: no such file, expected a TorchScript LPIPS module")
     try:
@@ -71,33 +69,33 @@ def load_lpips(path: Path, device: torch.device) -> torch.jit.ScriptModule:
         raise NVSError(f"--lpips-file {path}: not a TorchScript file ({str(error).splitlines()[0]})") from error
 
 
-def picture_loss(
+def image_loss(
     prediction: Float[Tensor, "b v 3 h w"],
     target: Float[Tensor, "b v 3 h w"],
     perceptual: float = 0.01,
     lpips: torch.nn.Module | None = None,
     lpips_weight: float = 0.0,
-    balance: float = 0.0,
+    inverse_mse_power: float = 0.0,
 ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
     """MSE + perceptual * structure term (+ lpips_weight * LPIPS).
 
     Args:
-        prediction, target: pictures in [0, 1], any float type; computed in float32.
+        prediction, target: images in [0, 1], any float type; computed in float32.
         perceptual: weight of the structure term, 0 = off.
         lpips: from `load_lpips`, or None.
         lpips_weight: its weight.
-        balance: 0 weighs every picture's squared error alike, so that dark or plain pictures hardly count; 1 weighs
-            it by its inverse, which makes every picture's PSNR count alike; between them, in between.
+        balance: 0 weighs every image's squared error alike, so that dark or plain images hardly count; 1 weighs
+            it by its inverse, which makes every image's PSNR count alike; between them, in between.
     Returns:
         the loss, and detached scalars {"loss", "mse", "psnr"[, "perceptual", "lpips"]}; "psnr" in dB is averaged
-        over pictures.
+        over images.
     """
     x, y = prediction.float().flatten(0, 1), target.float().flatten(0, 1)
     each = (x - y).square().mean(dim=(1, 2, 3))
     mse = each.mean()
-    # 1e-3 (30 dB): a picture that is nearly right must not outweigh the rest.
-    importance = ((mse + 1e-3) / (each + 1e-3)).detach() ** balance
-    loss = (importance * each).mean() if balance else mse
+    # 1e-3 (30 dB): an image that is nearly right must not outweigh the rest.
+    importance = ((mse + 1e-3) / (each + 1e-3)).detach() ** inverse_mse_power
+    loss = (importance * each).mean() if inverse_mse_power else mse
     parts = {"mse": mse.detach(), "psnr": -10 * each.detach().clamp_min(1e-10).log10().mean()}
     if perceptual:
         structure = perceptual_distance(x, y)

@@ -156,12 +156,12 @@ class FlatParameters:
 class SpikeGuard:
     """Decides on the device how much of a gradient is used: clipped to `clip`, or nothing on a spike.
 
-    A step is skipped when its norm is not finite or above `spike` times the median of the last `window` norms
-    (from the 16th step on). Skipped finite norms enter the window too, so that a lasting change is soon normal.
+    A step is skipped when its norm is not finite or above `grad_skip_factor` times the median of the last `window`
+    norms (from the 16th step on). Skipped finite norms enter the window too, so that a lasting change is soon normal.
     """
 
-    def __init__(self, device: torch.device, clip: float, spike: float, window: int = 128) -> None:
-        self.clip, self.spike = clip, spike
+    def __init__(self, device: torch.device, clip: float, grad_skip_factor: float, window: int = 128) -> None:
+        self.clip, self.grad_skip_factor = clip, grad_skip_factor
         self.norms = torch.full((window,), math.inf, device=device)
         self.count = torch.zeros((), device=device)
         self.skipped = torch.zeros((), device=device)
@@ -174,7 +174,7 @@ class SpikeGuard:
         window = self.norms.numel()
         middle = ((self.count.clamp(max=window) - 1) / 2).floor().clamp(min=0).long()
         median = self.norms.sort().values.gather(0, middle[None])[0]
-        limit = torch.where(self.count >= 16, self.spike * median, math.inf)
+        limit = torch.where(self.count >= 16, self.grad_skip_factor * median, math.inf)
         finite = norm.isfinite()
         ok = (finite & (norm <= limit)).float()
         here = torch.arange(window, device=norm.device) == (self.count % window)
@@ -201,7 +201,7 @@ class MuonAdamW:
         momentum: float = 0.95,
         betas: tuple[float, float] = (0.9, 0.95),
         clip: float = 1.0,
-        spike: float = 6.0,
+        grad_skip_factor: float = 6.0,
         rate: Callable[[str], float] | None = None,
     ) -> None:
         self.flat, self.muon_lr, self.adam_lr = flat, muon_lr, adam_lr
@@ -212,7 +212,7 @@ class MuonAdamW:
         self.mean = torch.zeros(adam.stop - adam.start, device=device)
         self.square = torch.zeros_like(self.mean)
         self.count = torch.zeros((), device=device)
-        self.guard = SpikeGuard(device, clip, spike)
+        self.guard = SpikeGuard(device, clip, grad_skip_factor)
         self.rates = torch.ones_like(flat.data) if rate is not None else torch.ones((), device=device)
         if rate is not None:
             for slot in flat.slots:

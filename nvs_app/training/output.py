@@ -1,7 +1,7 @@
 """What a training run gives: held-out figures, saved states, the exported checkpoint, the summary.
 
-    OUT/train.jsonl    log                  OUT/NAME/       the weight average as a checkpoint
-    OUT/state.pt       to resume            OUT/tensorboard
+OUT/train.jsonl    log                  OUT/NAME/       the weight average as a checkpoint
+OUT/state.pt       to resume            OUT/tensorboard
 """
 
 from __future__ import annotations
@@ -103,8 +103,12 @@ class RunOutput:
                 self.figures[name] = figures
                 text = "  ".join(f"{name} {value:.2f}" for name, value in figures.items())
                 self.say(f"held out at {name}, step {counters.step}: PSNR {text}")
-                record = {"step": counters.step, "image_hw": list(image_hw), "lact_scale": scale,
-                          "elapsed": self.clock.wall()}
+                record = {
+                    "step": counters.step,
+                    "image_hw": list(image_hw),
+                    "lact_scale": scale,
+                    "elapsed": self.clock.wall(),
+                }
                 self.log.write("eval", {**record, **{f"psnr {name}": value for name, value in figures.items()}})
             self.clock.evaluating = max(self.clock.evaluating, self._took(began))
         self.next_eval = self.clock.age() + self._every(self.config.eval_minutes)
@@ -116,8 +120,13 @@ class RunOutput:
             self.config.out.mkdir(parents=True, exist_ok=True)
             self.export(counters)
             if self.config.state:
-                saved = {"step": counters.step, "tokens": counters.tokens, "processes": counters.processes,
-                         "wall": self.clock.wall(), "trained": self.clock.trained()}
+                saved = {
+                    "step": counters.step,
+                    "tokens": counters.tokens,
+                    "processes": counters.processes,
+                    "wall": self.clock.wall(),
+                    "trained": self.clock.trained(),
+                }
                 save_state(self.config.out, self.average_model.config, self.flat, self.tensors, saved)
             seconds = self._took(began)
             self.clock.saving = max(self.clock.saving, seconds)

@@ -39,7 +39,7 @@ class Examples:
 class Augmentation:
     """Chances and sizes of changes that keep an example consistent.
 
-    mirror: chance that the world is reflected (pictures flipped, cameras with it).
+    mirror: chance that the world is reflected (images flipped, cameras with it).
     colour: chance that colour channels are permuted and bent (x^gamma keeps black and white, so backgrounds stay).
     scale: the normalised world is scaled by a factor in [1 - scale, 1 + scale].
     repeat: chance that a scene's first target is one of its context views, so that detail must come back whole.
@@ -60,18 +60,18 @@ def step_generator(seed: int, step: int, stream: int, device: torch.device | str
 
 
 def choose_views(
-    c2w: Float[Tensor, "b v 4 4"], num_context: int, num_target: int, spread: float, generator: torch.Generator
+    c2w: Float[Tensor, "b v 4 4"], num_context: int, num_target: int, even_view_prob: float, generator: torch.Generator
 ) -> Int[Tensor, "b k"]:
     """Indices of distinct views, context first: [b, num_context + num_target].
 
-    With chance `spread` a scene's context is spread evenly (farthest point by camera position, in units of the mean
-    distance from the mean position, and half as much by viewing direction), else it is random. Targets are random
+    With chance `even_view_prob` a scene's context is spread evenly (farthest point by camera position, in units of the
+    mean distance from the mean position, and half as much by viewing direction), else it is random. Targets are random
     among the rest. With fewer views than asked for, the remaining targets repeat views that are not context.
     """
     b, v = c2w.shape[:2]
     device = c2w.device
     noise = torch.rand(b, v, generator=generator, device=device)
-    spreads = torch.rand(b, 1, generator=generator, device=device) < spread
+    spreads = torch.rand(b, 1, generator=generator, device=device) < even_view_prob
     targets = torch.rand(b, v, generator=generator, device=device)
     centres = c2w[..., :3, 3] - c2w[..., :3, 3].mean(1, keepdim=True)
     size = centres.norm(dim=-1).mean(1)[:, None, None].clamp_min(1e-6)
@@ -96,33 +96,37 @@ def draw_views(
     which: list[int],
     num_context: int,
     num_target: int,
-    spread: float,
+    even_view_prob: float,
     generator: torch.Generator,
 ) -> PosedImages:
-    """Views of the scenes `which`, whose numbers of views differ: pictures [b, k, 3, h, w] and cameras, context first.
+    """Views of the scenes `which`, whose numbers of views differ: images [b, k, 3, h, w] and cameras, context first.
 
     images: [v, 3, h, w] of each scene; cameras: [v] of each, on the CPU. See `choose_views`; a scene with too few
     views repeats context views rather than show a target.
     """
-    pictures, c2w, fxfycxcy = [], [], []
+    chosen, c2w, fxfycxcy = [], [], []
     for scene in which:
         own = cameras[scene]
         context = min(num_context, len(own.c2w) - 1)
-        views = choose_views(own.c2w[None], context, num_context + num_target - context, spread, generator)[0]
+        views = choose_views(own.c2w[None], context, num_context + num_target - context, even_view_prob, generator)[0]
         if context < num_context:
-            views = torch.cat([views[:context].repeat(-(-num_context // context))[:num_context],
-                               views[context : context + num_target]])
-        pictures.append(images[scene][views.to(images[scene].device)])
+            views = torch.cat(
+                [
+                    views[:context].repeat(-(-num_context // context))[:num_context],
+                    views[context : context + num_target],
+                ]
+            )
+        chosen.append(images[scene][views.to(images[scene].device)])
         c2w.append(own.c2w[views])
         fxfycxcy.append(own.fxfycxcy[views])
     joined = Cameras(torch.stack(c2w), torch.stack(fxfycxcy), cameras[which[0]].image_hw)
-    return PosedImages(torch.stack(pictures), joined)
+    return PosedImages(torch.stack(chosen), joined)
 
 
 def mirror_world(posed: PosedImages, mirrored: Tensor) -> PosedImages:
     """Reflect the worlds of the scenes where `mirrored` [b] holds: x -> -x.
 
-    The reflected camera must stay right-handed, so its x axis turns too: R -> S R S, t -> S t, the picture is
+    The reflected camera must stay right-handed, so its x axis turns too: R -> S R S, t -> S t, the image is
     flipped left to right and the principal point moves to width - cx.
     """
     cameras = posed.cameras
@@ -147,9 +151,7 @@ def change_colours(images: Tensor, changed: Tensor, generator: torch.Generator) 
     return torch.where(changed[:, None, None, None, None], bent, images)
 
 
-def repeat_context(
-    posed: PosedImages, num_context: int, repeated: Tensor, generator: torch.Generator
-) -> PosedImages:
+def repeat_context(posed: PosedImages, num_context: int, repeated: Tensor, generator: torch.Generator) -> PosedImages:
     """Put a random context view in place of the first target in the scenes where `repeated` [b] holds."""
     b, k = posed.images.shape[:2]
     device = posed.images.device
@@ -163,7 +165,7 @@ def repeat_context(
 def make_examples(
     posed: PosedImages, num_context: int, augmentation: Augmentation, generator: torch.Generator
 ) -> Examples:
-    """uint8 pictures [b, k, 3, h, w] and cameras [b, k], context first -> normalised, augmented float examples.
+    """uint8 images [b, k, 3, h, w] and cameras [b, k], context first -> normalised, augmented float examples.
 
     The frame and scale come from the context cameras alone, as they will when the model is used.
     """
@@ -174,9 +176,9 @@ def make_examples(
         posed = repeat_context(posed, num_context, repeated, generator)
     if augmentation.mirror:
         posed = mirror_world(posed, chances[:, 0] < augmentation.mirror)
-    pictures = posed.images.float().mul_(1 / 255)
+    images = posed.images.float().mul_(1 / 255)
     if augmentation.colour:
-        pictures = change_colours(pictures, chances[:, 1] < augmentation.colour, generator)
+        images = change_colours(images, chances[:, 1] < augmentation.colour, generator)
     transform = normalize_context(posed.cameras.c2w[:, :num_context], "auto")
     cameras, scale = transform.apply_cameras(posed.cameras), transform.scale
     if augmentation.scale:
@@ -184,12 +186,12 @@ def make_examples(
         c2w = cameras.c2w.clone()
         c2w[..., :3, 3] *= factor[:, None, None]
         cameras, scale = Cameras(c2w, cameras.fxfycxcy, cameras.image_hw), scale * factor
-    context_images, context = pictures[:, :num_context], cameras[:, :num_context]
+    context_images, context = images[:, :num_context], cameras[:, :num_context]
     if augmentation.capture:
         real = torch.rand(b, generator=generator, device=device) < augmentation.capture
         context_images, context = like_captures(context_images, context, real, generator)
     depth = None if posed.depth is None else posed.depth.float() * scale[:, None, None, None]
     return Examples(
-        context_images, context, pictures[:, num_context:], cameras[:, num_context:],
+        context_images, context, images[:, num_context:], cameras[:, num_context:],
         None if depth is None else depth[:, :num_context], None if depth is None else depth[:, num_context:],
     )  # fmt: skip

@@ -151,8 +151,14 @@ class Clock:
     wall_before, trained_before: seconds that earlier processes took, and trained (after compilation).
     """
 
-    def __init__(self, minutes: float, process_minutes: float, wall_before: float = 0.0, trained_before: float = 0.0,
-                 reserve: float = 15.0) -> None:
+    def __init__(
+        self,
+        minutes: float,
+        process_minutes: float,
+        wall_before: float = 0.0,
+        trained_before: float = 0.0,
+        reserve: float = 15.0,
+    ) -> None:
         self.offset = process_age() - time.monotonic()
         self.minutes, self.process_minutes = minutes, process_minutes
         self.wall_before, self.trained_before = wall_before, trained_before
@@ -200,6 +206,8 @@ class Clock:
 
     def left(self) -> float:
         """Seconds until this process must have ended (infinite without limits)."""
-        limits = [60 * self.minutes - self.wall() if self.minutes else math.inf,
-                  60 * self.process_minutes - self.age() if self.process_minutes else math.inf]
+        limits = [
+            60 * self.minutes - self.wall() if self.minutes else math.inf,
+            60 * self.process_minutes - self.age() if self.process_minutes else math.inf,
+        ]
         return min(limits)

@@ -49,11 +49,17 @@ class ShardStream(torch.utils.data.IterableDataset):
         buffer: scenes that are shuffled together; 1 keeps the order of the shards.
         start: leave out that many scenes of this split: resumes an epoch exactly.
 
-    Iterating yields scenes with their pictures encoded. With a DataLoader pass `batch_size=None`.
+    Iterating yields scenes with their images encoded. With a DataLoader pass `batch_size=None`.
     """
 
     def __init__(
-        self, shards: ShardSet, seed: int = 0, epoch: int = 0, rank: int = 0, world: int = 1, buffer: int = 64,
+        self,
+        shards: ShardSet,
+        seed: int = 0,
+        epoch: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        buffer: int = 64,
         start: int = 0,
     ) -> None:
         self.shards, self.seed, self.epoch, self.rank, self.world = shards, seed, epoch, rank, world
@@ -131,10 +137,19 @@ class ShardPool:
     """
 
     def __init__(
-        self, shards: ShardSet, image_hw: tuple[int, int], size: int, views: int, fresh: float, spread: float,
-        seed: int, rank: int, world: int, device: torch.device,
+        self,
+        shards: ShardSet,
+        image_hw: tuple[int, int],
+        size: int,
+        views: int,
+        fresh: float,
+        even_view_prob: float,
+        seed: int,
+        rank: int,
+        world: int,
+        device: torch.device,
     ) -> None:
-        self.shards, self.image_hw, self.views, self.spread = shards, image_hw, views, spread
+        self.shards, self.image_hw, self.views, self.even_view_prob = shards, image_hw, views, even_view_prob
         self.seed, self.rank, self.world, self.device = seed, rank, world, device
         total = len(shards.places)
         self.by_scene = total < world  # too few shards: everyone reads all, and takes every so-many-th scene
@@ -221,9 +236,9 @@ class ShardPool:
             loads = [self.held[number] for number in sorted(self.held, key=lambda n: n % self.window)]
         else:
             loads = [self.held[number] for number in sorted(self.held)]
-        images = [pictures for loaded in loads for pictures in loaded.images]
+        images = [views for loaded in loads for views in loaded.images]
         cameras = [each for loaded in loads for each in loaded.cameras]
         generator = step_generator(self.seed, step, stream, "cpu")
         which = torch.randperm(len(images), generator=generator).repeat(-(-scenes // len(images)))[:scenes].tolist()
-        drawn = draw_views(images, cameras, which, count.context, count.target, self.spread, generator)
+        drawn = draw_views(images, cameras, which, count.context, count.target, self.even_view_prob, generator)
         return PosedImages(drawn.images.to(self.device, non_blocking=True), drawn.cameras.to(self.device))

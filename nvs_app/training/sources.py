@@ -39,7 +39,7 @@ ON_DEVICE_BYTES = 8 * 2**30  # scene folders up to this size are kept on the dev
 
 @runtime_checkable
 class Pool(Protocol):
-    """A source of one resolution: some scenes of a step, as uint8 pictures [b, k, 3, h, w], context first."""
+    """A source of one resolution: some scenes of a step, as uint8 images [b, k, 3, h, w], context first."""
 
     def draw(self, step: int, scenes: int, count: ViewCount, stream: int) -> PosedImages: ...
 
@@ -64,7 +64,7 @@ class ProceduralPool:
         views: int,
         generate: int,
         fresh: float,
-        spread: float,
+        even_view_prob: float,
         seed: int,
         rank: int,
         world: int,
@@ -73,7 +73,7 @@ class ProceduralPool:
         self.prefetch = prefetch
         self.make, self.image_hw, self.views, self.generate, self.fresh = make, image_hw, views, generate, fresh
         self.size = max(1, math.ceil(size / generate)) * generate
-        self.spread, self.seed, self.rank, self.world = spread, seed, rank, world
+        self.even_view_prob, self.seed, self.rank, self.world = even_view_prob, seed, rank, world
         self.first: int | None = None
         self.images = self.c2w = self.fxfycxcy = torch.empty(0)
         self.depth: Tensor | None = None
@@ -120,7 +120,7 @@ class ProceduralPool:
         chosen = torch.rand(self.size, generator=generator, device=self.images.device).argsort()
         chosen = chosen.repeat(-(-scenes // self.size))[:scenes]
         c2w = self.c2w[chosen]
-        views = choose_views(c2w, count.context, count.target, self.spread, generator)
+        views = choose_views(c2w, count.context, count.target, self.even_view_prob, generator)
         rows = chosen[:, None]
         cameras = Cameras(self.c2w[rows, views], self.fxfycxcy[rows, views], self.image_hw)
         return PosedImages(self.images[rows, views], cameras, None if self.depth is None else self.depth[rows, views])
@@ -129,8 +129,10 @@ class ProceduralPool:
 class FolderPool:
     """Scenes from disk, loaded once at a resolution as uint8. Needs two views or more a scene."""
 
-    def __init__(self, scenes: list, image_hw: tuple[int, int], spread: float, seed: int, device: torch.device) -> None:
-        self.image_hw, self.spread, self.seed, self.device = image_hw, spread, seed, device
+    def __init__(
+        self, scenes: list, image_hw: tuple[int, int], even_view_prob: float, seed: int, device: torch.device
+    ) -> None:
+        self.image_hw, self.even_view_prob, self.seed, self.device = image_hw, even_view_prob, seed, device
         total = sum(len(scene) for scene in scenes) * 3 * image_hw[0] * image_hw[1]
         self.store = device if total <= ON_DEVICE_BYTES else torch.device("cpu")
         self.images: list[Tensor] = []
@@ -141,10 +143,12 @@ class FolderPool:
             self.cameras.append(posed.cameras.to("cpu"))
 
     def draw(self, step: int, scenes: int, count: ViewCount, stream: int) -> PosedImages:
-        # Views are chosen on the host: scenes differ in length, and their pictures may be there too.
+        # Views are chosen on the host: scenes differ in length, and their images may be there too.
         generator = step_generator(self.seed, step, stream, "cpu")
         which = torch.randint(len(self.images), (scenes,), generator=generator).tolist()
-        drawn = draw_views(self.images, self.cameras, which, count.context, count.target, self.spread, generator)
+        drawn = draw_views(
+            self.images, self.cameras, which, count.context, count.target, self.even_view_prob, generator
+        )
         return PosedImages(drawn.images.to(self.device, non_blocking=True), drawn.cameras.to(self.device))
 
 
@@ -159,7 +163,7 @@ class SourcePlan:
     pool_views: int = 24
     generate: int = 16
     reuse: float = 8.0
-    spread: float = 0.5
+    even_view_prob: float = 0.5
     prefetch: bool = False
     depth: bool = False
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -231,24 +235,36 @@ class TrainSource:
             if name == "procedural":
                 assert self.procedural is not None
                 self.pools[key] = ProceduralPool(
-                    self.procedural, image_hw, size, plan.pool_views, plan.generate, fresh,
-                    plan.spread, self.seed, self.rank, self.world,
+                    self.procedural,
+                    image_hw,
+                    size,
+                    plan.pool_views,
+                    plan.generate,
+                    fresh,
+                    plan.even_view_prob,
+                    self.seed,
+                    self.rank,
+                    self.world,
                     Prefetch(self.device) if plan.prefetch else None,
                 )
             elif name in self.shards:
                 self.pools[key] = ShardPool(
-                    self.shards[name], image_hw, size, plan.pool_views, fresh, plan.spread, self.seed, self.rank,
-                    self.world, self.device,
+                    self.shards[name],
+                    image_hw,
+                    size,
+                    plan.pool_views,
+                    fresh,
+                    plan.even_view_prob,
+                    self.seed,
+                    self.rank,
+                    self.world,
+                    self.device,
                 )
             else:
-                self.pools[key] = FolderPool(
-                    self.scenes[name], image_hw, plan.spread, self.seed, self.device
-                )
+                self.pools[key] = FolderPool(self.scenes[name], image_hw, plan.even_view_prob, self.seed, self.device)
         return self.pools[key]
 
-    def prepare(
-        self, step: int, image_hw: tuple[int, int], usual: int, sizes: Sequence[tuple[int, int]] = ()
-    ) -> None:
+    def prepare(self, step: int, image_hw: tuple[int, int], usual: int, sizes: Sequence[tuple[int, int]] = ()) -> None:
         """Load or make what a step needs, so that the step itself is a usual one."""
         for name in self.plan.shares:
             pool = self._pool(name, image_hw, usual, sizes)

@@ -17,15 +17,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nvs_app.atomic_io import atomic_write
 from nvs_app.errors import NVSError
 from nvs_app.model.config import LaCTConfig
 from nvs_app.training.optim import FlatParameters, MuonAdamW
-from nvs_app.whole_file import whole_file
 
 FORMAT = "nvs_app training state 1"
 # What torch.load raises for files that are cut short or of another kind, found by trying.
 BROKEN_FILE = (
-    OSError, RuntimeError, pickle.UnpicklingError, EOFError, zipfile.BadZipFile, LookupError, ValueError, TypeError,
+    OSError,
+    RuntimeError,
+    pickle.UnpicklingError,
+    EOFError,
+    zipfile.BadZipFile,
+    LookupError,
+    ValueError,
+    TypeError,
     AttributeError,
 )
 
@@ -60,7 +67,7 @@ def save_state(
         "tensors": {name: tensor.detach().cpu() for name, tensor in tensors.items()},
         "counters": counters,
     }
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         torch.save(content, temporary)
         if path.exists():
             os.replace(path, previous_path(out))

@@ -1,4 +1,4 @@
-"""The loss of a training step: LaCT's own picture, and, where the network has a detail head, the head's picture and its
+"""The loss of a training step: LaCT's own image, and, where the network has a detail head, the head's image and its
 depths."""
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from nvs_app.model.detail.layers import resize
 from nvs_app.model.lact import LaCT
 from nvs_app.training.config import TrainConfig
 from nvs_app.training.detail_losses import depth_loss
-from nvs_app.training.losses import picture_loss
+from nvs_app.training.losses import image_loss
 from nvs_app.training.sampling import Examples
 
 
@@ -27,7 +27,7 @@ def smaller(images: Float[Tensor, "b v 3 h w"], scale: float, patch: int) -> Flo
 
 
 def lact_hw(image_hw: tuple[int, int], scale: float, patch: int) -> tuple[int, int]:
-    """The size at which LaCT reads and draws pictures of `image_hw`."""
+    """The size at which LaCT reads and draws images of `image_hw`."""
     height, width = (max(patch, round(side * scale / patch) * patch) for side in image_hw)
     return height, width
 
@@ -41,10 +41,10 @@ def step_losses(
     lpips: torch.nn.Module | None = None,
 ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
     """The loss to descend, and detached scalars for the log ("psnr" of what a user would see, "psnr_lact" of LaCT's own
-    picture at its own size, errors of depth as `depth_loss` names them)."""
+    image at its own size, errors of depth as `depth_loss` names them)."""
 
     def compared(prediction: Tensor, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        return picture_loss(prediction, target, config.perceptual, lpips, config.lpips_weight, config.balance)
+        return image_loss(prediction, target, config.perceptual, lpips, config.lpips_weight, config.inverse_mse_power)
 
     if model.detail_head is None:
         with autocast():

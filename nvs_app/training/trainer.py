@@ -24,8 +24,8 @@ from nvs_app.distributed import StopSignals, World
 from nvs_app.errors import NVSError
 from nvs_app.model.checkpoint import load_checkpoint
 from nvs_app.model.config import LaCTConfig
+from nvs_app.model.config_override import with_changes
 from nvs_app.model.flops import lact_flops
-from nvs_app.model.growth import with_changes
 from nvs_app.model.lact import LaCT
 from nvs_app.training.config import TrainConfig
 from nvs_app.training.held_out import HeldOut
@@ -74,8 +74,8 @@ class Trainer:
         # No TF32: products that matter run in bfloat16, and it would round cameras and procedural scenes.
         torch.manual_seed(config.seed)
         initial = load_checkpoint(config.init) if config.init else None
-        if initial is not None and config.init_change:
-            initial = with_changes(initial, config.init_change)
+        if initial is not None and config.config_override:
+            initial = with_changes(initial, config.config_override)
         self.model_config: LaCTConfig = initial.config if initial else config.model_config
         self.model = (initial or LaCT(self.model_config)).to(self.device).train()
         self.average_model = LaCT(self.model_config).to(self.device).eval()
@@ -90,14 +90,15 @@ class Trainer:
         self.average = FlatParameters(self.average_model, gradients=False, prefix=trained).data
         self.optimizer = MuonAdamW(
             self.flat, config.muon_lr, config.adam_lr, config.weight_decay,
-            clip=config.clip, spike=config.spike, rate=rate,
+            clip=config.clip, grad_skip_factor=config.grad_skip_factor, rate=rate,
         )  # fmt: skip
         self.tensors = run_tensors(self.flat, self.average, self.optimizer)
         counters = self._resume()
         self.step, self.processes = counters["step"], counters["processes"] + 1
         self.tokens, self.step_at_start = counters["tokens"], counters["step"]
-        self.clock = Clock(config.minutes, config.process_minutes, counters["wall"], counters["trained"],
-                           config.reserve_seconds)
+        self.clock = Clock(
+            config.minutes, config.process_minutes, counters["wall"], counters["trained"], config.reserve_seconds
+        )
         plan = config.plan
         if self.model_config.detail_head is None:
             plan = dataclasses.replace(plan, depth=False)
@@ -106,8 +107,15 @@ class Trainer:
         self.stages = config.stages
         self.log = TrainLog(config.out, config.log_every, self.device, world.is_main, config.tensorboard)
         self.output = RunOutput(
-            config, world, self.clock, self.log, self._held_out() if world.is_main else None,
-            self.average_model, self.flat, self.tensors, self.autocast,
+            config,
+            world,
+            self.clock,
+            self.log,
+            self._held_out() if world.is_main else None,
+            self.average_model,
+            self.flat,
+            self.tensors,
+            self.autocast,
         )
         self.step_seconds, self.steady, self.furthest = 0.0, (0, 0.0), 0.0
         self.events: list[torch.cuda.Event] = []
@@ -128,14 +136,21 @@ class Trainer:
                 counters = apply_state(path, content, self.flat, self.tensors)
                 self.say(f"resuming {path} at step {counters['step']}")
         self.world.broadcast_(*self.tensors.values())
-        return self.world.share("counters", counters)
+        return self.world.broadcast_object("counters", counters)
 
     def _held_out(self) -> HeldOut:
         config, make = self.config, None
         if config.eval_procedural and "procedural" in config.plan.shares:
             make = make_procedural(config.plan, self.device, config.seed + HELD_OUT_SEED)
-        return HeldOut(config.eval_paths, config.eval_context, self.device, make, config.eval_procedural,
-                       config.generate, config.pool_views)
+        return HeldOut(
+            config.eval_paths,
+            config.eval_context,
+            self.device,
+            make,
+            config.eval_procedural,
+            config.generate,
+            config.pool_views,
+        )
 
     def _compile(self) -> None:
         self.model.activation_checkpointing = self.config.checkpointing
@@ -146,8 +161,8 @@ class Trainer:
         for name in ("recompile_limit", "cache_size_limit"):
             if hasattr(dynamo, name):
                 setattr(dynamo, name, 64)
-        # One more resolution, or number of writing tokens (`WRITE_SLOTS`), is better compiled for itself than once for
-        # all sizes.
+        # One more resolution, or number of writing tokens (`CONTEXT_BUCKETS`), is better compiled for itself
+        # than once for all sizes.
         if len({count.total for count in self.config.view_counts}) == 1:
             dynamo.automatic_dynamic_shapes = False
         self.model.compile_blocks()
@@ -242,7 +257,7 @@ class Trainer:
                 stop = self.signals.received or "signal"
             evaluate, save = self.output.due()
             decision = {"progress": self.progress(), "stop": stop, "evaluate": evaluate, "save": save}
-        return self.world.share(f"step {self.processes} {self.step}", decision)
+        return self.world.broadcast_object(f"step {self.processes} {self.step}", decision)
 
     def train_step(self, progress: float) -> None:
         """One step of training."""
@@ -282,8 +297,14 @@ class Trainer:
         return scalars
 
     def _account(
-        self, scalars: dict[str, Tensor], image_hw: tuple[int, int], context: int, target: int, scenes: int,
-        progress: float, factor: float,
+        self,
+        scalars: dict[str, Tensor],
+        image_hw: tuple[int, int],
+        context: int,
+        target: int,
+        scenes: int,
+        progress: float,
+        factor: float,
     ) -> None:
         patch = self.model_config.patch
         per_view = (image_hw[0] // patch) * (image_hw[1] // patch)
@@ -291,8 +312,12 @@ class Trainer:
         self.tokens += tokens
         flops = 3 * scenes * lact_flops(self.model_config, context * per_view, target * per_view, per_view)
         known = {
-            "progress": progress, "lr": factor * self.config.muon_lr, "lr_factor": factor,
-            "image_hw": list(image_hw), "elapsed": self.clock.wall(), "eta": self._remaining(progress),
+            "progress": progress,
+            "lr": factor * self.config.muon_lr,
+            "lr_factor": factor,
+            "image_hw": list(image_hw),
+            "elapsed": self.clock.wall(),
+            "eta": self._remaining(progress),
             "tokens": self.tokens,
         }
         self.log.step(self.step, scalars | {"skipped": self.optimizer.guard.skipped.clone()}, tokens, flops, known)
@@ -311,4 +336,3 @@ class Trainer:
 
     def usual_scenes(self, image_hw: tuple[int, int]) -> int:
         return self.config.usual_scenes(image_hw, self.model_config.patch)
-

@@ -16,8 +16,8 @@ from starlette.datastructures import MutableHeaders
 from starlette.routing import BaseRoute, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from nvs_app.web.hub import Hub
-from nvs_app.web.wire import REFUSED, Line, same_origin
+from nvs_app.web.app_state import AppState
+from nvs_app.web.viewer_connection import REFUSED, ViewerConnection, same_origin
 
 COOKIE = "nvs-visitor"
 COOKIE_DAYS = 365  # kept scenes are found again by it
@@ -60,7 +60,7 @@ class VisitorCookie:
         await self.app(scope, receive, send_with_cookie)
 
 
-def routes(hub: Hub, public: str | None = None) -> list[BaseRoute]:
+def routes(app_state: AppState, public: str | None = None) -> list[BaseRoute]:
     """The routes that the application adds to gradio's: the viewer's socket.
 
     public: the public address, where --root-path gives a whole one.
@@ -74,13 +74,13 @@ def routes(hub: Hub, public: str | None = None) -> list[BaseRoute]:
         if login_wanted and user is None:
             await ws.close(1008, "not logged in")
             return
-        session = hub.store.find(ws.query_params.get("visit"), owner_of(ws.cookies, user))
+        session = app_state.store.find(ws.query_params.get("visit"), owner_of(ws.cookies, user))
         # Accepted first: a browser learns the code only of a connection that was open.
         await ws.accept()
         if session is None:
             await ws.close(REFUSED, "This visit has ended. Reload the page to start again.")
             return
-        await Line(hub, session, ws).run()
+        await ViewerConnection(app_state, session, ws).run()
 
     return [WebSocketRoute("/nvs/socket", socket)]
 
@@ -88,9 +88,7 @@ def routes(hub: Hub, public: str | None = None) -> list[BaseRoute]:
 def _login(ws: WebSocket) -> tuple[str | None, bool]:
     """The user that is logged in with gradio, and whether a login is asked for."""
     app = ws.app
-    token = ws.cookies.get(f"access-token-{app.cookie_id}") or ws.cookies.get(
-        f"access-token-unsecure-{app.cookie_id}"
-    )
+    token = ws.cookies.get(f"access-token-{app.cookie_id}") or ws.cookies.get(f"access-token-unsecure-{app.cookie_id}")
     return app.tokens.get(token), app.get_blocks().auth is not None
 
 

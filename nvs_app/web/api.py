@@ -17,35 +17,35 @@ import gradio as gr
 
 from data_tools.structure_from_motion.job import Cancelled
 from nvs_app.errors import NVSError
+from nvs_app.web.event_handlers import EventHandlers, told
 from nvs_app.web.services.encoding import facts, parse_size
 from nvs_app.web.services.exports import save_snapshot
-from nvs_app.web.services.films import views_for_page
-from nvs_app.web.services.opening import Opened
-from nvs_app.web.visits import Visits, told
+from nvs_app.web.services.opening import LoadedScene
+from nvs_app.web.services.videos import views_for_page
 
 
-def add_api(visits: Visits) -> None:
+def add_api(event_handlers: EventHandlers) -> None:
     """Adds the functions to the Blocks that are being built."""
-    hub = visits.hub
+    app_state = event_handlers.app_state
 
     def examples() -> list[str]:
         """Names of the example scenes."""
-        return list(hub.examples)
+        return list(app_state.examples)
 
     def open_example(name: str, request: gr.Request) -> dict[str, Any]:
         """Opens an example by its name; what is known of it."""
-        return facts(visits.encoding.bring_example(visits.session(request), name))
+        return facts(event_handlers.encoding.bring_example(event_handlers.session(request), name))
 
     def encode(files: list[str], views: float | None, size: str | None, request: gr.Request) -> dict[str, Any]:
         """Encodes photos, a zip, a video or a state file. views: how many are read (null: chosen); size:
         WIDTHxHEIGHT ("": the checkpoint's). Waits until it is done; what is known of the scene."""
-        session = visits.session(request)
-        found = visits.encoding.receive(session, files or [])
-        if isinstance(found, Opened):
+        session = event_handlers.session(request)
+        found = event_handlers.encoding.receive(session, files or [])
+        if isinstance(found, LoadedScene):
             return facts(found)
         if size:
             parse_size(size)
-        job = visits.encoding.encode(session, int(views) if views else None, size or None)
+        job = event_handlers.encoding.encode(session, int(views) if views else None, size or None)
         try:
             for _ in job.follow():
                 session.touch()
@@ -55,21 +55,23 @@ def add_api(visits: Visits) -> None:
 
     def cameras(request: gr.Request) -> list[dict[str, Any]]:
         """The cameras of the capture: {"c2w": 16 numbers row by row (OpenCV axes), "fov": degrees} each."""
-        return views_for_page(hub.require_scene(visits.session(request)).cameras)["views"]
+        return views_for_page(app_state.require_scene(event_handlers.session(request)).cameras)["views"]
 
     def render(view: Any, height: float, width: float, request: gr.Request) -> str:
-        """Renders a view {"c2w": ..., "fov": ...}, exactly as films do, into a PNG file; null: the first look."""
-        session = visits.session(request)
-        opened = hub.require_scene(session)
+        """Renders a view {"c2w": ..., "fov": ...}, exactly as videos do, into a PNG file; null: the first look."""
+        session = event_handlers.session(request)
+        opened = app_state.require_scene(session)
         view = view or opened.viewpoint.for_page()
         if not isinstance(view, dict):
             raise NVSError('view: expected {"c2w": 16 numbers, "fov": degrees}')
-        image, camera = visits.films.still(session, {**view, "hw": [int(height), int(width)]})
+        image, camera = event_handlers.videos.still(session, {**view, "hw": [int(height), int(width)]})
         return str(save_snapshot(image, camera, session.download("view.png"), {"scene": opened.name}))
 
     def truth(view: float | None, request: gr.Request) -> dict[str, Any]:
         """PSNR and SSIM of a held-out view (null: the first), and the means over some held-out views."""
-        found, table = visits.looking.truth(visits.session(request), None if view is None else int(view))
+        found, table = event_handlers.inspector.truth(
+            event_handlers.session(request), None if view is None else int(view)
+        )
         if found is None or table is None:
             raise NVSError("no view of this scene is held out")
         return {
@@ -77,12 +79,12 @@ def add_api(visits: Visits) -> None:
             "mean_psnr": table.psnr, "mean_ssim": table.ssim, "views": [v.index for v in table.views],
         }  # fmt: skip
 
-    def film(path: Any, kind: str, request: gr.Request) -> list[str]:
+    def video(path: Any, kind: str, request: gr.Request) -> list[str]:
         """Renders a path ({"preset": "turntable", "seconds": 4, "fps": 24, "image_hw": [256, 256]} or {"timeline":
         {"keyframes": [{"c2w", "fov", "seconds"}], "fps", "loop", "image_hw"}}) to "MP4", "GIF" or "PNG (zip)"; the
-        film, and the path as nerfstudio's JSON."""
-        session = visits.session(request)
-        job = visits.films.export(session, path, kind)
+        video, and the path as nerfstudio's JSON."""
+        session = event_handlers.session(request)
+        job = event_handlers.videos.export(session, path, kind)
         for _ in job.follow():
             session.touch()
         return [str(file) for file in job.result()[0]]
@@ -91,7 +93,7 @@ def add_api(visits: Visits) -> None:
         """A file of the scene: "state", "scene" or "colmap"."""
         if what not in ("state", "scene", "colmap"):
             raise NVSError(f"take {what!r}: expected state, scene or colmap")
-        return str(visits.made(visits.session(request), what, ""))
+        return str(event_handlers.made(event_handlers.session(request), what, ""))
 
     with gr.Row(visible=False):
         button = gr.Button()
@@ -106,8 +108,7 @@ def add_api(visits: Visits) -> None:
         ("cameras", cameras, [], answer),
         ("render", render, [asked, height, width], file),
         ("truth", truth, [number], answer),
-        ("film", film, [asked, text], made),
+        ("video", video, [asked, text], made),
         ("take_away", take, [text], file),
     ):
         button.click(told(function), inputs, output, api_name=name, show_progress="hidden", concurrency_limit=None)
-

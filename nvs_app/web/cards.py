@@ -80,6 +80,7 @@ class Card:
 
     def to_html(self) -> str:
         """A `<section class='nvs-card'>` with a heading and a `<dl>`; every text is escaped."""
+
         def values(lines: tuple[str, ...]) -> str:
             found = "".join(f"<dd>{html.escape(line)}</dd>" for line in lines)
             many = f"<dd><details><summary>{len(lines)} entries</summary><dl>{found}</dl></details></dd>"

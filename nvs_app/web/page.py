@@ -1,7 +1,7 @@
 """The page: scenes on the left, the viewer in the middle, what can be done with a scene on the right.
 
-The viewer's own script (ui/viewer.js, ui/line.js) talks to the server over a WebSocket (wire.py); everything else is
-gradio. api.py adds the functions for Python programs.
+The viewer's own script (ui/viewer.js, ui/connection.js) talks to the server over a WebSocket
+(viewer_connection.py); everything else is gradio. api.py adds the functions for Python programs.
 """
 
 from __future__ import annotations
@@ -12,36 +12,36 @@ from typing import Any
 import gradio as gr
 
 from nvs_app.web.api import add_api
-from nvs_app.web.hub import Hub
+from nvs_app.web.app_state import AppState
+from nvs_app.web.event_handlers import EventHandlers, told
 from nvs_app.web.panels import TITLE, Scenes, Tools, header_html, scenes_panel, tools_panel
-from nvs_app.web.visits import Visits, told
 
 UI = Path(__file__).parent / "ui"
 STYLES = ("page.css", "viewer.css", "tools.css")
-SCRIPTS = ("viewer.js", "depth.js", "line.js", "path.js", "cameras_plot.js", "drop.js", "page.js")
+SCRIPTS = ("viewer.js", "depth.js", "connection.js", "path.js", "cameras_plot.js", "drop.js", "page.js")
 FRESH = "() => window.nvs.fresh()"
 BROUGHT = "() => { window.dispatchEvent(new Event('nvs-brought')); }"
 DARK = "document.body.classList.contains('dark')"
 
 
-def build_page(hub: Hub) -> gr.Blocks:
+def build_page(app_state: AppState) -> gr.Blocks:
     """The page as gradio Blocks, not yet launched (see `launch_options`)."""
-    visits = Visits(hub)
+    event_handlers = EventHandlers(app_state)
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=(600, 3600)) as page:
-        gr.HTML(header_html(hub), elem_id="nvs-header", padding=False)
+        gr.HTML(header_html(app_state), elem_id="nvs-header", padding=False)
         with gr.Row(elem_id="nvs-main"):
             with gr.Column(elem_id="nvs-scenes", min_width=0):
-                scenes = scenes_panel(hub)
+                scenes = scenes_panel(app_state)
             with gr.Column(elem_id="nvs-middle", min_width=0):
                 gr.HTML((UI / "stage.html").read_text("utf-8"), elem_id="nvs-view", padding=False)
             with gr.Column(elem_id="nvs-tools", min_width=0):
-                tools = tools_panel(hub)
-        add_api(visits)  # first: its names are those that programs use
-        _wire(page, visits, scenes, tools)
+                tools = tools_panel(app_state)
+        add_api(event_handlers)  # first: its names are those that programs use
+        _wire(page, event_handlers, scenes, tools)
     return page
 
 
-def _wire(page: gr.Blocks, visits: Visits, scenes: Scenes, tools: Tools) -> None:
+def _wire(page: gr.Blocks, event_handlers: EventHandlers, scenes: Scenes, tools: Tools) -> None:
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     # Whatever may wait for the rendering thread or the encoder must not keep other visitors' events from starting.
     free: dict[str, Any] = {**quiet, "concurrency_limit": None}
@@ -51,59 +51,61 @@ def _wire(page: gr.Blocks, visits: Visits, scenes: Scenes, tools: Tools) -> None
     shown = [tools.plot, tools.lost, tools.truth_choice, tools.truth, tools.kept]
 
     def then_refresh(event: Any) -> Any:
-        done = event.then(told(visits.refresh), [which, dark], shown, js=f"(which) => [which, {DARK}]", **free)
+        done = event.then(told(event_handlers.refresh), [which, dark], shown, js=f"(which) => [which, {DARK}]", **free)
         return done.then(None, None, None, js=FRESH, **quiet)
 
     # The visit first, so that the viewer's line is open while the example is still being encoded.
-    entered = page.load(told(visits.enter), token, token, js="() => window.nvs.kept()", queue=False, **quiet)
+    entered = page.load(told(event_handlers.enter), token, token, js="() => window.nvs.kept()", queue=False, **quiet)
     entered = entered.then(None, token, None, js="(token) => window.nvs.connect(token)", **quiet)
-    then_refresh(entered.then(told(visits.first), None, scene, **free))
+    then_refresh(entered.then(told(event_handlers.first), None, scene, **free))
 
     def pick(event: gr.EventData, request: gr.Request):
-        return visits.example(str(event.value), request)
+        return event_handlers.example(str(event.value), request)
 
     chosen = scenes.examples.select(told(pick), None, scene, **free)
-    then_refresh(chosen.then(told(visits.quiet), None, scenes.progress, **free))
+    then_refresh(chosen.then(told(event_handlers.quiet), None, scenes.progress, **free))
 
     for brought in (scenes.upload, scenes.camera):
         field = [brought] if brought is scenes.upload else [scenes.upload]
-        arrived = brought.upload(told(visits.receive), brought, [*scene, *field], **free)
+        arrived = brought.upload(told(event_handlers.receive), brought, [*scene, *field], **free)
         arrived.then(None, None, None, js=BROUGHT, **quiet)
-        then_refresh(arrived.then(told(visits.quiet), None, scenes.progress, **free))
-    planned = {"fn": told(visits.plan), "inputs": [scenes.views, scenes.size], "outputs": scene[1:]}
+        then_refresh(arrived.then(told(event_handlers.quiet), None, scenes.progress, **free))
+    planned = {"fn": told(event_handlers.plan), "inputs": [scenes.views, scenes.size], "outputs": scene[1:]}
     gr.on([scenes.views.input, scenes.size.input], trigger_mode="always_last", **planned, **free)
     encoding = [scenes.progress, scenes.encode, scenes.cancel, tools.facts]
-    then_refresh(scenes.encode.click(told(visits.encode), [scenes.views, scenes.size], encoding, **free))
-    scenes.cancel.click(told(visits.cancel), None, None, queue=False, **quiet)
+    then_refresh(scenes.encode.click(told(event_handlers.encode), [scenes.views, scenes.size], encoding, **free))
+    scenes.cancel.click(told(event_handlers.cancel), None, None, queue=False, **quiet)
 
     for tab in tools.tabs:
         js = f"() => ['{tab.id}', {DARK}]"
         tab.select(None, None, [which, dark], js=js, **quiet)
-        tab.select(told(visits.refresh), [which, dark], shown, js=js, **free).then(None, None, None, js=FRESH, **quiet)
-    compared = tools.truth_choice.input(told(visits.truth), tools.truth_choice, tools.truth, **free)
+        tab.select(told(event_handlers.refresh), [which, dark], shown, js=js, **free).then(
+            None, None, None, js=FRESH, **quiet
+        )
+    compared = tools.truth_choice.input(told(event_handlers.truth), tools.truth_choice, tools.truth, **free)
     compared.then(None, None, None, js=FRESH, **quiet)
 
     spec_js = "(...values) => [window.nvs.path.spec(), ...values.slice(1)]"
-    loaded = tools.path_load.upload(told(visits.path_load), tools.path_load, spec, **free)
+    loaded = tools.path_load.upload(told(event_handlers.path_load), tools.path_load, spec, **free)
     loaded.then(None, spec, None, js="(text) => window.nvs.path.load(text)", **quiet)
-    tools.path_save.click(told(visits.path_save), spec, tools.film_files, js=spec_js, **free)
-    film = [tools.film_progress, tools.film, tools.film_cancel, tools.film_files]
-    tools.film.click(told(visits.film), [spec, tools.film_kind], film, js=spec_js, **free)
-    tools.film_cancel.click(told(visits.film_cancel), None, None, queue=False, **quiet)
+    tools.path_save.click(told(event_handlers.path_save), spec, tools.video_files, js=spec_js, **free)
+    video = [tools.video_progress, tools.video, tools.video_cancel, tools.video_files]
+    tools.video.click(told(event_handlers.video), [spec, tools.video_kind], video, js=spec_js, **free)
+    tools.video_cancel.click(told(event_handlers.video_cancel), None, None, queue=False, **quiet)
 
     view_js = "() => JSON.stringify(window.nvs.viewer.still())"
     for what in ("snapshot", "state", "scene", "colmap"):
 
         def take(view: str, request: gr.Request, what: str = what):
-            return visits.take(what, view, request)
+            return event_handlers.take(what, view, request)
 
         tools.take[what].click(told(take), view, tools.files, js=view_js, **free)
-    tools.take["keep"].click(told(visits.keep), None, tools.kept, **free)
-    then_refresh(tools.kept_open.click(told(visits.reopen), tools.kept, scene, **free))
+    tools.take["keep"].click(told(event_handlers.keep), None, tools.kept, **free)
+    then_refresh(tools.kept_open.click(told(event_handlers.reopen), tools.kept, scene, **free))
 
-    tools.model.input(told(visits.model_card), tools.model, tools.card, **free)
+    tools.model.input(told(event_handlers.model_card), tools.model, tools.card, **free)
     chosen = [tools.model, tools.device, scenes.views, scenes.size]
-    tools.model_use.click(told(visits.use_model), chosen, scene[1:], **free)
+    tools.model_use.click(told(event_handlers.use_model), chosen, scene[1:], **free)
 
 
 def launch_options() -> dict[str, Any]:
@@ -115,9 +117,7 @@ def launch_options() -> dict[str, Any]:
         font=sans,
         font_mono=("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"),
     ).set(button_primary_background_fill="*primary_600", button_primary_background_fill_hover="*primary_700")
-    scripts = "".join(
-        f"<script>{(UI / name).read_text('utf-8')}</script>" for name in SCRIPTS if (UI / name).exists()
-    )
+    scripts = "".join(f"<script>{(UI / name).read_text('utf-8')}</script>" for name in SCRIPTS if (UI / name).exists())
     return {
         "theme": theme,
         "css_paths": [UI / name for name in STYLES],

@@ -12,10 +12,10 @@ import gradio as gr
 from nvs_app.errors import NVSError
 from nvs_app.evaluation.evaluate import device_name
 from nvs_app.scenes.images import read_image
+from nvs_app.web.app_state import AppState
 from nvs_app.web.cards import list_cards
-from nvs_app.web.hub import Hub
-from nvs_app.web.services.films import KINDS
 from nvs_app.web.services.opening import jpeg_uri
+from nvs_app.web.services.videos import KINDS
 
 UI = Path(__file__).parent / "ui"
 TITLE = "Novel views from fast weights"
@@ -50,11 +50,11 @@ class Tools:
     truth: gr.HTML
     path_load: gr.UploadButton
     path_save: gr.Button
-    film_kind: gr.Radio
-    film: gr.Button
-    film_cancel: gr.Button
-    film_progress: gr.HTML
-    film_files: gr.File
+    video_kind: gr.Radio
+    video: gr.Button
+    video_cancel: gr.Button
+    video_progress: gr.HTML
+    video_files: gr.File
     take: dict[str, gr.Button]
     files: gr.File
     kept: gr.Dropdown
@@ -65,10 +65,10 @@ class Tools:
     model_use: gr.Button
 
 
-def scenes_panel(hub: Hub) -> Scenes:
+def scenes_panel(app_state: AppState) -> Scenes:
     """Left column."""
     gr.HTML("<h2>Examples</h2>", padding=False)
-    examples = _examples(hub)
+    examples = _examples(app_state)
     gr.HTML("<h2>Your photos</h2>", padding=False)
     upload = gr.File(
         label="Drop photos, a video, or a zip",
@@ -81,8 +81,8 @@ def scenes_panel(hub: Hub) -> Scenes:
     gr.HTML(
         "<p class='nvs-note nvs-small'>Photos, a video, a zip of either, or a scene with cameras in any usual format. "
         "<span class='nvs-fine'>Drop files or a folder anywhere, paste images, or <button type='button' "
-        f"class='nvs-link' data-nvs-folder data-nvs-bytes='{hub.limits.upload_bytes}'>choose a folder</button>.</span>"
-        "</p>"
+        f"class='nvs-link' data-nvs-folder data-nvs-bytes='{app_state.limits.upload_bytes}'>choose a folder</button>."
+        "</span></p>"
         "<p class='nvs-note nvs-small' data-nvs='brought' role='status'></p>",
         padding=False,
     )
@@ -100,7 +100,7 @@ def scenes_panel(hub: Hub) -> Scenes:
     return Scenes(examples, upload, camera, plan, views, size, encode, cancel, progress)
 
 
-def tools_panel(hub: Hub) -> Tools:
+def tools_panel(app_state: AppState) -> Tools:
     """Right column."""
     facts = gr.HTML("", elem_id="nvs-facts", padding=False)
     quiet: dict[str, Any] = {"size": "sm"}
@@ -126,12 +126,12 @@ def tools_panel(hub: Hub) -> Tools:
                 "choose the run's dataparser_transforms.json along with it.</p>",
                 padding=False,
             )
-            film_kind = gr.Radio(list(KINDS), value="MP4", label="Film", elem_id="nvs-film-kind")
-            film_progress = gr.HTML("", elem_id="nvs-film-progress", padding=False)
+            video_kind = gr.Radio(list(KINDS), value="MP4", label="Video", elem_id="nvs-video-kind")
+            video_progress = gr.HTML("", elem_id="nvs-video-progress", padding=False)
             with gr.Row():
-                film = gr.Button("Export", variant="primary", elem_id="nvs-film")
-                film_cancel = gr.Button("Cancel", visible=False, elem_id="nvs-film-cancel")
-            film_files = gr.File(label="Files", visible=False, elem_id="nvs-film-files", file_count="multiple")
+                video = gr.Button("Export", variant="primary", elem_id="nvs-video")
+                video_cancel = gr.Button("Cancel", visible=False, elem_id="nvs-video-cancel")
+            video_files = gr.File(label="Files", visible=False, elem_id="nvs-video-files", file_count="multiple")
         with gr.Tab("Take away", id="take") as take_tab:
             words = {
                 "snapshot": ("Snapshot", "The present view as a PNG that remembers its camera."),
@@ -145,28 +145,28 @@ def tools_panel(hub: Hub) -> Tools:
                     gr.HTML(f"<p><b>{label}</b><br>{line}</p>", padding=False)
                     take[name] = gr.Button("Make", elem_id=f"nvs-take-{name}", min_width=84, scale=0, **quiet)
             files = gr.File(label="Files", visible=False, elem_id="nvs-files", file_count="multiple")
-            with gr.Row(visible=hub.keep is not None, elem_classes="nvs-take", equal_height=True):
+            with gr.Row(visible=app_state.keep is not None, elem_classes="nvs-take", equal_height=True):
                 gr.HTML("<p><b>Keep here</b><br>On this server, also when it restarts.</p>", padding=False)
                 take["keep"] = gr.Button("Keep", elem_id="nvs-take-keep", min_width=84, scale=0, **quiet)
-            with gr.Row(visible=hub.keep is not None, elem_classes="nvs-take"):
+            with gr.Row(visible=app_state.keep is not None, elem_classes="nvs-take"):
                 kept = gr.Dropdown([], label="Kept scenes of this browser", elem_id="nvs-kept", interactive=True)
                 kept_open = gr.Button("Open", elem_id="nvs-kept-open", min_width=84, scale=0, **quiet)
         with gr.Tab("Model", id="model") as model_tab:
             cards = {card.name: card for card in list_cards() if not card.problem}
-            here = str(hub.renderer().card.get("name", ""))
+            here = str(app_state.renderer().card.get("name", ""))
             names = list(dict.fromkeys([*cards, here]))
             model = gr.Dropdown(names, value=here, label="Checkpoint", elem_id="nvs-model", interactive=True)
-            devices = hub.devices()
+            devices = app_state.devices()
             device = gr.Radio(
-                devices, value=str(hub.renderer().device), label="Device", elem_id="nvs-device",
+                devices, value=str(app_state.renderer().device), label="Device", elem_id="nvs-device",
                 visible=len(devices) > 1,
             )  # fmt: skip
             model_use = gr.Button("Use this model", elem_id="nvs-model-use", **quiet)
             card = gr.HTML(card_html(here), elem_id="nvs-card", padding=False)
     tabs = [truth_tab, cameras_tab, path_tab, take_tab, model_tab]
     return Tools(
-        facts, tabs, plot, lost, truth_choice, truth, path_load, path_save, film_kind, film, film_cancel,
-        film_progress, film_files, take, files, kept, kept_open, model, device, card, model_use,
+        facts, tabs, plot, lost, truth_choice, truth, path_load, path_save, video_kind, video, video_cancel,
+        video_progress, video_files, take, files, kept, kept_open, model, device, card, model_use,
     )  # fmt: skip
 
 
@@ -176,9 +176,9 @@ def card_html(name: str) -> str:
     return found.to_html() if found else f"<p class='nvs-note'>{html.escape(name)}: no card in checkpoints/.</p>"
 
 
-def header_html(hub: Hub) -> str:
+def header_html(app_state: AppState) -> str:
     """Title, one sentence, and what renders."""
-    renderer = hub.renderer()
+    renderer = app_state.renderer()
     card = renderer.card
     millions = sum(p.numel() for p in renderer.model.parameters()) / 1e6
     facts = (str(card.get("name") or "model"), f"{millions:.3g} M parameters", device_name(renderer.device))
@@ -189,14 +189,14 @@ def header_html(hub: Hub) -> str:
     )
 
 
-def _examples(hub: Hub) -> gr.HTML:
+def _examples(app_state: AppState) -> gr.HTML:
     """Buttons with an image; `select` tells which."""
     cards = []
-    for name in hub.examples:
-        picture = _thumbnail(hub.examples[name])
-        image = f"<img src='{picture}' alt='' draggable='false'>" if picture else ""
+    for name in app_state.examples:
+        image = _thumbnail(app_state.examples[name])
+        shown = f"<img src='{image}' alt='' draggable='false'>" if image else ""
         label = html.escape(name)
-        cards.append(f"<button type='button' data-name='{label}'>{image}<span>{label}</span></button>")
+        cards.append(f"<button type='button' data-name='{label}'>{shown}<span>{label}</span></button>")
     script = """element.addEventListener('click', (event) => {
       const button = event.target.closest('[data-name]');
       if (button) trigger('select', {value: button.dataset.name});

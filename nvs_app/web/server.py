@@ -14,7 +14,7 @@ from pathlib import Path
 from nvs_app.bundled import bundled
 from nvs_app.cli.common import add_model_options, load_renderer, positive_float, positive_int
 from nvs_app.errors import NVSError
-from nvs_app.web.services.apart import apart
+from nvs_app.web.services.threads import run_in_fresh_thread
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -84,9 +84,9 @@ def serve(args: argparse.Namespace) -> int:
     _check_port(args.host, args.port)
     # Before gradio is imported: nothing is sent anywhere.
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-    renderer = apart(lambda: load_renderer(args))
+    renderer = run_in_fresh_thread(lambda: load_renderer(args))
 
-    from nvs_app.web.hub import Hub
+    from nvs_app.web.app_state import AppState
     from nvs_app.web.services.opening import find_examples
     from nvs_app.web.sessions import MIB, Limits
 
@@ -97,11 +97,11 @@ def serve(args: argparse.Namespace) -> int:
         session_bytes=args.visit_mb * MIB,
     )
     examples = find_examples(bundled("examples"), args.scene)
-    hub = Hub(renderer, examples, args.context, limits, args.state_mb * MIB, args.keep)
+    app_state = AppState(renderer, examples, args.context, limits, args.state_mb * MIB, args.keep)
     try:
-        _serve(hub, args)
+        _serve(app_state, args)
     finally:
-        hub.close()
+        app_state.close()
     return 0
 
 
@@ -116,15 +116,15 @@ def _check_port(host: str, port: int) -> None:
             raise NVSError(f"--port {port}: cannot listen there ({error}); choose another --port") from error
 
 
-def _serve(hub, args: argparse.Namespace) -> None:
+def _serve(app_state, args: argparse.Namespace) -> None:
     # gradio puts uploads and downloads there; the folder goes with the visits'.
-    os.environ["GRADIO_TEMP_DIR"] = str(hub.root / "gradio")
+    os.environ["GRADIO_TEMP_DIR"] = str(app_state.root / "gradio")
     from starlette.middleware import Middleware
 
     from nvs_app.web.access import VisitorCookie, routes
     from nvs_app.web.page import build_page, launch_options
 
-    page = build_page(hub)
+    page = build_page(app_state)
     public = args.root_path if args.root_path and "//" in args.root_path else None
     try:
         page.launch(
@@ -134,24 +134,24 @@ def _serve(hub, args: argparse.Namespace) -> None:
             auth=tuple(args.auth.split(":", 1)) if args.auth else None,
             root_path=args.root_path,
             prevent_thread_lock=True,
-            max_file_size=hub.limits.upload_bytes,
-            app_kwargs={"routes": routes(hub, public), "middleware": [Middleware(VisitorCookie)]},
+            max_file_size=app_state.limits.upload_bytes,
+            app_kwargs={"routes": routes(app_state, public), "middleware": [Middleware(VisitorCookie)]},
             **launch_options(),
         )
     except OSError as error:
         raise NVSError(f"--port {args.port}: cannot listen there ({error}); choose another --port") from error
     # Not a daemon: a thread that is killed inside a matrix product takes the whole process down with an abort.
-    threading.Thread(target=_prepare, args=(hub,), name="first example").start()
+    threading.Thread(target=_prepare, args=(app_state,), name="first example").start()
     print(f"The page is at {page.local_url} (Ctrl-C stops it)", flush=True)
     if page.share_url:
         print(f"and at {page.share_url}", flush=True)
     page.block_thread()
 
 
-def _prepare(hub) -> None:
+def _prepare(app_state) -> None:
     """Encodes the first example before anybody asks; a mistake is told again to whoever opens it."""
-    for name in list(hub.examples)[:1]:
+    for name in list(app_state.examples)[:1]:
         try:
-            hub.example(name)
+            app_state.example(name)
         except NVSError as error:
             print(f"error: {error}", file=sys.stderr)

@@ -40,7 +40,7 @@ class Limits:
         session_bytes: all files of a session; uploads and exports beyond are refused.
         context_views: most views that may be read at once.
         frame_side: longest side of a frame for the viewer, pixels.
-        film_frames, film_side: of an exported film.
+        video_frames, video_side: of an exported video.
     """
 
     sessions: int = 64
@@ -52,8 +52,8 @@ class Limits:
     session_bytes: int = 4096 * MIB
     context_views: int = 4096
     frame_side: int = 1024
-    film_frames: int = 1800
-    film_side: int = 1024
+    video_frames: int = 1800
+    video_side: int = 1024
 
 
 @dataclass
@@ -61,10 +61,10 @@ class Session:
     """One visit.
 
     Attributes:
-        scene: what the viewer shows (an `opening.Opened`); `revision` grows with each new one.
-        source: what can be encoded (an `intake.Source`). model: the chosen checkpoint and device.
+        scene: what the viewer shows (an `opening.LoadedScene`); `revision` grows with each new one.
+        source: what can be encoded (an `uploads.Source`). model: the chosen checkpoint and device.
         gathered: photos that came one by one and are too few yet.
-        job, film: work under way. memory: what was computed for the present scene.
+        job, video: work under way. memory: what was computed for the present scene.
         downloads: files that gradio hands out; outside of `folder`, and removed with it.
         arriving: held while an upload is looked at, so that each adds to what came before.
     """
@@ -79,7 +79,7 @@ class Session:
     scene: Any = None
     revision: int = 0
     job: Any = None
-    film: Any = None
+    video: Any = None
     source: Any = None
     gathered: list[Path] = field(default_factory=list)
     model: tuple[str | None, str | None] = (None, None)
@@ -186,9 +186,7 @@ class SessionStore:
             if len(self._sessions) >= self.limits.sessions:
                 away = [s for s in self._sessions.values() if s.away_since is not None]
                 if not away:
-                    raise NVSError(
-                        f"All {self.limits.sessions} places are taken just now; try again in some minutes."
-                    )
+                    raise NVSError(f"All {self.limits.sessions} places are taken just now; try again in some minutes.")
                 self.end(min(away, key=lambda s: s.away_since or 0.0), ENDED_FULL)
             token = secrets.token_urlsafe(24)
             # Not the token: a path may be read in a message, and must not open the session.
@@ -243,7 +241,7 @@ class SessionStore:
             self._pages = {page: token for page, token in self._pages.items() if token != session.token}
         session.ended = why
         session.tell({"type": "ended", "message": why})
-        for work in (session.job, session.film):
+        for work in (session.job, session.video):
             if work is not None:
                 work.cancel()
         if self.on_end is not None:

@@ -1,4 +1,4 @@
-"""`render --depth`: depth maps and films, what explains them, resuming, mistakes."""
+"""`render --depth`: depth maps and videos, what explains them, resuming, mistakes."""
 
 from __future__ import annotations
 
@@ -106,21 +106,21 @@ def test_arrays(folder: Path, tmp_path: Path, here, views: RenderedViews) -> Non
                 assert np.allclose(found[name], getattr(views, name)[1].numpy(), rtol=1e-4)
 
 
-def test_films(folder: Path, tmp_path: Path, here, views: RenderedViews) -> None:
-    """In the colours of turbo, over one range that the JSON file tells; skipped only when both films are there."""
-    film, depth_film, notes_file = (tmp_path / name for name in ("o.gif", "o.depth.gif", "o.depth.json"))
-    here(*words(folder, film))
-    frames = list(iio.imiter(depth_film, plugin="pillow"))
-    assert len(frames) == len(list(iio.imiter(film, plugin="pillow"))) == 2
+def test_videos(folder: Path, tmp_path: Path, here, views: RenderedViews) -> None:
+    """In the colours of turbo, over one range that the JSON file tells; skipped only when both videos are there."""
+    video, depth_video, notes_file = (tmp_path / name for name in ("o.gif", "o.depth.gif", "o.depth.json"))
+    here(*words(folder, video))
+    frames = list(iio.imiter(depth_video, plugin="pillow"))
+    assert len(frames) == len(list(iio.imiter(video, plugin="pillow"))) == 2
     notes = json.loads(notes_file.read_text())
     depth = masked_depth(views).numpy()
     assert depth[depth > 0].min() <= notes["nearest"] < notes["farthest"] <= depth.max()
     for frame, of in zip(frames, depth):
         expected = coloured(of, notes["nearest"], notes["farthest"])
         assert np.abs(frame[..., :3].astype(int) - expected).mean() < 4  # a GIF has 256 colours
-    depth_film.unlink()
-    assert "skipped" not in here(*words(folder, film))[0] and depth_film.is_file()
-    assert "skipped" in here(*words(folder, film))[0]
+    depth_video.unlink()
+    assert "skipped" not in here(*words(folder, video))[0] and depth_video.is_file()
+    assert "skipped" in here(*words(folder, video))[0]
     mp4 = tmp_path / "o.mp4"
     here(*words(folder, mp4))
     assert iio.imread(tmp_path / "o.depth.mp4").shape == (2, 34, 48, 3)
@@ -141,7 +141,7 @@ def test_colours() -> None:
         (("--checkpoint", "tiny"), "--depth: checkpoint tiny has no detail head; choose another with --checkpoint"),
         (("--no-detail",), "--depth: --no-detail switches the detail head off"),
         (("--depth-scale", "10", "--depth-format", "npy"), "--depth-scale 10: of PNG only"),
-        (("--out", "x.mp4", "--depth-format", "npy"), "--depth-format npy: depth of a film is a film"),
+        (("--out", "x.mp4", "--depth-format", "npy"), "--depth-format npy: depth of a video is a video"),
     ],
 )
 def test_mistakes_get_one_line(folder: Path, tmp_path: Path, here, more: tuple[str, ...], said: str) -> None:

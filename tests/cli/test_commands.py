@@ -89,21 +89,21 @@ def test_eval_listed_views(folder: Path, tmp_path: Path, here) -> None:
 
 
 def test_render_mp4_state_and_skip(folder: Path, tmp_path: Path, here) -> None:
-    film, state, path = tmp_path / "out.mp4", tmp_path / "one.safetensors", tmp_path / "path.json"
+    video, state, path = tmp_path / "out.mp4", tmp_path / "one.safetensors", tmp_path / "path.json"
     out, _ = cli(
         folder,
         *("render", folder / "one", "--context", 3, "--frames", 5, "--image-hw", 33, 47),
-        *("--out", film, "--state", state, "--save-path", path, "--fps", 10, "--fov", 50),
+        *("--out", video, "--state", state, "--save-path", path, "--fps", 10, "--fov", 50),
     )
     assert "5 images of 33x47" in out and "encoded 3 views" in out
-    frames = frames_of(film)
+    frames = frames_of(video)
     assert len(frames) == 5 and frames[0].shape == (34, 48, 3)  # H.264 wants even sides
     assert [p.name for p in tmp_path.iterdir() if "partial" in p.name or "tmp" in p.name] == []
-    before = film.stat().st_mtime_ns
-    out, _ = here("render", folder / "one", "--out", film)
-    assert "skipped" in out and film.stat().st_mtime_ns == before
+    before = video.stat().st_mtime_ns
+    out, _ = here("render", folder / "one", "--out", video)
+    assert "skipped" in out and video.stat().st_mtime_ns == before
 
-    # The state alone, along the path that was written, gives the same film without any photo.
+    # The state alone, along the path that was written, gives the same video without any photo.
     again = tmp_path / "again.mp4"
     assert len(read_camera_path(path).cameras) == 5
     out, _ = here("render", "--state", state, "--path", path, "--out", again)
@@ -129,7 +129,7 @@ def test_render_folder_resumes(folder: Path, tmp_path: Path, here) -> None:
     assert (target / names[2]).read_bytes() == first and (target / names[1]).stat().st_mtime_ns == kept
     out, _ = here(*words)
     assert "all 4 images" in out and "skipped" in out
-    # Another path into the same folder would mix two films.
+    # Another path into the same folder would mix two videos.
     _, err = here(*words[:-4], "--path", "orbit", "--out", target, code=2)
     assert err.startswith("error: ") and "rendered with another" in err
     # A user's own images are never taken for ours.
@@ -200,7 +200,7 @@ def test_a_state_without_photos_is_rendered_by_lact(folder: Path, tmp_path: Path
 
 def test_render_many_scenes(folder: Path, tmp_path: Path, here) -> None:
     words = ("render", folder / "one", folder / "broken", folder / "two", "--context", 99, "--frames", 2)
-    _, err = here(*words, "--out", tmp_path / "film.mp4", code=2)
+    _, err = here(*words, "--out", tmp_path / "video.mp4", code=2)
     assert "{scene}" in err
     out, err = here(*words, "--out", tmp_path / "{scene}.gif", code=2)
     assert "error: broken: " in err and err.count("error: ") == 1

@@ -1,4 +1,4 @@
-"""The COLMAP export: our reader and pycolmap see the same rays, pictures and points; points are read or left out."""
+"""The COLMAP export: our reader and pycolmap see the same rays, images and points; points are read or left out."""
 
 from __future__ import annotations
 
@@ -88,9 +88,7 @@ def test_order_and_several_cameras_survive(tmp_path: Path) -> None:
     before = scene(tmp_path / "in", names=["10.png", "9.png", "b/1.png".replace("/", "ä"), "1.png"])
     focal = before.fxfycxcy.clone()
     focal[2:] *= 1.5
-    before = Scene(
-        before.name, before.root, before.image_paths, before.c2w, focal, before.image_hws, before.split
-    )
+    before = Scene(before.name, before.root, before.image_paths, before.c2w, focal, before.image_hws, before.split)
     after = open_scene(save_colmap(before, tmp_path / "out"), "colmap")
     torch.testing.assert_close(after.fxfycxcy, focal)
     torch.testing.assert_close(after.c2w, before.c2w, atol=1e-6, rtol=0)
@@ -179,9 +177,9 @@ def test_convert_to_colmap(tmp_path: Path, capsys) -> None:
         save_colmap(scene(tmp_path / "other").subset([0]), tmp_path / "out")
 
 
-def test_nothing_is_left_after_a_missing_picture(tmp_path: Path) -> None:
+def test_nothing_is_left_after_a_missing_image(tmp_path: Path) -> None:
     before = scene(tmp_path / "in")
     before.image_paths[2].unlink()
-    with pytest.raises(NVSError, match="the picture is gone"):
+    with pytest.raises(NVSError, match="the image is gone"):
         save_colmap(before, tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]

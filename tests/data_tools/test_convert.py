@@ -14,7 +14,7 @@ from data_tools.cli import main
 from data_tools.readers import FORMATS, open_scene
 
 sys.path.insert(0, str(Path(__file__).parent / "readers"))
-from known_camera import check_rays, picture
+from known_camera import check_rays, image
 from test_formats import chunk_entry, llff
 from test_hostile import WRITERS
 
@@ -43,7 +43,7 @@ def test_max_views_notes_and_lens(tmp_path, capsys) -> None:
     folder = llff(tmp_path / "in", "images_4", count=6, size=(4, 3))
     code, out, _ = run(capsys, folder, tmp_path / "out", "--max-views", 4)
     assert code == 0 and len(open_scene(tmp_path / "out")) == 4
-    assert "note: images/ is absent: pictures read from images_4/" in out
+    assert "note: images/ is absent: images read from images_4/" in out
     assert "4 of 6 views kept (4x3), 2 skipped: --max-views 4, evenly spread" in out
     with pytest.raises(SystemExit) as caught:
         main(["convert", str(folder), str(tmp_path / "x"), "--max-views", "0"])
@@ -81,7 +81,7 @@ def test_many_scenes_resume_and_skip(tmp_path, capsys) -> None:
 
 def test_mistakes_are_one_line_and_exit_2(tmp_path, capsys) -> None:
     folder = WRITERS["nerfstudio"][0](tmp_path / "in")
-    picture(tmp_path / "photos/a.png")
+    image(tmp_path / "photos/a.png")
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.txt").write_text("hello\n")
     (tmp_path / "bad").mkdir()
@@ -91,7 +91,7 @@ def test_mistakes_are_one_line_and_exit_2(tmp_path, capsys) -> None:
         ((tmp_path / "empty", tmp_path / "o"), "no scene found, looked for transforms.json"),
         (
             (tmp_path / "photos", tmp_path / "o"),
-            "1 pictures but no scene found; recover their cameras first with",
+            "1 images but no scene found; recover their cameras first with",
         ),
         ((tmp_path / "text.txt", tmp_path / "o"), "not a scene, expected a folder or"),
         ((tmp_path / "bad", tmp_path / "o"), "frames is empty"),

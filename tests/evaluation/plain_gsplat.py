@@ -29,7 +29,7 @@ def rasterization(
     x, y, z = local.unbind(-1)
     z = z.clamp_min(0.01)
     fx, fy = intrinsics[0, 0], intrinsics[1, 1]
-    # No further out than a bit beyond the picture: the linear projection is wrong there.
+    # No further out than a bit beyond the image: the linear projection is wrong there.
     u = (x / z).clamp(-0.65 * width / fx, 0.65 * width / fx)
     v = (y / z).clamp(-0.65 * height / fy, 0.65 * height / fy)
     zero = torch.zeros_like(z)

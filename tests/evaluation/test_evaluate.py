@@ -28,7 +28,7 @@ def ring(count: int) -> torch.Tensor:
 
 @pytest.fixture
 def scenes(tmp_path: Path) -> dict[str, Scene]:
-    """Scenes of 5 and 7 flat pictures; picture i is gray of value 20 * i."""
+    """Scenes of 5 and 7 flat images; image i is gray of value 20 * i."""
     made = {}
     for name, count in (("five", 5), ("seven", 7)):
         (tmp_path / name).mkdir()
@@ -117,7 +117,7 @@ def test_impossible_configurations(wrong: dict) -> None:
 
 
 def test_real_scene_baselines(repo: Path) -> None:
-    """The figures that need no network are known for this scene: a white picture 10.6 dB."""
+    """The figures that need no network are known for this scene: a white image 10.6 dB."""
     from data_tools.readers import open_scene
 
     renderer = Gray(LaCT(PRESETS["tiny"]), "cpu")
@@ -127,6 +127,6 @@ def test_real_scene_baselines(repo: Path) -> None:
     assert baselines["white"]["psnr"] == pytest.approx(10.6, abs=0.15)
     assert 12 < baselines["nearest_view"]["psnr"] < 14
     assert len(report["scenes"]["chair"]["target"]) == 20
-    # A plain picture has no gradients; another photo of the chair has about as many.
+    # A plain image has no gradients; another photo of the chair has about as many.
     assert baselines["white"]["sharpness"] < 0.01 and 0.7 < baselines["nearest_view"]["sharpness"] < 1.4
     assert report["overall"]["baselines"]["white"]["sharpness"] == baselines["white"]["sharpness"]

@@ -66,7 +66,7 @@ def test_sharpness_by_hand() -> None:
     assert sharpness(green, stripes).item() == pytest.approx(0.587**2, abs=1e-4)
 
 
-def test_sharpness_of_real_pictures_and_plain_ones() -> None:
+def test_sharpness_of_real_images_and_plain_ones() -> None:
     torch.manual_seed(1)
     photo = torch.nn.functional.interpolate(torch.rand(2, 3, 16, 16), size=(64, 64), mode="bilinear")
     blurred = torch.nn.functional.avg_pool2d(photo, 9, stride=1, padding=4, count_include_pad=False)
@@ -76,7 +76,7 @@ def test_sharpness_of_real_pictures_and_plain_ones() -> None:
     plain = torch.full((3, 20, 20), 0.4)
     assert sharpness(plain, plain).item() == 1 and sharpness(0.9 * plain, plain).item() == pytest.approx(1)
     assert 1e3 < sharpness(torch.rand(3, 20, 20), plain).item() < 1e6
-    # A plain picture with the last bit of a photo's rounding still counts as one without gradients.
+    # A plain image with the last bit of a photo's rounding still counts as one without gradients.
     assert 0.4 < sharpness(plain, (plain + torch.rand(3, 20, 20) / 255).mul(255).round() / 255).item() <= 1
 
 

@@ -110,7 +110,7 @@ def test_crop_resize_intrinsics_by_hand(image_hw, out_hw, expected) -> None:
 
 
 def ramps(height: int, width: int) -> torch.Tensor:
-    """A picture whose value says where a pixel is: channel 0 its x, channel 1 its y (continuous pixels)."""
+    """An image whose value says where a pixel is: channel 0 its x, channel 1 its y (continuous pixels)."""
     x = (torch.arange(width) + 0.5).expand(height, width)
     y = (torch.arange(height) + 0.5)[:, None].expand(height, width)
     return torch.stack([x, y, torch.ones(height, width)])
@@ -121,7 +121,7 @@ def ramps(height: int, width: int) -> torch.Tensor:
     [((97, 131), (32, 32)), ((97, 131), (64, 40)), ((64, 64), (32, 32)), ((33, 47), (80, 100)), ((50, 50), (50, 31))],
 )
 def test_crop_resize_moves_pixels_as_cameras(image_hw, out_hw) -> None:
-    """A linear picture resampled by an even filter stays linear: its values tell where each pixel came from.
+    """A linear image resampled by an even filter stays linear: its values tell where each pixel came from.
 
     An antialiasing filter of a broken factor keeps it so to 0.05 pixels; half a pixel would be 5e-3 here.
     """

@@ -75,9 +75,7 @@ def test_quaternions_by_hand_and_back() -> None:
 
 def test_product_conjugate_log_exp() -> None:
     a, b = torch.nn.functional.normalize(torch.randn(2, 50, 4, dtype=torch.float64), dim=-1)
-    torch.testing.assert_close(
-        quaternion_to_matrix(multiply(a, b)), quaternion_to_matrix(a) @ quaternion_to_matrix(b)
-    )
+    torch.testing.assert_close(quaternion_to_matrix(multiply(a, b)), quaternion_to_matrix(a) @ quaternion_to_matrix(b))
     identity = torch.tensor([1.0, 0, 0, 0], dtype=torch.float64).expand(50, 4)
     torch.testing.assert_close(multiply(a, conjugate(a)), identity)
     again = from_rotation_vector(rotation_vector(a))

@@ -12,6 +12,7 @@ from nvs_app.geometry.cameras import Cameras, look_at
 from nvs_app.geometry.warp import plane_rays, project, relative_pose
 from nvs_app.model.checkpoint import load_checkpoint, save_checkpoint
 from nvs_app.model.config import LaCTConfig, read_option
+from nvs_app.model.config_override import with_changes
 from nvs_app.model.detail import DetailHeadConfig, Sampling
 from nvs_app.model.detail.blending import ConvexUpsampling, Refinement
 from nvs_app.model.detail.layers import sample
@@ -25,7 +26,6 @@ from nvs_app.model.detail.sweep import (
     narrowed_hypotheses,
     other_surface,
 )
-from nvs_app.model.growth import with_changes
 from nvs_app.model.lact import LaCT
 from nvs_app.model.state import SceneState
 

@@ -18,10 +18,10 @@ from nvs_app.model.state import SceneState
 CONFIGS = {
     "published": LaCTConfig(dim=32, blocks=2, attention_head_dim=16),
     "heads": LaCTConfig(dim=32, blocks=2, attention_head_dim=16, fast_head_dim=16, fast_multiplier=4),
-    "shared": LaCTConfig(dim=32, blocks=3, attention_head_dim=16, fast_start="shared", rotary="fast"),
+    "shared": LaCTConfig(dim=32, blocks=3, attention_head_dim=16, share_initial_weights=True, rotary="fast"),
     "steps": LaCTConfig(dim=32, blocks=2, attention_head_dim=16, fast_head_dim=16, rotary="fast", write_steps=2),
-    "patches": LaCTConfig(dim=32, blocks=2, attention_head_dim=16, write_steps=2, patch_values=True),
-    "keys": LaCTConfig(dim=32, blocks=2, attention_head_dim=16, key_length=4.0, rotary="fast"),
+    "patches": LaCTConfig(dim=32, blocks=2, attention_head_dim=16, write_steps=2, value_patch_skip=True),
+    "keys": LaCTConfig(dim=32, blocks=2, attention_head_dim=16, qk_scale=4.0, rotary="fast"),
     "rotary": LaCTConfig(dim=32, blocks=2, attention_head_dim=16, rotary="fast+attention+value"),
 }
 
@@ -45,7 +45,7 @@ def model(request):
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def images():
     return torch.rand(1, 5, 3, 16, 24, generator=torch.Generator().manual_seed(0))
 
 
@@ -60,7 +60,7 @@ def test_patches_come_back():
 
 def test_shared_start_is_one_set_of_weights_that_every_block_trains(tmp_path):
     torch.manual_seed(0)
-    model, own = LaCT(CONFIGS["shared"]), LaCT(replace(CONFIGS["shared"], fast_start="own"))
+    model, own = LaCT(CONFIGS["shared"]), LaCT(replace(CONFIGS["shared"], share_initial_weights=False))
     one_set = 3 * 32 * 64
     count = [sum(p.numel() for p in m.parameters()) for m in (model, own)]
     assert count[1] - count[0] == 2 * one_set
@@ -70,28 +70,28 @@ def test_shared_start_is_one_set_of_weights_that_every_block_trains(tmp_path):
     cameras = circle(3)
     images = torch.rand(1, 2, 3, 16, 24)
     with torch.no_grad():
-        pictures = [m(images, cameras[:, :2], cameras[:, 2:]) for m in (model, loaded)]
-    assert torch.equal(*pictures)
+        rendered = [m(images, cameras[:, :2], cameras[:, 2:]) for m in (model, loaded)]
+    assert torch.equal(*rendered)
     gradients = []
     for block in model.blocks:  # each block alone reaches it
         tokens = torch.randn(1, 3, 6, 32)
-        block(tokens, torch.ones(12, 1), model.turns(cameras), block.fast.start()).square().sum().backward()
+        block(tokens, torch.ones(12, 1), model.phases(cameras), block.fast.start()).square().sum().backward()
         gradients.append(model.blocks[0].fast.w1.grad.abs().sum().item())
     assert gradients[0] > 0 and len(set(gradients)) == 3
 
 
-def test_v_sees_the_embedded_patch(pictures):
+def test_v_sees_the_embedded_patch(images):
     torch.manual_seed(0)
     model, cameras = LaCT(CONFIGS["patches"]), circle(8)
-    plain = LaCT(replace(CONFIGS["patches"], patch_values=False))
+    plain = LaCT(replace(CONFIGS["patches"], value_patch_skip=False))
     plain.load_state_dict({n: p for n, p in model.state_dict().items() if "patch_to_v" not in n})
     with torch.no_grad():
-        patches = model.embed(pictures, cameras[:, :5])
-        turns = model.turns(cameras[:, :5])
+        patches = model.embed(images, cameras[:, :5])
+        phases = model.phases(cameras[:, :5])
         for block, other in zip(model.blocks, plain.blocks, strict=True):
             tokens = torch.randn_like(patches)
-            k, v, lr = block.asks(tokens, turns, patches.flatten(1, 2))
-            k_plain, v_plain, lr_plain = other.asks(tokens, turns)
+            k, v, lr = block.key_value_lr(tokens, phases, patches.flatten(1, 2))
+            k_plain, v_plain, lr_plain = other.key_value_lr(tokens, phases)
             assert torch.equal(k, k_plain) and torch.equal(lr, lr_plain) and not torch.equal(v, v_plain)
             to_v = torch.cat([other.fast.to_qkv.weight[64:], block.fast.patch_to_v.weight], dim=1)
             both = torch.cat([block.fast_norm(tokens), patches], dim=-1).flatten(1, 2)
@@ -99,72 +99,72 @@ def test_v_sees_the_embedded_patch(pictures):
             torch.testing.assert_close(v, expected, rtol=0, atol=1e-5)
 
 
-def test_forward_is_encode_then_decode(model, pictures):
+def test_forward_is_encode_then_decode(model, images):
     cameras = circle(8)
     with torch.no_grad():
-        state = model.encode(pictures, cameras[:, :5])
+        state = model.encode(images, cameras[:, :5])
         apart = model.decode(state, cameras[:, 5:])
-        at_once = model(pictures, cameras[:, :5], cameras[:, 5:])
+        at_once = model(images, cameras[:, :5], cameras[:, 5:])
     assert apart.shape == (1, 3, 3, 16, 24)
     assert apart.std() > 0.01
     torch.testing.assert_close(apart, at_once, rtol=0, atol=1e-3)
 
 
-def test_chunks_and_order_of_views_change_nothing(model, pictures):
+def test_chunks_and_order_of_views_change_nothing(model, images):
     cameras = circle(8)
     order = [3, 0, 4, 2, 1]
     with torch.no_grad():
-        whole = model.decode(model.encode(pictures, cameras[:, :5]), cameras[:, 5:])
-        chunked = model.decode(model.encode(pictures, cameras[:, :5], views_per_chunk=2), cameras[:, 5:])
-        permuted = model.decode(model.encode(pictures[:, order], cameras[:, order]), cameras[:, 5:])
+        whole = model.decode(model.encode(images, cameras[:, :5]), cameras[:, 5:])
+        chunked = model.decode(model.encode(images, cameras[:, :5], views_per_chunk=2), cameras[:, 5:])
+        permuted = model.decode(model.encode(images[:, order], cameras[:, order]), cameras[:, 5:])
     torch.testing.assert_close(whole, chunked, rtol=0, atol=1e-3)
     torch.testing.assert_close(whole, permuted, rtol=0, atol=1e-3)
 
 
-def test_keys_made_anew_in_every_write_step_are_the_same(monkeypatch, pictures):
+def test_keys_made_anew_in_every_write_step_are_the_same(monkeypatch, images):
     """What many tokens take, who would not fit in memory, gives what few take."""
     torch.manual_seed(0)
     model, cameras = LaCT(CONFIGS["steps"]).eval(), circle(8)
     made = []
-    asks = Block.asks
-    monkeypatch.setattr(Block, "asks", lambda self, *args: made.append(1) or asks(self, *args))
+    key_value_lr = Block.key_value_lr
+    monkeypatch.setattr(Block, "key_value_lr", lambda self, *args: made.append(1) or key_value_lr(self, *args))
     with torch.no_grad():
-        kept = model.encode(pictures, cameras[:, :5], views_per_chunk=2)
-        monkeypatch.setattr(lact, "KEPT_TOKENS", 29)
-        anew = model.encode(pictures, cameras[:, :5], views_per_chunk=2)
+        kept = model.encode(images, cameras[:, :5], views_per_chunk=2)
+        monkeypatch.setattr(lact, "KV_CACHE_MAX_TOKENS", 29)
+        anew = model.encode(images, cameras[:, :5], views_per_chunk=2)
     assert len(made) == 2 * 3 + 2 * 2 * 3  # blocks, groups; blocks, write steps, groups
     for a, b in zip(kept.fast_weights, anew.fast_weights, strict=True):
         assert torch.equal(a.w0, b.w0) and torch.equal(a.w1, b.w1) and torch.equal(a.w2, b.w2)
 
 
-def test_pictures_and_cameras_matter(model, pictures):
+def test_images_and_cameras_matter(model, images):
     cameras = circle(8)
     with torch.no_grad():
-        state = model.encode(pictures, cameras[:, :5])
-        other = model.encode(1 - pictures, cameras[:, :5])
+        state = model.encode(images, cameras[:, :5])
+        other = model.encode(1 - images, cameras[:, :5])
         a, b = model.decode(state, cameras[:, 5:]), model.decode(other, cameras[:, 5:])
         moved = model.decode(state, cameras[:, 4:7])
     assert (a - b).abs().max() > 1e-3
     assert (a - moved).abs().max() > 1e-3
 
 
-def test_every_parameter_gets_a_gradient(model, pictures):
+def test_every_parameter_gets_a_gradient(model, images):
     cameras = circle(8)
     model.zero_grad()
-    model(pictures, cameras[:, :5], cameras[:, 5:]).square().mean().backward()
+    model(images, cameras[:, :5], cameras[:, 5:]).square().mean().backward()
     missing = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     # The three learning rates are scaled away where a single token would write; with many, all matter.
     assert not missing
     model.zero_grad()
 
 
-def test_activation_checkpointing_gives_the_same_gradient(pictures):
+def test_activation_checkpointing_gives_the_same_gradient(images):
     torch.manual_seed(0)
     model, cameras, gradients = LaCT(CONFIGS["rotary"]), circle(8), []
     for flag in (False, True):
         model.activation_checkpointing = flag
         model.zero_grad()
-        model(pictures, cameras[:, :5], cameras[:, 5:]).square().mean().backward()
+        model(images, cameras[:, :5], cameras[:, 5:]).square().mean().backward()
         gradients.append(model.blocks[0].mlp.up.weight.grad.clone())
     torch.testing.assert_close(*gradients)
 
@@ -177,17 +177,17 @@ from nvs_app.model.config import LaCTConfig
 from nvs_app.model.lact import LaCT
 
 torch.manual_seed(0)
-config = LaCTConfig(dim=32, blocks=4, attention_head_dim=16, rotary="fast+attention+value", patch_values=True)
+config = LaCTConfig(dim=32, blocks=4, attention_head_dim=16, rotary="fast+attention+value", value_patch_skip=True)
 model = LaCT(config)
 eye = torch.randn(1, 8, 3)
 c2w = look_at(eye, torch.zeros(1, 8, 3), torch.tensor([0.0, 0.0, 1.0]).expand(1, 8, 3))
 cameras = Cameras(c2w, torch.tensor([20.0, 20.0, 12.0, 8.0]).expand(1, 8, 4), (16, 24))
-pictures, counter = torch.rand(1, 5, 3, 16, 24), CompileCounter()
-plain = model(pictures, cameras[:, :5], cameras[:, 5:])
+images, counter = torch.rand(1, 5, 3, 16, 24), CompileCounter()
+plain = model(images, cameras[:, :5], cameras[:, 5:])
 for block in model.blocks:
     block.compile(backend=counter)
-compiled = model(pictures, cameras[:, :5], cameras[:, 5:])
-model(pictures[:, :3], cameras[:, :3], cameras[:, 3:])  # another split of as many views
+compiled = model(images, cameras[:, :5], cameras[:, 5:])
+model(images[:, :3], cameras[:, :3], cameras[:, 3:])  # another split of as many views
 assert counter.frame_count == 1, counter.frame_count
 torch.testing.assert_close(plain, compiled)
 """
@@ -202,10 +202,10 @@ def test_one_compilation_serves_every_block():
     assert result.returncode == 0, result.stderr
 
 
-def test_state_saves_and_loads(model, pictures, tmp_path):
+def test_state_saves_and_loads(model, images, tmp_path):
     cameras = circle(8)
     with torch.no_grad():
-        state = model.encode(pictures, cameras[:, :5])
+        state = model.encode(images, cameras[:, :5])
     state.meta["note"] = "five views"
     loaded = SceneState.load(state.save(tmp_path / "scene.safetensors"))
     assert loaded.meta == state.meta and loaded.transform is None
@@ -219,9 +219,9 @@ def test_state_saves_and_loads(model, pictures, tmp_path):
         SceneState.load(tmp_path / "none.safetensors")
 
 
-def test_sizes_that_do_not_fit_are_refused(model, pictures):
+def test_sizes_that_do_not_fit_are_refused(model, images):
     with pytest.raises(NVSError, match="multiples of the patch"):
-        model.decode(model.encode(pictures, circle(5)), circle(2, (16, 20)))
+        model.decode(model.encode(images, circle(5)), circle(2, (16, 20)))
     with pytest.raises(NVSError, match="layers"):
         model.decode(SceneState([]), circle(2))
     with pytest.raises(NVSError, match="divisor of dim"):
@@ -233,13 +233,13 @@ def test_sizes_that_do_not_fit_are_refused(model, pictures):
 
 
 @pytest.mark.parametrize(("steps", "patches"), [(1, False), (1, True), (3, False)])
-def test_flops_agree_with_torchs_counter(pictures, steps, patches):
+def test_flops_agree_with_torchs_counter(images, steps, patches):
     from torch.utils.flop_counter import FlopCounterMode
 
-    config = LaCTConfig(dim=64, blocks=2, attention_head_dim=32, write_steps=steps, patch_values=patches)
+    config = LaCTConfig(dim=64, blocks=2, attention_head_dim=32, write_steps=steps, value_patch_skip=patches)
     model, cameras = LaCT(config), circle(8)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model.decode(model.encode(pictures, cameras[:, :5]), cameras[:, 5:])
+        model.decode(model.encode(images, cameras[:, :5]), cameras[:, 5:])
     ours = lact_flops(config, 5 * 6, 3 * 6, 6)
     assert 0.7 < counter.get_total_flops() / ours < 1.1  # encode spares the last block's reading
 

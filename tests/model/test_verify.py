@@ -19,9 +19,7 @@ GOLDEN = sorted((ROOT / "tests" / "golden").glob("*.safetensors"))
 
 def weights(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "nvs_app", "weights", *arguments]
-    return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, **(env or {})}
-    )
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, **(env or {})})
 
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
@@ -49,9 +47,7 @@ def test_released_configuration_at_full_size(tmp_path):
     torch.manual_seed(0)
     model = LaCT(PRESETS["lact_l24_d768_ttt2x"])
     path = tmp_path / "scene_res256x256.pt"
-    torch.save(
-        {"model": {released_name(n): p.detach().bfloat16() for n, p in model.named_parameters()}}, path
-    )
+    torch.save({"model": {released_name(n): p.detach().bfloat16() for n, p in model.named_parameters()}}, path)
     out = tmp_path / "converted"
     result = weights("convert", str(path), "--out", str(out), "--dtype", "bfloat16")
     assert result.returncode == 0, result.stderr

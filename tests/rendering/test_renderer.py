@@ -102,9 +102,7 @@ def test_context_is_cut_to_patches_with_its_cameras(renderer: Renderer) -> None:
     """Cutting by hand gives the same state, so pixels and principal point moved together and none was resampled."""
     context = posed(3, (37, 45))  # cut to 32x40: 2 rows off the top, 2 columns off the left
     k = context.cameras.fxfycxcy - torch.tensor([0.0, 0.0, 2.0, 2.0])
-    by_hand = PosedImages(
-        context.images[:, :, 2:34, 2:42].contiguous(), Cameras(context.cameras.c2w, k, (32, 40))
-    )
+    by_hand = PosedImages(context.images[:, :, 2:34, 2:42].contiguous(), Cameras(context.cameras.c2w, k, (32, 40)))
     a, b = renderer.encode(context), renderer.encode(by_hand)
     for layer_a, layer_b in zip(a.fast_weights, b.fast_weights):
         assert all(torch.equal(x, y) for x, y in zip(layer_a, layer_b))

@@ -1,4 +1,4 @@
-"""Reading one picture: depths, modes, transparency, EXIF, lens, limits."""
+"""Reading one image: depths, modes, transparency, EXIF, lens, limits."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_errors_are_one_line(tmp_path) -> None:
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("size", [(20000, 6000), (40000, 40000)])
-def test_huge_pictures_are_refused_from_their_header(tmp_path, size) -> None:
+def test_huge_images_are_refused_from_their_header(tmp_path, size) -> None:
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 

@@ -19,7 +19,7 @@ from nvs_app.scenes.scene import Scene
 
 
 def make_scene(folder: Path, sizes=((12, 16),) * 3, names=None, **fields) -> Scene:
-    """Random pictures around the origin; RGBA where a name ends with a.png."""
+    """Random images around the origin; RGBA where a name ends with a.png."""
     generator = np.random.default_rng(0)
     paths = []
     for index, (height, width) in enumerate(sizes):
@@ -63,9 +63,7 @@ def test_load_order_sizes_and_native(tmp_path) -> None:
     small = scene.load(None, image_hw=(6, 6))
     assert small.images.shape == (3, 3, 6, 6)
     torch.testing.assert_close(small.images[0, :, 0, 0], posed.images[1, :, :2, 2:4].mean((1, 2)))
-    torch.testing.assert_close(
-        small.cameras.fxfycxcy, (scene.fxfycxcy - torch.tensor([0.0, 0, 2, 0])) / 2
-    )
+    torch.testing.assert_close(small.cameras.fxfycxcy, (scene.fxfycxcy - torch.tensor([0.0, 0, 2, 0])) / 2)
     assert torch.equal(scene.cameras([1, 2], (6, 6)).fxfycxcy, small.cameras.fxfycxcy[1:])
 
 
@@ -128,7 +126,7 @@ def test_save_never_overwrites_nor_leaves_half(tmp_path) -> None:
     with pytest.raises(NVSError, match="exists and is not empty"):
         scene.save(tmp_path / "b")
     scene.image_paths[2].unlink()
-    with pytest.raises(NVSError, match="the picture is gone"):
+    with pytest.raises(NVSError, match="the image is gone"):
         scene.save(tmp_path / "c")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b"]
 
@@ -143,7 +141,7 @@ def test_save_beside_its_images(tmp_path) -> None:
         scene.save(tmp_path / "b", copy_images=False)
 
 
-def test_save_of_pictures_from_elsewhere(tmp_path) -> None:
+def test_save_of_images_from_elsewhere(tmp_path) -> None:
     scene = make_scene(tmp_path, sizes=((4, 4),) * 2, names=["x/p.png", "y/p.png"])
     scene = Scene(**{**scene.__dict__, "root": tmp_path / "nowhere"})
     again = open_scene(scene.save(tmp_path / "b"))

@@ -150,7 +150,8 @@ def test_adamw_step_equals_torch() -> None:
             {"params": [twins[n] for n in names if n in decayed], "weight_decay": 0.1},
             {"params": [twins[n] for n in names if n not in decayed], "weight_decay": 0.0},
         ],
-        lr=0.01, betas=(0.9, 0.95),
+        lr=0.01,
+        betas=(0.9, 0.95),
     )
     for step in range(4):
         fill_gradients(flat, seed=step)
@@ -178,22 +179,22 @@ def test_parameters_can_have_rates_of_their_own(name: str) -> None:
 
 
 def test_clipping() -> None:
-    guard = SpikeGuard(torch.device("cpu"), clip=1.0, spike=6.0)
+    guard = SpikeGuard(torch.device("cpu"), clip=1.0, grad_skip_factor=6.0)
     factor, ok = guard(torch.tensor(4.0))
     assert factor == pytest.approx(0.25, abs=1e-5) and ok == 1
     factor, ok = guard(torch.tensor(0.5))
     assert factor == 1 and ok == 1
 
 
-@pytest.mark.parametrize("spike", [float("nan"), float("inf"), 50.0])
-def test_spikes_are_skipped(spike: float) -> None:
+@pytest.mark.parametrize("grad_skip_factor", [float("nan"), float("inf"), 50.0])
+def test_spikes_are_skipped(grad_skip_factor: float) -> None:
     flat = FlatParameters(tiny_model())
-    optimizer = MuonAdamW(flat, spike=6.0)
+    optimizer = MuonAdamW(flat, grad_skip_factor=6.0)
     for step in range(20):
         fill_gradients(flat, seed=step)
         assert optimizer.step(1.0)["ok"] == 1
     before = everything(flat, optimizer)
-    fill_gradients(flat, scale=spike, seed=99)
+    fill_gradients(flat, scale=grad_skip_factor, seed=99)
     assert optimizer.step(1.0)["ok"] == 0
     after = everything(flat, optimizer)
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -205,7 +206,7 @@ def test_spikes_are_skipped(spike: float) -> None:
 
 
 def test_a_lasting_change_of_the_norm_becomes_normal() -> None:
-    guard = SpikeGuard(torch.device("cpu"), clip=1.0, spike=6.0, window=32)
+    guard = SpikeGuard(torch.device("cpu"), clip=1.0, grad_skip_factor=6.0, window=32)
     for _ in range(40):
         guard(torch.tensor(1.0))
     taken = [float(guard(torch.tensor(10.0))[1]) for _ in range(40)]

@@ -125,7 +125,7 @@ def test_process_minutes_ends_the_process_not_the_schedule() -> None:
         ({"steps": 0}, "--minutes"),
         ({"steps": -1}, "no length"),
         ({"muon_lr": 0.0}, "--muon-lr"),
-        ({"spread": 1.5}, "--spread"),
+        ({"even_view_prob": 1.5}, "--even-view-prob"),
         ({"views": "8:8"}, "--pool-views"),
         ({"resolutions": "20:0"}, "multiples of the patch"),
         ({"export": "float16"}, "--export"),
@@ -136,7 +136,7 @@ def test_process_minutes_ends_the_process_not_the_schedule() -> None:
         ({"model": "large"}, "--model"),
         ({"model": "{oops"}, "--model"),
         ({"name": "a/b"}, "--name"),
-        ({"spike": 0.5}, "--spike"),
+        ({"grad_skip_factor": 0.5}, "--grad-skip-factor"),
     ],
 )
 def test_impossible_options_are_refused(tmp_path: Path, changes: dict, option: str) -> None:
@@ -152,9 +152,9 @@ def test_model_option() -> None:
     assert parse_model("small,blocks=12").dim == small.dim
     assert parse_model('{"dim": 64, "blocks": 1}').dim == 64
     assert parse_model("rotary=").rotary == ""
-    assert parse_model("patch_values=true").patch_values and not small.patch_values
-    with pytest.raises(NVSError, match="patch_values='yes' is not of type bool"):
-        parse_model("patch_values=yes")
+    assert parse_model("value_patch_skip=true").value_patch_skip and not small.value_patch_skip
+    with pytest.raises(NVSError, match="value_patch_skip='yes' is not of type bool"):
+        parse_model("value_patch_skip=yes")
 
 
 def test_scenes_of_a_step_follow_tokens(tmp_path: Path) -> None:

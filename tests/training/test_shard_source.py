@@ -57,8 +57,14 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_trains_from_shards_of_the_examples(examples: Path, tmp_path: Path) -> None:
     config = tiny_config(
-        tmp_path / "run", steps=16, data=f"shards:{examples}/shard-{{000000..000002}}.tar=1", muon_lr=1e-2,
-        adam_lr=1e-2, mirror=0.0, colour=0.0, scale_jitter=0.0,
+        tmp_path / "run",
+        steps=16,
+        data=f"shards:{examples}/shard-{{000000..000002}}.tar=1",
+        muon_lr=1e-2,
+        adam_lr=1e-2,
+        mirror=0.0,
+        colour=0.0,
+        scale_jitter=0.0,
     )
     train.run(config)
     losses = [record["loss"] for record in records(config.out)]
@@ -80,8 +86,13 @@ def test_resume_continues_exactly(
     monkeypatch.setattr(sources, "ShardPool", pool)
     folder = make_scene(tmp_path / "scene")
     options: dict[str, Any] = {
-        "steps": 8, "data": f"{examples}=2,{folder}=1", "resolutions": "16:0,24:0.6", "scenes": "16=2,24=1",
-        "views": "2:2:1", "pool_views": 8, "reuse": 1.0,
+        "steps": 8,
+        "data": f"{examples}=2,{folder}=1",
+        "resolutions": "16:0,24:0.6",
+        "scenes": "16=2,24=1",
+        "views": "2:2:1",
+        "pool_views": 8,
+        "reuse": 1.0,
     }
     whole, parts = tiny_config(tmp_path / "whole", **options), tiny_config(tmp_path / "parts", **options)
     train.run(whole)
@@ -95,7 +106,7 @@ def test_resume_continues_exactly(
 
 
 def make_pool(shards: ShardSet, rank: int = 0, world: int = 1, **changes: Any) -> ShardPool:
-    options = {"image_hw": (8, 8), "size": 4, "views": 3, "fresh": 0.9, "spread": 0.5, "seed": 5, **changes}
+    options = {"image_hw": (8, 8), "size": 4, "views": 3, "fresh": 0.9, "even_view_prob": 0.5, "seed": 5, **changes}
     return ShardPool(shards, rank=rank, world=world, device=CPU, **options)
 
 
@@ -112,8 +123,10 @@ def test_pool_is_a_function_of_the_step(many: Path, options: dict[str, Any]) -> 
     assert torch.equal(drawn.images, posed.images) and torch.equal(drawn.cameras.c2w, posed.cameras.c2w)
     assert posed.images.shape == (3, 4, 3, 8, 8) and posed.images.dtype == torch.uint8
     assert bool(jumped.ahead) == (options.get("views") != 9)  # nothing new can come of shards that are whole in memory
-    assert all(torch.equal(one, two) for one, two in zip(walked.held[max(walked.held)].images,
-                                                         jumped.held[max(jumped.held)].images))
+    assert all(
+        torch.equal(one, two)
+        for one, two in zip(walked.held[max(walked.held)].images, jumped.held[max(jumped.held)].images)
+    )
 
 
 def test_two_ranks_share_an_epoch(many: Path) -> None:
@@ -177,6 +190,9 @@ def test_a_broken_shard_ends_the_run_in_one_line(many: Path, tmp_path: Path) -> 
 def test_shares_of_shards() -> None:
     text = "shards:a/{x,y}-{00..12}.tar=2, b.tar,http://h/s.tar?key=abc,https://h/s.tar?v=3=0.5,procedural=1"
     assert parse_shares(text, "--data") == {
-        "shards:a/{x,y}-{00..12}.tar": 2.0, "b.tar": 1.0, "http://h/s.tar?key=abc": 1.0,
-        "https://h/s.tar?v=3": 0.5, "procedural": 1.0,
+        "shards:a/{x,y}-{00..12}.tar": 2.0,
+        "b.tar": 1.0,
+        "http://h/s.tar?key=abc": 1.0,
+        "https://h/s.tar?v=3": 0.5,
+        "procedural": 1.0,
     }

@@ -68,11 +68,12 @@ def test_ranks_see_different_scenes() -> None:
 
 def test_views_are_distinct_and_spread() -> None:
     c2w = circle(24).expand(50, -1, -1, -1)
-    for spread in (0.0, 1.0):
-        views = choose_views(c2w, 8, 8, spread, step_generator(0, 0, 0, CPU))
+    for even_view_prob in (0.0, 1.0):
+        views = choose_views(c2w, 8, 8, even_view_prob, step_generator(0, 0, 0, CPU))
         assert all(len(set(row.tolist())) == 16 for row in views)
-    def gap(spread: float) -> float:
-        views = choose_views(c2w, 4, 1, spread, step_generator(0, 0, 0, CPU))[:, :4]
+
+    def gap(even_view_prob: float) -> float:
+        views = choose_views(c2w, 4, 1, even_view_prob, step_generator(0, 0, 0, CPU))[:, :4]
         positions = c2w[0, :, :3, 3][views]
         return float((torch.cdist(positions, positions) + 9 * torch.eye(4)).amin((1, 2)).mean())
 

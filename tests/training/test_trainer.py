@@ -53,7 +53,11 @@ def environment() -> dict[str, str]:
 def start(config: TrainConfig) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "nvs_app", *to_arguments(config)],
-        cwd=REPO, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        cwd=REPO,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -61,8 +65,17 @@ def test_loss_falls_and_the_checkpoint_loads(tmp_path: Path) -> None:
     scene = make_scene(tmp_path / "held_out")
     shown = make_scene(tmp_path / "shown")
     config = tiny_config(
-        tmp_path / "run", steps=30, muon_lr=1e-2, adam_lr=1e-2, log_every=5, data=f"{shown},procedural=0.001",
-        eval_scenes=str(scene), eval_context=4, eval_procedural=3, ema=0.9, pool_views=10,
+        tmp_path / "run",
+        steps=30,
+        muon_lr=1e-2,
+        adam_lr=1e-2,
+        log_every=5,
+        data=f"{shown},procedural=0.001",
+        eval_scenes=str(scene),
+        eval_context=4,
+        eval_procedural=3,
+        ema=0.9,
+        pool_views=10,
     )
     summary = train.run(config)
     losses = [record["loss"] for record in records(config.out)]
@@ -73,20 +86,23 @@ def test_loss_falls_and_the_checkpoint_loads(tmp_path: Path) -> None:
     assert model.card["normalization"] == "auto" and model.card["train_image_hw"] == [16, 16]
     assert str(tmp_path) not in (config.out / "checkpoint" / "config.json").read_text()
     # A new run from these weights starts where this one ended, also with patches that v sees.
-    for name, change in (("warm", ""), ("patches", "patch_values=true")):
+    for name, change in (("warm", ""), ("patches", "value_patch_skip=true")):
         init = str(config.out / "checkpoint")
-        warm = tiny_config(tmp_path / name, steps=1, init=init, init_change=change, data=str(shown))
+        warm = tiny_config(tmp_path / name, steps=1, init=init, config_override=change, data=str(shown))
         train.run(warm)
         assert records(warm.out)[0]["loss"] < 0.6 * losses[0]
-        assert load_checkpoint(warm.out / "checkpoint").config.patch_values == bool(change)
+        assert load_checkpoint(warm.out / "checkpoint").config.value_patch_skip == bool(change)
     with pytest.raises(NVSError, match="--init beside it"):
-        tiny_config(tmp_path / "none", steps=1, init_change="write_steps=2")
+        tiny_config(tmp_path / "none", steps=1, config_override="write_steps=2")
 
 
 def test_resume_continues_exactly(tmp_path: Path) -> None:
     scene = make_scene(tmp_path / "scene")
     options: dict[str, Any] = {
-        "steps": 6, "data": f"procedural=2,{scene}=1", "resolutions": "16:0,24:0.6", "scenes": "16=4,24=3",
+        "steps": 6,
+        "data": f"procedural=2,{scene}=1",
+        "resolutions": "16:0,24:0.6",
+        "scenes": "16=4,24=3",
     }
     whole = tiny_config(tmp_path / "whole", **options)
     train.run(whole)
@@ -148,8 +164,10 @@ class HostWaits(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         name = str(func)
-        if "_local_scalar_dense" in name or "nonzero" in name or (
-            "lift_fresh" in name and isinstance(result, torch.Tensor) and result.dim() > 0
+        if (
+            "_local_scalar_dense" in name
+            or "nonzero" in name
+            or ("lift_fresh" in name and isinstance(result, torch.Tensor) and result.dim() > 0)
         ):
             self.found.append(name)
         return result
@@ -172,8 +190,13 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     port = "29" + str(os.getpid())[-3:].zfill(3)
     children = []
     for rank in range(2):
-        variables = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
-                     "MASTER_PORT": port}
+        variables = {
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": "2",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port,
+        }
         command = [sys.executable, str(HERE / "two_processes.py"), str(config.out), str(tmp_path / "weights.pt")]
         children.append(subprocess.Popen(command, cwd=REPO, env=environment() | variables))
     alone = two_processes.train_steps(config, World("cpu"))

@@ -43,17 +43,22 @@ def fake_procedural(indices: list[int], num_views: int, image_hw: tuple[int, int
 
 
 def make_scene(folder: Path, views: int = 14, side: int = 16) -> Path:
-    """A scene folder on disk whose pictures `fake_procedural` drew."""
+    """A scene folder on disk whose images `fake_procedural` drew."""
     posed = fake_procedural([3], views, (side, side))
-    pictures = folder.with_name(folder.name + "_pictures")
-    pictures.mkdir(parents=True)
+    images = folder.with_name(folder.name + "_pictures")
+    images.mkdir(parents=True)
     paths = []
     for i in range(views):
-        paths.append(pictures / f"{i:03d}.png")
+        paths.append(images / f"{i:03d}.png")
         Image.fromarray(posed.images[0, i].permute(1, 2, 0).numpy()).save(paths[-1])
     scene = Scene(
-        folder.name, pictures, paths, posed.cameras.c2w[0], posed.cameras.fxfycxcy[0],
-        torch.full((views, 2), side), [None] * views,
+        folder.name,
+        images,
+        paths,
+        posed.cameras.c2w[0],
+        posed.cameras.fxfycxcy[0],
+        torch.full((views, 2), side),
+        [None] * views,
     )
     return scene.save(folder)
 
@@ -61,10 +66,23 @@ def make_scene(folder: Path, views: int = 14, side: int = 16) -> Path:
 def tiny_config(out: Path, **changes: Any) -> TrainConfig:
     """A run of some milliseconds a step."""
     options: dict[str, Any] = {
-        "out": out, "steps": 6, "model": TINY_MODEL, "resolutions": "16:0", "views": "4:4:1,2:6:1",
-        "scenes": "16=4", "pool": 8 * (8 * 8) // (128 * 128) or 1, "pool_views": 10, "generate": 4, "reuse": 2.0,
-        "warmup_steps": 3, "log_every": 1, "tensorboard": False, "device": "cpu", "eval_procedural": 0,
-        "export": "float32", "gpus": 1,
+        "out": out,
+        "steps": 6,
+        "model": TINY_MODEL,
+        "resolutions": "16:0",
+        "views": "4:4:1,2:6:1",
+        "scenes": "16=4",
+        "pool": 8 * (8 * 8) // (128 * 128) or 1,
+        "pool_views": 10,
+        "generate": 4,
+        "reuse": 2.0,
+        "warmup_steps": 3,
+        "log_every": 1,
+        "tensorboard": False,
+        "device": "cpu",
+        "eval_procedural": 0,
+        "export": "float32",
+        "gpus": 1,
     }
     return TrainConfig(**{**options, **changes})
 

@@ -23,24 +23,24 @@ from nvs_app.model.lact import LaCT
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.scene import Scene
 from nvs_app.web.access import routes
-from nvs_app.web.hub import Hub
+from nvs_app.web.app_state import AppState
 
 
 @pytest.fixture(scope="session")
 def small_scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six pictures of 40x40 pixels on a circle, as a nerfstudio folder."""
+    """Six images of 40x40 pixels on a circle, as a nerfstudio folder."""
     folder = tmp_path_factory.mktemp("scenes")
-    pictures = folder / "pictures"
-    pictures.mkdir()
+    images = folder / "pictures"
+    images.mkdir()
     for index in range(6):
         colours = np.random.default_rng(index).integers(0, 255, (5, 5, 3), np.uint8)
-        Image.fromarray(colours.repeat(8, 0).repeat(8, 1)).save(pictures / f"{index}.png")
+        Image.fromarray(colours.repeat(8, 0).repeat(8, 1)).save(images / f"{index}.png")
     angle = torch.arange(6) * 1.0
     eye = torch.stack((3 * angle.cos(), 3 * angle.sin(), torch.ones(6)), -1)
     scene = Scene(
         "small scene",
-        pictures,
-        sorted(pictures.glob("*.png")),
+        images,
+        sorted(images.glob("*.png")),
         look_at(eye, torch.zeros(6, 3), torch.tensor([0.0, 0, 1]).expand(6, 3)),
         torch.tensor([45.0, 45.0, 20.0, 20.0]).expand(6, 4).clone(),
         torch.tensor([[40, 40]]).expand(6, 2).clone(),
@@ -50,31 +50,31 @@ def small_scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def hub(small_scene: Path) -> Iterator[Hub]:
+def app_state(small_scene: Path) -> Iterator[AppState]:
     """Everything behind the page, with a tiny network and one example."""
     torch.manual_seed(0)
     model = LaCT(PRESETS["tiny"])
     model.card = {"name": "tiny", "hash": "0" * 64, "train_image_hw": [64, 64]}
-    hub = Hub(Renderer(model, "cpu"), {"small scene": small_scene}, num_context=3)
-    yield hub
-    hub.close()
+    app_state = AppState(Renderer(model, "cpu"), {"small scene": small_scene}, num_context=3)
+    yield app_state
+    app_state.close()
 
 
 @pytest.fixture
-def headed_hub(small_scene: Path) -> Iterator[Hub]:
+def headed_hub(small_scene: Path) -> Iterator[AppState]:
     """The same with a detail head."""
     model = LaCT(WITH_HEAD)
     model.load_state_dict(weights_with_head())
     model.card = {"name": "headed", "hash": "1" * 64, "train_image_hw": [40, 40]}
-    hub = Hub(Renderer(model, "cpu"), {"small scene": small_scene}, num_context=3)
-    yield hub
-    hub.close()
+    app_state = AppState(Renderer(model, "cpu"), {"small scene": small_scene}, num_context=3)
+    yield app_state
+    app_state.close()
 
 
 @pytest.fixture
-def client(hub: Hub) -> TestClient:
+def client(app_state: AppState) -> TestClient:
     """Who connects to the hub's socket."""
-    app = Starlette(routes=routes(hub))
+    app = Starlette(routes=routes(app_state))
     app.cookie_id, app.tokens = "id", {"secret": "alice"}
     app.get_blocks = lambda: SimpleNamespace(auth=app.wants)
     app.wants = None

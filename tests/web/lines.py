@@ -7,13 +7,13 @@ import json
 from starlette.testclient import TestClient
 
 from nvs_app.web.access import COOKIE, owner_of
-from nvs_app.web.hub import Hub
-from nvs_app.web.wire import unpack
+from nvs_app.web.app_state import AppState
+from nvs_app.web.viewer_connection import unpack
 
 
-def visit(hub: Hub, cookie: str = "me", user: str | None = None):
-    session = hub.store.create(owner_of({COOKIE: cookie}, user))
-    hub.show(session, hub.example("small scene"))
+def visit(app_state: AppState, cookie: str = "me", user: str | None = None):
+    session = app_state.store.create(owner_of({COOKIE: cookie}, user))
+    app_state.show(session, app_state.example("small scene"))
     return session
 
 

@@ -102,7 +102,7 @@ def wait(page, what: str, seconds: float = 30) -> None:
 
 
 def drag(page, x: float, y: float, steps: int = 6, button: str = "left", lift: bool = True) -> None:
-    """Drags over the picture by some pixels."""
+    """Drags over the image by some pixels."""
     box = page.locator("#nvs-stage canvas").bounding_box()
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     page.mouse.down(button=button)
@@ -114,7 +114,7 @@ def drag(page, x: float, y: float, steps: int = 6, button: str = "left", lift: b
 
 
 def at_rest(page) -> dict:
-    """What the viewer shows once it is sharp: camera, header, and the picture as uint8 [h, w, 3]."""
+    """What the viewer shows once it is sharp: camera, header, and the image as uint8 [h, w, 3]."""
     still = "nvs.viewer.dirty === null && !nvs.viewer.ladder.length && !nvs.viewer.sent.size && !nvs.viewer.auto"
     wait(page, f"{still} && nvs.viewer.shown.id === nvs.viewer.number")  # what has come is shown a moment later
     shown = page.evaluate(

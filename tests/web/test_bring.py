@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from serving import closed, opened, wait
 
-from nvs_app.web.hub import Hub
+from nvs_app.web.app_state import AppState
 from nvs_app.web.services.encoding import Encoding, Gathered, Plan
 
 PASTE = """(files) => {
@@ -57,7 +57,7 @@ def drop(page, where: str, *paths: Path) -> None:
 
 
 @pytest.mark.browser
-def test_pasted_pictures_come_together(page, photos: list[Path]) -> None:
+def test_pasted_images_come_together(page, photos: list[Path]) -> None:
     data = [base64.b64encode(photo.read_bytes()).decode() for photo in photos]
     assert page.evaluate(PASTE, [["image.png", data[0]]])
     planned(page, "1 photo so far")
@@ -73,7 +73,7 @@ def test_pasted_pictures_come_together(page, photos: list[Path]) -> None:
 def test_files_and_folders_are_dropped_anywhere(page, photos: list[Path], small_scene: Path) -> None:
     drop(page, "#nvs-stage canvas", *photos[:3])
     planned(page, "3 photos without cameras")
-    drop(page, "#nvs-upload", small_scene)  # its transforms.json names pictures in a folder inside
+    drop(page, "#nvs-upload", small_scene)  # its transforms.json names images in a folder inside
     planned(page, "6 views with cameras")
     drop(page, "#nvs-tools", photos[0].parent)
     planned(page, "4 photos without cameras")
@@ -97,8 +97,8 @@ def test_a_phone_takes_photos_one_by_one(browser, address: str, photos: list[Pat
     closed(page)
 
 
-def test_one_by_one_and_at_once(hub: Hub, photos: list[Path], tmp_path: Path) -> None:
-    encoding, session = Encoding(hub), hub.store.create("somebody")
+def test_one_by_one_and_at_once(app_state: AppState, photos: list[Path], tmp_path: Path) -> None:
+    encoding, session = Encoding(app_state), app_state.store.create("somebody")
 
     def copies(*numbers: int) -> list[Path]:
         out = []

@@ -16,26 +16,26 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from nvs_app.web.access import COOKIE, owner_of, routes
-from nvs_app.web.hub import Hub
+from nvs_app.web.app_state import AppState
 from nvs_app.web.services.viewpoint import camera_for_page
-from nvs_app.web.wire import MAX_UNREAD, Line, unpack
+from nvs_app.web.viewer_connection import MAX_UNREAD, ViewerConnection, unpack
 
 LONG = "1" + "0" * 400
 IDENTITY = "[1,0,0,0, 0,1,0,0, 0,0,1,0, 0,0,0,1]"
 
 
 @pytest.fixture
-def client(hub: Hub) -> TestClient:
-    app = Starlette(routes=routes(hub))
+def client(app_state: AppState) -> TestClient:
+    app = Starlette(routes=routes(app_state))
     app.cookie_id, app.tokens = "id", {}
     app.get_blocks = lambda: SimpleNamespace(auth=None)
     return TestClient(app)
 
 
 @pytest.fixture
-def session(hub: Hub):
-    session = hub.store.create(owner_of({COOKIE: "me"}, None))
-    hub.show(session, hub.example("small scene"))
+def session(app_state: AppState):
+    session = app_state.store.create(owner_of({COOKIE: "me"}, None))
+    app_state.show(session, app_state.example("small scene"))
     return session
 
 
@@ -171,7 +171,7 @@ def test_a_binary_or_too_long_message_ends_the_line_only(client: TestClient, ses
             assert answer(socket)["id"] == 4242
 
 
-def test_what_is_not_read_does_not_pile_up(hub: Hub, session) -> None:
+def test_what_is_not_read_does_not_pile_up(app_state: AppState, session) -> None:
     """A visitor who sends without reading: the server keeps a bounded number of answers for him."""
 
     class Silent(WebSocket):
@@ -192,7 +192,7 @@ def test_what_is_not_read_does_not_pile_up(hub: Hub, session) -> None:
 
     async def main() -> tuple[int, int]:
         socket = Silent({"type": "websocket"}, nothing, nothing)
-        line = Line(hub, session, socket)
+        line = ViewerConnection(app_state, session, socket)
         task = asyncio.create_task(line.run())
         for _ in range(2000):
             await asyncio.sleep(0)
@@ -207,10 +207,10 @@ def test_what_is_not_read_does_not_pile_up(hub: Hub, session) -> None:
     assert MAX_UNREAD <= held <= 2 * MAX_UNREAD and taken <= 3 * MAX_UNREAD
 
 
-def test_others_are_not_disturbed(hub: Hub, client: TestClient, session) -> None:
+def test_others_are_not_disturbed(app_state: AppState, client: TestClient, session) -> None:
     """One visitor floods, another one looks."""
-    other = hub.store.create(owner_of({COOKIE: "me"}, None))
-    hub.show(other, hub.example("small scene"))
+    other = app_state.store.create(owner_of({COOKIE: "me"}, None))
+    app_state.show(other, app_state.example("small scene"))
     with connect(client, session) as flood, connect(client, other) as calm:
         answer(flood), answer(calm)
         for number in range(200):

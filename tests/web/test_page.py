@@ -33,9 +33,7 @@ def turned_by(before: dict, after: dict) -> float:
 
 
 @pytest.mark.browser
-def test_opens_orbiting_and_a_drag_shows_what_the_renderer_draws(
-    page, checkpoints: Path, small_scene: Path
-) -> None:
+def test_opens_orbiting_and_a_drag_shows_what_the_renderer_draws(page, checkpoints: Path, small_scene: Path) -> None:
     wait(page, "nvs.viewer.auto")  # it turns gently by itself
     first = page.evaluate("nvs.viewer.shown.camera.c2w")
     wait(page, f"JSON.stringify(nvs.viewer.shown.camera.c2w) !== '{first}'")
@@ -227,20 +225,20 @@ def test_server_mistakes(checkpoints: Path, words: tuple, said: str) -> None:
     assert server.returncode == 2 and said in out and "Traceback" not in out
 
 
-def test_options_reach_gradio(hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_reach_gradio(app_state, monkeypatch: pytest.MonkeyPatch) -> None:
     given: dict = {}
     page = SimpleNamespace(
         launch=lambda **options: given.update(options), local_url="local", share_url="public", block_thread=lambda: None
     )
-    monkeypatch.setattr("nvs_app.web.page.build_page", lambda hub: page)
+    monkeypatch.setattr("nvs_app.web.page.build_page", lambda app_state: page)
     monkeypatch.setenv("GRADIO_TEMP_DIR", "")
     words = ["--share", "--auth", "me:a:b", "--root-path", "/views", "--host", "0.0.0.0", "--port", "1234"]
-    server._serve(hub, server.build_parser().parse_args(words))
+    server._serve(app_state, server.build_parser().parse_args(words))
     assert given["share"] is True and given["auth"] == ("me", "a:b") and given["root_path"] == "/views"
     assert (given["server_name"], given["server_port"]) == ("0.0.0.0", 1234)
-    server._serve(hub, server.build_parser().parse_args([]))
+    server._serve(app_state, server.build_parser().parse_args([]))
     assert given["share"] is False and given["auth"] is None and given["server_name"] == "127.0.0.1"
-    assert given["max_file_size"] == hub.limits.upload_bytes
+    assert given["max_file_size"] == app_state.limits.upload_bytes
 
 
 def test_port_in_use(checkpoints: Path) -> None:

@@ -1,4 +1,4 @@
-"""Uploads, encoding, cancel, truth, paths, films and the API, through the page and through gradio's client."""
+"""Uploads, encoding, cancel, truth, paths, videos and the API, through the page and through gradio's client."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_cancel_stops_structure_from_motion(page, tmp_path: Path) -> None:
 
 
 @pytest.mark.browser
-def test_keyframes_become_a_film(page, tmp_path: Path, checkpoints: Path) -> None:
+def test_keyframes_become_a_video(page, tmp_path: Path, checkpoints: Path) -> None:
     drag(page, 1, 0)
     page.get_by_role("tab", name="Path").click()
     page.click("[data-path=add]")
@@ -123,18 +123,18 @@ def test_keyframes_become_a_film(page, tmp_path: Path, checkpoints: Path) -> Non
     page.locator("[data-path=fps]").fill("10")
     page.locator("[data-path=fps]").press("Tab")
     page.select_option("[data-path=side]", "128")
-    assert page.inner_text("[data-path=length]") == "0.5 s, 6 frames"  # as many as the film will have
+    assert page.inner_text("[data-path=length]") == "0.5 s, 6 frames"  # as many as the video will have
     page.click("[data-path=play]")  # the preview runs in the viewer, and ends
     wait(page, "nvs.viewer.playing || nvs.viewer.touched")
     wait(page, "!nvs.viewer.playing")
-    page.click("#nvs-film")
-    wait(page, "document.querySelector('#nvs-film-progress').innerText.includes('Ready')", 60)
+    page.click("#nvs-video")
+    wait(page, "document.querySelector('#nvs-video-progress').innerText.includes('Ready')", 60)
     with page.expect_download() as download:
-        page.locator("#nvs-film-files a[download]").first.click()
-    film = tmp_path / download.value.suggested_filename
-    download.value.save_as(film)
-    assert film.suffix == ".mp4"
-    reader = cv2.VideoCapture(str(film))
+        page.locator("#nvs-video-files a[download]").first.click()
+    video = tmp_path / download.value.suggested_filename
+    download.value.save_as(video)
+    assert video.suffix == ".mp4"
+    reader = cv2.VideoCapture(str(video))
     count = 0
     while (read := reader.read())[0]:
         assert read[1].shape == (128, 128, 3)
@@ -143,7 +143,7 @@ def test_keyframes_become_a_film(page, tmp_path: Path, checkpoints: Path) -> Non
     command = page.inner_text(".nvs-command")
     assert command.startswith("python -m nvs_app render --state small_scene.safetensors --path camera_path.json")
     with page.expect_download() as download:
-        page.locator("#nvs-film-files a[download]").nth(1).click()
+        page.locator("#nvs-video-files a[download]").nth(1).click()
     path_file = tmp_path / "camera_path.json"
     download.value.save_as(path_file)
     saved = read_camera_path(path_file)
@@ -209,7 +209,7 @@ def test_a_camera_of_the_plot_leads_there(page) -> None:
     wait(page, "nvs.viewer.touched")
     page.wait_for_timeout(300)
     looked = np.array(at_rest(page)["camera"]["c2w"]).reshape(4, 4)
-    assert np.allclose(looked[:2, 3], [3 * np.cos(2.0), 3 * np.sin(2.0)], atol=1e-3)  # where picture 2 was taken
+    assert np.allclose(looked[:2, 3], [3 * np.cos(2.0), 3 * np.sin(2.0)], atol=1e-3)  # where image 2 was taken
 
 
 @pytest.mark.browser
@@ -272,19 +272,19 @@ def test_the_api_does_the_same(address: str, scene_zip: Path, checkpoints: Path,
     assert known["name"] == "brought" and len(known["context"]) == 4 and known["image_hw"] == [64, 64]
     views = client.predict(api_name="/cameras")
     assert len(views) == 6
-    picture = np.asarray(Image.open(client.predict(views[1], 48, 64, api_name="/render")))
+    image = np.asarray(Image.open(client.predict(views[1], 48, 64, api_name="/render")))
     state = SceneState.load(client.predict("state", api_name="/take_away"))
     renderer = Renderer.from_checkpoint(checkpoints / "tiny", "cpu")
     camera = camera_from_page({**views[1], "hw": [48, 64]}, 1024)
     expected = to_uint8(renderer.render(state, camera)[0]).numpy()
-    assert np.abs(picture.astype(int) - expected.astype(int)).max() <= 1
+    assert np.abs(image.astype(int) - expected.astype(int)).max() <= 1
     figures = client.predict(None, api_name="/truth")
     assert 0 < figures["psnr"] < 60 and len(figures["views"]) == 2
     path = {"preset": "turntable", "seconds": 0.5, "fps": 8, "image_hw": [32, 32]}
-    film, path_file = client.predict(path, "GIF", api_name="/film")
-    assert Image.open(film).n_frames == 4 and len(read_camera_path(Path(path_file)).cameras) == 4
+    video, path_file = client.predict(path, "GIF", api_name="/video")
+    assert Image.open(video).n_frames == 4 and len(read_camera_path(Path(path_file)).cameras) == 4
     with pytest.raises(Exception, match="no preset"):
-        client.predict({**path, "preset": "none"}, "GIF", api_name="/film")
+        client.predict({**path, "preset": "none"}, "GIF", api_name="/video")
     with pytest.raises(Exception, match="there is none of that name"):
         client.predict("nothing", api_name="/open_example")
     # Another client has nothing of it.
@@ -339,7 +339,7 @@ def test_the_readmes_example_runs(address: str, repo: Path, tmp_path: Path, monk
     monkeypatch.chdir(tmp_path)
     found: dict = {}
     exec(compile(code, "README.md", "exec"), found)
-    assert Image.open(found["picture"]).size == (256, 256) and Path(found["film"]).suffix == ".mp4"
+    assert Image.open(found["image"]).size == (256, 256) and Path(found["video"]).suffix == ".mp4"
 
 
 @pytest.mark.browser

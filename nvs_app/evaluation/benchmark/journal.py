@@ -1,7 +1,7 @@
 """What a benchmark run has done so far: a file a scene, written whole or not at all, so that a run can go on.
 
-    journal = Journal(Path("outputs/benchmarks/re10k"), fingerprint)
-    if (done := journal.read("scene")) is None: ...; journal.write("scene", record)
+journal = Journal(Path("outputs/benchmarks/re10k"), fingerprint)
+if (done := journal.read("scene")) is None: ...; journal.write("scene", record)
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from nvs_app.atomic_io import write_whole
 from nvs_app.errors import NVSError
-from nvs_app.whole_file import write_whole
 
 
 def fingerprint(description: Any) -> str:

@@ -1,9 +1,9 @@
 """Scenes of a benchmark, loaded ahead by threads while the network renders.
 
-    ahead = Ahead(benchmark, settings, entries, device)
-    for entry, take in ahead:
-        loaded = take()          # waits for it; raises what loading raised
-        ahead.fill(ahead.depth)  # the next ones meanwhile
+ahead = Prefetcher(benchmark, settings, entries, device)
+for entry, take in ahead:
+    loaded = take()          # waits for it; raises what loading raised
+    ahead.fill(ahead.depth)  # the next ones meanwhile
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def _ready(posed: PosedImages, device: torch.device) -> Tensor:
     return images.float() / 255.0 if images.dtype == torch.uint8 else images
 
 
-class Ahead:
+class Prefetcher:
     """Iterates over entries in their order; some are loaded in the background at any time.
 
     On a GPU each thread works on a stream of its own, so that copies and generated scenes do not wait for the network.

@@ -24,7 +24,7 @@ from nvs_app.distributed import World
 from nvs_app.errors import NVSError
 from nvs_app.evaluation.baselines import DESCRIPTIONS
 from nvs_app.evaluation.benchmark.journal import Journal, fingerprint
-from nvs_app.evaluation.benchmark.load import Ahead, Loaded
+from nvs_app.evaluation.benchmark.load import Loaded, Prefetcher
 from nvs_app.evaluation.benchmark.scene import (
     NORMALIZE_WITH,
     Clock,
@@ -33,18 +33,18 @@ from nvs_app.evaluation.benchmark.scene import (
     Measures,
     Work,
     chunk_of,
-    encode_pictures,
+    encode_images,
     figures_of,
     render_case,
 )
 from nvs_app.evaluation.evaluate import device_name, versions
 from nvs_app.evaluation.protocols.base import Benchmark, Entry, Settings
-from nvs_app.evaluation.report.summary import assemble, keep_shown_pictures
+from nvs_app.evaluation.report.summary import assemble, keep_shown_images
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.posed import PosedImages
 
 
-class Telling:
+class ProgressCallback:
     """What a run says while it works: nothing, unless a subclass does."""
 
     def scene(self, done: int, total: int, name: str, record: dict[str, Any] | None) -> None:
@@ -58,7 +58,7 @@ class Telling:
 
 
 @dataclass
-class Spent:
+class Timings:
     """Seconds of this process. `startup_s` is everything before the first scene was there and the network warm."""
 
     startup_s: float = 0.0
@@ -87,12 +87,12 @@ class BenchmarkRun:
         limit: int | None = None,
         only: tuple[str, ...] = (),
         restart: bool = False,
-        telling: Telling | None = None,
+        telling: ProgressCallback | None = None,
         remarks: dict[str, str] | None = None,
     ) -> None:
         self.renderer, self.benchmark, self.settings, self.measures = renderer, benchmark, settings, measures
         self.comparer = Comparer(renderer.device, measures)
-        self.world, self.telling = world, telling or Telling()
+        self.world, self.telling = world, telling or ProgressCallback()
         self.rank, self.size = (world.rank, world.size) if world is not None else (0, 1)
         self.header = describe(renderer, benchmark, settings, measures, remarks or {})
         data = settings.data.resolve() if settings.data is not None else None
@@ -103,12 +103,12 @@ class BenchmarkRun:
         if restart and self.rank == 0:
             self.journal.clear()
         if restart and world is not None:
-            world.share("restarted", True)
+            world.broadcast_object("restarted", True)
         listing = benchmark.entries(settings)
         self.entries = _picked(listing.entries, only, limit)
         self.absent = {} if only or limit else dict(listing.absent)
         self.failed: dict[str, dict[str, str]] = {}
-        self.spent = Spent()
+        self.spent = Timings()
         self.done = 0
 
     def __call__(self) -> dict[str, Any] | None:
@@ -138,7 +138,7 @@ class BenchmarkRun:
         begun = None
         keeping: list[tuple[str, Future]] = []
         with ThreadPoolExecutor(1, thread_name_prefix="keep") as keeper:
-            ahead = Ahead(self.benchmark, self.settings, entries, self.renderer.device)
+            ahead = Prefetcher(self.benchmark, self.settings, entries, self.renderer.device)
             for entry, take in ahead:
                 waited = time.perf_counter()
                 try:
@@ -170,7 +170,7 @@ class BenchmarkRun:
         for count in loaded.cases:
             try:
                 keep = count == max(loaded.cases)
-                rendered[str(count)] = render_case(self.renderer, loaded, count, self.comparer, keep_pictures=keep)
+                rendered[str(count)] = render_case(self.renderer, loaded, count, self.comparer, keep_images=keep)
             except NVSError as error:  # memory, most likely: another number of views may fit
                 failed[str(count)] = " ".join(str(error).split())
         self.comparer.finish()
@@ -209,7 +209,7 @@ class BenchmarkRun:
                 "context": int(largest),
                 "view": counts[largest]["views"][extreme.row]["file"],
                 "psnr": counts[largest]["views"][extreme.row]["psnr"],
-                **encode_pictures(extreme),
+                **encode_images(extreme),
             }
             for which, extreme in extremes.items()
         }
@@ -224,7 +224,7 @@ class BenchmarkRun:
         clock, comparer = Clock(device), Comparer(device, Measures(rounded=self.measures.rounded))
         for count, case in loaded.cases.items():
             try:
-                render_case(self.renderer, loaded, count, comparer, keep_pictures=True)
+                render_case(self.renderer, loaded, count, comparer, keep_images=True)
                 comparer.finish()
                 images = loaded.pixels(case.context_rows, device)
                 peaks = {}
@@ -261,7 +261,7 @@ class BenchmarkRun:
         for name, record in records.items():
             if record["failed"]:
                 self.failed.setdefault(name, record["failed"])
-        keep_shown_pictures({name: record["result"] for name, record in records.items()})
+        keep_shown_images({name: record["result"] for name, record in records.items()})
         shares: list[dict[str, Any]] = [{"failed": self.failed, "timing": self._timing(), "names": list(records)}]
         if store is not None:
             if self.rank:

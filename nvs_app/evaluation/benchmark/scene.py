@@ -35,7 +35,7 @@ NORMALIZE_WITH = {
 }
 # Fixed numbers, so that the figures do not depend on how much memory is free at the moment.
 _CUDA_CHUNK_TOKENS = 32768
-_PICTURE_SIDE = 256
+_IMAGE_SIDE = 256
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Extreme:
 
     psnr: float
     row: int
-    pictures: dict[str, Tensor] = field(default_factory=dict)
+    images: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Clock:
@@ -79,13 +79,13 @@ class Work:
 
     loaded: Loaded
     case: Case
-    keep_pictures: bool
+    keep_images: bool
     seconds: dict[str, float] = field(default_factory=dict)
     rows: list[list[float]] = field(default_factory=list)
     """For each target so far: PSNR of ours and the baselines, SSIM, sharpness of them, LPIPS of ours where measured,
     and the error of our depth where the true one is known."""
     extremes: dict[str, Extreme] = field(default_factory=dict)
-    """The "worst" and the "best" view, where `keep_pictures` asks for them."""
+    """The "worst" and the "best" view, where `keep_images` asks for them."""
 
 
 class Comparer:
@@ -130,20 +130,20 @@ class Comparer:
         work, figures, (rendered, truth, nearest, *_) = self.pending
         with torch.cuda.stream(self.stream):
             rows = figures.cpu().tolist()
-        if work.keep_pictures:
+        if work.keep_images:
             with torch.inference_mode():
                 _keep_extremes(work.extremes, len(work.rows), rows, rendered, truth, nearest)
         work.rows += rows
         self.pending = None
 
 
-def render_case(renderer: Renderer, loaded: Loaded, count: int, comparer: Comparer, keep_pictures: bool) -> Work:
+def render_case(renderer: Renderer, loaded: Loaded, count: int, comparer: Comparer, keep_images: bool) -> Work:
     """Encodes a scene at `count` context views, renders its targets and has them compared. Raises NVSError.
 
     The figures are a function of the scene, the settings and the device; the seconds are not.
     """
     clock, device, measures = Clock(renderer.device), renderer.device, comparer.measures
-    work = Work(loaded, loaded.cases[count], keep_pictures)
+    work = Work(loaded, loaded.cases[count], keep_images)
     case, seconds = work.case, work.seconds
     context = PosedImages(loaded.pixels(case.context_rows, device), case.context_cameras)
     transform = None
@@ -260,17 +260,17 @@ def _keep_extremes(
 
 def _small(image: Tensor) -> Tensor:
     height, width = image.shape[-2:]
-    factor = min(1.0, _PICTURE_SIDE / max(height, width))
+    factor = min(1.0, _IMAGE_SIDE / max(height, width))
     if factor < 1:
         size = (max(1, round(height * factor)), max(1, round(width * factor)))
         image = F.interpolate(image[None], size=size, mode="area")[0]
     return to_uint8(image)
 
 
-def encode_pictures(extreme: Extreme) -> dict[str, str]:
+def encode_images(extreme: Extreme) -> dict[str, str]:
     """The images of a view as data URIs of JPEGs; the error, times 4, in the colours of `inferno`."""
     uris = {}
-    for name, pixels in extreme.pictures.items():
+    for name, pixels in extreme.images.items():
         array = np.ascontiguousarray(pixels.cpu().numpy())
         if name == "error":
             array = cv2.cvtColor(cv2.applyColorMap(array[:, :, 0], cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)

@@ -1,6 +1,6 @@
 """Published protocols of the field, a small file each: `find(name)`, `BENCHMARKS`.
 
-    python -m nvs_app eval --benchmark re10k --data datasets/re10k/test --option index=evaluation_index_re10k.json
+python -m nvs_app eval --benchmark re10k --data datasets/re10k/test --option index=evaluation_index_re10k.json
 """
 
 from __future__ import annotations

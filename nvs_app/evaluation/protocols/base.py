@@ -1,7 +1,7 @@
 """What a benchmark is: where its scenes are, which views are read and drawn, at which size, and who says so.
 
 A protocol is a subclass of `Benchmark` in a file of its own. Where papers differ, or leave something open, there is an
-`Option`; the report prints the choice that was used. Nothing here draws a picture: `evaluation.benchmark.run` does.
+`Option`; the report prints the choice that was used. Nothing here draws an image: `evaluation.benchmark.run` does.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from nvs_app.scenes.views import ViewSplit
 
 @runtime_checkable
 class Views(Protocol):
-    """Posed pictures that are not loaded yet: a `Scene`, or something that can do this much of it.
+    """Posed images that are not loaded yet: a `Scene`, or something that can do this much of it.
 
     name: for people. root: the folder, for people. image_paths: a name for each view. c2w: OpenCV axes, on the CPU.
     """
@@ -139,7 +139,7 @@ class Benchmark:
         return self.contexts
 
     def entries(self, settings: Settings) -> Listing:
-        """The scenes, in a fixed order. Reads no picture. Raises NVSError when there is none."""
+        """The scenes, in a fixed order. Reads no image. Raises NVSError when there is none."""
         raise NotImplementedError
 
     def split(self, views: Views, count: int, settings: Settings) -> ViewSplit:
@@ -190,7 +190,7 @@ def data_folder(settings: Settings) -> Path:
 
 
 def view_name(views: Views, index: int) -> str:
-    """The picture's path under the scene's folder, which may be a link."""
+    """The image's path under the scene's folder, which may be a link."""
     path = views.image_paths[index]
     return inside(path, views.root) or path.as_posix()
 

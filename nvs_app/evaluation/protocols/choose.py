@@ -31,9 +31,7 @@ def evenly(candidates: list[int], count: int) -> list[int]:
     return [candidates[slot] for slot in np.linspace(0, len(candidates) - 1, count).round().astype(int)]
 
 
-def kmeans_views(
-    c2w: Float[Tensor, "n 4 4"], count: int, directions: bool = True, rounds: int = 100
-) -> list[int]:
+def kmeans_views(c2w: Float[Tensor, "n 4 4"], count: int, directions: bool = True, rounds: int = 100) -> list[int]:
     """k-means over cameras: the camera nearest to each of `count` cluster means, ascending; deterministic.
 
     A camera's features are its position in units of the cameras' root mean square distance from their mean and, with

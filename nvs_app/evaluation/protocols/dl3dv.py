@@ -23,11 +23,13 @@ class DL3DV(Benchmark):
 
     name = "dl3dv"
     title = "DL3DV-Benchmark, 140 scenes"
-    source = 'DL3DV-10K (arXiv 2312.16256); views as in Long-LRM (arXiv 2410.12781) and LaCT (arXiv 2505.23884)'
+    source = "DL3DV-10K (arXiv 2312.16256); views as in Long-LRM (arXiv 2410.12781) and LaCT (arXiv 2505.23884)"
     layout = "a folder a scene with transforms.json (also in nerfstudio/) and images/ or images_4/"
     notes = (
-        ("Targets are frames 0, 8, 16, ... in the order of file names. Context views are the cameras nearest to the"
-        " means of k-means clusters of all other frames; the papers do not list them and their start differs."),
+        (
+            "Targets are frames 0, 8, 16, ... in the order of file names. Context views are the cameras nearest to the"
+            " means of k-means clusters of all other frames; the papers do not list them and their start differs."
+        ),
         "At 540x960 the context is cut to 536x960, whole patches; targets are drawn and compared at 540x960.",
     )
     contexts = (16, 32, 64, 128)

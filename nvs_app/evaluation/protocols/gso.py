@@ -43,10 +43,14 @@ class GSO(Benchmark):
     source = "LaCT (arXiv 2505.23884); LRM-Zero (arXiv 2406.09371); LVSM (arXiv 2410.17242)"
     layout = "a folder an object, each with opencv_cameras.json or transforms.json and 64 renders"
     notes = (
-        ("The papers fix 8 targets without listing them; ours stand at azimuths 67.5 and 247.5 (elevation 0), 157.5"
-        " and 337.5 (20), 22.5 and 202.5 (40), 112.5 and 292.5 (60 degrees)."),
-        ("Contexts other than LRM-Zero's 4 and 8: its 8 first, then its 4, then views added farthest-first on the"
-        " sphere."),
+        (
+            "The papers fix 8 targets without listing them; ours stand at azimuths 67.5 and 247.5 (elevation 0), 157.5"
+            " and 337.5 (20), 22.5 and 202.5 (40), 112.5 and 292.5 (60 degrees)."
+        ),
+        (
+            "Contexts other than LRM-Zero's 4 and 8: its 8 first, then its 4, then views added farthest-first on the"
+            " sphere."
+        ),
         "LVSM's 10 targets are drawn for each object from the other 60 views, with --seed; its own draw is not known.",
     )
     contexts = (4, 8, 12, 20)

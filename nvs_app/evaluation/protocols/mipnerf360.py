@@ -20,9 +20,7 @@ class MipNeRF360(Benchmark):
     title = "mip-NeRF 360"
     source = "mip-NeRF 360 (arXiv 2111.12077); sizes as in 3D Gaussian Splatting (arXiv 2308.04079)"
     layout = "a folder a scene with sparse/0 (COLMAP) and images/"
-    notes = (
-        "Published figures of methods that optimise read all other frames; ours read the number of views shown.",
-    )
+    notes = ("Published figures of methods that optimise read all other frames; ours read the number of views shown.",)
     contexts = (16, 32, 64)
     image_hw = None
     options = (

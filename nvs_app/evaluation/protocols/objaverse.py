@@ -19,8 +19,10 @@ class Objaverse(Benchmark):
     source = "renders as in GS-LRM (arXiv 2404.19702) and LaCT (arXiv 2505.23884); neither lists its objects"
     layout = "a folder an object with transforms.json or opencv_cameras.json"
     notes = (
-        ("Cameras of such renders are drawn at random, so the first N views are a random draw, nested over N; the last"
-        " 8 are targets. Which objects were held out is for the trainer to say: --option list=FILE names them."),
+        (
+            "Cameras of such renders are drawn at random, so the first N views are a random draw, nested over N; the "
+            "last 8 are targets. Which objects were held out is for the trainer to say: --option list=FILE names them."
+        ),
     )
     contexts = (4, 8, 16)
     options = (

@@ -43,10 +43,9 @@ def as_listing(data: Path, folders: list[Path], expected: str, form: str | None 
     """Entries that open the folders with the reader of `form`. Raises NVSError when there is no folder."""
     if not folders:
         raise NVSError(f"--data {data}: no scene found, expected {expected}")
-    return Listing([
-        Entry(name, partial(open_scene, folder, form))
-        for name, folder in zip(scene_names(data, folders), folders)
-    ])
+    return Listing(
+        [Entry(name, partial(open_scene, folder, form)) for name, folder in zip(scene_names(data, folders), folders)]
+    )
 
 
 def is_form(*names: str) -> Callable[[Path], bool]:

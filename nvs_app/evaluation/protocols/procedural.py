@@ -80,10 +80,12 @@ class Procedural(Benchmark):
         if "asset" in kinds and not settings.options["assets"]:
             raise NVSError("--option kinds: asset needs --option assets=DIR with objects_pack.npz")
         maker = Maker(settings, kinds, self.number(settings, "scenes"))
-        return Listing([
-            Entry(maker.name(n), partial(MadeScene, maker, n), group=str(n // maker.at_once), kind=maker.kind(n))
-            for n in range(maker.count)
-        ])
+        return Listing(
+            [
+                Entry(maker.name(n), partial(MadeScene, maker, n), group=str(n // maker.at_once), kind=maker.kind(n))
+                for n in range(maker.count)
+            ]
+        )
 
     def split(self, views: Views, count: int, settings: Settings) -> ViewSplit:
         candidates = list(range(TARGETS, TARGETS + CANDIDATES))
@@ -128,9 +130,7 @@ class Maker:
             numbers = range(group * self.at_once, min(self.count, (group + 1) * self.at_once))
             bases, kinds, captures = zip(*map(self.made_from, numbers), strict=True)
             self._held = None  # its memory first
-            posed = self._source.batch(
-                bases, TARGETS + CANDIDATES, self.image_hw, kinds, depth=True, captures=captures
-            )
+            posed = self._source.batch(bases, TARGETS + CANDIDATES, self.image_hw, kinds, depth=True, captures=captures)
             self._held = (group, posed)
         return self._held[1][number - group * self.at_once]
 

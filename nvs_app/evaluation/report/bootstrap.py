@@ -1,6 +1,6 @@
 """Intervals by drawing scenes anew (the bootstrap): how much of a mean is the choice of scenes.
 
-    low, high = interval([31.2, 28.4, 30.1])        # 95 % of the mean
+low, high = interval([31.2, 28.4, 30.1])        # 95 % of the mean
 """
 
 from __future__ import annotations

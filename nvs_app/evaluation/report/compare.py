@@ -1,6 +1,6 @@
 """Several reports of one benchmark: scenes are paired, and differences come with intervals.
 
-    result = compare({"ours": read_report(a), "theirs": read_report(b)})
+result = compare({"ours": read_report(a), "theirs": read_report(b)})
 """
 
 from __future__ import annotations

@@ -8,10 +8,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from nvs_app.atomic_io import write_whole
 from nvs_app.errors import NVSError
 from nvs_app.evaluation.report.measures import BASELINE_MEASURES, MEASURES
 from nvs_app.evaluation.report.summary import FORMAT
-from nvs_app.whole_file import write_whole
 
 
 def write_json(report: dict[str, Any], path: Path, option: str = "") -> None:
@@ -35,11 +35,7 @@ def read_report(path: Path) -> dict[str, Any]:
 
 def views_csv(report: dict[str, Any]) -> str:
     """A row a view: scene, context views, tokens, view, file, our figures, the baselines'."""
-    cases = [
-        (name, count, case)
-        for name, scene in report["scenes"].items()
-        for count, case in scene["counts"].items()
-    ]
+    cases = [(name, count, case) for name, scene in report["scenes"].items() for count, case in scene["counts"].items()]
     columns = _columns(report)
     header = ["scene", "context_views", "tokens", "view", "file", *map("_".join, columns)]
     rows = [

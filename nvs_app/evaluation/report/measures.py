@@ -1,7 +1,7 @@
 """The measures of a rendering that reports show, in their order; an older report lacks some.
 
-    for measure in shown(figures):      # figures: name -> number, of a view, a scene or all
-        print(measure.title, figures[measure.name])
+for measure in shown(figures):      # figures: name -> number, of a view, a scene or all
+    print(measure.title, figures[measure.name])
 """
 
 from __future__ import annotations

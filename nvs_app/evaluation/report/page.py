@@ -1,6 +1,6 @@
 """A report as one HTML file that needs no network: plotly's script, styles, data and images are inside.
 
-    write_page(report, Path("report.html"))
+write_page(report, Path("report.html"))
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from nvs_app.atomic_io import write_whole
 from nvs_app.errors import NVSError
 from nvs_app.evaluation.report import charts
 from nvs_app.evaluation.report.compare import difference, measured_beside
 from nvs_app.evaluation.report.measures import shown
 from nvs_app.evaluation.report.tables import SHORT, figure, kind_rows
 from nvs_app.evaluation.report.words import rendering_words
-from nvs_app.whole_file import write_whole
 
 HERE = Path(__file__).parent
-PICTURES = (
+IMAGES = (
     ("render", "rendered"),
     ("photo", "photo"),
     ("error", "error ×4"),
@@ -54,7 +54,7 @@ def write_page(report: dict[str, Any], path: Path) -> None:
         + "</section>",
         _kind_table(report),
         _scene_table(report),
-        _pictures(report),
+        _images(report),
         '<section class="pair">'
         + _chart("spread", "Scenes, sorted", "PSNR of every scene at each number of context views.")
         + _chart("time", "Seconds", "Encoding a scene once, and rendering one view.")
@@ -72,7 +72,7 @@ def write_comparison_page(reports: dict[str, dict[str, Any]], result: dict[str, 
     parts = [
         _header(f"{result['benchmark']}: comparison", f"against {result['base']}", []),
         '<section class="pair">'
-        + _chart("views", "PSNR against context views", "Bars are 95 % intervals over each report's scenes.")
+        + _chart("views", "PSNR against context views", "Bars are 95 % intervals over each report's scenes."),
     ]
     for number, (label, other) in enumerate(result["others"].items()):
         figures[f"difference{number}"] = charts.differences(other)
@@ -222,7 +222,7 @@ def _table(head: list[str], rows: list[list[str]], foot: list[str] | None = None
     )
 
 
-def _pictures(report: dict[str, Any]) -> str:
+def _images(report: dict[str, Any]) -> str:
     groups = []
     for which, title in (("worst", "Worst views"), ("best", "Best views")):
         views = report["pictures"][which]
@@ -240,7 +240,7 @@ def _strip(view: dict[str, Any]) -> str:
     images = "".join(
         f'<figure><img src="{view[key]}" alt="{label} of {escape(view["scene"])}">'
         f"<figcaption>{label}</figcaption></figure>"
-        for key, label in PICTURES
+        for key, label in IMAGES
     )
     where = f"{escape(view['scene'])} <span>{escape(view['view'])}, {view['context']} context views</span>"
     where = f'<p class="where"><b>{view["psnr"]:.2f} dB</b> {where}</p>'

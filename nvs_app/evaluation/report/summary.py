@@ -12,7 +12,7 @@ from nvs_app.evaluation.report.bootstrap import interval
 from nvs_app.evaluation.report.measures import Measure, shown
 
 FORMAT = "nvs_app benchmark 1"
-PICTURES = 6  # of the worst and of the best views
+IMAGES = 6  # of the worst and of the best views
 
 
 def assemble(
@@ -35,7 +35,7 @@ def assemble(
     for name, kind in (kinds or {}).items():
         if name in scenes:
             of_kind.setdefault(kind, {})[name] = scenes[name]
-    pictures = {which: _shown(scenes, which) for which in ("worst", "best")}
+    images = {which: _shown(scenes, which) for which in ("worst", "best")}
     return {
         "format": FORMAT,
         **header,
@@ -44,7 +44,7 @@ def assemble(
         "coverage": {"listed": listed, "measured": len(scenes)},
         "scenes": {name: {k: v for k, v in scene.items() if k != "pictures"} for name, scene in scenes.items()},
         "failed": dict(sorted(failed.items())),
-        "pictures": pictures,
+        "pictures": images,
         "timing": {
             **timing,
             "counts": _seconds(records, contexts),
@@ -61,10 +61,10 @@ def _shown(scenes: dict[str, dict[str, Any]], which: str) -> list[dict[str, Any]
         if scene.get("pictures", {}).get(which)
     ]
     sign = 1 if which == "worst" else -1
-    return sorted(views, key=lambda view: (sign * view["psnr"], view["scene"]))[:PICTURES]
+    return sorted(views, key=lambda view: (sign * view["psnr"], view["scene"]))[:IMAGES]
 
 
-def keep_shown_pictures(scenes: dict[str, dict[str, Any]]) -> None:
+def keep_shown_images(scenes: dict[str, dict[str, Any]]) -> None:
     """Takes the images that no report of these scenes or of more would show out of the results, in place."""
     shown = {which: {view["scene"] for view in _shown(scenes, which)} for which in ("worst", "best")}
     for name, scene in scenes.items():

@@ -1,6 +1,6 @@
 """How a report's views were rendered, in words; reports of before the detail head have other settings.
 
-    rendering_words(report["model"])        # "256x256, LaCT at 128x128, detail head on 4 views"
+rendering_words(report["model"])        # "256x256, LaCT at 128x128, detail head on 4 views"
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nvs_app.errors import NVSError
-from nvs_app.terminal import Parser, guarded
+from nvs_app.terminal import Parser, run_cli
 from nvs_app.torchvision_ops import declare
 
 COMMANDS = {
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("command", choices=tuple(COMMANDS), metavar="COMMAND")
     command = parser.parse_args(argv[:1]).command
     rest = argv[1:]
-    return guarded(lambda: print_views(rest) if command == "views" else enter(command, rest), command)
+    return run_cli(lambda: print_views(rest) if command == "views" else enter(command, rest), command)
 
 
 def prepare() -> None:

@@ -1,7 +1,7 @@
-"""Blending: what k photos show at each pixel, warped with the swept depth, and LaCT's own picture.
+"""Blending: what k photos show at each pixel, warped with the swept depth, and LaCT's own image.
 
 Photos are looked up at full resolution, the network that weighs them works at half of it: it gives every pixel a
-weight for each photo and for LaCT's picture, and a small correction. What leaves it is as sharp as the photos are.
+weight for each photo and for LaCT's image, and a small correction. What leaves it is as sharp as the photos are.
 Where a head has two layers, each photo is looked up at the pixel's own depth and, at silhouettes, at the other
 surface's; a few convolutions at full resolution then refine the blended image.
 Sources: IBRNet (arXiv 2102.13090), Stable View Synthesis (arXiv 2011.07233), convex upsampling of RAFT
@@ -66,7 +66,7 @@ class Refinement(nn.Module):
 
 
 class Blending(nn.Module):
-    """Warped photos and LaCT's picture -> the rendered image."""
+    """Warped photos and LaCT's image -> the rendered image."""
 
     def __init__(self, config: DetailHeadConfig) -> None:
         super().__init__()
@@ -128,7 +128,7 @@ class Blending(nn.Module):
         logits = F.pixel_shuffle(logits, 2).float().unflatten(0, (n, m))[:, :, 0]
         # A photo that is looked up twice at one depth counts once.
         logits = torch.where(valid > 0, logits - math.log(layers), -20.0)
-        # LaCT's picture begins with a weight of its own, so that an untrained head changes little.
+        # LaCT's image begins with a weight of its own, so that an untrained head changes little.
         all_logits = torch.cat([logits, F.pixel_shuffle(lact, 2).float() + 1.0], 1)
         share = all_logits.softmax(1)
         image = (share[:, :m, None] * photos).sum(1) + share[:, m:] * lact_image

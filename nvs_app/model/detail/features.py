@@ -1,6 +1,6 @@
-"""Image features of pictures, and what the tokens of a view say of its depth.
+"""Image features of images, and what the tokens of a view say of its depth.
 
-Pictures have sides that are multiples of 8. Features lie at a quarter of the resolution, tokens' maps ("guides") at an
+Images have sides that are multiples of 8. Features lie at a quarter of the resolution, tokens' maps ("guides") at an
 eighth; cells cover pixels evenly, so that no map is shifted against another.
 """
 
@@ -22,7 +22,7 @@ TOKEN_CHANNELS = 64  # of the map that tokens are unfolded into, two by two cell
 
 
 class ImageFeatures(nn.Module):
-    """Convolutional features of a picture at a quarter of its resolution."""
+    """Convolutional features of an image at a quarter of its resolution."""
 
     def __init__(self, config: DetailHeadConfig) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class Guide(NamedTuple):
 
 
 class TokenGuide(nn.Module):
-    """Tokens and picture of a view -> `Guide`: the depth prior."""
+    """Tokens and image of a view -> `Guide`: the depth prior."""
 
     def __init__(self, config: DetailHeadConfig, dim: int) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ class TokenGuide(nn.Module):
         features: Float[Tensor, "n c h4 w4"],
         hw: tuple[int, int],
     ) -> Guide:
-        """tokens: of a grid of `token_hw`; features: of the view's picture; hw: size of the guide."""
+        """tokens: of a grid of `token_hw`; features: of the view's image; hw: size of the guide."""
         cells = self.unfold(tokens).transpose(1, 2).unflatten(2, token_hw)
         cells = resize(F.pixel_shuffle(cells, 2), hw)
         maps = self.mix(torch.cat([cells, resize(features, hw).to(cells.dtype)], 1))

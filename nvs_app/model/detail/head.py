@@ -199,7 +199,7 @@ class DetailHead(nn.Module):
     ) -> DetailOutput:
         """Render target views.
 
-        tokens: of the target, behind LaCT's output norm; lact_images: LaCT's own picture, at its own size. cameras:
+        tokens: of the target, behind LaCT's output norm; lact_images: LaCT's own image, at its own size. cameras:
         [b, t], normalised frame; their `image_hw` is the size that is rendered, sides multiples of 8. sampling: how
         closely it looks.
         """

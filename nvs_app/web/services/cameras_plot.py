@@ -3,7 +3,7 @@
     figure = cameras_figure(scene, split, thumbnails(scene), points=scene_points(scene))
 
 One trace a group. Every vertex of a camera has `customdata` [index of the view]; `layout.meta` holds the thumbnails
-and names by index. Plotly's hover labels cannot show pictures: cameras_plot.js shows the thumbnail beside the
+and names by index. Plotly's hover labels cannot show images: cameras_plot.js shows the thumbnail beside the
 pointer and turns a click into an event that names the view.
 
 The figure's frame is the scene's own, turned so that up is +z, moved so that what the cameras look at is the origin.
@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from data_tools.readers.archives import open_picture
+from data_tools.readers.archives import open_image
 from data_tools.readers.points import Points, scene_points
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
@@ -60,7 +60,7 @@ def cameras_figure(
     """The figure; about 200 kB as JSON for 100 cameras with thumbnails.
 
     Args:
-        scene: its cameras are shown, no picture is read.
+        scene: its cameras are shown, no image is read.
         split: which views were read and which are held out; the others are "not used". None: all are "not used".
         thumbnails: data URIs by view (see `thumbnails`), or none.
         unregistered: names of photos without a camera -> why; they stand in a row beside the scene.
@@ -90,7 +90,7 @@ def cameras_figure(
 
 
 def thumbnails(scene: Scene, longest: int = 64) -> list[str]:
-    """A small JPEG of every view as data URI; empty for a picture that cannot be read. Milliseconds a picture."""
+    """A small JPEG of every view as data URI; empty for an image that cannot be read. Milliseconds an image."""
 
     def one(index: int) -> str:
         try:
@@ -193,9 +193,9 @@ def _add_points(figure: Any, points: Points, transform: Any, extent: float, dark
     shown = Points(xyz[near].astype(np.float32), points.rgb[near]).sample(MAX_POINTS)
     if not len(shown):
         return
-    picture = Image.fromarray(shown.rgb[None]).quantize(PALETTE, Image.Quantize.MEDIANCUT)
-    numbers = np.asarray(picture).reshape(-1).astype(np.uint8)
-    palette = np.array((picture.getpalette() or [])[: 3 * PALETTE], dtype=np.uint8).reshape(-1, 3)
+    image = Image.fromarray(shown.rgb[None]).quantize(PALETTE, Image.Quantize.MEDIANCUT)
+    numbers = np.asarray(image).reshape(-1).astype(np.uint8)
+    palette = np.array((image.getpalette() or [])[: 3 * PALETTE], dtype=np.uint8).reshape(-1, 3)
     last = max(1, len(palette) - 1)
     scale = [[index / last, f"rgb({r},{g},{b})"] for index, (r, g, b) in enumerate(palette.tolist())]
     scale = scale if len(scale) > 1 else [[0.0, scale[0][1]], [1.0, scale[0][1]]]
@@ -243,15 +243,15 @@ def _thumbnail(scene: Scene, index: int, longest: int) -> str:
     path = scene.image_paths[index]
     if scene.encoded:
         pixels = read_image(path, data=scene.encoded[index])
-        picture = Image.fromarray((pixels * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())
-        picture.thumbnail((longest, longest), Image.Resampling.BOX)
+        image = Image.fromarray((pixels * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())
+        image.thumbnail((longest, longest), Image.Resampling.BOX)
     else:
-        with open_picture(path) as image:
+        with open_image(path) as image:
             image.draft("RGB", (longest * 2, longest * 2))  # decodes a JPEG at a fraction of its size
             image.thumbnail((longest, longest), Image.Resampling.BOX, reducing_gap=2.0)
-            picture = image.convert("RGBA")
-        white = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(white, picture).convert("RGB")
+            image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image).convert("RGB")
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=60, optimize=True)
+    image.save(buffer, "JPEG", quality=60, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

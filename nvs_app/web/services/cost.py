@@ -42,7 +42,7 @@ def encoding_bytes(renderer: Renderer, views: int, image_hw: tuple[int, int]) ->
     if "fast" in config.rotary_parts:
         turns += config.fast_head_dim + config.fast_hidden
     half = 2 if renderer.precision == "bf16" else 4
-    copies = 3 if config.patch_values else 2
+    copies = 3 if config.value_patch_skip else 2
     staying = tokens * (4 * 3 * patch**2 + half * turns + copies * half * config.dim)
     group = min(tokens, max(per_view, 2048 if renderer.device.type != "cuda" else 65536))
     passing = group * config.dim * 170

@@ -15,15 +15,22 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.readers.archives import Limits as ArchiveLimits
-from data_tools.readers.archives import check_picture
-from data_tools.structure_from_motion.prepare import is_picture_name
+from data_tools.readers.archives import check_image
+from data_tools.structure_from_motion.prepare import is_image_name
 from nvs_app.errors import NVSError
 from nvs_app.rendering.renderer import Renderer
-from nvs_app.web.hub import Hub
-from nvs_app.web.services.estimate import Estimate, Pace, context_split, estimate, most_views, sizes_for
-from nvs_app.web.services.intake import FEWEST, Source, inspect
+from nvs_app.web.app_state import AppState
+from nvs_app.web.services.estimate import (
+    Estimate,
+    ThroughputEstimator,
+    context_split,
+    estimate,
+    most_views,
+    sizes_for,
+)
 from nvs_app.web.services.jobs import Job, Step
-from nvs_app.web.services.opening import Opened, open_scene_for_viewing, open_state
+from nvs_app.web.services.opening import LoadedScene, open_scene_for_viewing, open_state
+from nvs_app.web.services.uploads import FEWEST, Source, inspect
 from nvs_app.web.sessions import MIB, Session
 
 STAGES = {
@@ -70,15 +77,17 @@ class Gathered:
 class Encoding:
     """Uploads and encodings of all visitors."""
 
-    def __init__(self, hub: Hub):
-        self.hub = hub
-        self._paces: dict[int, Pace] = {}
+    def __init__(self, app_state: AppState):
+        self.app_state = app_state
+        self._paces: dict[int, ThroughputEstimator] = {}
 
     def renderer(self, session: Session) -> Renderer:
         """The one that the visitor has chosen in the tab of models."""
-        return self.hub.renderer(*session.model)
+        return self.app_state.renderer(*session.model)
 
-    def receive(self, session: Session, files: Sequence[str | Path], join: bool = False) -> Plan | Opened | Gathered:
+    def receive(
+        self, session: Session, files: Sequence[str | Path], join: bool = False
+    ) -> Plan | LoadedScene | Gathered:
         """Takes uploads into the visit's folder and looks at them; of a state file, the scene it opens.
 
         join: one or two photos, as a phone's camera and the clipboard give them, come to the photos before.
@@ -87,7 +96,7 @@ class Encoding:
         with session.arriving:
             return self._receive(session, [Path(file) for file in files], join)
 
-    def _receive(self, session: Session, paths: list[Path], join: bool) -> Plan | Opened | Gathered:
+    def _receive(self, session: Session, paths: list[Path], join: bool) -> Plan | LoadedScene | Gathered:
         limits = session.limits
         if not paths:
             raise NVSError("Nothing was uploaded.")
@@ -105,14 +114,14 @@ class Encoding:
         try:
             moved = [_moved(path, folder) for path in paths]
             if len(moved) == 1 and moved[0].suffix.lower() == ".safetensors":
-                opened = open_state(moved[0], self.renderer(session), self.hub.states, moved[0].stem[:60])
+                opened = open_state(moved[0], self.renderer(session), self.app_state.states, moved[0].stem[:60])
                 session.source = None
-                self.hub.show(session, opened)
+                self.app_state.show(session, opened)
                 return opened
             earlier: list[Path] = []
-            if join and len(moved) < FEWEST and all(map(is_picture_name, moved)):
+            if join and len(moved) < FEWEST and all(map(is_image_name, moved)):
                 for path in moved:
-                    check_picture(path)
+                    check_image(path)
                 earlier = self._photos(session)
                 moved = [*earlier, *moved]
                 if len(moved) < FEWEST:
@@ -131,11 +140,11 @@ class Encoding:
     def _photos(session: Session) -> list[Path]:
         """The loose photos that a visitor has brought."""
         source = session.source
-        if source is not None and source.scene is None and all(map(is_picture_name, source.paths)):
+        if source is not None and source.scene is None and all(map(is_image_name, source.paths)):
             return list(source.paths)
         return session.gathered
 
-    def bring_example(self, session: Session, name: str) -> Opened:
+    def bring_example(self, session: Session, name: str) -> LoadedScene:
         """Opens an example and makes it the source of further encodings."""
         shown = -1
 
@@ -148,18 +157,20 @@ class Encoding:
 
         session.tell({"type": "notice", "words": f"Opening {name} …"})
         try:
-            opened = self.hub.example(name, self.renderer(session), tell)
+            opened = self.app_state.example(name, self.renderer(session), tell)
         except NVSError:
             session.tell({"type": "notice", "words": ""})
             raise
         assert opened.scene is not None
         hws = tuple((height, width) for height, width in opened.scene.image_hws.tolist())
         session.source = Source(opened.name, (opened.scene.root,), opened.scene, hws)
-        pace = self.pace(self.renderer(session))
-        if not pace.measured and opened.split is not None:  # the first estimate is no guess, then
+        throughput = self.throughput(self.renderer(session))
+        if not throughput.measured and opened.split is not None:  # the first estimate is no guess, then
             count = len(opened.split.context)
-            pace.encoded(estimate(session.source, opened.renderer, pace, count, opened.image_hw), opened.seconds)
-        self.hub.show(session, opened)
+            throughput.encoded(
+                estimate(session.source, opened.renderer, throughput, count, opened.image_hw), opened.seconds
+            )
+        self.app_state.show(session, opened)
         return opened
 
     def plan(self, session: Session, views: int | None = None, size: str | None = None) -> Plan:
@@ -170,7 +181,7 @@ class Encoding:
         renderer = self.renderer(session)
         sizes = [(label, f"{hw[1]}x{hw[0]}") for label, hw in sizes_for(source, renderer)]
         image_hw = parse_size(size) if size else None
-        wanted = estimate(source, renderer, self.pace(renderer), views, image_hw)
+        wanted = estimate(source, renderer, self.throughput(renderer), views, image_hw)
         return Plan(source, wanted, sizes, most_views(source, renderer, wanted.image_hw))
 
     def encode(self, session: Session, views: int | None = None, size: str | None = None) -> Job:
@@ -184,28 +195,28 @@ class Encoding:
             session.job.cancel()
         renderer, source = self.renderer(session), plan.source
 
-        def work(job: Job) -> Opened:
+        def work(job: Job) -> LoadedScene:
             scene, report = source.open(session.folder / "work", job.report, job.cancelled)
             scene = replace(scene, name=plan.source.label)
             job.report("read", 0.0)
             if report is not None:
-                self.pace(renderer).reconstructed(plan.estimate, report.seconds)
+                self.throughput(renderer).reconstructed(plan.estimate, report.seconds)
             wanted = plan.estimate.views
             split = context_split(scene, min(wanted, len(scene)), hold_out=wanted < source.available)
             opened = open_scene_for_viewing(
                 scene,
                 split,
                 renderer,
-                self.hub.states,
+                self.app_state.states,
                 plan.estimate.image_hw,
                 job.report,
                 unregistered={Path(name).name: why for name, why in (report.unregistered if report else {}).items()},
             )
-            self.pace(renderer).encoded(plan.estimate, opened.seconds)
-            self.hub.show(session, opened)  # here, so that it is there also when the page was closed meanwhile
+            self.throughput(renderer).encoded(plan.estimate, opened.seconds)
+            self.app_state.show(session, opened)  # here, so that it is there also when the page was closed meanwhile
             return opened
 
-        session.job = self.hub.jobs.submit(work)
+        session.job = self.app_state.jobs.submit(work)
         return session.job
 
     def cancel(self, session: Session) -> bool:
@@ -216,9 +227,9 @@ class Encoding:
         job.cancel()
         return True
 
-    def pace(self, renderer: Renderer) -> Pace:
+    def throughput(self, renderer: Renderer) -> ThroughputEstimator:
         """How fast a renderer is, as far as it is known."""
-        return self._paces.setdefault(id(renderer), Pace(renderer))
+        return self._paces.setdefault(id(renderer), ThroughputEstimator(renderer))
 
     @staticmethod
     def _archive_limits(session: Session, packed: int) -> ArchiveLimits:
@@ -298,7 +309,7 @@ def progress_html(steps: Iterator[Step], reconstructs: bool) -> Iterator[str]:
         )
 
 
-def ready_html(opened: Opened) -> str:
+def ready_html(opened: LoadedScene) -> str:
     """What was done."""
     lines = [f"<b>Ready.</b> Encoded in {opened.seconds:.1f} s."]
     if opened.unregistered:
@@ -321,7 +332,7 @@ def _moved(path: Path, folder: Path) -> Path:
     return target
 
 
-def facts(opened: Opened) -> dict[str, Any]:
+def facts(opened: LoadedScene) -> dict[str, Any]:
     """What is known of a scene, as plain values."""
     context = list(opened.split.context) if opened.split else []
     return {
@@ -335,4 +346,3 @@ def facts(opened: Opened) -> dict[str, Any]:
         "device": str(opened.renderer.device),
         **opened.viewpoint.for_page(),
     }
-

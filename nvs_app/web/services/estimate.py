@@ -24,9 +24,9 @@ from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.scene import Scene
 from nvs_app.scenes.views import ViewSplit, choose_views
 from nvs_app.web.services.cost import encoding_bytes, encoding_flops
-from nvs_app.web.services.intake import Source, size_words
 from nvs_app.web.services.machine import bytes_words, count_words, free_memory, seconds_words
-from nvs_app.web.services.pace import Pace, sfm_seconds, view_seconds
+from nvs_app.web.services.throughput import ThroughputEstimator, sfm_seconds, view_seconds
+from nvs_app.web.services.uploads import Source, size_words
 
 MAX_TOKENS = 2**20
 MAX_SIDE = 2048
@@ -148,7 +148,7 @@ class Estimate:
 def estimate(
     source: Source | Scene,
     renderer: Renderer,
-    pace: Pace | None = None,
+    throughput: ThroughputEstimator | None = None,
     views: int | None = None,
     image_hw: tuple[int, int] | None = None,
 ) -> Estimate:
@@ -167,7 +167,7 @@ def estimate(
     if isinstance(source, Scene):
         hws = tuple((height, width) for height, width in source.image_hws.tolist())
         source = Source(source.name, (source.root,), source, hws)
-    pace = pace or Pace(renderer)
+    throughput = throughput or ThroughputEstimator(renderer)
     patch = renderer.patch
     image_hw = image_hw or trained_size(renderer)
     views = max(1, min(DEFAULT_VIEWS, source.available - 1)) if views is None else views
@@ -206,12 +206,12 @@ def estimate(
         cropped=sum(cut > 0.005 for _, cut in cuts),
         largest_cut=max(cut for _, cut in cuts),
         flops=flops,
-        seconds={**sfm_seconds(source, pace.sfm), **view_seconds(source, views, flops / pace.flops)},
+        seconds={**sfm_seconds(source, throughput.sfm), **view_seconds(source, views, flops / throughput.flops)},
         memory=max(memory, reading) if on_cpu else memory,
         free=free,
         reading=reading,
         device=str(renderer.device),
-        measured=pace.measured,
+        measured=throughput.measured,
         problems=tuple(problems),
     )
 

@@ -1,6 +1,6 @@
-"""What a visitor takes away: films, images, the scene, the encoded state, a COLMAP project, snapshots.
+"""What a visitor takes away: videos, images, the scene, the encoded state, a COLMAP project, snapshots.
 
-    export_film(draw, cameras, 24, Path("out.mp4"), progress, cancelled)     # or .gif, or .zip of PNG files
+    export_video(draw, cameras, 24, Path("out.mp4"), progress, cancelled)     # or .gif, or .zip of PNG files
     command_line("out.mp4", "path.json", checkpoint="NAME", state_file="scene.safetensors")
     save_scene(scene, Path("scene.zip"))
 
@@ -29,22 +29,22 @@ from data_tools.colmap_export import save_colmap as write_colmap
 from data_tools.readers.points import Points, scene_points
 from data_tools.structure_from_motion.job import Cancelled
 from data_tools.structure_from_motion.scene import write_ply
+from nvs_app.atomic_io import atomic_write
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras, vertical_fov
 from nvs_app.model.state import SceneState
-from nvs_app.rendering.video import FilmWriter
+from nvs_app.rendering.video import VideoWriter
 from nvs_app.scenes.camera_path import parse_pose
 from nvs_app.scenes.images import to_uint8
 from nvs_app.scenes.scene import Scene
 from nvs_app.web.services.truth import Draw, Progress, draw_parts
-from nvs_app.whole_file import whole_file
 
 KINDS = (".mp4", ".gif", ".zip")
 SNAPSHOT_KEY = "nvs_camera"  # of the PNG's text entry
 MAX_SNAPSHOT_TEXT = 1 << 16
 
 
-def export_film(
+def export_video(
     draw: Draw,
     cameras: Cameras,
     fps: float | int,
@@ -53,7 +53,7 @@ def export_film(
     cancelled: Callable[[], bool] | None = None,
     chunk: int | None = None,
 ) -> Path:
-    """Renders a path [n] to a film, or to a zip of PNG files named 00000.png and so on.
+    """Renders a path [n] to a video, or to a zip of PNG files named 00000.png and so on.
 
     Args:
         draw: renders cameras [k] as images [k, 3, h, w] in [0, 1].
@@ -68,16 +68,16 @@ def export_film(
     if out.suffix.lower() not in KINDS:
         raise NVSError(f"{out.name}: expected a name that ends in {', '.join(KINDS)}")
     if out.suffix.lower() != ".zip":
-        with FilmWriter(out, float(fps)) as film:
+        with VideoWriter(out, float(fps)) as video:
             for images in parts:
-                film.add(images)
+                video.add(images)
         return out
     with _zip(out) as packed:
         number = 0
         for images in parts:
-            for picture in to_uint8(images).cpu().numpy():
+            for image in to_uint8(images).cpu().numpy():
                 buffer = io.BytesIO()
-                Image.fromarray(picture).save(buffer, "PNG")
+                Image.fromarray(image).save(buffer, "PNG")
                 packed.writestr(f"{number:05d}.png", buffer.getvalue())
                 number += 1
     return out
@@ -199,7 +199,7 @@ def save_snapshot(
     }
     entries = PngImagePlugin.PngInfo()
     entries.add_itxt(SNAPSHOT_KEY, json.dumps(values, ensure_ascii=False))
-    with whole_file(out, out.name) as temporary:
+    with atomic_write(out, out.name) as temporary:
         Image.fromarray(to_uint8(image).cpu().numpy()).save(temporary, format="PNG", pnginfo=entries)
     return out
 
@@ -270,5 +270,5 @@ def _check(cancelled: Callable[[], bool] | None, name: str) -> None:
 @contextlib.contextmanager
 def _zip(out: Path) -> Iterator[zipfile.ZipFile]:
     """A zip file without compression: images and binary models do not shrink."""
-    with whole_file(out, out.name) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as packed:
+    with atomic_write(out, out.name) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as packed:
         yield packed

@@ -1,10 +1,10 @@
 """Long work for visitors: one piece at a time, in the order asked, with the place in the row, progress and Cancel.
 
-    jobs = JobQueue()
-    job = jobs.submit(lambda job: work(job.report, job.cancelled))
-    for step in job.follow():        # until it is done; step.position, step.stage, step.fraction, step.words
-        ...
-    result = job.result()            # or raises what the work raised
+jobs = JobQueue()
+job = jobs.submit(lambda job: work(job.report, job.cancelled))
+for step in job.follow():        # until it is done; step.position, step.stage, step.fraction, step.words
+    ...
+result = job.result()            # or raises what the work raised
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from data_tools.structure_from_motion.job import Cancelled
-from nvs_app.web.drawer import settle
-from nvs_app.web.services.apart import apart
+from nvs_app.web.scheduler import settle
+from nvs_app.web.services.threads import run_in_fresh_thread
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Job:
         return self._cancel.is_set()
 
     def cancel(self) -> None:
-        """Asks to stop: at once where the job still waits, else at the next step of the work."""
+        """KeyValueLR to stop: at once where the job still waits, else at the next step of the work."""
         self._cancel.set()
         self._future.cancel()
         self._changed.set()
@@ -138,6 +138,6 @@ class JobQueue:
                 if self._closed:
                     return
                 job = self._row[0]
-            apart(job.run)
+            run_in_fresh_thread(job.run)
             with self._changed:
                 self._row.remove(job)

@@ -24,14 +24,14 @@ from nvs_app.scenes.images import to_uint8
 from nvs_app.scenes.scene import Scene
 from nvs_app.scenes.views import ViewSplit
 from nvs_app.web.services.states import StateCache
-from nvs_app.web.services.truth import picture_uri
+from nvs_app.web.services.truth import image_uri
 from nvs_app.web.services.viewpoint import Viewpoint
 
 Report = Callable[[str, float, str], None]
 
 
 @dataclass(frozen=True)
-class Opened:
+class LoadedScene:
     """A scene that is ready to be looked at.
 
     Attributes:
@@ -80,11 +80,11 @@ def open_scene_for_viewing(
     image_hw: tuple[int, int] | None = None,
     report: Report | None = None,
     **facts: Any,
-) -> Opened:
+) -> LoadedScene:
     """Reads the context views and encodes them.
 
     report: progress(stage, fraction, words) with the stages "read" and "encode"; what it raises stops the work.
-    facts: further attributes of `Opened`.
+    facts: further attributes of `LoadedScene`.
 
     Raises NVSError as `Scene.load` and `Renderer.encode` do.
     """
@@ -100,7 +100,7 @@ def open_scene_for_viewing(
     key = secrets.token_hex(8)
     cache.put(key, state)
     cameras = scene.cameras(None, image_hw)
-    return Opened(
+    return LoadedScene(
         scene.name.replace("_", " "),
         renderer,
         key,
@@ -116,7 +116,7 @@ def open_scene_for_viewing(
     )
 
 
-def open_state(path: Path, renderer: Renderer, cache: StateCache, name: str) -> Opened:
+def open_state(path: Path, renderer: Renderer, cache: StateCache, name: str) -> LoadedScene:
     """A scene from a state file alone: it can be looked at and filmed; photos to compare with there are none.
 
     Raises NVSError for a file of another kind, a state of another checkpoint or one without cameras."""
@@ -128,7 +128,7 @@ def open_state(path: Path, renderer: Renderer, cache: StateCache, name: str) -> 
     key = secrets.token_hex(8)
     cache.put(key, state)
     hw, first, why = cameras.image_hw, Viewpoint.of(cameras), why_no_depth(renderer, state)
-    return Opened(name, renderer, key, cameras, None, None, hw, first, no_depth=why)
+    return LoadedScene(name, renderer, key, cameras, None, None, hw, first, no_depth=why)
 
 
 def why_no_depth(renderer: Renderer, state: SceneState) -> str:
@@ -142,15 +142,15 @@ def why_no_depth(renderer: Renderer, state: SceneState) -> str:
     return ""
 
 
-class Shelf:
+class ExampleCache:
     """Encoded examples, shared by all visitors and kept; the first who asks has it encoded, the others wait."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._locks: dict[Any, threading.Lock] = {}
-        self._opened: dict[Any, Opened] = {}
+        self._opened: dict[Any, LoadedScene] = {}
 
-    def get(self, key: Any, make: Callable[[], Opened]) -> Opened:
+    def get(self, key: Any, make: Callable[[], LoadedScene]) -> LoadedScene:
         """What is kept under a key, or is made now."""
         with self._lock:
             lock = self._locks.setdefault(key, threading.Lock())
@@ -166,10 +166,10 @@ class Shelf:
 
 def jpeg_uri(image: Float[Tensor, "3 h w"], longest: int | None = None) -> str:
     """An image in [0, 1] as a data URI; made smaller when a side exceeds `longest`."""
-    picture = Image.fromarray(to_uint8(image).cpu().numpy())
+    image = Image.fromarray(to_uint8(image).cpu().numpy())
     if longest is not None:
-        picture.thumbnail((longest, longest), Image.Resampling.LANCZOS)
-    return picture_uri(np.asarray(picture), "JPEG")
+        image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
+    return image_uri(np.asarray(image), "JPEG")
 
 
 def find_examples(folder: Path, extra: Sequence[Path] = ()) -> dict[str, Path]:

@@ -1,8 +1,8 @@
 """Camera paths as the page makes them: presets, and timelines that are saved and edited again.
 
-    cameras = preset("turntable", capture, (256, 256), seconds=4)
-    save_path("path.json", timeline)              # what nerfstudio's viewer and `nvs_app render --path` read
-    timeline = load_path("path.json").timeline    # the same keyframes
+cameras = preset("turntable", capture, (256, 256), seconds=4)
+save_path("path.json", timeline)              # what nerfstudio's viewer and `nvs_app render --path` read
+timeline = load_path("path.json").timeline    # the same keyframes
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def preset(
         strength: of a dolly zoom, the largest over the smallest distance to the subject.
 
     Returns:
-        Cameras [seconds * fps]; all presets but "capture" close, so that the film can loop.
+        Cameras [seconds * fps]; all presets but "capture" close, so that the video can loop.
 
     Raises:
         NVSError: an unknown name, no frames or too many, a value out of its range.
@@ -133,9 +133,6 @@ def preset(
     }
     path = makers[name](framed, count)
     return path if fov is None else with_vertical_fov(path, float(fov))
-
-
-
 
 
 def save_path(path: Path | str, what: Timeline | CameraPath) -> Path:

@@ -1,8 +1,8 @@
 """Encoded scenes in memory up to a number of bytes; the one unused for longest goes to disk and comes back when asked.
 
-    cache = StateCache(folder, max_bytes=2 << 30)
-    cache.put("key", state)
-    state = cache.get("key")
+cache = StateCache(folder, max_bytes=2 << 30)
+cache.put("key", state)
+state = cache.get("key")
 """
 
 from __future__ import annotations

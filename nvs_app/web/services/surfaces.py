@@ -1,9 +1,9 @@
 """What the viewer shows of a view's geometry: depth in colours, parts that no photo shows, the point under a pixel.
 
-    views = renderer.render(state, camera, depth=True)
-    shown = depth_in_colours(views)          # Shown: image, and what its header says
-    shown = coverage(views)
-    surface_point(views, camera, (0.5, 0.5))  # [x, y, z] and depth, or None where there is no surface
+views = renderer.render(state, camera, depth=True)
+shown = depth_in_colours(views)          # Shown: image, and what its header says
+shown = coverage(views)
+surface_point(views, camera, (0.5, 0.5))  # [x, y, z] and depth, or None where there is no surface
 """
 
 from __future__ import annotations

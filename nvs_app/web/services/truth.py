@@ -120,23 +120,22 @@ def compare(
         rendered = draw(truth.cameras)
         figures = zip(psnr(rendered, truth.images).tolist(), ssim(rendered, truth.images).tolist())
         found += [
-            (index, picture, photo, *pair)
-            for index, picture, photo, pair in zip(part, rendered, truth.images, figures)
+            (index, image, photo, *pair) for index, image, photo, pair in zip(part, rendered, truth.images, figures)
         ]
         if progress is not None:
             progress(len(found) / len(indices), f"{len(found)} of {len(indices)} views compared")
-    top = error_top([absolute_error(picture, photo) for _, picture, photo, _, _ in found])
+    top = error_top([absolute_error(image, photo) for _, image, photo, _, _ in found])
     views = tuple(
         TruthView(
             index,
             scene.image_paths[index].name,
-            to_uint8(picture).cpu().numpy(),
+            to_uint8(image).cpu().numpy(),
             to_uint8(photo).cpu().numpy(),
-            error_map(picture, photo, top),
+            error_map(image, photo, top),
             own_psnr,
             own_ssim,
         )
-        for index, picture, photo, own_psnr, own_ssim in found
+        for index, image, photo, own_psnr, own_ssim in found
     )
     count = len(views)
     return Truth(views, sum(v.psnr for v in views) / count, sum(v.ssim for v in views) / count, top, image_hw)
@@ -170,14 +169,14 @@ def legend(width: int = 256, height: int = 12) -> UInt8[np.ndarray, "h w 3"]:
 
 def legend_uri() -> str:
     """`legend` as a data URI."""
-    return picture_uri(legend())
+    return image_uri(legend())
 
 
-def picture_uri(picture: UInt8[np.ndarray, "h w 3"], kind: str = "PNG") -> str:
+def image_uri(image: UInt8[np.ndarray, "h w 3"], kind: str = "PNG") -> str:
     """An image as a data URI: "PNG" without loss, or "JPEG"."""
     buffer = io.BytesIO()
     options = {"quality": 92, "subsampling": 0} if kind == "JPEG" else {}
-    Image.fromarray(picture).save(buffer, kind, **options)
+    Image.fromarray(image).save(buffer, kind, **options)
     return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 

@@ -18,10 +18,10 @@
         background: "var(--background-fill-primary, #fff)", border: "1px solid var(--border-color-primary, #bbb)",
         boxShadow: "0 4px 16px rgb(0 0 0 / 25%)", display: "none",
       });
-      const picture = document.createElement("img");
-      Object.assign(picture.style, { display: "block", width: "112px", height: "auto", borderRadius: "5px", margin: 0 });
-      picture.alt = "";
-      box.append(picture);
+      const image = document.createElement("img");
+      Object.assign(image.style, { display: "block", width: "112px", height: "auto", borderRadius: "5px", margin: 0 });
+      image.alt = "";
+      box.append(image);
       document.body.append(box);
     }
     return box;

@@ -83,7 +83,7 @@
     } catch { say(`${folders[0].name}: a file in it could not be read.`); }
   }
 
-  let own = false; // a picture of the page itself is dragged
+  let own = false; // an image of the page itself is dragged
   const carries = (event) => !own && [...(event.dataTransfer?.types || [])].includes("Files");
   const mark = (on) => document.body.classList.toggle("nvs-dropping", on);
   let leaving = 0;

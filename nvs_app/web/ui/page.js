@@ -30,7 +30,7 @@
   document.addEventListener("nvs-scene", ({ detail }) => mark(detail.name));
   document.addEventListener("click", (event) => {
     if (event.target.closest?.("[data-nvs=again]")) location.reload();
-    if (event.target.closest?.("#nvs-encode, #nvs-film")) window.nvs.viewer?.setAuto(false); // the machine has better to do
+    if (event.target.closest?.("#nvs-encode, #nvs-video")) window.nvs.viewer?.setAuto(false); // the machine has better to do
   });
   // Until the tabs have caught up with a new scene, what they show is of the one before.
   document.addEventListener("nvs-scene", ({ detail }) => {

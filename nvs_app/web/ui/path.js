@@ -58,7 +58,7 @@
         <div class="nvs-key-buttons"><button type="button" data-do="left" title="Earlier" aria-label="earlier">◀</button><button type="button" data-do="right" title="Later" aria-label="later">▶</button>
         <button type="button" data-do="set" title="Replace by the present view" aria-label="replace by the present view">⟳</button><button type="button" data-do="delete" title="Delete" aria-label="delete">✕</button></div>`;
       const image = item.querySelector("img"), [fov, seconds] = item.querySelectorAll("input");
-      if (key.picture) image.src = key.picture; else image.remove();
+      if (key.image) image.src = key.image; else image.remove();
       fov.value = Math.round(key.fov * 10) / 10; seconds.value = Math.round(key.seconds * 100) / 100;
       // Once focus has moved on, so that Tab goes where it would have gone.
       const later = (change) => () => { change(); edited(); setTimeout(draw); };
@@ -69,7 +69,7 @@
       item.querySelector("[data-do=left]").onclick = () => swap(index - 1);
       item.querySelector("[data-do=right]").onclick = () => swap(index + 1);
       item.querySelector("[data-do=delete]").onclick = () => { state.keys.splice(index, 1); edited(); draw(); };
-      item.querySelector("[data-do=set]").onclick = () => { const view = window.nvs.viewer.camera(); if (!view) return; Object.assign(key, view, { picture: window.nvs.viewer.thumbnail() }); edited(); draw(); };
+      item.querySelector("[data-do=set]").onclick = () => { const view = window.nvs.viewer.camera(); if (!view) return; Object.assign(key, view, { image: window.nvs.viewer.thumbnail() }); edited(); draw(); };
       return item;
     }));
     refocus(list, held);
@@ -80,7 +80,7 @@
     one("length").textContent = state.keys.length ? `${total.toFixed(1)} s, ${Math.max(1, Math.round(total * number("fps", 24)) + (round || state.preset ? 0 : 1))} frames` : "";
   }
   function take(found, kept = []) {
-    state.keys = found.keyframes.map((key, index) => ({ seconds: 2, picture: kept[index]?.picture, ...key }));
+    state.keys = found.keyframes.map((key, index) => ({ seconds: 2, image: kept[index]?.image, ...key }));
     one("loop").checked = Boolean(found.loop);
     draw();
   }
@@ -91,7 +91,7 @@
     const nearest = (name, wanted) => { one(name).value = [...one(name).options].map((o) => o.value).reduce((a, b) => (Math.abs(Math.log(b / wanted)) < Math.abs(Math.log(a / wanted)) ? b : a)); };
     one("fps").value = Math.min(60, Math.max(1, found.fps));
     nearest("side", high); nearest("shape", wide / high);
-    edited(); take(found); pictures();
+    edited(); take(found); images();
     const [height, width] = hw(), same = height === high && width === wide;
     say(`${state.keys.length} keyframes loaded.${same ? "" : ` The file asks for ${wide} × ${high} pixels; here it will be ${width} × ${height}.`}`);
   }
@@ -100,16 +100,16 @@
     const answer = await window.nvs.line.ask({ type: "path", spec: spec() });
     if (answer.type === "error") { named(null); say(answer.message); return; }
     named(name); take(answer.timeline);
-    pictures(); say("");
+    images(); say("");
   }
   // Images of keyframes that came without: rendered one after the other, small.
-  async function pictures() {
+  async function images() {
     const round = state.round = (state.round || 0) + 1;
     for (const key of [...state.keys]) {
-      if (key.picture) continue;
+      if (key.image) continue;
       const answer = await window.nvs.line.ask({ type: "frame", small: true, c2w: key.c2w, fov: key.fov, hw: [128, 128], quality: 80, auto: true });
-      if (answer.type !== "picture" || round !== state.round) return;
-      key.picture = URL.createObjectURL(new Blob([answer.data], { type: "image/jpeg" }));
+      if (answer.type !== "image" || round !== state.round) return;
+      key.image = URL.createObjectURL(new Blob([answer.data], { type: "image/jpeg" }));
       draw();
     }
   }
@@ -135,7 +135,7 @@
     one("add").onclick = () => {
       const view = window.nvs.viewer.camera();
       if (!view) return;
-      state.keys.push({ ...view, seconds: 2, picture: window.nvs.viewer.thumbnail() });
+      state.keys.push({ ...view, seconds: 2, image: window.nvs.viewer.thumbnail() });
       edited(); draw();
     };
     one("clear").onclick = () => { state.keys = []; edited(); say(""); draw(); };

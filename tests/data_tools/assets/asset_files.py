@@ -83,7 +83,7 @@ class Builder:
         return len(self.content["accessors"]) - 1
 
     def image(self, data: bytes, mime: str = "image/png") -> int:
-        """A texture of an embedded picture."""
+        """A texture of an embedded image."""
         self.content.setdefault("images", []).append({"bufferView": self.view(data), "mimeType": mime})
         return self.texture({"source": len(self.content["images"]) - 1})
 
@@ -95,13 +95,9 @@ class Builder:
         self.content.setdefault("materials", []).append(values)
         return len(self.content["materials"]) - 1
 
-    def primitive(
-        self, positions: np.ndarray, faces: np.ndarray, material: int | None = None, **arrays: Any
-    ) -> dict:
+    def primitive(self, positions: np.ndarray, faces: np.ndarray, material: int | None = None, **arrays: Any) -> dict:
         attributes = {"POSITION": self.array(positions.astype(np.float32))}
-        attributes |= {
-            name: value if isinstance(value, int) else self.array(value) for name, value in arrays.items()
-        }
+        attributes |= {name: value if isinstance(value, int) else self.array(value) for name, value in arrays.items()}
         primitive: dict[str, Any] = {
             "attributes": attributes,
             "indices": self.array(faces.astype(np.uint32).ravel()),
@@ -122,10 +118,8 @@ class Builder:
         return json.dumps(self.content).encode()
 
 
-def box(
-    size: tuple[float, float, float] = (1, 1, 1), centre: tuple[float, float, float] = (0, 0, 0)
-) -> tuple:
-    """24 vertices, 12 triangles outwards, normals, and UVs with v downwards: each side shows its picture upright."""
+def box(size: tuple[float, float, float] = (1, 1, 1), centre: tuple[float, float, float] = (0, 0, 0)) -> tuple:
+    """24 vertices, 12 triangles outwards, normals, and UVs with v downwards: each side shows its image upright."""
     positions, normals, uvs, faces = [], [], [], []
     ups = {0: (0, 1, 0), 1: (0, 0, -1), 2: (0, 1, 0)}
     for axis in range(3):
@@ -164,13 +158,11 @@ def plain_glb(colour: tuple[float, ...] = (0.8, 0.2, 0.1, 1.0), size: Any = (1, 
 
 
 def textured_glb(pixels: np.ndarray | None = None, kind: str = "PNG") -> bytes:
-    """A cube with a picture on every side, embedded."""
+    """A cube with an image on every side, embedded."""
     builder = Builder()
     data = png(letter_f() if pixels is None else pixels, kind)
     texture = builder.image(data, f"image/{kind.lower()}")
-    material = builder.material(
-        pbrMetallicRoughness={"baseColorTexture": {"index": texture}, "metallicFactor": 0.0}
-    )
+    material = builder.material(pbrMetallicRoughness={"baseColorTexture": {"index": texture}, "metallicFactor": 0.0})
     add_box(builder, material)
     return builder.glb()
 
@@ -178,15 +170,9 @@ def textured_glb(pixels: np.ndarray | None = None, kind: str = "PNG") -> bytes:
 def multi_material_glb() -> bytes:
     """A chair-like thing: red seat, blue metal legs, an emissive green back; +y is up."""
     builder = Builder()
-    red = builder.material(
-        pbrMetallicRoughness={"baseColorFactor": [0.8, 0.05, 0.05, 1], "metallicFactor": 0.0}
-    )
-    metal = builder.material(
-        pbrMetallicRoughness={"baseColorFactor": [0.2, 0.3, 0.9, 1], "roughnessFactor": 0.3}
-    )
-    glow = builder.material(
-        emissiveFactor=[0.0, 0.7, 0.1], pbrMetallicRoughness={"baseColorFactor": [0, 0, 0, 1]}
-    )
+    red = builder.material(pbrMetallicRoughness={"baseColorFactor": [0.8, 0.05, 0.05, 1], "metallicFactor": 0.0})
+    metal = builder.material(pbrMetallicRoughness={"baseColorFactor": [0.2, 0.3, 0.9, 1], "roughnessFactor": 0.3})
+    glow = builder.material(emissiveFactor=[0.0, 0.7, 0.1], pbrMetallicRoughness={"baseColorFactor": [0, 0, 0, 1]})
     add_box(builder, red, (1, 0.15, 1), (0, 0, 0))
     add_box(builder, glow, (1, 1, 0.12), (0, 0.55, -0.44))
     for x in (-0.42, 0.42):
@@ -196,11 +182,11 @@ def multi_material_glb() -> bytes:
 
 
 def external_gltf(folder: Path) -> Path:
-    """model.gltf with model.bin and textures/a picture.jpg (with a space, written as %20)."""
+    """model.gltf with model.bin and textures/an image.jpg (with a space, written as %20)."""
     builder = Builder()
     (folder / "textures").mkdir(parents=True, exist_ok=True)
-    (folder / "textures" / "a picture.jpg").write_bytes(png(quarters(), "JPEG"))
-    builder.content["images"] = [{"uri": "textures/a%20picture.jpg"}]
+    (folder / "textures" / "an image.jpg").write_bytes(png(quarters(), "JPEG"))
+    builder.content["images"] = [{"uri": "textures/a%20image.jpg"}]
     texture = builder.texture({"source": 0})
     add_box(
         builder,
@@ -214,9 +200,7 @@ def external_gltf(folder: Path) -> Path:
 def ball(rings: int = 16, segments: int = 32) -> tuple[np.ndarray, np.ndarray]:
     """A unit ball; +y is its pole."""
     theta, phi = np.meshgrid(np.linspace(0, np.pi, rings), np.linspace(0, 2 * np.pi, segments), indexing="ij")
-    points = np.stack([np.sin(theta) * np.cos(phi), np.cos(theta), np.sin(theta) * np.sin(phi)], -1).reshape(
-        -1, 3
-    )
+    points = np.stack([np.sin(theta) * np.cos(phi), np.cos(theta), np.sin(theta) * np.sin(phi)], -1).reshape(-1, 3)
     faces = []
     for i in range(rings - 1):
         for j in range(segments - 1):
@@ -258,9 +242,7 @@ def alpha_glb() -> bytes:
     )
     add_box(builder, masked, (1, 1, 0.02), (0, 0, 0.4))
     add_box(builder, pane, (1, 1, 0.02), (0, 0, -0.4))
-    add_box(
-        builder, builder.material(pbrMetallicRoughness={"baseColorFactor": [0, 0.6, 0, 1]}), (0.3, 0.3, 0.3)
-    )
+    add_box(builder, builder.material(pbrMetallicRoughness={"baseColorFactor": [0, 0.6, 0, 1]}), (0.3, 0.3, 0.3))
     return builder.glb()
 
 
@@ -293,8 +275,8 @@ def draco_glb() -> bytes:
 
     points, faces = ball()
     uv = np.stack([np.arctan2(points[:, 2], points[:, 0]) / 6.2832 + 0.5, points[:, 1] * 0.5 + 0.5], -1)
-    picture = Image.fromarray(letter_f())
-    visual = trimesh.visual.TextureVisuals(uv, PBRMaterial(baseColorTexture=picture, metallicFactor=0.0))
+    image = Image.fromarray(letter_f())
+    visual = trimesh.visual.TextureVisuals(uv, PBRMaterial(baseColorTexture=image, metallicFactor=0.0))
     mesh = trimesh.Trimesh(points, faces, visual=visual, process=False)
     data = trimesh.Scene(mesh).export(file_type="glb", extension_draco=True)
     assert b"KHR_draco_mesh_compression" in data
@@ -302,7 +284,7 @@ def draco_glb() -> bytes:
 
 
 def obj_mtl(folder: Path) -> Path:
-    """thing.obj with thing.mtl and a picture: a textured cube on a grey foot; faces of four corners."""
+    """thing.obj with thing.mtl and an image: a textured cube on a grey foot; faces of four corners."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = ["mtllib thing.mtl"]
     count = 0
@@ -336,9 +318,7 @@ def corrupt(data: bytes, kind: int) -> bytes:
         accessor = content["accessors"][content["meshes"][0]["primitives"][0]["attributes"]["POSITION"]]
         view = content["bufferViews"][accessor["bufferView"]]
         at, length = view["byteOffset"], view["byteLength"]
-        return pack(
-            content, rest[:at] + np.full(length // 4, np.nan, np.float32).tobytes() + rest[at + length :]
-        )
+        return pack(content, rest[:at] + np.full(length // 4, np.nan, np.float32).tobytes() + rest[at + length :])
     if kind % 10 == 5:
         content["meshes"][0]["primitives"] = []
     elif kind % 10 == 6:

@@ -37,9 +37,7 @@ def task(tmp_path: Path) -> Callable[..., Task]:
 def look(renderer: Renderer, tmp_path: Path, task: Callable[..., Task]) -> Callable[..., np.ndarray]:
     """Float RGBA in [0, 1] of a file, or of a GLB's bytes, seen from a point; 60 degrees, z up, from the front -y."""
 
-    def show(
-        source: Path | bytes, eye: tuple[float, float, float] = (0.0, -2.0, 0.0), **how: Any
-    ) -> np.ndarray:
+    def show(source: Path | bytes, eye: tuple[float, float, float] = (0.0, -2.0, 0.0), **how: Any) -> np.ndarray:
         if isinstance(source, bytes):
             (tmp_path / "look.glb").write_bytes(source)
             source = tmp_path / "look.glb"

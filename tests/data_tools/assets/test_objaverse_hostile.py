@@ -163,14 +163,14 @@ def header_png(width: int, height: int) -> bytes:
         (b"", "not a PNG"),
     ],
 )
-def test_pictures(refusal: Callable[..., str], data: bytes, words: str) -> None:
+def test_images(refusal: Callable[..., str], data: bytes, words: str) -> None:
     builder = files.Builder()
     texture = builder.image(data)
     files.add_box(builder, builder.material(pbrMetallicRoughness={"baseColorTexture": {"index": texture}}))
     assert words in refusal(builder.glb())
 
 
-def test_a_large_picture_is_shrunk(renderer: Any, task: MakeTask, tmp_path: Path) -> None:
+def test_a_large_image_is_shrunk(renderer: Any, task: MakeTask, tmp_path: Path) -> None:
     from data_tools.assets.work import load_asset
 
     buffer = io.BytesIO()

@@ -63,7 +63,7 @@ def test_obj_with_mtl_looks_like_the_glb(look: Look, tmp_path: Path) -> None:
     image = look(files.obj_mtl(tmp_path / "o"))
     top, foot = image[26:36, 22:42], image[44, 32]
     assert dark(top).any() and foot[:3].std() < 0.01 and 0.2 < foot[0] < 0.6
-    # The cube alone, as GLB and as OBJ: the same picture.
+    # The cube alone, as GLB and as OBJ: the same image.
     positions, _, _, uvs = files.box()
     text = [
         *("v {} {} {}".format(*p) for p in positions),
@@ -129,19 +129,13 @@ def test_masked_blended_and_culled(look: Look) -> None:
 def test_light_is_uniform_and_unlit_is_as_stored(look: Look) -> None:
     points, faces = files.ball(32, 64)
     builder = files.Builder()
-    grey = builder.material(
-        pbrMetallicRoughness={"baseColorFactor": [0.214, 0.214, 0.214, 1], "metallicFactor": 0}
-    )
+    grey = builder.material(pbrMetallicRoughness={"baseColorFactor": [0.214, 0.214, 0.214, 1], "metallicFactor": 0})
     builder.primitive(points, faces, grey, NORMAL=points.astype(np.float32))
     data = builder.glb()
-    means = [
-        look(data, eye)[26:38, 26:38, 0].mean() for eye in ((0, -2, 0), (2, 0, 0), (0, 0, 2), (0, 0, -2))
-    ]
+    means = [look(data, eye)[26:38, 26:38, 0].mean() for eye in ((0, -2, 0), (2, 0, 0), (0, 0, 2), (0, 0, -2))]
     assert max(means) - min(means) < 0.01
     assert 0.4 < means[0] < 0.6
-    assert np.allclose(
-        look(data, unlit=True)[26:38, 26:38, :3], 0.5, atol=0.01
-    )  # 0.214 linear is 0.5 in sRGB
+    assert np.allclose(look(data, unlit=True)[26:38, 26:38, :3], 0.5, atol=0.01)  # 0.214 linear is 0.5 in sRGB
 
 
 def test_a_white_metal_and_a_white_wall_are_white(look: Look) -> None:
@@ -185,7 +179,7 @@ def test_uv_sets_transforms_and_wrapping(look: Look) -> None:
 def test_normal_map_turns_the_surface(look: Look) -> None:
     """On a surface turned 30 degrees off an axis, a map that turns it back lights it as along the axis: dimmer.
 
-    Red tilts to the right of the picture, green to its top.
+    Red tilts to the right of the image, green to its top.
     """
     s, c = math.sin(math.radians(15)), math.cos(math.radians(15))
     plus, minus, flat = 191, 64, 128
@@ -262,7 +256,7 @@ def test_draco(look: Look) -> None:
     builder.primitive(points, faces)
     compressed, plain = look(files.draco_glb()), look(builder.glb())
     assert (np.abs(compressed[..., 3] - plain[..., 3]) > 0.5).mean() < 0.01
-    assert dark(compressed)[compressed[..., 3] == 1].mean() > 0.1  # its picture is there
+    assert dark(compressed)[compressed[..., 3] == 1].mean() > 0.1  # its image is there
 
 
 def test_cameras_follow_the_protocol() -> None:
@@ -288,7 +282,7 @@ def test_cameras_follow_the_protocol() -> None:
     )
 
 
-def test_scene_opens_and_its_cameras_fit_its_pictures(renderer: Any, task: Any, tmp_path: Path) -> None:
+def test_scene_opens_and_its_cameras_fit_its_images(renderer: Any, task: Any, tmp_path: Path) -> None:
     """A small red box away from the centre of a black frame is where its camera projects it."""
     from data_tools.assets.work import render_asset
 
@@ -308,9 +302,7 @@ def test_scene_opens_and_its_cameras_fit_its_pictures(renderer: Any, task: Any, 
     assert tuple(posed.images.shape) == (6, 3, 64, 64) and posed.images[:, :, 0, 0].min() == 1.0  # on white
     centre = (np.array([0.44, 0.24, 0.14]) - answer["centre"]) * answer["scale"]
     world = np.array([centre[0], -centre[2], centre[1], 1.0])
-    for image, c2w, (fx, fy, cx, cy) in zip(
-        posed.images, scene.c2w.double().numpy(), scene.fxfycxcy.tolist()
-    ):
+    for image, c2w, (fx, fy, cx, cy) in zip(posed.images, scene.c2w.double().numpy(), scene.fxfycxcy.tolist()):
         x, y, z = (np.linalg.inv(c2w) @ world)[:3]
         red = np.argwhere(((image[0] > 0.5) & (image[1] < 0.4)).numpy())
         seen = red.mean(0) + 0.5

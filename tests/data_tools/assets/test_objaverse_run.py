@@ -204,9 +204,7 @@ def test_a_crash_costs_one_asset(tmp_path: Path, sabotage: None, monkeypatch: py
         ("hog", 60.0, "died", "took more than 0.4 GiB of memory"),
     ],
 )
-def test_hangs_and_hogs(
-    tmp_path: Path, sabotage: None, name: str, timeout: float, status: str, error: str
-) -> None:
+def test_hangs_and_hogs(tmp_path: Path, sabotage: None, name: str, timeout: float, status: str, error: str) -> None:
     (tmp_path / f"{name}.glb").write_bytes(files.plain_glb())
     tasks = make_tasks(find_assets([str(tmp_path / f"{name}.glb")], tmp_path), tmp_path / "o", OPTIONS)
     (answer,) = run_pool(tasks, (32, 32), 1, timeout, max_memory=400 << 20)
@@ -224,14 +222,10 @@ def test_only_one_run_in_a_folder(tmp_path: Path) -> None:
             render_assets([str(tmp_path / "in")], tmp_path / "out", OPTIONS)
 
 
-def test_no_opengl_is_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
+def test_no_opengl_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     make_assets(tmp_path / "in", 2)
     (tmp_path / "fake").mkdir()
-    (tmp_path / "fake" / "moderngl.py").write_text(
-        "def create_context(**k): raise Exception('libEGL.so: none')\n"
-    )
+    (tmp_path / "fake" / "moderngl.py").write_text("def create_context(**k): raise Exception('libEGL.so: none')\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "fake"))
     assert main(["objaverse", str(tmp_path / "in"), str(tmp_path / "out"), *SMALL]) == 2
     error = capsys.readouterr().err
@@ -256,9 +250,7 @@ def test_inputs_and_names(tmp_path: Path) -> None:
     out = tmp_path / "one" / "out"
     out.mkdir()
     (out / "x.glb").write_bytes(b"x")
-    found = find_assets(
-        [str(tmp_path / "one"), str(tmp_path / "two"), str(tmp_path / "one" / "chair.glb")], out
-    )
+    found = find_assets([str(tmp_path / "one"), str(tmp_path / "two"), str(tmp_path / "one" / "chair.glb")], out)
     assert [source.key for source in found] == [
         "chair.glb",
         "chair.obj",
@@ -268,9 +260,7 @@ def test_inputs_and_names(tmp_path: Path) -> None:
     ]
     names = [task.name for task in make_tasks(found, out, OPTIONS)]
     assert len({name.lower() for name in names}) == 5 and names[2:] == ["e_x", "sub__chair", "two__chair"]
-    assert names[0].startswith("chair-") and all(
-        name.replace("_", "").replace("-", "").isalnum() for name in names
-    )
+    assert names[0].startswith("chair-") and all(name.replace("_", "").replace("-", "").isalnum() for name in names)
 
     (tmp_path / "list.txt").write_text("# mine\none/chair.glb\n\n  two/chair.glb\nmissing.glb\n")
     (tmp_path / "list.json").write_text(json.dumps(["one/chair.obj"]))
@@ -422,9 +412,7 @@ def test_log_with_cut_lines(tmp_path: Path) -> None:
         (["--timeout", "0"], "--timeout"),
     ],
 )
-def test_wrong_options(
-    tmp_path: Path, capsys: pytest.CaptureFixture, arguments: list[str], words: str
-) -> None:
+def test_wrong_options(tmp_path: Path, capsys: pytest.CaptureFixture, arguments: list[str], words: str) -> None:
     make_assets(tmp_path / "in", 1)
     assert main(["objaverse", str(tmp_path / "in"), str(tmp_path / "out"), *arguments]) == 2
     error = capsys.readouterr().err

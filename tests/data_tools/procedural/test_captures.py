@@ -29,7 +29,7 @@ def test_mixed_captures_have_their_shares():
     fov = _fov(cameras)[:, 0]
     assert 0.18 < ((fov > 12) & (fov < 28)).float().mean() < 0.3
     assert 0.07 < ((fov > 80) & (fov < 110)).float().mean() < 0.17
-    up = -cameras.c2w[..., :3, 1]  # what is up in the picture, in world axes
+    up = -cameras.c2w[..., :3, 1]  # what is up in the image, in world axes
     side = cameras.c2w[..., 2, 0].abs()  # 0 where the horizon is level
     assert (up[..., 2] < -0.5).any() and 0.1 < (side > 0.2).float().mean() < 0.4
     eye = torch.nn.functional.normalize(cameras.c2w[..., :3, 3], dim=-1)

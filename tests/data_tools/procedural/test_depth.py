@@ -24,9 +24,7 @@ def _box() -> torch.Tensor:
 
 def _views():
     eye = torch.tensor([[4.0, 1.0, 2.0], [-1.5, 5.0, 0.3]])
-    c2w = torch.cat(
-        [look(eye, torch.zeros(2, 3), torch.tensor([0.2, 1.0])), torch.tensor([[[0.0, 0, 0, 1]]] * 2)], 1
-    )
+    c2w = torch.cat([look(eye, torch.zeros(2, 3), torch.tensor([0.2, 1.0])), torch.tensor([[[0.0, 0, 0, 1]]] * 2)], 1)
     return c2w, torch.tensor([[30.0, 32.0, 21.0, 15.0]] * 2), (32, 40)
 
 
@@ -83,11 +81,7 @@ def test_depth_of_one_view_lands_on_the_next(kind):
     assert plain.depth is None and torch.equal(plain.images, posed.images)
     depth, cameras = posed.depth, posed.cameras
     assert depth.shape == (2, 6, 48, 64)
-    assert (
-        (depth == 0).any() == (kind == "object")
-        and depth.isinf().any() == (kind == "outdoor")
-        and depth.min() >= 0
-    )
+    assert (depth == 0).any() == (kind == "object") and depth.isinf().any() == (kind == "outdoor") and depth.min() >= 0
     agree, seen, colours = 0, 0, []
     y, x = torch.meshgrid(torch.arange(48) + 0.5, torch.arange(64) + 0.5, indexing="ij")
     for scene in range(2):

@@ -77,9 +77,7 @@ def check_kernels(device: str, scenes: int) -> None:
 def test_kernels_in_the_interpreter():
     root = str(Path(__file__).parents[3])
     environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": root}
-    done = subprocess.run(
-        [sys.executable, __file__], env=environment, capture_output=True, text=True, timeout=300
-    )
+    done = subprocess.run([sys.executable, __file__], env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
 
 

@@ -1,16 +1,16 @@
-"""A scene's folder with three pictures and no cameras yet."""
+"""A scene's folder with three images and no cameras yet."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from known_camera import picture
+from known_camera import image
 
 
 @pytest.fixture
 def scene_folder(tmp_path) -> Path:
     """`scene/images/000.png` to `002.png`, 16 x 12."""
     for index in range(3):
-        picture(tmp_path / f"scene/images/{index:03d}.png", value=40 * index + 10)
+        image(tmp_path / f"scene/images/{index:03d}.png", value=40 * index + 10)
     return tmp_path / "scene"

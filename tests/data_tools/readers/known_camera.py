@@ -1,7 +1,7 @@
-"""One camera whose rays are worked out by hand, and the pictures that go with it.
+"""One camera whose rays are worked out by hand, and the images that go with it.
 
 It stands at (1, 2, 3) and looks along the world's +x with +z up: right is -y, down is -z. Its focal lengths are 20
-and 21 pixels, its principal point (8.5, 6.25), its picture 16 wide and 12 high. The pixel in row 3 and column 10 has
+and 21 pixels, its principal point (8.5, 6.25), its image 16 wide and 12 high. The pixel in row 3 and column 10 has
 its centre at (10.5, 3.5), so x = 2 / 20 and y = -2.75 / 21, and its ray runs along forward + x right + y down.
 """
 
@@ -38,7 +38,7 @@ def check_rays(scene: Scene, index: int = 0, fx=FX, fy=FY, cx=CX, cy=CY) -> None
     assert scene.load([index]).images.shape == (1, 3, *cameras.image_hw)
 
 
-def picture(path: Path, width: int = WIDTH, height: int = HEIGHT, value: int = 50) -> Path:
+def image(path: Path, width: int = WIDTH, height: int = HEIGHT, value: int = 50) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.full((height, width, 3), value, dtype=np.uint8)).save(path)
     return path
@@ -58,8 +58,5 @@ def false_png(width: int = 60_000, height: int = 60_000) -> bytes:
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(b"x" * 40))
-        + chunk(b"IEND", b"")
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"x" * 40)) + chunk(b"IEND", b"")
     )

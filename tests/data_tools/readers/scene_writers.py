@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from known_camera import C2W, CX, CY, FX, FY, HEIGHT, OPENGL_C2W, W2C, WIDTH, jpeg, picture
+from known_camera import C2W, CX, CY, FX, FY, HEIGHT, OPENGL_C2W, W2C, WIDTH, image, jpeg
 
 W2C_ROWS = [value for row in W2C[:3] for value in row]
 
@@ -31,7 +31,7 @@ def llff(folder: Path, images: str = "images", count: int = 2, size=()) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     np.save(folder / "poses_bounds.npy", np.array([LLFF_ROW] * count, dtype=np.float64))
     for index in range(count):
-        picture(folder / images / f"IMG_{index}.JPG", *size)
+        image(folder / images / f"IMG_{index}.JPG", *size)
     return folder
 
 
@@ -68,7 +68,7 @@ def co3d_frame(sequence: str, number: int, **viewpoint) -> dict:
 
 def co3d(root: Path, frames: list[dict]) -> Path:
     for frame in frames:
-        picture(root / frame["image"]["path"])
+        image(root / frame["image"]["path"])
     (root / "apple/frame_annotations.jgz").write_bytes(gzip.compress(json.dumps(frames).encode()))
     return root / "apple"
 
@@ -78,8 +78,8 @@ LEFT_OUT = "0 0 0\n" * 5
 
 
 def bundle(folder: Path, text: str | None = None, images: str = "") -> Path:
-    picture(folder / images / "a.jpg")
-    picture(folder / images / "b.jpg")
+    image(folder / images / "a.jpg")
+    image(folder / images / "b.jpg")
     write(folder / "list.txt", "a.jpg 0 20.5\nb.jpg\n")
     text = f"# Bundle file v0.3\n2 1\n{BUNDLE_CAMERA}{LEFT_OUT}1 2 3\n" if text is None else text
     write(folder / ("bundle/bundle.out" if images else "bundle.out"), text)
@@ -89,47 +89,47 @@ def bundle(folder: Path, text: str | None = None, images: str = "") -> Path:
 def nerfstudio(folder: Path, name: str = "images/a.png", matrix=OPENGL_C2W) -> Path:
     frames = [{"file_path": name, "transform_matrix": matrix}]
     write(folder / "transforms.json", json.dumps({"fl_x": FX, "fl_y": FY, "frames": frames}))
-    picture(folder / "images/a.png")
+    image(folder / "images/a.png")
     return folder
 
 
 def scannet(folder: Path) -> Path:
     write(folder / "pose/0.txt", rows(C2W))
     write(folder / "intrinsics.txt", "20 21 8 6\n")
-    picture(folder / "color/0.jpg")
+    image(folder / "color/0.jpg")
     return folder
 
 
 def mvsnet(folder: Path) -> Path:
     write(folder / "cams/00000000_cam.txt", f"extrinsic\n{rows(W2C)}\nintrinsic\n20 0 8\n0 21 6\n0 0 1\n")
-    picture(folder / "images/00000000.png")
+    image(folder / "images/00000000.png")
     return folder
 
 
 def colmap(folder: Path) -> Path:
     write(folder / "sparse/cameras.txt", "1 PINHOLE 16 12 20 21 8 6\n")
     write(folder / "sparse/images.txt", "1 1 0 0 0 0 0 0 1 a.png\n\n")
-    picture(folder / "images/a.png")
+    image(folder / "images/a.png")
     return folder
 
 
 def lact(folder: Path) -> Path:
     frame = {"file_path": "a.png", "w2c": W2C, "cx": 8, "cy": 6, "fx": 9, "fy": 9}
     write(folder / "opencv_cameras.json", json.dumps([frame]))
-    picture(folder / "a.png")
+    image(folder / "a.png")
     return folder
 
 
 def blender(folder: Path) -> Path:
     frames = [{"file_path": "./train/r_0", "transform_matrix": OPENGL_C2W}]
     write(folder / "transforms_train.json", json.dumps({"camera_angle_x": 0.7, "frames": frames}))
-    picture(folder / "train/r_0.png")
+    image(folder / "train/r_0.png")
     return folder
 
 
 def real_estate(folder: Path) -> Path:
     re10k(folder / "abc.txt", (5,))
-    picture(folder / "abc/5.png")
+    image(folder / "abc/5.png")
     return folder
 
 

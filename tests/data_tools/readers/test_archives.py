@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from data_tools.readers.archives import Limits, check_picture, extract, is_archive
+from data_tools.readers.archives import Limits, check_image, extract, is_archive
 from nvs_app.errors import NVSError
 
 
@@ -46,9 +46,7 @@ def test_a_plain_zip_is_unpacked_without_litter(tmp_path: Path) -> None:
         extract(archive, folder)
 
 
-@pytest.mark.parametrize(
-    "name", ["/etc/x.jpg", "../x.jpg", "a/../../x.jpg", "..\\x.jpg", "C:\\x.jpg", "\\x.jpg"]
-)
+@pytest.mark.parametrize("name", ["/etc/x.jpg", "../x.jpg", "a/../../x.jpg", "..\\x.jpg", "C:\\x.jpg", "\\x.jpg"])
 def test_a_zip_stays_in_its_folder(tmp_path: Path, name: str) -> None:
     refused(make_zip(tmp_path / "up.zip", {"ok.jpg": b"fine", name: b"bad"}), "absolute path|leads out")
 
@@ -167,26 +165,26 @@ def png_header(width: int, height: int) -> bytes:
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_pictures_are_judged_by_their_headers(tmp_path: Path) -> None:
-    picture = tmp_path / "named.png"  # whatever its name
-    Image.new("RGB", (40, 30)).save(picture, format="JPEG")
-    assert check_picture(picture) == ("JPEG", (30, 40))
+def test_images_are_judged_by_their_headers(tmp_path: Path) -> None:
+    image = tmp_path / "named.png"  # whatever its name
+    Image.new("RGB", (40, 30)).save(image, format="JPEG")
+    assert check_image(image) == ("JPEG", (30, 40))
     for name, content, words in [
         ("huge.png", png_header(60_000, 60_000), "more than 100 megapixels"),
         ("wide.png", png_header(1_000_000, 101), "more than 100 megapixels"),
         ("text.jpg", b"this is text", "not a picture"),
         ("empty.jpg", b"", "not a picture"),
         ("script.jpg", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "not a picture"),
-        ("cut.jpg", picture.read_bytes()[:12], "not a picture"),
+        ("cut.jpg", image.read_bytes()[:12], "not a picture"),
         ("icon.png", b"GIF89a\x01\x00\x01\x00\x00\x00\x00;", "not a picture"),
     ]:
         (tmp_path / name).write_bytes(content)
         with pytest.raises(NVSError, match=words) as caught:
-            check_picture(tmp_path / name)
+            check_image(tmp_path / name)
         assert name in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_heic_is_read(tmp_path: Path) -> None:
     heif = pytest.importorskip("pillow_heif")
     heif.from_pillow(Image.new("RGB", (64, 48), (200, 30, 30))).save(tmp_path / "a.heic")
-    assert check_picture(tmp_path / "a.heic") == ("HEIF", (48, 64))
+    assert check_image(tmp_path / "a.heic") == ("HEIF", (48, 64))

@@ -10,12 +10,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from known_camera import C2W, CX, CY, FX, FY, HEIGHT, QUATERNION, TRANSLATION, WIDTH, check_rays, picture
+from known_camera import C2W, CX, CY, FX, FY, HEIGHT, QUATERNION, TRANSLATION, WIDTH, check_rays, image
 from PIL import Image
 
 from data_tools.readers import open_scene
 from data_tools.readers.colmap import COUNTS, lens_of
-from data_tools.readers.fields import Place
+from data_tools.readers.fields import Record
 from nvs_app.errors import NVSError
 from nvs_app.scenes.images import Lens, read_image
 
@@ -62,9 +62,7 @@ def write_model(folder: Path, camera, names=("b.png", "a.png", "c.png"), text: b
             rotation, shift = np.roll(QUATERNION, -1), np.array(TRANSLATION)  # pycolmap takes x, y, z, w
         image = pycolmap.Image(image_id=number, camera_id=1, name=name)
         if number != 2:
-            image.points2D = pycolmap.Point2DList(
-                [pycolmap.Point2D(xy) for xy in generator.random((3, 2)) * 10]
-            )
+            image.points2D = pycolmap.Point2DList([pycolmap.Point2D(xy) for xy in generator.random((3, 2)) * 10])
         pose = pycolmap.Rigid3d(pycolmap.Rotation3d(rotation), shift)
         rec.add_image_with_trivial_frame(image, pose)
     folder.mkdir(parents=True, exist_ok=True)
@@ -72,14 +70,12 @@ def write_model(folder: Path, camera, names=("b.png", "a.png", "c.png"), text: b
     return folder
 
 
-def scene_folder(
-    folder: Path, sub: str = "sparse/0", text: bool = False, images: str = "images", size=None
-) -> Path:
+def scene_folder(folder: Path, sub: str = "sparse/0", text: bool = False, images: str = "images", size=None) -> Path:
     camera = pycolmap.Camera.create_from_model_name(1, "PINHOLE", 1.0, WIDTH, HEIGHT)
     camera.params = PINHOLE
     write_model(folder / sub, camera, text=text)
     for name in "abc":
-        picture(folder / images / f"{name}.png", *(size or ()))
+        image(folder / images / f"{name}.png", *(size or ()))
     return folder
 
 
@@ -96,19 +92,19 @@ def test_layouts_and_rays(tmp_path, sub, text) -> None:
     assert torch.equal(again.c2w, scene.c2w) and again.image_paths == scene.image_paths
 
 
-def test_downscaled_pictures_and_notes(tmp_path) -> None:
+def test_downscaled_images_and_notes(tmp_path) -> None:
     folder = scene_folder(tmp_path / "garden", images="images_4", size=(WIDTH // 4, HEIGHT // 4))
     (folder / "images_4/a.png").rename(folder / "images_4/a.jpg")
-    picture(folder / "images_4/a.jpg", WIDTH // 4, HEIGHT // 4)
+    image(folder / "images_4/a.jpg", WIDTH // 4, HEIGHT // 4)
     scene = open_scene(folder)
     torch.testing.assert_close(scene.fxfycxcy[0], torch.tensor(PINHOLE) / 4)
     assert scene.notes == ("pictures missing in images/ read from images_4/, intrinsics scaled to them",)
     folder = scene_folder(tmp_path / "two")
     scene_folder(tmp_path / "two", "sparse/1")
-    picture(folder / "images/left.png")
+    image(folder / "images/left.png")
     scene = open_scene(folder)
     assert len(scene) == 3 and "several models: 0 read, 1 left alone" in scene.notes
-    assert any("1 pictures without a camera in the model left out (left.png" in note for note in scene.notes)
+    assert any("1 images without a camera in the model left out (left.png" in note for note in scene.notes)
 
 
 def test_nested_names(tmp_path) -> None:
@@ -117,7 +113,7 @@ def test_nested_names(tmp_path) -> None:
     camera.params = PINHOLE
     write_model(tmp_path / "s/sparse/0", camera, names, text=True)
     for name in names:
-        picture(tmp_path / "s/images" / name)
+        image(tmp_path / "s/images" / name)
     check_rays(open_scene(tmp_path / "s"))
 
 
@@ -126,10 +122,10 @@ def test_every_camera_model_projects_as_in_pycolmap(tmp_path, model) -> None:
     camera = camera_of(model)
     folder = write_model(tmp_path / "s/sparse/0", camera).parent.parent
     for name in "abc":
-        picture(folder / "images" / f"{name}.png", 64, 48)
+        image(folder / "images" / f"{name}.png", 64, 48)
     scene = open_scene(folder)
     fx, fy, cx, cy = scene.fxfycxcy[0].tolist()
-    # The pinhole's border, as directions; pycolmap must find all of them inside the picture.
+    # The pinhole's border, as directions; pycolmap must find all of them inside the image.
     border = np.array([[u, v] for u in np.linspace(0, 64, 9) for v in np.linspace(0, 48, 7)])
     points = (border - [cx, cy]) / [fx, fy]
     pixels = camera.img_from_cam(np.concatenate([points, np.ones((len(points), 1))], 1))
@@ -157,8 +153,8 @@ def test_all_models_of_pycolmap_are_known() -> None:
 def test_undistorted_pixels_lie_where_the_pinhole_says(tmp_path, model) -> None:
     camera = camera_of(model, 160, 120)
     camera.params = [100.0, 102.0, 82.0, 58.0, *EXTRA[model]]
-    place = Place("x", {})
-    intrinsics, name, coefficients = lens_of(place, model, tuple(camera.params))
+    record = Record("x", {})
+    intrinsics, name, coefficients = lens_of(record, model, tuple(camera.params))
     assert coefficients is not None
     lens = Lens(intrinsics, coefficients, name)
     fx, fy, cx, cy = lens.pinhole((120, 160))
@@ -183,7 +179,7 @@ def test_fisheye_against_cv2(tmp_path) -> None:
 def test_a_lens_that_folds_back_is_refused() -> None:
     with pytest.raises(NVSError, match="cannot be removed"):
         Lens((40.0, 40.0, -900.0, 23.0), (0.1, 0.0, 0.0, 0.0), "OPENCV_FISHEYE").pinhole((48, 64))
-    # A strong barrel whose polynomial turns round inside the picture: the pinhole stays before the turn.
+    # A strong barrel whose polynomial turns round inside the image: the pinhole stays before the turn.
     lens = Lens((40.0, 40.0, 32.0, 24.0), (-0.9, 0.0, 0.0, 0.0, 0.0, 0.0), "BROWN4")
     fx, fy, cx, cy = lens.pinhole((48, 64))
     assert (32 / fx) ** 2 + (24 / fy) ** 2 <= 1.05 / (3 * 0.9)
@@ -235,8 +231,8 @@ def text_model(folder: Path, cameras: str, images: str) -> Path:
     (folder / "sparse/0").mkdir(parents=True)
     (folder / "sparse/0/cameras.txt").write_text(cameras)
     (folder / "sparse/0/images.txt").write_text(images)
-    picture(folder / "images/a.png")
-    picture(folder / "secret.png")
+    image(folder / "images/a.png")
+    image(folder / "secret.png")
     return folder
 
 
@@ -255,9 +251,9 @@ def test_text_by_hand(tmp_path) -> None:
     ("cameras", "images", "message"),
     [
         (GOOD_CAMERA, "", "no registered image"),
-        (GOOD_CAMERA, GOOD_IMAGE.replace("a.png", "b.png"), r"\(b.png\): the picture file does not exist"),
+        (GOOD_CAMERA, GOOD_IMAGE.replace("a.png", "b.png"), r"\(b.png\): the image file does not exist"),
         (GOOD_CAMERA, GOOD_IMAGE.replace("a.png", "../../x.png"), "leads out of the scene's folder"),
-        (GOOD_CAMERA, GOOD_IMAGE.replace("a.png", "/etc/passwd"), "the picture file does not exist"),
+        (GOOD_CAMERA, GOOD_IMAGE.replace("a.png", "/etc/passwd"), "the image file does not exist"),
         (GOOD_CAMERA, GOOD_IMAGE.replace(" 1 a", " 2 a"), "camera 2 is not in cameras.txt"),
         (GOOD_CAMERA, GOOD_IMAGE.replace("-0.5", "nan"), "no unit quaternion"),
         (GOOD_CAMERA, GOOD_IMAGE.replace("0.5", "0.0"), "no unit quaternion"),
@@ -269,7 +265,7 @@ def test_text_by_hand(tmp_path) -> None:
         (GOOD_CAMERA.replace("6.25", ""), GOOD_IMAGE, "PINHOLE has 3 parameters, expected 4"),
         (GOOD_CAMERA.replace("PINHOLE", "LENSBABY"), GOOD_IMAGE, "line 2: unknown camera model LENSBABY"),
         (GOOD_CAMERA.replace("16 12", "0 12"), GOOD_IMAGE, "its camera is 0x12 pixels"),
-        (GOOD_CAMERA.replace("16 12", "12 16"), GOOD_IMAGE, "the picture is 16x12 but its camera 12x16"),
+        (GOOD_CAMERA.replace("16 12", "12 16"), GOOD_IMAGE, "the image is 16x12 but its camera 12x16"),
         ("1 PINHOLE\n", GOOD_IMAGE, "line 1: expected CAMERA_ID"),
         ("1 EQUIRECTANGULAR 16 12 16 12\n", GOOD_IMAGE, "is a panorama"),
     ],
@@ -280,7 +276,7 @@ def test_malformed_text(tmp_path, cameras, images, message) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_no_pictures(binary) -> None:
+def test_no_images(binary) -> None:
     shutil.rmtree(binary / "images")
     with pytest.raises(NVSError, match="no folder images/"):
         open_scene(binary)

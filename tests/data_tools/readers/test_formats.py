@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from known_camera import C2W, CX, CY, FX, FY, HEIGHT, W2C, WIDTH, check_rays, picture
+from known_camera import C2W, CX, CY, FX, FY, HEIGHT, W2C, WIDTH, check_rays, image
 from scene_writers import (
     BUNDLE_CAMERA,
     LLFF_ROW,
@@ -43,7 +43,7 @@ def test_llff(tmp_path) -> None:
 
 def test_llff_malformed(tmp_path) -> None:
     folder = llff(tmp_path / "fern")
-    picture(folder / "images/extra.png")
+    image(folder / "images/extra.png")
     with pytest.raises(NVSError, match=r"2 cameras, but images/ has 3 pictures"):
         open_scene(folder)
     (folder / "images/extra.png").unlink()
@@ -82,16 +82,16 @@ def test_llff_malformed(tmp_path) -> None:
 
 def test_realestate10k_frames(tmp_path) -> None:
     file = re10k(tmp_path / "test/abc.txt")
-    picture(tmp_path / "test/abc/100000.png")
-    picture(tmp_path / "test/abc/400000.jpg")
+    image(tmp_path / "test/abc/100000.png")
+    image(tmp_path / "test/abc/400000.jpg")
     for path in (file, tmp_path / "test", f"{tmp_path}/test#abc"):
         scene = open_scene(path)
         assert scene.name == "abc" and len(scene) == 2
-        assert scene.notes == ("1 of 3 frames left out: no picture of their timestamp",)
+        assert scene.notes == ("1 of 3 frames left out: no image of their timestamp",)
         check_rays(scene)
     re10k(tmp_path / "test/other.txt")
     for index in range(3):
-        picture(tmp_path / f"test/frames/other/{index:05d}_x.png")
+        image(tmp_path / f"test/frames/other/{index:05d}_x.png")
     assert scene_keys(tmp_path / "test") == ["abc", "other"]
     assert [len(scene) for scene in open_scenes(tmp_path / "test")] == [2, 3]
     scene = open_scene(f"{tmp_path}/test#other")
@@ -114,9 +114,7 @@ def test_realestate10k_video(tmp_path) -> None:
     values = scene.load().images.mean((1, 2, 3)) * 255
     torch.testing.assert_close(values, torch.tensor([0.0, 50.0, 100.0]), atol=3, rtol=0)
     saved = open_scene(scene.save(tmp_path / "saved"))
-    assert saved.image_paths[1].name == "0200000.jpg" and torch.equal(
-        saved.load([1]).images, scene.load([1]).images
-    )
+    assert saved.image_paths[1].name == "0200000.jpg" and torch.equal(saved.load([1]).images, scene.load([1]).images)
     (tmp_path / "abc.avi").write_bytes(b"RIFF")
     with pytest.raises(NVSError, match="abc.avi: not a video that can be read"):
         open_scene(file)
@@ -127,11 +125,11 @@ def test_realestate10k_video(tmp_path) -> None:
 
 def test_realestate10k_malformed(tmp_path) -> None:
     file = re10k(tmp_path / "abc.txt")
-    picture(tmp_path / "abc/100000.png")
+    image(tmp_path / "abc/100000.png")
     text = file.read_text()
     for old, new, message in (
         ("100000 1.25", "100000 nan", "frame 100000: fx is NaN"),
-        ("100000 1.25", "100000 20.5", "expected in units of the picture's size"),
+        ("100000 1.25", "100000 20.5", "expected in units of the image's size"),
         ("100000 1.25", "100000", "line 2: 17 numbers, expected 18"),
         ("100000 1.25", "100000 x", "line 2: 'x' where a number was expected"),
         ("0 -1 0 2", "0 0 0 2", "w2c is no rigid motion"),
@@ -181,22 +179,22 @@ def test_mvsnet(tmp_path, images) -> None:
     for index in (0, 1, 2):
         write(tmp_path / f"scan1/cams/{index:08d}_cam.txt", cam_text())
         if index < 2:
-            picture(tmp_path / "scan1" / images.format(index, index + 1))
-            picture(tmp_path / "scan1" / images.format(index, index + 1).replace("_3_", "_5_"))
-            picture((tmp_path / "scan1" / images.format(index, index + 1)).with_stem(f"{index:08d}_masked"))
+            image(tmp_path / "scan1" / images.format(index, index + 1))
+            image(tmp_path / "scan1" / images.format(index, index + 1).replace("_3_", "_5_"))
+            image((tmp_path / "scan1" / images.format(index, index + 1)).with_stem(f"{index:08d}_masked"))
     write(tmp_path / "scan1/cams/pair.txt", "2\n")
     for path in (tmp_path / "scan1", tmp_path / "scan1/cams"):
         scene = open_scene(path)
         check_rays(scene, 1)
-        assert len(scene) == 2 and "1 cameras without a picture left out (00000002" in scene.notes[-1]
+        assert len(scene) == 2 and "1 cameras without an image left out (00000002" in scene.notes[-1]
     assert ("2 lights a view: light 3 read" in scene.notes) == ("rect" in images)
 
 
 def test_mvsnet_malformed(tmp_path) -> None:
     file = write(tmp_path / "s/cams/00000000_cam.txt", cam_text())
-    with pytest.raises(NVSError, match="no pictures in images/"):
+    with pytest.raises(NVSError, match="no images in images/"):
         open_scene(tmp_path / "s")
-    picture(tmp_path / "s/images/00000000.png")
+    image(tmp_path / "s/images/00000000.png")
     for text, message in (
         ("", "no extrinsic where it was expected"),
         (cam_text()[:60], "numbers|no intrinsic"),
@@ -219,14 +217,14 @@ LOST = [[-np.inf] * 4] * 4
 def test_seven_scenes(tmp_path) -> None:
     folder = tmp_path / "chess/seq-01"
     for index, pose in enumerate((C2W, LOST, C2W)):
-        picture(folder / f"frame-{index:06d}.color.png", 640, 480)
-        picture(folder / f"frame-{index:06d}.depth.png", 640, 480)
+        image(folder / f"frame-{index:06d}.color.png", 640, 480)
+        image(folder / f"frame-{index:06d}.depth.png", 640, 480)
         write(folder / f"frame-{index:06d}.pose.txt", rows(pose))
     scene = open_scene(folder)
     assert [p.name for p in scene.image_paths] == ["frame-000000.color.png", "frame-000002.color.png"]
     check_rays(scene, 1, 585.0, 585.0, 320.0, 240.0)
     assert len(scene.notes) == 2 and "1 of 3 frames left out: tracking was lost" in scene.notes[1]
-    picture(folder / "frame-000000.color.png", 320, 240)
+    image(folder / "frame-000000.color.png", 320, 240)
     with pytest.raises(NVSError, match="no intrinsics, looked for"):
         open_scene(folder)
 
@@ -234,7 +232,7 @@ def test_seven_scenes(tmp_path) -> None:
 def test_scannet(tmp_path) -> None:
     folder = tmp_path / "scene0000_00"
     for index in (10, 9, 2):
-        picture(folder / f"color/{index}.jpg", value=index * 10)
+        image(folder / f"color/{index}.jpg", value=index * 10)
         write(folder / f"pose/{index}.txt", rows(C2W))
     write(folder / "pose/11.txt", rows(C2W))
     k = np.eye(4)
@@ -243,7 +241,7 @@ def test_scannet(tmp_path) -> None:
     scene = open_scene(folder)
     assert [p.name for p in scene.image_paths] == ["2.jpg", "9.jpg", "10.jpg"]
     check_rays(scene, 2)
-    assert scene.notes == ("1 poses without a picture left out (11...)",)
+    assert scene.notes == ("1 poses without an image left out (11...)",)
     for name, text, message in (
         ("pose/2.txt", rows(C2W)[:10], "expected 4x4 or 3x4"),
         ("pose/2.txt", rows(np.zeros((4, 4))), "last row"),
@@ -302,9 +300,7 @@ def test_co3d_malformed(tmp_path) -> None:
     whole = gzip.compress(b"[" + b"1," * 5000)
     for data in (whole[: len(whole) // 2], b"", b"plain", whole, gzip.compress(b"{}")):
         file.write_bytes(data)
-        with pytest.raises(
-            NVSError, match="cut short or not gzipped|not valid JSON|expected a list"
-        ) as caught:
+        with pytest.raises(NVSError, match="cut short or not gzipped|not valid JSON|expected a list") as caught:
             open_scene(folder)
         assert "\n" not in str(caught.value)
 
@@ -316,7 +312,7 @@ def test_co3d_malformed(tmp_path) -> None:
 def test_bundler(tmp_path, images) -> None:
     scene = open_scene(bundle(tmp_path / "rome", images=images))
     check_rays(scene, fy=20.0, **MIDDLE)
-    assert len(scene) == 1 and scene.notes == ("1 of 2 pictures left out: Bundler gave them no camera",)
+    assert len(scene) == 1 and scene.notes == ("1 of 2 images left out: Bundler gave them no camera",)
 
 
 def test_bundler_distortion_and_malformed(tmp_path) -> None:

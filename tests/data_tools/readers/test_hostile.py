@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from known_camera import OPENGL_C2W, false_png, jpeg, picture
+from known_camera import OPENGL_C2W, false_png, image, jpeg
 from PIL import Image
 from scene_writers import RE10K, WRITERS, chunk_entry, nerfstudio, write
 
@@ -29,10 +29,9 @@ def refused(path, message: str) -> None:
     assert "\n" not in text and len(text) < 800
 
 
-# A missing picture, in the words of each reader.
+# A missing image, in the words of each reader.
 NO_FILE = (
-    "does not exist|no such file|is no file|not a picture|has 0 pictures|no picture|none with its|has its picture"
-    "|no frames"
+    "does not exist|no such file|is no file|not an image|has 0 images|no image|none with its|has its picture|no frames"
 )
 
 
@@ -41,14 +40,14 @@ def test_every_format_is_here() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(WRITERS))
-def test_pictures_that_are_none_of_the_scene(tmp_path, name) -> None:
-    make, image = WRITERS[name]
+def test_images_that_are_none_of_the_scene(tmp_path, name) -> None:
+    make, shown = WRITERS[name]
     scene_path = make(tmp_path / "scene")
-    file = tmp_path / "scene" / image
+    file = tmp_path / "scene" / shown
     assert len(open_scene(scene_path)) == 1 and len(open_scene(scene_path, name)) == 1
     whole = file.read_bytes()
-    # A link to a picture outside.
-    secret = picture(tmp_path / "secret.png")
+    # A link to an image outside.
+    secret = image(tmp_path / "secret.png")
     file.unlink()
     file.symlink_to(secret)
     refused(scene_path, "leads out of the scene's folder")
@@ -62,7 +61,7 @@ def test_pictures_that_are_none_of_the_scene(tmp_path, name) -> None:
     os.mkfifo(file)
     refused(scene_path, NO_FILE)
     file.unlink()
-    # A header that claims 60,000 x 60,000 pixels; no picture at all; an empty file.
+    # A header that claims 60,000 x 60,000 pixels; no image at all; an empty file.
     for data, message in (
         (false_png(), "100 megapixels"),
         (b"MZ\x90" * 50, "not a picture"),
@@ -77,7 +76,7 @@ def test_pictures_that_are_none_of_the_scene(tmp_path, name) -> None:
     except NVSError as error:
         assert "\n" not in str(error)
     else:
-        pytest.fail("half a picture was read")
+        pytest.fail("half an image was read")
     file.unlink()
     refused(scene_path, NO_FILE)
 
@@ -90,13 +89,13 @@ def test_pictures_that_are_none_of_the_scene(tmp_path, name) -> None:
     ],
 )
 def test_file_paths_that_lead_out(tmp_path, name) -> None:
-    picture(tmp_path / "secret.png")
+    image(tmp_path / "secret.png")
     refused(nerfstudio(tmp_path / "scene", name), "leads out|does not exist|expected the name")
 
 
 def test_a_folder_linked_out(tmp_path) -> None:
     folder = nerfstudio(tmp_path / "scene", "elsewhere/secret.png")
-    picture(tmp_path / "out/secret.png")
+    image(tmp_path / "out/secret.png")
     (folder / "elsewhere").symlink_to(tmp_path / "out")
     refused(folder, "leads out of the scene's folder")
 
@@ -108,7 +107,7 @@ def test_singular_cameras(tmp_path, value) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::PIL.Image.DecompressionBombWarning")
-def test_random_pictures_never_raise_anything_else(tmp_path) -> None:
+def test_random_images_never_raise_anything_else(tmp_path) -> None:
     """Half-broken files of every kind, as files and as bytes."""
     generator = np.random.default_rng(0)
     pixels = generator.integers(0, 255, (9, 7, 4), dtype=np.uint8)
@@ -133,9 +132,7 @@ def test_random_pictures_never_raise_anything_else(tmp_path) -> None:
 
 
 def test_postscript_is_never_run(tmp_path) -> None:
-    (tmp_path / "a.png").write_bytes(
-        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
-    )
+    (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n")
     with pytest.raises(NVSError, match="not a picture"):
         read_image(tmp_path / "a.png")
 

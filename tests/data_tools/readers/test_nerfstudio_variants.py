@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from known_camera import OPENGL_C2W, check_rays, picture
+from known_camera import OPENGL_C2W, check_rays, image
 from scene_writers import chunk_entry
 from scene_writers import nerfstudio as known_scene
-from test_readers import nerfstudio_content, pictures, write
+from test_readers import images, nerfstudio_content, write
 
 from data_tools.readers import open_scene
 from nvs_app.errors import NVSError
@@ -52,8 +52,8 @@ def test_nerfstudio_fisheye_and_fourth_coefficient(scene_folder) -> None:
         scene.save(scene_folder, copy_images=False)
 
 
-def test_dl3dv_folder_with_downscaled_pictures(tmp_path) -> None:
-    pictures(tmp_path / "hash/nerfstudio", [f"images_4/{i:03d}.png" for i in range(3)])
+def test_dl3dv_folder_with_downscaled_images(tmp_path) -> None:
+    images(tmp_path / "hash/nerfstudio", [f"images_4/{i:03d}.png" for i in range(3)])
     write(tmp_path / "hash/nerfstudio", {**nerfstudio_content(), "w": 64, "h": 48})
     for path in (tmp_path / "hash", tmp_path / "hash/nerfstudio"):
         scene = open_scene(path)
@@ -103,9 +103,7 @@ def test_our_scenes_open_in_nerfstudio_with_the_same_rays(tmp_path) -> None:
     # A chunk's scene: intrinsics the same for all; then views that differ; then lenses; then splits.
     torch.save([chunk_entry("a", 4)], tmp_path / "000000.torch")
     scenes = {"same": open_scene(tmp_path / "000000.torch")}
-    scenes["differ"] = Scene(
-        **{**scenes["same"].__dict__, "fxfycxcy": scenes["same"].fxfycxcy + torch.rand(4, 4)}
-    )
+    scenes["differ"] = Scene(**{**scenes["same"].__dict__, "fxfycxcy": scenes["same"].fxfycxcy + torch.rand(4, 4)})
     lens = Lens((20.0, 21.0, 8.5, 6.25), (-0.1, 0.01, 0.001, -0.002, 0.0))
     pinhole = torch.tensor(lens.pinhole((12, 16))).expand(4, 4).clone()
     scenes["lens"] = Scene(**{**scenes["same"].__dict__, "lenses": (lens,) * 4, "fxfycxcy": pinhole})
@@ -118,22 +116,20 @@ def test_our_scenes_open_in_nerfstudio_with_the_same_rays(tmp_path) -> None:
         assert len(paths) == (2 if name == "split" else 4)
         listed = [path.name for path in scene.image_paths]
         ours = open_scene(folder)
-        for place, path in enumerate(paths):
+        for record, path in enumerate(paths):
             index = listed.index(Path(path).name)
-            origins, directions = nerfstudio_rays(outputs.cameras, place)
+            origins, directions = nerfstudio_rays(outputs.cameras, record)
             expected_o, expected_d = pixel_rays(ours.cameras([index])[0])
             torch.testing.assert_close(origins, expected_o, atol=1e-5, rtol=0)
             if name != "lens":
                 torch.testing.assert_close(directions, expected_d, atol=1e-5, rtol=0)
                 continue
-            # nerfstudio keeps the distorted picture: its ray of a pixel must lie where our lens puts that pixel.
+            # nerfstudio keeps the distorted image: its ray of a pixel must lie where our lens puts that pixel.
             local = ours.c2w[index, :3, :3].T @ directions[:, 3, 10]
             bent = lens.project((local[:2] / local[2]).double().numpy()[None])[0]
             np.testing.assert_allclose(bent, [10.5, 3.5], atol=1e-3)
         if name == "split":
-            assert (
-                len(parsed(folder, "val").image_filenames) == len(parsed(folder, "test").image_filenames) == 2
-            )
+            assert len(parsed(folder, "val").image_filenames) == len(parsed(folder, "test").image_filenames) == 2
 
 
 # Files by nerfstudio's own writers
@@ -144,7 +140,7 @@ def test_record3d_and_polycam_as_nerfstudio_writes_them(tmp_path) -> None:
     record3d = pytest.importorskip("nerfstudio.process_data.record3d_utils")
     polycam = pytest.importorskip("nerfstudio.process_data.polycam_utils")
     folder = tmp_path / "record3d"
-    picture(folder / "images/frame_00001.png")
+    image(folder / "images/frame_00001.png")
     # The export's quaternion (x, y, z, w) and position are camera-to-world with OpenGL axes; K is by columns.
     pose = [0.5, -0.5, -0.5, 0.5, 1, 2, 3]
     metadata = {"poses": [pose], "K": [20.0, 0, 0, 0, 20.0, 0, 8.0, 6.0, 1], "w": 16, "h": 12}
@@ -154,7 +150,7 @@ def test_record3d_and_polycam_as_nerfstudio_writes_them(tmp_path) -> None:
     check_rays(open_scene(folder), fy=20.0, cx=8.0, cy=6.0)
 
     folder = tmp_path / "polycam"
-    picture(folder / "images/frame_00001.jpg")
+    image(folder / "images/frame_00001.jpg")
     # Polycam's world has +y up; nerfstudio's writer turns its rows 2, 0, 1 into rows 0, 1, 2.
     rows = {f"t_{row}{column}": OPENGL_C2W[(row + 1) % 3][column] for row in range(3) for column in range(4)}
     write(
@@ -176,7 +172,7 @@ def test_colmap_model_as_nerfstudio_writes_it(tmp_path, model) -> None:
 
     recon = write_model(tmp_path / "s/colmap/sparse/0", camera_of(model))
     for name in "abc":
-        picture(tmp_path / f"s/images/{name}.png", 64, 48)
+        image(tmp_path / f"s/images/{name}.png", 64, 48)
     direct = open_scene(tmp_path / "s")
     utils.colmap_to_json(recon, tmp_path / "s", keep_original_world_coordinate=True)
     turned = open_scene(tmp_path / "s")

@@ -21,7 +21,7 @@ EYES = torch.tensor([[3.0, 0, 1], [0, 3, 1], [-3, 0, 1]])
 C2W = look_at(EYES, torch.zeros(3), UP)
 
 
-def pictures(folder: Path, names: list[str], width: int = 16, height: int = 12, mode: str = "RGB") -> None:
+def images(folder: Path, names: list[str], width: int = 16, height: int = 12, mode: str = "RGB") -> None:
     for index, name in enumerate(names):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         pixels = np.full((height, width, len(mode)), 40 * index + 10, dtype=np.uint8)
@@ -71,12 +71,12 @@ def test_nerfstudio_frame_intrinsics_win_and_angles_work(scene_folder) -> None:
     torch.testing.assert_close(scene.fxfycxcy[0, 1], torch.tensor(6 / math.tan(0.25)))
 
 
-def test_nerfstudio_resized_pictures_scale_the_camera(scene_folder) -> None:
+def test_nerfstudio_resized_images_scale_the_camera(scene_folder) -> None:
     content = {**nerfstudio_content(), "w": 64, "h": 48}
     scene = open_scene(write(scene_folder, content))
     torch.testing.assert_close(scene.fxfycxcy[0], torch.tensor([5.0, 21 / 4, 8.5 / 4, 6.25 / 4]))
     content["frames"][1].update(w=48, h=48)
-    with pytest.raises(NVSError, match=r"frame 1 \(images/001.png\): the picture is 16x12 but its camera 48x48"):
+    with pytest.raises(NVSError, match=r"frame 1 \(images/001.png\): the image is 16x12 but its camera 48x48"):
         open_scene(write(scene_folder, content))
 
 
@@ -123,7 +123,7 @@ def drop(key: str):
 MATRIX = opencv_to_opengl(C2W[2]).tolist()
 MISFIT = "another shape, so the camera cannot belong to it"
 WHY = "(its 3x3 part is singular, scaled or sheared)"
-OUTSIDE = "file_path leads out of the scene's folder; copy the picture into it"
+OUTSIDE = "file_path leads out of the scene's folder; copy the image into it"
 FRAME = "scene/transforms.json: frame 2 (images/002.png): "
 
 
@@ -153,10 +153,10 @@ FRAME = "scene/transforms.json: frame 2 (images/002.png): "
         ),
         (drop("transform_matrix"), FRAME + "transform_matrix is missing"),
         (drop("file_path"), "scene/transforms.json: frame 2: file_path is missing"),
-        (set_frame(file_path=7), "scene/transforms.json: frame 2: file_path is 7, expected the name of a picture file"),
+        (set_frame(file_path=7), "scene/transforms.json: frame 2: file_path is 7, expected the name of an image file"),
         (
             set_frame(file_path="images/x.png"),
-            "scene/transforms.json: frame 2 (images/x.png): the picture file does not exist",
+            "scene/transforms.json: frame 2 (images/x.png): the image file does not exist",
         ),
         (
             set_frame(file_path="../secret.png"),
@@ -214,7 +214,7 @@ def test_malformed_files(scene_folder) -> None:
 
 
 def test_links_out_of_the_folder_are_refused(scene_folder, tmp_path) -> None:
-    pictures(tmp_path, ["outside.png"])
+    images(tmp_path, ["outside.png"])
     (scene_folder / "images/000.png").unlink()
     (scene_folder / "images/000.png").symlink_to(tmp_path / "outside.png")
     with pytest.raises(NVSError, match="leads out of the scene's folder"):
@@ -258,9 +258,9 @@ def test_lact(scene_folder, wrapped) -> None:
         ({"cy": "6"}, 'frame 1 (images/001.png): cy is "6", expected a number'),
         (
             {"w": 32},
-            f"frame 1 (images/001.png): the picture is 16x12 but its camera 32x12: {MISFIT}",
+            f"frame 1 (images/001.png): the image is 16x12 but its camera 32x12: {MISFIT}",
         ),
-        ({"file_path": "a/b"}, "frame 1 (a/b): the picture file does not exist"),
+        ({"file_path": "a/b"}, "frame 1 (a/b): the image file does not exist"),
     ],
 )
 def test_malformed_lact_fields(scene_folder, change, message) -> None:
@@ -280,7 +280,7 @@ def test_malformed_lact_fields(scene_folder, change, message) -> None:
 def test_blender_splits_and_transparency(tmp_path) -> None:
     folder = tmp_path / "lego"
     for split, count in (("test", 2), ("train", 3)):
-        pictures(folder, [f"{split}/r_{i}.png" for i in range(count)], width=16, height=16, mode="RGBA")
+        images(folder, [f"{split}/r_{i}.png" for i in range(count)], width=16, height=16, mode="RGBA")
         frames = [
             {"file_path": f"./{split}/r_{i}", "rotation": 0.01, "transform_matrix": opencv_to_opengl(C2W[i]).tolist()}
             for i in range(count)
@@ -291,7 +291,7 @@ def test_blender_splits_and_transparency(tmp_path) -> None:
     assert [p.name for p in scene.image_paths] == ["r_0.png", "r_1.png", "r_2.png", "r_0.png", "r_1.png"]
     torch.testing.assert_close(scene.c2w, C2W[[0, 1, 2, 0, 1]])
     torch.testing.assert_close(scene.fxfycxcy[0], torch.tensor([8 / math.tan(0.345)] * 2 + [8.0, 8.0]))
-    # Alpha and colour are both 10 in the first picture.
+    # Alpha and colour are both 10 in the first image.
     alpha = 10 / 255
     assert abs(scene.load([0]).images.mean() - (alpha * alpha + 1 - alpha)) < 1e-6
     only = open_scene(folder / "transforms_test.json")
@@ -299,11 +299,11 @@ def test_blender_splits_and_transparency(tmp_path) -> None:
     again = open_scene(scene.save(tmp_path / "copy"))
     assert torch.equal(again.c2w, scene.c2w) and again.split == scene.split
     (folder / "train/r_1.png").unlink()
-    with pytest.raises(NVSError, match=r"lego/transforms_train.json: frame 1 \(./train/r_1\): the picture file"):
+    with pytest.raises(NVSError, match=r"lego/transforms_train.json: frame 1 \(./train/r_1\): the image file"):
         open_scene(folder)
 
 
-# Telling formats apart
+# ProgressCallback formats apart
 
 
 def test_open_scene_says_what_it_looked_for(tmp_path) -> None:
@@ -350,8 +350,8 @@ def test_bundled_object(repo, tmp_path) -> None:
     assert images[:, :, 0, 0].min() > 0.99  # white behind the object
 
 
-def test_bundled_room_in_a_wide_picture(repo, tmp_path) -> None:
-    """As `opencv_cameras.json`, with pictures of 455x256: the middle of each is what is read."""
+def test_bundled_room_in_a_wide_image(repo, tmp_path) -> None:
+    """As `opencv_cameras.json`, with images of 455x256: the middle of each is what is read."""
     room = open_scene(repo / "examples" / "room_desk")
     fx, fy, cx, cy = room.fxfycxcy[0].tolist()
     frames = []

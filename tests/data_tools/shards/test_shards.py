@@ -31,18 +31,18 @@ from nvs_app.scenes.scene import Scene
 def make_scene(folder: Path, views: int = 3, hw: tuple[int, int] = (12, 16), seed: int = 0) -> Path:
     """A scene of random colours, JPEG and PNG."""
     generator = np.random.default_rng(seed)
-    pictures = folder.with_name(f".{folder.name}")
-    pictures.mkdir(parents=True)
+    images = folder.with_name(f".{folder.name}")
+    images.mkdir(parents=True)
     paths = []
     for view in range(views):
-        paths.append(pictures / f"{view}.{'jpg' if view % 2 else 'png'}")
+        paths.append(images / f"{view}.{'jpg' if view % 2 else 'png'}")
         colour = generator.integers(0, 256, 3, dtype=np.uint8)
         Image.fromarray(np.broadcast_to(colour, (*hw, 3)).copy()).save(paths[-1])
     eye = torch.randn(views, 3, generator=torch.Generator().manual_seed(seed)) + torch.tensor([0.0, 0.0, 5.0])
     c2w = look_at(eye, torch.zeros(views, 3), torch.tensor([0.0, 1.0, 0.0]).expand(views, 3))
     intrinsics = torch.tensor([20.0, 21.0, hw[1] / 2 + 1, hw[0] / 2]).expand(views, 4)
     sizes = torch.tensor(hw).expand(views, 2)
-    scene = Scene(folder.name, pictures, paths, c2w, intrinsics, sizes, ["train", *[None] * (views - 1)])
+    scene = Scene(folder.name, images, paths, c2w, intrinsics, sizes, ["train", *[None] * (views - 1)])
     return scene.save(folder)
 
 
@@ -52,8 +52,8 @@ def captures(tmp_path: Path) -> Path:
     folder = tmp_path / "captures"
     for number in range(5):
         make_scene(folder / f"scene.{number}", seed=number)
-    picture = next((folder / "scene.2").rglob("1.jpg"))
-    picture.write_bytes(picture.read_bytes()[:200])
+    image = next((folder / "scene.2").rglob("1.jpg"))
+    image.write_bytes(image.read_bytes()[:200])
     return folder
 
 
@@ -85,7 +85,7 @@ def test_written_and_read_again(captures: Path, tmp_path: Path, capsys: pytest.C
     assert names[:4] == [f"00000000-scene_0.{end}" for end in ("cameras.json", "000.png", "001.jpg", "002.png")]
 
 
-def test_pictures_and_cameras_are_resized_together(tmp_path: Path) -> None:
+def test_images_and_cameras_are_resized_together(tmp_path: Path) -> None:
     source = open_scene(make_scene(tmp_path / "scene", hw=(24, 40)))
     for options, hw in ((ShardOptions(image_hw=(8, 8)), (8, 8)), (ShardOptions(max_side=20, quality=0), (12, 20))):
         out = tmp_path / str(options.max_side)

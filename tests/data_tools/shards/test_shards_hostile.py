@@ -20,7 +20,7 @@ from data_tools.shards.read import read_shard
 from nvs_app.errors import NVSError
 
 
-def picture(hw: tuple[int, int] = (4, 6)) -> bytes:
+def image(hw: tuple[int, int] = (4, 6)) -> bytes:
     return cv2.imencode(".png", np.zeros((*hw, 3), np.uint8))[1].tobytes()
 
 
@@ -29,7 +29,7 @@ def sample(key: str = "k", **changes: Any) -> dict[str, bytes]:
     cameras = {"files": ["000.png", "001.png"], "c2w": [eye, eye], "fxfycxcy": [[5, 5, 3, 2.0]] * 2,
                "image_hw": [[4, 6], [4, 6]]}  # fmt: skip
     files = {f"{key}.cameras.json": json.dumps(cameras | changes).encode()}
-    return files | {f"{key}.00{view}.png": picture() for view in range(2)}
+    return files | {f"{key}.00{view}.png": image() for view in range(2)}
 
 
 def write_tar(path: Path, files: dict[str, bytes], **fields: Any) -> Path:
@@ -53,6 +53,7 @@ def one_line(path: Path) -> str:
 
 def bomb(side: int = 60_000) -> bytes:
     """A PNG whose header says side x side."""
+
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
@@ -116,7 +117,7 @@ def test_malformed_files_are_refused(tmp_path: Path) -> None:
     for files, message in (
         (sample("k") | {"k.001.png": bomb()}, "100 megapixels"),
         (sample("k") | {"k.001.png": b"no picture"}, "not a picture"),
-        ({"k.000.png": picture()}, "no cameras.json"),
+        ({"k.000.png": image()}, "no cameras.json"),
         (deep, "not valid JSON"),
     ):
         assert message in one_line(write_tar(path, files))

@@ -1,4 +1,4 @@
-"""Photos without cameras: the cameras of a bundled example are recovered from its pictures alone."""
+"""Photos without cameras: the cameras of a bundled example are recovered from its images alone."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from data_tools.structure_from_motion.photos import (
     open_input,
     reconstruct,
 )
-from data_tools.structure_from_motion.prepare import Photo, find_pictures, prepare_photos
+from data_tools.structure_from_motion.prepare import Photo, find_images, prepare_photos
 from data_tools.structure_from_motion.run import WORK
 from data_tools.structure_from_motion.scene import upright_frame
 from nvs_app.errors import NVSError
@@ -44,23 +44,21 @@ def room(repo: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def found(room: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, PhotoReport, dict]]:
-    """The example's pictures as a zip, cancelled while photos are compared, then run to its end."""
+    """The example's images as a zip, cancelled while photos are compared, then run to its end."""
     folder = tmp_path_factory.mktemp("photos")
     archive = folder / "room.zip"
     with zipfile.ZipFile(archive, "w") as packed:
         for path in sorted((room / "images").iterdir()):
             packed.write(path, f"holiday/{path.name}")
         packed.writestr("holiday/readme.txt", "no picture")
-        packed.writestr("holiday/broken.jpg", "no picture either")
+        packed.writestr("holiday/broken.jpg", "no image either")
     stages: list[str] = []
 
     def stop() -> bool:
         return stages.count("matches") >= 3
 
     with pytest.raises(Cancelled, match="room.zip: cancelled"):
-        reconstruct(
-            [archive], folder / "scene", progress=lambda stage, *_: stages.append(stage), cancelled=stop
-        )
+        reconstruct([archive], folder / "scene", progress=lambda stage, *_: stages.append(stage), cancelled=stop)
     assert (folder / "scene" / WORK / "database.db").is_file()
     assert not (folder / "scene" / "transforms.json").exists()
     again: list[tuple[str, float]] = []
@@ -147,9 +145,7 @@ def test_open_input_opens_what_has_cameras(room: Path, tmp_path: Path) -> None:
         open_input(room / "images" / "000.jpg")
 
 
-def test_open_input_of_photos_uses_the_cache(
-    found: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_open_input_of_photos_uses_the_cache(found: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Path] = []
 
     def fake(paths: list, output: Path, *_: object) -> PhotoReport:
@@ -173,9 +169,7 @@ def blank(folder: Path, count: int, color: int = 200) -> Path:
     return folder
 
 
-def test_hopeless_inputs_end_in_one_message(
-    room: Path, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_hopeless_inputs_end_in_one_message(room: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     few = tmp_path / "few"
     few.mkdir()
     for name in ("000.jpg", "001.jpg"):
@@ -185,7 +179,7 @@ def test_hopeless_inputs_end_in_one_message(
     for inputs, words in [
         ([few], "few: 2 photos, three is the least"),
         ([blank(tmp_path / "blank", 3)], "3 are of one colour"),
-        ([empty], "no pictures found"),
+        ([empty], "no images found"),
         ([tmp_path / "none"], "no such file"),
     ]:
         assert command_line.main(["photos", *map(str, inputs), str(tmp_path / "out")]) == 2
@@ -203,22 +197,17 @@ def test_our_own_output_is_no_input(tmp_path: Path) -> None:
     (photos / "scene" / "transforms.json").write_text("{}")
     blank(photos / "masks", 2)
     blank(photos / ".thumbnails", 2)
-    assert [path.name for path in find_pictures([photos], leave_out=photos / "masks")] == ["0.png", "1.png"]
+    assert [path.name for path in find_images([photos], leave_out=photos / "masks")] == ["0.png", "1.png"]
 
 
 def facts(features: int, raw: int, best: int, sharpness: float = 0.1) -> tuple[list[Photo], dict]:
-    photos = [
-        Photo(f"{i}.jpg", f"{i}.jpg", (60, 80), 70.0, False, 0, False, sharpness, 900.0) for i in range(6)
-    ]
+    photos = [Photo(f"{i}.jpg", f"{i}.jpg", (60, 80), 70.0, False, 0, False, sharpness, 900.0) for i in range(6)]
     names = [photo.name for photo in photos]
     return photos, {
         "registered": [],
         "weak": {},
         "points": 0,
-        **{
-            k: dict.fromkeys(names, v)
-            for k, v in (("features", features), ("raw_pair", raw), ("best_pair", best))
-        },
+        **{k: dict.fromkeys(names, v) for k, v in (("features", features), ("raw_pair", raw), ("best_pair", best))},
     }
 
 
@@ -242,9 +231,7 @@ def test_reasons_for_single_photos() -> None:
         assert words in sfm._reason(seen[0][0], seen[1])
 
 
-def test_a_worker_that_dies_is_one_message(
-    room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_worker_that_dies_is_one_message(room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As when the C++ library aborts; the work is kept, and so is its log."""
     code = "import os, sys; print('boom', file=sys.stderr, flush=True); os.abort()"
     monkeypatch.setattr(sfm, "WORKER", (sys.executable, "-c", code))
@@ -259,9 +246,7 @@ def test_cancel_kills_the_worker(room: Path, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(sfm, "WORKER", (sys.executable, "-c", code))
     start = time.perf_counter()
     with pytest.raises(Cancelled):
-        reconstruct(
-            [room / "images"], tmp_path / "out", cancelled=lambda: note.is_file() and bool(note.read_text())
-        )
+        reconstruct([room / "images"], tmp_path / "out", cancelled=lambda: note.is_file() and bool(note.read_text()))
     assert time.perf_counter() - start < 20
     with pytest.raises(ProcessLookupError):
         os.kill(int(note.read_text()), 0)
@@ -270,9 +255,7 @@ def test_cancel_kills_the_worker(room: Path, tmp_path: Path, monkeypatch: pytest
 def test_the_worker_ends_with_its_parent(tmp_path: Path) -> None:
     code = "import threading, time; from data_tools.structure_from_motion.worker import _end_with_parent as e; "
     code += "threading.Thread(target=e, daemon=True).start(); time.sleep(100)"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, cwd=Path(__file__).parents[3]
-    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, cwd=Path(__file__).parents[3])
     assert process.stdin is not None
     process.stdin.close()
     assert process.wait(30) == 1
@@ -287,9 +270,9 @@ def test_photos_are_turned_scaled_and_grouped(tmp_path: Path) -> None:
         exif.get_ifd(0x8769)[0xA405] = focal35
         Image.fromarray(pixels).save(tmp_path / f"p{number + 1}0.jpg", exif=exif, quality=95)
     Image.fromarray(np.dstack([pixels, pixels[:, :, 0]])).save(tmp_path / "p2.png")
-    pictures = find_pictures([tmp_path])
-    assert [path.name for path in pictures] == ["p2.png", "p10.jpg", "p20.jpg", "p30.jpg"]
-    photos, skipped = prepare_photos(pictures, tmp_path / "work", 50)
+    images = find_images([tmp_path])
+    assert [path.name for path in images] == ["p2.png", "p10.jpg", "p20.jpg", "p30.jpg"]
+    photos, skipped = prepare_photos(images, tmp_path / "work", 50)
     assert not skipped
     clear, level, turned, zoomed = photos
     assert level.image_hw == (30, 50) and turned.image_hw == (50, 30)
@@ -302,7 +285,7 @@ def test_photos_are_turned_scaled_and_grouped(tmp_path: Path) -> None:
     assert len({photo.camera for photo in photos}) == 4
 
 
-def test_masks_make_pictures_transparent(found: tuple, tmp_path: Path) -> None:
+def test_masks_make_images_transparent(found: tuple, tmp_path: Path) -> None:
     """Written by the last stage; a missing mask is named."""
     from data_tools.structure_from_motion.job import SfMResult
     from data_tools.structure_from_motion.scene import write_scene
@@ -314,7 +297,7 @@ def test_masks_make_pictures_transparent(found: tuple, tmp_path: Path) -> None:
         mask = np.zeros((240, 320), np.uint8)
         mask[60:180, 80:240] = 255
         Image.fromarray(mask).save(masks / f"{number}.png")
-    photos, _ = prepare_photos(find_pictures([source]), tmp_path / "work", 320, masks)
+    photos, _ = prepare_photos(find_images([source]), tmp_path / "work", 320, masks)
     eyes = torch.tensor([[2.0, 0, 1], [0, -2, 1], [-2, 0, 1]], dtype=torch.float64)
     up = torch.tensor([0.0, 0, 1], dtype=torch.float64)
     c2w = look_at(eyes, torch.zeros(3, 3, dtype=torch.float64), up.expand(3, 3)).numpy()
@@ -328,7 +311,7 @@ def test_masks_make_pictures_transparent(found: tuple, tmp_path: Path) -> None:
     assert image[:, 5, 5].min() == 1.0 and image[:, 120, 160].max() < 0.4
     torch.testing.assert_close(again.c2w, scene.c2w)
     (masks / "1.png").unlink()
-    photos, skipped = prepare_photos(find_pictures([source]), tmp_path / "work2", 320, masks)
+    photos, skipped = prepare_photos(find_images([source]), tmp_path / "work2", 320, masks)
     assert len(photos) == 2 and "no mask" in skipped["1.png"]
 
 
@@ -355,8 +338,8 @@ def test_pairs_follow_the_number_of_photos() -> None:
         "exhaustive",
     )
     random = np.random.default_rng(0)
-    places = random.random((10, 40, 128)).astype(np.float32) * 200  # ten places, 40 features each
-    photos = [places[i % 10] + random.normal(0, 4, (40, 128)).astype(np.float32) for i in range(100)]
+    records = random.random((10, 40, 128)).astype(np.float32) * 200  # ten places, 40 features each
+    photos = [records[i % 10] + random.normal(0, 4, (40, 128)).astype(np.float32) for i in range(100)]
     words = word_histograms(photos)
     assert words.shape == (100, WORDS)
     pairs, name = choose_pairs(100, False, words)

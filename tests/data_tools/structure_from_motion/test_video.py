@@ -16,13 +16,11 @@ from nvs_app.errors import NVSError
 @pytest.fixture(scope="module")
 def texture() -> np.ndarray:
     random = np.random.default_rng(0)
-    coarse = cv2.resize(
-        random.integers(0, 255, (40, 160), dtype=np.uint8), (1280, 320), interpolation=cv2.INTER_CUBIC
-    )
+    coarse = cv2.resize(random.integers(0, 255, (40, 160), dtype=np.uint8), (1280, 320), interpolation=cv2.INTER_CUBIC)
     return np.repeat(coarse[:, :, None], 3, axis=2)
 
 
-def film(path: Path, texture: np.ndarray, offsets: list[int], blurred: set[int]) -> Path:
+def make_video(path: Path, texture: np.ndarray, offsets: list[int], blurred: set[int]) -> Path:
     """A window of 320x240 that moves over the texture."""
     codec = "libvpx" if path.suffix == ".webm" else "libx264"
     with imageio.get_writer(path, fps=30, codec=codec) as writer:
@@ -36,7 +34,7 @@ def test_frames_follow_the_motion_and_are_sharp(tmp_path: Path, texture: np.ndar
     """Still for 30 frames, slow for 40, fast for 40; every fourth frame is blurred."""
     offsets = [0] * 30 + [2 * i for i in range(40)] + [80 + 12 * i for i in range(40)]
     blurred = {i for i in range(110) if i % 4 == 1}
-    video = film(tmp_path / "walk.mp4", texture, offsets, blurred)
+    video = make_video(tmp_path / "walk.mp4", texture, offsets, blurred)
     told: list[float] = []
     chosen = choose_frames(video, 12, told.append)
     assert len(chosen) == 12 and told[-1] == 1.0 and told == sorted(told)
@@ -50,7 +48,7 @@ def test_frames_follow_the_motion_and_are_sharp(tmp_path: Path, texture: np.ndar
 
 
 def test_webm_is_read_and_a_still_camera_gives_few_frames(tmp_path: Path, texture: np.ndarray) -> None:
-    video = film(tmp_path / "still.webm", texture, [0] * 40, set())
+    video = make_video(tmp_path / "still.webm", texture, [0] * 40, set())
     assert len(choose_frames(video, 20)) <= 3
 
 
@@ -72,7 +70,7 @@ def test_picks_are_even_whatever_the_frame_rate() -> None:
 
 
 def test_what_is_no_video_is_refused_in_one_line(tmp_path: Path, texture: np.ndarray) -> None:
-    whole = film(tmp_path / "a.mp4", texture, list(range(20)), set()).read_bytes()
+    whole = make_video(tmp_path / "a.mp4", texture, list(range(20)), set()).read_bytes()
     for name, content in (("text.mp4", b"hello"), ("cut.mp4", whole[:200]), ("empty.mov", b"")):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(NVSError, match="convert it to mp4") as caught:

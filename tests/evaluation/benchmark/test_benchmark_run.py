@@ -21,7 +21,7 @@ from nvs_app.cli import main
 from nvs_app.cli.eval_benchmark import Progress
 from nvs_app.evaluation.baselines import gsplat_missing, nearest_views
 from nvs_app.evaluation.benchmark.journal import Journal
-from nvs_app.evaluation.benchmark.run import BenchmarkRun, Telling, owners
+from nvs_app.evaluation.benchmark.run import BenchmarkRun, ProgressCallback, owners
 from nvs_app.evaluation.benchmark.scene import Measures
 from nvs_app.evaluation.metrics import LPIPS, psnr, sharpness, ssim
 from nvs_app.evaluation.protocols import find
@@ -45,18 +45,18 @@ def ring(count: int) -> torch.Tensor:
 
 
 def write_scene(folder: Path, count: int, noise: bool = True) -> None:
-    """`count` pictures of 32x32: noise, or flat ones of grey 10 i."""
-    pictures = folder.parent / f".{folder.name}"
-    pictures.mkdir(parents=True)
+    """`count` images of 32x32: noise, or flat ones of grey 10 i."""
+    images = folder.parent / f".{folder.name}"
+    images.mkdir(parents=True)
     for index in range(count):
         pixels = np.full((32, 32, 3), 10 * index, np.uint8)
         if noise:
             pixels = np.random.default_rng(index).integers(0, 255, (32, 32, 3), np.uint8)
-        Image.fromarray(pixels).save(pictures / f"{index:02d}.png")
+        Image.fromarray(pixels).save(images / f"{index:02d}.png")
     Scene(
         folder.name,
-        pictures,
-        sorted(pictures.glob("*.png")),
+        images,
+        sorted(images.glob("*.png")),
         ring(count),
         torch.tensor([40.0, 40.0, 16.0, 16.0]).expand(count, 4).clone(),
         torch.tensor([[32, 32]]).expand(count, 2).clone(),
@@ -193,7 +193,7 @@ class NoNumber(Gray):
         yield images
 
 
-def test_lpips_and_pictures_that_are_no_numbers(tmp_path: Path, folder: Path) -> None:
+def test_lpips_and_images_that_are_no_numbers(tmp_path: Path, folder: Path) -> None:
     settings = find("folder").complete(Settings(folder / "data", (2,), (32, 32)))
     model = LaCT(PRESETS["tiny"])
     measures = Measures(lpips=Difference())
@@ -252,7 +252,7 @@ def test_two_processes_give_the_figures_of_one(folder: Path, whole: Path, tmp_pa
 
 
 def test_other_settings_are_done_again(folder: Path, tmp_path: Path) -> None:
-    class Notes(Telling):
+    class Notes(ProgressCallback):
         def note(self, text: str) -> None:
             said.append(text)
 

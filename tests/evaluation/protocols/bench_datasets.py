@@ -1,4 +1,4 @@
-"""Small copies of the benchmarks' data sets in their published layouts, with pictures that tell which view they are."""
+"""Small copies of the benchmarks' data sets in their published layouts, with images that tell which view they are."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image
 from nvs_app.geometry.cameras import look_at, opencv_to_opengl
 
 
-def picture(path: Path, value: int = 0, hw: tuple[int, int] = (8, 8), alpha: bool = False) -> Path:
+def image(path: Path, value: int = 0, hw: tuple[int, int] = (8, 8), alpha: bool = False) -> Path:
     """Stripes around a grey of `value`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.full((*hw, 4 if alpha else 3), value, np.uint8)
@@ -41,10 +41,10 @@ def line(xs: Sequence[float]) -> torch.Tensor:
 
 
 def lact(folder: Path, c2w: torch.Tensor, names: Sequence[str], hw: tuple[int, int] = (8, 8)) -> Path:
-    """`opencv_cameras.json` and pictures, frames in the order given."""
+    """`opencv_cameras.json` and images, frames in the order given."""
     frames = []
     for name, pose in zip(names, c2w.double()):
-        picture(folder / name, hw=hw)
+        image(folder / name, hw=hw)
         w2c = torch.linalg.inv(pose).tolist()
         frames.append({"file_path": name, "w": hw[1], "h": hw[0], "fx": 8.6, "fy": 8.6, "cx": hw[1] / 2,
                        "cy": hw[0] / 2, "w2c": w2c})  # fmt: skip
@@ -56,9 +56,9 @@ def transforms(
     folder: Path, c2w: torch.Tensor, names: Sequence[str], hw: tuple[int, int] = (8, 8), stem: str = "transforms",
     suffix: str = "", **content: object,
 ) -> Path:  # fmt: skip
-    """A nerfstudio or Blender camera file; pictures where `images_4` and its like are not asked for."""
+    """A nerfstudio or Blender camera file; images where `images_4` and its like are not asked for."""
     for index, name in enumerate(names):
-        picture(folder / f"{name}{suffix}", 7 * index % 230, hw, alpha=bool(suffix))
+        image(folder / f"{name}{suffix}", 7 * index % 230, hw, alpha=bool(suffix))
     poses = opencv_to_opengl(c2w).tolist()
     frames = [{"file_path": name, "transform_matrix": pose} for name, pose in zip(names, poses)]
     content = {"camera_angle_x": 0.8, **content, "frames": frames}
@@ -108,7 +108,7 @@ def re10k_text(folder: Path, key: str, count: int, without: Sequence[int] = ()) 
         numbers = [*RE10K_INTRINSICS, 0, 0, 1, 0, 0, -index, 0, 1, 0, 0, 0, 0, 1, 0]
         rows.append(" ".join(map(str, (33_000 * index, *numbers))))
         if index not in without:
-            picture(folder / key / f"{33_000 * index}.png", 20 * index, (36, 64))
+            image(folder / key / f"{33_000 * index}.png", 20 * index, (36, 64))
     (folder / f"{key}.txt").write_text("\n".join(["https://www.youtube.com/watch?v=x", *rows]) + "\n")
 
 
@@ -117,7 +117,7 @@ def llff_scene(folder: Path, count: int) -> Path:
     folder.mkdir(parents=True)
     rows = []
     for index in range(count):
-        picture(folder / f"images/IMG_{index:04d}.png")
+        image(folder / f"images/IMG_{index:04d}.png")
         matrix = np.array([[0, 1, 0, index, 8], [1, 0, 0, 0, 8], [0, 0, -1, 0, 9]], dtype=np.float64)
         rows.append([*matrix.flatten(), 0.5, 9.0])
     np.save(folder / "poses_bounds.npy", np.array(rows))
@@ -129,7 +129,7 @@ def colmap_scene(folder: Path, count: int, hw: tuple[int, int] = (48, 64)) -> Pa
     lines = []
     for index in range(count):
         name = f"DSC{8000 + index}.png"
-        picture(folder / "images" / name, index, hw)
+        image(folder / "images" / name, index, hw)
         lines.append(f"{count - index} 1 0 0 0 {-index} 0 0 1 {name}\n\n")
     (folder / "sparse/0").mkdir(parents=True)
     (folder / "sparse/0/cameras.txt").write_text(f"1 PINHOLE {hw[1]} {hw[0]} 60 60 {hw[1] / 2} {hw[0] / 2}\n")

@@ -133,7 +133,7 @@ def as_file(data: torch.Tensor, folder: Path) -> Path:
 
 
 def test_re10k_text_files_with_lost_frames(tmp_path: Path) -> None:
-    """Frame numbers of the index are lines of the camera file, also where pictures are missing before them."""
+    """Frame numbers of the index are lines of the camera file, also where images are missing before them."""
     made.re10k_text(tmp_path, "aaa", 8, without=(0, 3))
     index = tmp_path / "index.json"
     index.write_text(json.dumps({"aaa": {"context": [1, 6], "target": [2, 4, 5]}}))
@@ -247,7 +247,7 @@ def test_folder(tmp_path: Path) -> None:
     made.transforms(tmp_path / "plain", made.ring(20), names)
     own = {"train_filenames": names[:15], "test_filenames": names[15:]}
     made.transforms(tmp_path / "with split", made.ring(20), names, **own)
-    made.picture(tmp_path / "photos" / "a.png")
+    made.image(tmp_path / "photos" / "a.png")
     settings, listing = listed("folder", tmp_path)
     assert [entry.name for entry in listing.entries] == ["plain", "with split"]
     assert "recover their cameras first" in listing.absent["photos"]
@@ -267,7 +267,7 @@ def test_folder(tmp_path: Path) -> None:
 
 
 class FakeSource:
-    """Grey pictures whose value is the scene's number, and a note of what was asked for."""
+    """Grey images whose value is the scene's number, and a note of what was asked for."""
 
     asked: list[tuple] = []
 

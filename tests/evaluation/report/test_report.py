@@ -58,11 +58,11 @@ def made_report(
                 "target": list(range(len(values))), "views": views,
             }  # fmt: skip
         strip = {key: uri(int(values[0] * 4)) for key in ("render", "photo", "error", "nearest")}
-        pictures = {
+        images = {
             which: {"context": 8, "view": "images/0.png", "psnr": pick(values) + 1, **strip}
             for which, pick in (("worst", min), ("best", max))
         }
-        result = {"path": scene, "image_hw": [24, 32], "notes": [], "counts": counts, "pictures": pictures}
+        result = {"path": scene, "image_hw": [24, 32], "notes": [], "counts": counts, "pictures": images}
         seconds = {count: {"encode_s": 0.1, "decode_s": 0.04, "compare_s": 0.01} for count in counts}
         records[scene] = {"result": result, "failed": {}, "timing": {"load_s": 0.1, "counts": seconds}}
     header = {
@@ -196,7 +196,7 @@ def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.browser
 def test_page_in_a_browser(tmp_path: Path) -> None:
-    """One file: no request leaves it, its charts are drawn, its pictures decode, its table sorts and filters."""
+    """One file: no request leaves it, its charts are drawn, its images decode, its table sorts and filters."""
     api = pytest.importorskip("playwright.sync_api")
     if not CHROMIUM.exists():
         pytest.skip("no chromium")

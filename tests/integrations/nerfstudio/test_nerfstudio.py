@@ -103,7 +103,7 @@ def pipeline(run: Path):
     return eval_setup(run / "config.yml")[1]
 
 
-def pictures(folder: Path) -> list[np.ndarray]:
+def images(folder: Path) -> list[np.ndarray]:
     return [np.asarray(Image.open(path)) for path in sorted(folder.glob("*.png"))]
 
 
@@ -257,7 +257,7 @@ def ns_render_path(run: Path, path: Path, out: Path) -> list[np.ndarray]:
     words = ["render", "camera-path", "--load-config", run / "config.yml", "--camera-path-filename", path]
     words += ["--output-path", out, "--output-format", "images", "--image-format", "png"]
     assert nerfstudio(list(map(str, words))) == 0
-    return pictures(out)
+    return images(out)
 
 
 def test_a_path_of_the_viewer_renders_here(run: Path, scene: Path, work: Path) -> None:
@@ -267,7 +267,7 @@ def test_a_path_of_the_viewer_renders_here(run: Path, scene: Path, work: Path) -
     theirs = ns_render_path(run, work / "viewer.json", work / "theirs")
     words = ["render", "--state", run / "scene_state.safetensors", "--path", work / "viewer.json", "--path-frame", run]
     assert nvs([*map(str, words), "--checkpoint", "plain", "--out", str(work / "ours")]) == 0
-    ours = pictures(work / "ours")
+    ours = images(work / "ours")
     assert len(ours) == len(theirs) == 4 and ours[0].shape == (44, 61, 3) and ours[0].std() > 1
     assert all(np.array_equal(a, b) for a, b in zip(ours, theirs))
 
@@ -281,7 +281,7 @@ def test_a_path_made_here_renders_there(run: Path, scene: Path, work: Path) -> N
     assert nvs(["render", str(scene), *state, "--path", "orbit", *size, *save]) == 0
     assert nvs(["render", *state, "--path", str(work / "made.json"), "--out", str(work / "again")]) == 0
     theirs = ns_render_path(run, work / "made.json", work / "made_theirs")
-    made, again = pictures(work / "made"), pictures(work / "again")
+    made, again = images(work / "made"), images(work / "again")
     assert len(theirs) == 3 and all(np.array_equal(a, b) for a, b in zip(again, theirs))
     assert max(np.abs(a.astype(int) - b.astype(int)).max() for a, b in zip(made, theirs)) <= 1
     # What "Load Path" in the viewer reads.
@@ -303,12 +303,12 @@ def test_other_renders(run: Path, work: Path, pipeline) -> None:
         assert np.array_equal(np.asarray(Image.open(work / "set/test/gt-rgb" / name).convert("RGB")), photo)
     assert nerfstudio(["render", "interpolate", *config, str(work / "i.mp4"), "--interpolation-steps", "4"]) == 0
     assert nerfstudio(["render", "spiral", *config, str(work / "s.mp4"), "--seconds", "0.1"]) == 0
-    for film, frames in (("i.mp4", 4), ("s.mp4", 2)):
-        assert iio.imread(work / film).shape == (frames, SIZE, SIZE, 3)
+    for video, frames in (("i.mp4", 4), ("s.mp4", 2)):
+        assert iio.imread(work / video).shape == (frames, SIZE, SIZE, 3)
 
 
-def test_the_viewer_serves_a_picture(run: Path, pipeline) -> None:
-    """nerfstudio's viewer starts on the run; its render thread asks the model for a picture and sends it."""
+def test_the_viewer_serves_a_image(run: Path, pipeline) -> None:
+    """nerfstudio's viewer starts on the run; its render thread asks the model for an image and sends it."""
     from nerfstudio.configs.base_config import ViewerConfig
     from nerfstudio.viewer.render_state_machine import RenderStateMachine
     from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO, Viewer

@@ -48,14 +48,14 @@ def c2w() -> torch.Tensor:
 
 
 def draw(path: Path, image_hw: tuple[int, int], seed: int, channels: int = 3) -> None:
-    """A smooth picture, so that a resampled pixel more or less hardly matters."""
+    """A smooth image, so that a resampled pixel more or less hardly matters."""
     path.parent.mkdir(parents=True, exist_ok=True)
     small = np.random.default_rng(seed).integers(0, 255, (4, 5, channels), np.uint8)
     Image.fromarray(small).resize(image_hw[::-1], Image.Resampling.BICUBIC).save(path)
 
 
 def nerfstudio_scene(folder: Path, image_hws=((48, 64),), channels: int = 3, **values) -> Path:
-    """A transforms.json with shared values, or with per-frame intrinsics where pictures differ in size."""
+    """A transforms.json with shared values, or with per-frame intrinsics where images differ in size."""
     frames = []
     for index, pose in enumerate(opencv_to_opengl(c2w())):
         height, width = image_hws[index % len(image_hws)]
@@ -181,7 +181,7 @@ def test_cameras_that_cannot_be_drawn(change: Callable, said: str) -> None:
         convert.from_nerfstudio(theirs)
 
 
-def test_pictures_of_another_size_than_calibrated(tmp_path: Path) -> None:
+def test_images_of_another_size_than_calibrated(tmp_path: Path) -> None:
     folder = nerfstudio_scene(tmp_path / "scene")
     draw(folder / "images/2.png", (24, 32), 0)
     with pytest.raises(NVSError, match="2.png: 32x24 pixels, its camera says 64x48"):

@@ -67,7 +67,7 @@ def test_frusta_are_the_cameras(up) -> None:
         centre = transform.apply_points(scene.c2w[index, :3, 3]).numpy()
         assert np.allclose(seen[row, APEX], centre, atol=1e-4)
         assert np.isnan(seen[row, -1]).all()
-        # The corners project to the corners of the picture.
+        # The corners project to the corners of the image.
         back = transform.inverse().apply_points(torch.from_numpy(seen[row, :-1]).float())
         local = (back - scene.c2w[index, :3, 3]) @ scene.c2w[index, :3, :3]
         pixels = local[:, :2] / local[:, 2:] * 50 + torch.tensor([30.0, 25.0])
@@ -76,7 +76,7 @@ def test_frusta_are_the_cameras(up) -> None:
             # The frustum is flattened along its depth, so directions are, too, by that factor.
             scaled = [(value - c) * 0.8 + c for value, c in zip(found[corner], (30, 25))]
             assert scaled == pytest.approx(expected, abs=0.1)
-        # Up in the figure is up in the picture.
+        # Up in the figure is up in the image.
         assert seen[row, STROKE.index(5), 2] > seen[row, STROKE.index(0), 2] > seen[row, STROKE.index(3), 2]
     assert context.customdata[0][0] == 0 and context.customdata[len(STROKE) + 1][0] == 4
     assert {data[0] for data in unused.customdata} == {5, 6, 7, 9, 10, 11}
@@ -121,14 +121,14 @@ def test_a_hundred_cameras_are_small(tmp_path: Path) -> None:
     cloud = generator.normal(size=(20_000, 3)).astype(np.float32) + np.float32([7, 8, 9])
     write_ply(tmp_path / "sparse.ply", cloud, generator.integers(0, 255, (20_000, 3), np.uint8))
     uris = thumbnails(scene)
-    picture = Image.open(io.BytesIO(base64.b64decode(uris[3].partition(",")[2])))
-    assert picture.size == (64, 48)
+    image = Image.open(io.BytesIO(base64.b64decode(uris[3].partition(",")[2])))
+    assert image.size == (64, 48)
     figure = cameras_figure(scene, ViewSplit([*range(0, 100, 4)], [*range(1, 100, 4)]), uris, {}, scene_points(scene))
     assert len(figure.to_json()) < 300_000
     assert figure.layout.meta["thumbnails"] == tuple(uris) or list(figure.layout.meta["thumbnails"]) == uris
 
 
-def test_thumbnails_of_odd_pictures(small_scene: Path, tmp_path: Path) -> None:
+def test_thumbnails_of_odd_images(small_scene: Path, tmp_path: Path) -> None:
     scene = open_scene(small_scene)
     assert all(uri.startswith("data:image/jpeg;base64,") for uri in thumbnails(scene))
     folder = tmp_path / "p"
@@ -155,7 +155,7 @@ Plotly.newPlot(plot, figure.data, figure.layout).then(() => { window.ready = tru
 
 
 @pytest.mark.browser
-def test_hover_shows_the_picture_and_a_click_names_the_view(browser, small_scene: Path, tmp_path: Path) -> None:
+def test_hover_shows_the_image_and_a_click_names_the_view(browser, small_scene: Path, tmp_path: Path) -> None:
     from plotly.offline import get_plotlyjs
 
     scene = open_scene(small_scene)

@@ -17,23 +17,23 @@ from PIL import Image
 from data_tools.structure_from_motion.job import Cancelled
 from nvs_app.errors import NVSError
 from nvs_app.model.state import SceneState
-from nvs_app.web.hub import Hub
+from nvs_app.web.app_state import AppState
 from nvs_app.web.services.encoding import Encoding, Plan, parse_size, plan_html
-from nvs_app.web.services.films import Films
-from nvs_app.web.services.looking import Looking
-from nvs_app.web.services.opening import Opened
+from nvs_app.web.services.inspector import SceneInspector
+from nvs_app.web.services.opening import LoadedScene
+from nvs_app.web.services.videos import Videos
 from nvs_app.web.sessions import Limits, Session
 
 
 @pytest.fixture
-def encoding(hub: Hub) -> Encoding:
-    hub.store.limits = Limits(upload_files=4, upload_bytes=200_000, upload_pixels=10_000, session_bytes=400_000)
-    return Encoding(hub)
+def encoding(app_state: AppState) -> Encoding:
+    app_state.store.limits = Limits(upload_files=4, upload_bytes=200_000, upload_pixels=10_000, session_bytes=400_000)
+    return Encoding(app_state)
 
 
 @pytest.fixture
 def session(encoding: Encoding) -> Iterator[Session]:
-    yield encoding.hub.store.create("me")
+    yield encoding.app_state.store.create("me")
 
 
 def photo(path: Path, side: int = 40) -> Path:
@@ -81,21 +81,21 @@ def test_a_scene_is_taken_planned_and_encoded(
     # The next one takes its place, and the state of the one before is forgotten.
     encoding.encode(session, 3, None).result()
     with pytest.raises(NVSError, match="gone"):
-        encoding.hub.state(opened)
+        encoding.app_state.state(opened)
 
 
 def test_cancel_within_the_network(
     encoding: Encoding, session: Session, small_scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoding.receive(session, [shutil.make_archive(str(tmp_path / "s"), "zip", small_scene)])
-    fast = encoding.hub.renderer().model.encode
+    fast = encoding.app_state.renderer().model.encode
 
     def encode(*arguments, progress, **named) -> SceneState:
         assert encoding.cancel(session)
         return fast(*arguments, progress=progress, **named)
 
     with monkeypatch.context() as patch:
-        patch.setattr(encoding.hub.renderer().model, "encode", encode)
+        patch.setattr(encoding.app_state.renderer().model, "encode", encode)
         with pytest.raises(Cancelled):
             encoding.encode(session).result()
     assert session.scene is None and not encoding.cancel(session)
@@ -103,12 +103,12 @@ def test_cancel_within_the_network(
 
 
 def test_state_files(encoding: Encoding, session: Session, tmp_path: Path) -> None:
-    state = encoding.hub.state(encoding.hub.example("small scene"))
+    state = encoding.app_state.state(encoding.app_state.example("small scene"))
     good = state.save(tmp_path / "good.safetensors")
-    encoding.hub.store.limits = session.limits = Limits()
+    encoding.app_state.store.limits = session.limits = Limits()
     opened = encoding.receive(session, [good])
-    assert isinstance(opened, Opened) and opened.scene is None and opened.name == "good"
-    assert torch.isfinite(encoding.hub.frame(opened, opened.cameras[:1]).image).all()
+    assert isinstance(opened, LoadedScene) and opened.scene is None and opened.name == "good"
+    assert torch.isfinite(encoding.app_state.frame(opened, opened.cameras[:1]).image).all()
     other = replace(state, meta={**state.meta, "checkpoint_hash": "1" * 64}).save(tmp_path / "other.safetensors")
     refused_here = pytest.raises(NVSError, match="use that checkpoint or encode the scene again")
     with refused_here:
@@ -129,7 +129,7 @@ def test_sizes_are_read() -> None:
 def test_comparing_twice_at_once_is_no_error(encoding: Encoding, session: Session) -> None:
     """As when somebody brings photos while the first comparison still runs."""
     encoding.bring_example(session, "small scene")
-    looking = Looking(encoding.hub, Films(encoding.hub))
+    inspector = SceneInspector(encoding.app_state, Videos(encoding.app_state))
     with ThreadPoolExecutor(4) as pool:
-        tables = [future.result()[1] for future in [pool.submit(looking.truth, session) for _ in range(4)]]
+        tables = [future.result()[1] for future in [pool.submit(inspector.truth, session) for _ in range(4)]]
     assert all(table is tables[0] for table in tables)  # made once

@@ -35,9 +35,9 @@ from nvs_app.web.services.estimate import (
     most_views,
     sizes_for,
 )
-from nvs_app.web.services.intake import Source, inspect
 from nvs_app.web.services.machine import bytes_words, count_words, free_memory, seconds_words
-from nvs_app.web.services.pace import Pace
+from nvs_app.web.services.throughput import ThroughputEstimator
+from nvs_app.web.services.uploads import Source, inspect
 
 REPO = Path(__file__).resolve().parents[3]
 
@@ -114,11 +114,11 @@ def test_the_probe_counts_what_it_encodes(headed, renderer, embedded: list[int],
     monkeypatch.setattr("nvs_app.web.services.cost.lact_flops", count)
     for each, side in ((renderer, 128), (headed, 64)):
         del embedded[:], counted[:]
-        Pace(each).probe()
+        ThroughputEstimator(each).probe()
         assert sum(embedded[1:]) == counted[0] == 2 * (side // 8) ** 2  # the first view sets things up
 
 
-def test_what_happens_to_the_pictures_is_told(renderer, tmp_path: Path) -> None:
+def test_what_happens_to_the_images_is_told(renderer, tmp_path: Path) -> None:
     folder = photos(tmp_path / "p", [(64, 64), (64, 64), (128, 64), (200, 200)])
     source = inspect([folder], tmp_path)
     plan = estimate(source, renderer, views=2, image_hw=(64, 64))
@@ -205,26 +205,26 @@ def test_limits_are_told_with_a_remedy(renderer, monkeypatch) -> None:
 
 
 def test_seconds_follow_the_pace(renderer) -> None:
-    pace = Pace(renderer)
+    throughput = ThroughputEstimator(renderer)
     source = big_source(50, (600, 800))
-    guess = estimate(source, renderer, pace, views=16, image_hw=(128, 128))
+    guess = estimate(source, renderer, throughput, views=16, image_hw=(128, 128))
     rough = f"about {seconds_words(guess.total_seconds)} (a rough guess)"
     assert not guess.measured and ("Time in all", rough) in guess.rows
-    assert pace.probe() > 0 and pace.probe() == pace.flops and pace.measured
-    plan = estimate(source, renderer, pace, views=16, image_hw=(128, 128))
-    assert plan.seconds["encode"] == pytest.approx(plan.flops / pace.flops)
+    assert throughput.probe() > 0 and throughput.probe() == throughput.flops and throughput.measured
+    plan = estimate(source, renderer, throughput, views=16, image_hw=(128, 128))
+    assert plan.seconds["encode"] == pytest.approx(plan.flops / throughput.flops)
     assert list(plan.seconds) == ["photos", "features", "matches", "cameras", "read", "encode"]
     # What really happened makes the next one better.
-    pace.encoded(plan, 10 * plan.seconds["encode"])
-    slower = estimate(source, renderer, pace, views=16, image_hw=(128, 128))
+    throughput.encoded(plan, 10 * plan.seconds["encode"])
+    slower = estimate(source, renderer, throughput, views=16, image_hw=(128, 128))
     assert slower.seconds["encode"] == pytest.approx(10**0.5 * plan.seconds["encode"])
-    pace.reconstructed(plan, {"features": 9e9, "matches": 1.0, "cameras": 1.0})  # beyond belief
-    again = estimate(source, renderer, pace, views=16, image_hw=(128, 128))
+    throughput.reconstructed(plan, {"features": 9e9, "matches": 1.0, "cameras": 1.0})  # beyond belief
+    again = estimate(source, renderer, throughput, views=16, image_hw=(128, 128))
     assert again.seconds["matches"] == pytest.approx(10**0.5 * plan.seconds["matches"])
-    pace.encoded(plan, 0.0)
-    assert pace.flops == pytest.approx(plan.flops / slower.seconds["encode"])
+    throughput.encoded(plan, 0.0)
+    assert throughput.flops == pytest.approx(plan.flops / slower.seconds["encode"])
     # More photos take longer, all pairs more than proportionally.
-    many = estimate(big_source(100, (600, 800)), renderer, pace)
+    many = estimate(big_source(100, (600, 800)), renderer, throughput)
     assert many.seconds["cameras"] == pytest.approx(4 * again.seconds["cameras"])
     assert many.total_seconds > again.total_seconds
 
@@ -256,7 +256,7 @@ def false_png(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
 
 
-def test_hostile_pictures_are_left_out_and_told(renderer, tmp_path: Path) -> None:
+def test_hostile_images_are_left_out_and_told(renderer, tmp_path: Path) -> None:
     folder = photos(tmp_path / "p", [(40, 30)] * 3)
     (folder / "huge.png").write_bytes(false_png(60_000, 60_000))
     (folder / "zero.png").write_bytes(false_png(0, 10))

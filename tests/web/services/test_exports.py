@@ -1,4 +1,4 @@
-"""What a visitor takes away opens again, and the command line renders the same pictures."""
+"""What a visitor takes away opens again, and the command line renders the same images."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def frames_of(file: Path) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".gif", ".zip"])
-def test_films_hold_every_picture(tmp_path: Path, suffix: str) -> None:
+def test_videos_hold_every_image(tmp_path: Path, suffix: str) -> None:
     told: list[float] = []
     sizes: list[int] = []
 
@@ -98,8 +98,8 @@ def test_films_hold_every_picture(tmp_path: Path, suffix: str) -> None:
         sizes.append(len(cameras))
         return plain(cameras)
 
-    out = exports.export_film(
-        draw, row(11), 10, tmp_path / f"film{suffix}", lambda done, words: told.append(done), chunk=4
+    out = exports.export_video(
+        draw, row(11), 10, tmp_path / f"video{suffix}", lambda done, words: told.append(done), chunk=4
     )
     frames = frames_of(out)
     assert len(frames) == 11 and frames[0].shape == (20, 30, 3) and sizes == [4, 4, 3]
@@ -114,7 +114,7 @@ def test_films_hold_every_picture(tmp_path: Path, suffix: str) -> None:
 
 @pytest.mark.parametrize("suffix", [".mp4", ".gif", ".zip"])
 @pytest.mark.parametrize("after", [0, 2])
-def test_cancelled_films_leave_nothing(tmp_path: Path, suffix: str, after: int) -> None:
+def test_cancelled_videos_leave_nothing(tmp_path: Path, suffix: str, after: int) -> None:
     calls: list[int] = []
 
     def draw(cameras: Cameras) -> torch.Tensor:
@@ -122,20 +122,18 @@ def test_cancelled_films_leave_nothing(tmp_path: Path, suffix: str, after: int) 
         return plain(cameras)
 
     with pytest.raises(Cancelled, match=f"after {after} of 9"):
-        exports.export_film(
-            draw, row(9), 10, tmp_path / f"f{suffix}", cancelled=lambda: len(calls) >= after, chunk=1
-        )
+        exports.export_video(draw, row(9), 10, tmp_path / f"f{suffix}", cancelled=lambda: len(calls) >= after, chunk=1)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_mistakes_are_one_line(tmp_path: Path, made) -> None:
     _, scene, state = made
     with pytest.raises(NVSError, match="ends in .mp4, .gif, .zip"):
-        exports.export_film(plain, row(2), 10, tmp_path / "f.avi")
+        exports.export_video(plain, row(2), 10, tmp_path / "f.avi")
     (tmp_path / "file").write_text("")
     for write in (
-        lambda: exports.export_film(plain, row(2), 10, tmp_path / "file/f.zip"),
-        lambda: exports.export_film(plain, row(2), 10, tmp_path / "file/f.mp4"),
+        lambda: exports.export_video(plain, row(2), 10, tmp_path / "file/f.zip"),
+        lambda: exports.export_video(plain, row(2), 10, tmp_path / "file/f.mp4"),
         lambda: exports.save_scene(scene, tmp_path / "file/s.zip"),
         lambda: exports.save_state(state, tmp_path / "file/s.safetensors"),
     ):
@@ -161,7 +159,7 @@ def run(words: str, folder: Path, checkpoints: Path) -> None:
 
 
 @pytest.mark.parametrize("settings", [{}, {"views": 2}, {"detail": False}])
-def test_the_command_line_renders_the_same_pictures(
+def test_the_command_line_renders_the_same_images(
     tmp_path: Path, headed, timeline, checkpoints: Path, settings: dict
 ) -> None:
     """From the state that was taken away, in a folder whose names need quoting; rendered in the same way."""
@@ -171,7 +169,7 @@ def test_the_command_line_renders_the_same_pictures(
     folder.mkdir()
     exports.save_state(state, folder / "my scene.safetensors")
     save_path(folder / "path.json", timeline)
-    out = exports.export_film(
+    out = exports.export_video(
         lambda cameras: renderer.render(state, cameras), timeline.cameras(), 6, folder / "page.zip", chunk=5
     )
     run(
@@ -192,12 +190,12 @@ def test_the_command_line_renders_the_same_pictures(
     assert np.abs(mine[0].astype(int) - mine[5].astype(int)).max() > 1  # it moves
 
 
-def test_the_command_line_from_the_pictures(tmp_path: Path, made, timeline, checkpoints: Path) -> None:
+def test_the_command_line_from_the_images(tmp_path: Path, made, timeline, checkpoints: Path) -> None:
     renderer, scene, state = made
     exports.save_scene(scene, tmp_path / "scene.zip")
     save_path(tmp_path / "path.json", timeline)
     words = exports.command_line(
-        "film.gif",
+        "video.gif",
         "path.json",
         checkpoint="tiny",
         scene="scene.zip",
@@ -208,7 +206,7 @@ def test_the_command_line_from_the_pictures(tmp_path: Path, made, timeline, chec
     )
     run(words, tmp_path, checkpoints)
     expected = to_uint8(renderer.render(state, timeline.cameras())).numpy()
-    got = np.stack(frames_of(tmp_path / "film.gif"))
+    got = np.stack(frames_of(tmp_path / "video.gif"))
     assert got.shape == expected.shape
     assert np.abs(got.astype(int) - expected.astype(int)).mean() < 4  # a gif has 256 colours
 
@@ -269,16 +267,16 @@ def test_the_state_renders_the_same(tmp_path: Path, made) -> None:
 
 def test_snapshots_remember_their_camera(tmp_path: Path) -> None:
     camera = row(3)[1:2]
-    picture = torch.rand(3, 20, 30)
-    out = exports.save_snapshot(picture, camera, tmp_path / "shot.png", {"scene": "Stühle <b>", "c2w": "mine"})
+    image = torch.rand(3, 20, 30)
+    out = exports.save_snapshot(image, camera, tmp_path / "shot.png", {"scene": "Stühle <b>", "c2w": "mine"})
     again = exports.read_snapshot(out)
     assert again.image_hw == (20, 30)
     assert torch.allclose(again.c2w, camera.c2w) and torch.allclose(again.fxfycxcy, camera.fxfycxcy)
-    with Image.open(out) as image:
-        assert json.loads(image.info["nvs_camera"])["scene"] == "Stühle <b>"
-        assert (np.asarray(image) == to_uint8(picture).numpy()).all()
+    with Image.open(out) as saved:
+        assert json.loads(saved.info["nvs_camera"])["scene"] == "Stühle <b>"
+        assert (np.asarray(saved) == to_uint8(image).numpy()).all()
     with pytest.raises(NVSError, match="expected one"):
-        exports.save_snapshot(picture, row(2), tmp_path / "two.png")
+        exports.save_snapshot(image, row(2), tmp_path / "two.png")
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from nvs_app.geometry.rays import pixel_rays
 from nvs_app.model.state import SceneState
 from nvs_app.rendering.views import RenderedViews
 from nvs_app.scenes.images import to_uint8
-from nvs_app.web.hub import Hub
+from nvs_app.web.app_state import AppState
 from nvs_app.web.services.opening import open_state
 from nvs_app.web.services.surfaces import OPACITY, TINT, coverage, depth_in_colours, sure, surface_point
 from nvs_app.web.services.viewpoint import camera_from_page
@@ -91,17 +91,17 @@ def test_the_point_under_a_pixel_is_on_the_surface() -> None:
 
 
 @pytest.fixture
-def hub(headed_hub: Hub) -> Hub:
+def app_state(headed_hub: AppState) -> AppState:
     return headed_hub
 
 
-def test_depth_and_coverage_come_as_frames(hub: Hub, client) -> None:
-    session = visit(hub)
+def test_depth_and_coverage_come_as_frames(app_state: AppState, client) -> None:
+    session = visit(app_state)
     with connect(client, session.token) as socket:
         scene = answer(socket)
         assert scene["no_depth"] == ""
         page = {"c2w": scene["c2w"], "fov": scene["fov"], "hw": [40, 56]}
-        views = hub.renderer().render(hub.state(session.scene), camera_from_page(page, 1024), depth=True)
+        views = app_state.renderer().render(app_state.state(session.scene), camera_from_page(page, 1024), depth=True)
         for show, expected in (("depth", depth_in_colours(views)), ("coverage", coverage(views))):
             socket.send_json({"type": "frame", "id": 1, "format": "png", "show": show, **page})
             header, data = answer(socket)
@@ -117,13 +117,13 @@ def test_depth_and_coverage_come_as_frames(hub: Hub, client) -> None:
             assert "expected image, depth or coverage" in answer(socket)["message"]
 
 
-def test_a_point_is_asked_for(hub: Hub, client) -> None:
-    session = visit(hub)
+def test_a_point_is_asked_for(app_state: AppState, client) -> None:
+    session = visit(app_state)
     with connect(client, session.token) as socket:
         scene = answer(socket)
         page = {"c2w": scene["c2w"], "fov": scene["fov"], "hw": [40, 56]}
         camera = camera_from_page(page, 1024)
-        views = hub.renderer().render(hub.state(session.scene), camera, depth=True)
+        views = app_state.renderer().render(app_state.state(session.scene), camera, depth=True)
         answers = []
         for at in ((0.1, 0.1), (0.5, 0.5), (0.9, 0.9), (0.0, 1.0), (0.3, 0.8)):
             socket.send_json({"type": "point", "id": "q7", "at": at, **page})
@@ -138,25 +138,25 @@ def test_a_point_is_asked_for(hub: Hub, client) -> None:
             assert told["type"] == "error" and told["id"] == 8
 
 
-def test_plain_frames_do_without_depth(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plain_frames_do_without_depth(app_state: AppState, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are asked of the renderer as before."""
-    opened = hub.example("small scene")
+    opened = app_state.example("small scene")
     asked = []
     stream = opened.renderer.stream
     monkeypatch.setattr(opened.renderer, "stream", lambda *a, **o: asked.append(o["depth"]) or stream(*a, **o))
-    hub.frame(opened, opened.cameras[:1])
-    hub.frame(opened, opened.cameras[:1], "depth")
+    app_state.frame(opened, opened.cameras[:1])
+    app_state.frame(opened, opened.cameras[:1], "depth")
     assert asked == [False, True]
 
 
-def test_scenes_without_depth_say_why(hub: Hub, tmp_path, small_scene, client) -> None:
-    opened = hub.example("small scene")
-    state = hub.state(opened)
+def test_scenes_without_depth_say_why(app_state: AppState, tmp_path, small_scene, client) -> None:
+    opened = app_state.example("small scene")
+    state = app_state.state(opened)
     SceneState(state.fast_weights, state.transform, state.meta).save(tmp_path / "old.safetensors")
-    old = open_state(tmp_path / "old.safetensors", hub.renderer(), hub.states, "old")
+    old = open_state(tmp_path / "old.safetensors", app_state.renderer(), app_state.states, "old")
     assert "encode it again" in old.no_depth and old.for_viewer()["no_depth"] == old.no_depth
-    session = visit(hub)
-    hub.show(session, old)
+    session = visit(app_state)
+    app_state.show(session, old)
     with connect(client, session.token) as socket:
         scene = answer(socket)
         page = {"c2w": scene["c2w"], "fov": scene["fov"], "hw": [40, 56]}

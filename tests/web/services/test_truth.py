@@ -19,7 +19,7 @@ from nvs_app.model.config import PRESETS
 from nvs_app.model.lact import LaCT
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.views import ViewSplit
-from nvs_app.web.services.truth import compare, error_map, error_top, held_out, legend, picture_uri
+from nvs_app.web.services.truth import compare, error_map, error_top, held_out, image_uri, legend
 
 
 def test_figures_are_those_of_eval(small_scene: Path) -> None:
@@ -61,7 +61,7 @@ def test_error_map_is_ordered_and_ranged() -> None:
     assert error_top([torch.full((9, 9), 0.15)]) == 0.2
     assert error_top([torch.zeros(9, 9), torch.zeros(5, 2)]) == 0.1
     assert error_top([torch.full((9, 9), 0.9)]) == 1.0
-    uri = picture_uri(colours.astype(np.uint8))
+    uri = image_uri(colours.astype(np.uint8))
     decoded = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
     assert (decoded == colours).all()
 

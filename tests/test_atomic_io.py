@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from nvs_app.atomic_io import atomic_write, write_whole
 from nvs_app.errors import NVSError
-from nvs_app.whole_file import whole_file, write_whole
 
 
 def test_a_file_appears_when_the_block_ends(tmp_path: Path) -> None:
     path = tmp_path / "new" / "folder" / "a.bin"
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(b"half")
         assert not path.exists() and temporary.parent == path.parent
         temporary.write_bytes(b"whole")
@@ -23,7 +23,7 @@ def test_what_was_there_stays_when_the_block_fails(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     write_whole(path, "first\r\nline\n")
     assert path.read_bytes() == b"first\r\nline\n"
-    with pytest.raises(KeyError), whole_file(path) as temporary:
+    with pytest.raises(KeyError), atomic_write(path) as temporary:
         temporary.write_text("second")
         raise KeyError
     assert path.read_bytes() == b"first\r\nline\n" and list(tmp_path.iterdir()) == [path]
@@ -31,7 +31,7 @@ def test_what_was_there_stays_when_the_block_fails(tmp_path: Path) -> None:
 
 def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
-    with whole_file(path) as one, whole_file(path) as two:
+    with atomic_write(path) as one, atomic_write(path) as two:
         one.write_text("one")
         two.write_text("two")
     assert path.read_text() == "one" and list(tmp_path.iterdir()) == [path]  # the outer block ends last

@@ -15,7 +15,7 @@ from nvs_app.geometry.cameras import Cameras, look_at
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.posed import PosedImages
 from nvs_app.web.services.cost import encoding_flops
-from nvs_app.web.services.intake import Source
+from nvs_app.web.services.uploads import Source
 
 # Structure from motion on one core, from runs over 8 to 50 photos: seconds a megapixel of feature search, a pair of
 # photos compared, a squared number of photos mapped; of reading and resizing, a megapixel.
@@ -33,7 +33,7 @@ class Planned(Protocol):
     def seconds(self) -> dict[str, float]: ...
 
 
-class Pace:
+class ThroughputEstimator:
     """Rates of this machine for one renderer. Safe to use from several threads."""
 
     def __init__(self, renderer: Renderer):
@@ -105,7 +105,7 @@ def view_seconds(source: Source, views: int, encode: float) -> dict[str, float]:
 def sfm_seconds(source: Source, factor: float) -> dict[str, float]:
     """Seconds of each stage of structure from motion, for a source without cameras; empty for others.
 
-    factor: how much slower than the machine that was measured (`Pace.sfm`).
+    factor: how much slower than the machine that was measured (`ThroughputEstimator.sfm`).
     """
     if source.scene is not None:
         return {}
@@ -115,7 +115,7 @@ def sfm_seconds(source: Source, factor: float) -> dict[str, float]:
     for height, width in source.image_hws:
         scale = min(1.0, limit / max(height, width))
         own = height * width * scale**2 / 1e6
-        # Small pictures are searched at twice their size too.
+        # Small images are searched at twice their size too.
         searched += own * (4.0 if max(height, width) * scale < ENLARGE_BELOW else 1.0)
         megapixels += height * width / 1e6
     ordered = source.frames_in_video is not None
@@ -140,7 +140,7 @@ def _cores() -> int:
 
 
 def small_capture(views: int, side: int) -> PosedImages:
-    """Grey pictures around a point, to time an encoding with."""
+    """Grey images around a point, to time an encoding with."""
     angle = torch.arange(views) * (6.28 / views)
     eye = torch.stack((3 * angle.cos(), 3 * angle.sin(), torch.ones(views)), -1)
     c2w = look_at(eye, torch.zeros(views, 3), torch.tensor([0.0, 0.0, 1.0]).expand(views, 3))

@@ -29,8 +29,8 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from nvs_app.errors import NVSError
 from nvs_app.scenes.images import to_uint8
-from nvs_app.web.hub import SHOWS, Frame, Hub
-from nvs_app.web.services.films import Films
+from nvs_app.web.app_state import SHOWS, AppState, Frame
+from nvs_app.web.services.videos import Videos
 from nvs_app.web.services.viewpoint import camera_for_page, camera_from_page
 from nvs_app.web.sessions import Session
 
@@ -40,11 +40,11 @@ REFUSED = 4401  # close codes of our own: the page starts a new visit
 TAKEN = 4409  # another tab of the same visit took over
 
 
-class Line:
+class ViewerConnection:
     """One open connection of one visit."""
 
-    def __init__(self, hub: Hub, session: Session, ws: WebSocket):
-        self.hub, self.session, self.ws = hub, session, ws
+    def __init__(self, app_state: AppState, session: Session, ws: WebSocket):
+        self.app_state, self.session, self.ws = app_state, session, ws
         self.loop = asyncio.get_running_loop()
         self.out: asyncio.Queue[dict | bytes | None] = asyncio.Queue()
 
@@ -123,9 +123,9 @@ class Line:
         if self.out.qsize() > MAX_UNREAD:
             return  # a page that asks and does not read gets no more
         asked = time.perf_counter()
-        opened = self.hub.require_scene(self.session)
+        opened = self.app_state.require_scene(self.session)
         revision = self.session.revision
-        camera = camera_from_page(message, self.hub.limits.frame_side)
+        camera = camera_from_page(message, self.app_state.limits.frame_side)
         lossless, quality = message.get("format") == "png", quality_of(message)
         number = number_of(message)
         show = message.get("show", "image")
@@ -134,7 +134,7 @@ class Line:
 
         def work() -> bytes:
             started = time.perf_counter()
-            frame = self.hub.frame(opened, camera, show, message.get("quick") is True)
+            frame = self.app_state.frame(opened, camera, show, message.get("quick") is True)
             rendered = time.perf_counter()
             data = encode_frame(frame, lossless, quality)
             packed = time.perf_counter()
@@ -154,27 +154,29 @@ class Line:
 
         # Small images beside the view (of keyframes) have a lane of their own, or the next frame would replace them.
         lane = f"{self.session.token}:small" if message.get("small") else self.session.token
-        self._answer(number, self.hub.drawer.submit(lane, work), self.post)
+        self._answer(number, self.app_state.scheduler.submit(lane, work), self.post)
 
     def _path(self, message: dict[str, Any]) -> None:
         number, spec = number_of(message), message.get("spec")
-        future = self.hub.pool.submit(Films(self.hub).preview, self.session, spec)
+        future = self.app_state.pool.submit(Videos(self.app_state).preview, self.session, spec)
         self._answer(number, future, lambda found: self.post({"type": "path", "id": number, **found}))
 
     def _view(self, message: dict[str, Any]) -> None:
-        opened, index = self.hub.require_scene(self.session), message.get("index")
+        opened, index = self.app_state.require_scene(self.session), message.get("index")
         if type(index) is not int or not 0 <= index < len(opened.cameras):
             raise NVSError(f"view {str(index)[:20]}: there are views 0 to {len(opened.cameras) - 1}")
         view = camera_for_page(opened.cameras[index : index + 1])
         self.post({"type": "view", "id": number_of(message), **view})
 
     def _point(self, message: dict[str, Any]) -> None:
-        opened, at = self.hub.require_scene(self.session), message.get("at")
-        camera = camera_from_page(message, self.hub.limits.frame_side)
+        opened, at = self.app_state.require_scene(self.session), message.get("at")
+        camera = camera_from_page(message, self.app_state.limits.frame_side)
         if not isinstance(at, list) or len(at) != 2 or not all(type(x) in (int, float) and 0 <= x <= 1 for x in at):
             raise NVSError("point: at is not [right, down], two numbers from 0 to 1")
         number, place = number_of(message), (float(at[0]), float(at[1]))
-        future = self.hub.drawer.submit(f"{self.session.token}:point", lambda: self.hub.point(opened, camera, place))
+        future = self.app_state.scheduler.submit(
+            f"{self.session.token}:point", lambda: self.app_state.point(opened, camera, place)
+        )
         self._answer(number, future, lambda found: self.post({"type": "point", "id": number, **found}))
 
     def _answer(self, number: Any, future: Future, deliver: Callable[[Any], None]) -> None:

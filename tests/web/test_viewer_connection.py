@@ -16,13 +16,13 @@ from starlette.websockets import WebSocketDisconnect
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.scenes.images import to_uint8
 from nvs_app.web.access import COOKIE
-from nvs_app.web.hub import Hub
+from nvs_app.web.app_state import AppState
 from nvs_app.web.services.viewpoint import camera_for_page, camera_from_page
-from nvs_app.web.wire import sentence
+from nvs_app.web.viewer_connection import sentence
 
 
-def test_a_frame_is_exactly_what_the_renderer_draws(hub: Hub, client: TestClient) -> None:
-    session = visit(hub)
+def test_a_frame_is_exactly_what_the_renderer_draws(app_state: AppState, client: TestClient) -> None:
+    session = visit(app_state)
     with connect(client, session.token) as socket:
         scene = answer(socket)
         assert scene["type"] == "scene" and scene["name"] == "small scene" and scene["revision"] == 1
@@ -30,7 +30,7 @@ def test_a_frame_is_exactly_what_the_renderer_draws(hub: Hub, client: TestClient
             page = {"c2w": scene["c2w"], "fov": 41.5, "hw": hw}
             socket.send_json({"type": "frame", "id": 5, "format": "png", **page})
             header, data = answer(socket)
-            expected = hub.renderer().render(hub.state(session.scene), camera_from_page(page, 1024))[0]
+            expected = app_state.renderer().render(app_state.state(session.scene), camera_from_page(page, 1024))[0]
             assert np.array_equal(np.asarray(Image.open(io.BytesIO(data))), to_uint8(expected).numpy())
             assert header["id"] == 5 and header["hw"] == hw and header["model_ms"] > 0
             assert header["server_ms"] >= header["model_ms"]
@@ -43,8 +43,10 @@ def test_a_frame_is_exactly_what_the_renderer_draws(hub: Hub, client: TestClient
     "message",
     ["{", "[]", "7", '{"type": "frame"}', '{"type": "nothing"}', "[" * 5000, '{"type": "frame", "c2w": 3, "id": 1}'],
 )
-def test_a_wrong_message_is_one_sentence_and_the_next_works(hub: Hub, client: TestClient, message: str) -> None:
-    session = visit(hub)
+def test_a_wrong_message_is_one_sentence_and_the_next_works(
+    app_state: AppState, client: TestClient, message: str
+) -> None:
+    session = visit(app_state)
     with connect(client, session.token) as socket:
         scene = answer(socket)
         socket.send_text(message)
@@ -55,14 +57,14 @@ def test_a_wrong_message_is_one_sentence_and_the_next_works(hub: Hub, client: Te
 
 
 def test_a_fault_of_the_renderer_is_one_sentence_and_the_next_works(
-    hub: Hub, client: TestClient, monkeypatch: pytest.MonkeyPatch
+    app_state: AppState, client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    session = visit(hub)
+    session = visit(app_state)
     page = {"type": "frame", **camera_for_page(session.scene.cameras[:1]), "hw": [32, 32]}
     with connect(client, session.token) as socket:
         answer(socket)
         with monkeypatch.context() as patch:
-            patch.setattr(hub.renderer().model, "decode", lambda *_: 1 / 0)
+            patch.setattr(app_state.renderer().model, "decode", lambda *_: 1 / 0)
             socket.send_json({**page, "id": 1})
             told = answer(socket)
         assert told["type"] == "error" and told["id"] == 1 and "ZeroDivisionError" in told["message"]
@@ -79,33 +81,33 @@ def refused(client: TestClient, *arguments, **more) -> int:
     return caught.value.code
 
 
-def test_nobody_else_is_served(hub: Hub, client: TestClient) -> None:
-    session = visit(hub)
+def test_nobody_else_is_served(app_state: AppState, client: TestClient) -> None:
+    session = visit(app_state)
     with connect(client, session.token, origin="http://testserver", host="testserver") as socket:
         assert answer(socket)["type"] == "scene"
     for token, cookie in ((session.token, "another"), ("", "me"), ("x" * 32, "me")):
         with connect(client, token, cookie) as socket:
-            assert socket.receive() ["code"] == 4401
+            assert socket.receive()["code"] == 4401
     assert refused(client, session.token, origin="http://elsewhere.example") == 1008
     assert refused(client, session.token, origin="null") == 1008
 
 
-def test_a_login_is_asked_for(hub: Hub, client: TestClient) -> None:
+def test_a_login_is_asked_for(app_state: AppState, client: TestClient) -> None:
     client.app.wants = [("alice", "x")]
-    session = visit(hub, user="alice")
+    session = visit(app_state, user="alice")
     assert refused(client, session.token) == 1008
     cookies = f"{COOKIE}=me; access-token-id=secret"
     with client.websocket_connect(f"/nvs/socket?visit={session.token}", headers={"cookie": cookies}) as socket:
         assert answer(socket)["type"] == "scene"
 
 
-def test_the_page_hears_of_a_new_scene_and_of_the_end(hub: Hub, client: TestClient) -> None:
-    session = visit(hub)
+def test_the_page_hears_of_a_new_scene_and_of_the_end(app_state: AppState, client: TestClient) -> None:
+    session = visit(app_state)
     with connect(client, session.token) as socket:
         assert answer(socket)["revision"] == 1
-        hub.show(session, hub.example("small scene"))
+        app_state.show(session, app_state.example("small scene"))
         assert answer(socket)["revision"] == 2
-        hub.store.end(session, "This visit has ended.")
+        app_state.store.end(session, "This visit has ended.")
         assert answer(socket) == {"type": "ended", "message": "This visit has ended."}
         assert socket.receive()["code"] == 4401
     assert not Path(session.folder).exists()

@@ -4,7 +4,7 @@
   "use strict";
   const clamp = (x, low, high) => Math.min(Math.max(x, low), high);
 
-  class Line {
+  class Connection {
     constructor(onMessage, onState) {
       this.onMessage = onMessage; this.onState = onState;
       this.socket = null; this.token = null; this.wait = 500; this.over = false; this.answers = new Map(); this.asked = 0;
@@ -54,8 +54,8 @@
       }
       const length = new DataView(data).getUint32(0, true);
       const header = JSON.parse(new TextDecoder().decode(new Uint8Array(data, 4, length)));
-      const picture = { type: "picture", header, data: new Uint8Array(data, 4 + length) }, answer = this.answers.get(header.id);
-      if (answer) { this.answers.delete(header.id); answer(picture); } else this.onMessage(picture);
+      const image = { type: "image", header, data: new Uint8Array(data, 4 + length) }, answer = this.answers.get(header.id);
+      if (answer) { this.answers.delete(header.id); answer(image); } else this.onMessage(image);
     }
   }
 
@@ -183,9 +183,9 @@
 
   const nvs = { viewer: null, line: null, token: "" };
   function start(stage) {
-    const line = new Line((message) => {
+    const line = new Connection((message) => {
       const { viewer } = nvs;
-      if (message.type === "picture") viewer.show(message.header, message.data);
+      if (message.type === "image") viewer.show(message.header, message.data);
       else if (message.type === "scene") { nvs.notice(""); viewer.open(message); }
       else if (message.type === "dropped") viewer.sent.delete(message.id);
       else if (message.type === "error") viewer.failed(message);

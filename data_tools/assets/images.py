@@ -21,8 +21,8 @@ BROKEN = (
 )
 
 
-class Pictures:
-    """The pictures of one asset, each decoded once; ``kept`` is the list that textures point into."""
+class Images:
+    """The images of one asset, each decoded once; ``kept`` is the list that textures point into."""
 
     def __init__(self, max_side: int) -> None:
         self.max_side, self.texels = max_side, 0
@@ -30,7 +30,7 @@ class Pictures:
         self.numbers: dict[Any, int] = {}
 
     def add(self, key: Any, data: bytes, label: str) -> int:
-        """The number of the picture with these bytes, decoded at the first call with ``key``."""
+        """The number of the image with these bytes, decoded at the first call with ``key``."""
         if key not in self.numbers:
             pixels = decode(data, label, self.max_side)
             self.texels += pixels.shape[0] * pixels.shape[1]
@@ -50,21 +50,15 @@ def decode(data: bytes, label: str, max_side: int) -> UInt8[np.ndarray, "h w 4"]
     from PIL import Image
 
     if data[:12] == b"\xabKTX 20\xbb\r\n\x1a\n":
-        raise NVSError(
-            f"{label}: a KTX2 (Basis Universal) picture, which is not supported; use PNG, JPEG or WebP"
-        )
+        raise NVSError(f"{label}: a KTX2 (Basis Universal) image, which is not supported; use PNG, JPEG or WebP")
     # Sizes are looked at below; Pillow would only warn of what it takes for a bomb.
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             width, height = image.size
             if width * height > MAX_IMAGE_PIXELS or min(width, height) < 1:
-                raise NVSError(
-                    f"{label}: {width}x{height} pixels, at most {MAX_IMAGE_PIXELS // 10**6} million"
-                )
+                raise NVSError(f"{label}: {width}x{height} pixels, at most {MAX_IMAGE_PIXELS // 10**6} million")
             if image.format == "JPEG":
-                image.draft(
-                    image.mode, (max_side, max_side)
-                )  # decodes at a fraction of the size, never below
+                image.draft(image.mode, (max_side, max_side))  # decodes at a fraction of the size, never below
             if image.mode.startswith("I") or image.mode == "F":  # 16 bits: Pillow would clip them to 8
                 grey = np.asarray(image, dtype=np.float32)
                 scale = 1.0 if image.mode == "F" else 1.0 / 257.0
@@ -78,7 +72,7 @@ def decode(data: bytes, label: str, max_side: int) -> UInt8[np.ndarray, "h w 4"]
         reason = (str(error) or type(error).__name__).splitlines()[0]
         if "cannot identify" in reason:
             reason = "not a PNG, JPEG or WebP"
-        raise NVSError(f"{label}: the picture cannot be decoded ({reason})") from error
+        raise NVSError(f"{label}: the image cannot be decoded ({reason})") from error
     if max(pixels.size) > max_side:
         factor = max_side / max(pixels.size)
         size = (max(1, round(pixels.width * factor)), max(1, round(pixels.height * factor)))

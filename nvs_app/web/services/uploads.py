@@ -1,8 +1,8 @@
-"""What a visitor brings, looked at before any work starts: only headers of pictures are read.
+"""What a visitor brings, looked at before any work starts: only headers of images are read.
 
-    source = inspect([upload], workdir)
-    source.available, source.image_hws           # views at most, and their sizes
-    scene, report = source.open(workdir, progress, cancelled)
+source = inspect([upload], workdir)
+source.available, source.image_hws           # views at most, and their sizes
+scene, report = source.open(workdir, progress, cancelled)
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from data_tools.readers import open_scene
-from data_tools.readers.archives import Limits, check_picture, extract, is_archive
+from data_tools.readers.archives import Limits, check_image, extract, is_archive
 from data_tools.structure_from_motion.job import ProgressCallback
 from data_tools.structure_from_motion.photos import (
     PhotoOptions,
@@ -22,7 +22,7 @@ from data_tools.structure_from_motion.photos import (
     reconstruct,
     scene_root,
 )
-from data_tools.structure_from_motion.prepare import find_pictures, is_picture_name
+from data_tools.structure_from_motion.prepare import find_images, is_image_name
 from data_tools.structure_from_motion.report import input_key
 from data_tools.structure_from_motion.run import MAX_PHOTOS
 from data_tools.structure_from_motion.video import is_video, video_size
@@ -40,8 +40,8 @@ class Source:
         label: for people.
         paths: what is opened; archives are replaced by the folder that they were unpacked to.
         scene: the scene where the input has cameras; None where they are still to be found.
-        image_hws: sizes (height, width) of the pictures as stored; of a video, of the frames that will be taken.
-        skipped: files that look like pictures and are none -> why.
+        image_hws: sizes (height, width) of the images as stored; of a video, of the frames that will be taken.
+        skipped: files that look like images and are none -> why.
         frames_in_video: number of frames of a video (0: the file does not tell), None where it is no video.
         options: of structure from motion.
     """
@@ -111,7 +111,7 @@ def inspect(
     label = paths[0].name.split(".")[0] or paths[0].name
     label = f"{label} and {len(paths) - 1} more" if len(paths) > 1 else label
     opened = tuple(_unpacked(path, workdir, limits) for path in paths)
-    if len(opened) == 1 and (opened[0].is_dir() or not is_picture_name(opened[0])) and not is_video(opened[0]):
+    if len(opened) == 1 and (opened[0].is_dir() or not is_image_name(opened[0])) and not is_video(opened[0]):
         path = opened[0]
         if has_cameras(path) or not path.is_dir():
             scene = open_scene(path)
@@ -119,22 +119,22 @@ def inspect(
             return Source(label, opened, scene, stored, options=options)
     if any(path.is_dir() and has_cameras(path) for path in opened):
         raise NVSError(f"{label}: a scene with cameras together with other files; bring one or the other")
-    odd = [path.name for path in opened if path.is_file() and not is_video(path) and not is_picture_name(path)]
+    odd = [path.name for path in opened if path.is_file() and not is_video(path) and not is_image_name(path)]
     if odd:
-        raise NVSError(f"{odd[0]}: neither a picture nor a video nor an archive; leave it out")
+        raise NVSError(f"{odd[0]}: neither an image nor a video nor an archive; leave it out")
     videos = _videos(opened)
-    pictures = find_pictures([path for path in opened if not is_video(path)])
-    if videos and not pictures:
+    images = find_images([path for path in opened if not is_video(path)])
+    if videos and not images:
         return _of_video(label, opened, videos, options)
     hws: list[tuple[int, int]] = []
     skipped: dict[str, str] = {}
-    if len(pictures) > MAX_PHOTOS:
-        raise NVSError(f"{label}: {len(pictures)} photos, {MAX_PHOTOS} at most; take every second or third")
-    for picture in pictures:
+    if len(images) > MAX_PHOTOS:
+        raise NVSError(f"{label}: {len(images)} photos, {MAX_PHOTOS} at most; take every second or third")
+    for image in images:
         try:
-            hws.append(check_picture(picture)[1])
+            hws.append(check_image(image)[1])
         except NVSError as error:
-            skipped[picture.name] = str(error).split(": ", 1)[-1]
+            skipped[image.name] = str(error).split(": ", 1)[-1]
     if len(hws) < FEWEST:
         first = f"; {next(iter(skipped))}: {next(iter(skipped.values()))}" if skipped else ""
         raise NVSError(
@@ -145,7 +145,7 @@ def inspect(
 
 
 def size_words(image_hws: Sequence[tuple[int, int]]) -> str:
-    """The sizes of pictures, width first, the most common one first."""
+    """The sizes of images, width first, the most common one first."""
     counted = Counter(image_hws).most_common()
     shown = ", ".join(f"{width}×{height}" for (height, width), _ in counted[:2])
     return shown + (f" and {len(counted) - 2} other sizes" if len(counted) > 2 else "")

@@ -1,10 +1,10 @@
 """What all visitors share: the renderers, the encoded states, the row of jobs, the rendering thread, the sessions.
 
-    hub = Hub(renderer, examples, limits)
-    session = hub.store.create("owner")
-    hub.open_example(session, "object chair")
-    frame = hub.frame(opened, camera)
-    hub.close()
+hub = Hub(renderer, examples, limits)
+session = hub.store.create("owner")
+hub.open_example(session, "object chair")
+frame = hub.frame(opened, camera)
+hub.close()
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from nvs_app.geometry.cameras import Cameras
 from nvs_app.model.state import SceneState
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.views import ViewSplit, choose_views
-from nvs_app.web.drawer import Drawer
+from nvs_app.web.scheduler import RenderScheduler
 from nvs_app.web.services.jobs import JobQueue
-from nvs_app.web.services.opening import Opened, Report, Shelf, open_scene_for_viewing
+from nvs_app.web.services.opening import ExampleCache, LoadedScene, Report, open_scene_for_viewing
 from nvs_app.web.services.states import StateCache
 from nvs_app.web.services.surfaces import Shown, coverage, depth_in_colours, surface_point
 from nvs_app.web.sessions import Limits, Session, SessionStore, temporary_root
@@ -50,7 +50,7 @@ class Frame:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-class Hub:
+class AppState:
     """The one object behind the page, its socket and its API."""
 
     def __init__(
@@ -67,12 +67,12 @@ class Hub:
         self.num_context = num_context
         self.keep = keep
         self.states = StateCache(self.root / "states", state_bytes)
-        self.drawer = Drawer()
+        self.scheduler = RenderScheduler()
         self.jobs = JobQueue("encoder")
-        self.films = JobQueue("films")
+        self.videos = JobQueue("videos")
         self.pool = ThreadPoolExecutor(2, "paths")  # what is quick, but too slow for the event loop
         self.store = SessionStore(self.root / "visits", limits, self._forget)
-        self.shelf = Shelf()
+        self.example_cache = ExampleCache()
         self._first = renderer
         self._renderers: OrderedDict[tuple[str, str], Renderer] = OrderedDict()
         self._lock = threading.Lock()
@@ -111,13 +111,13 @@ class Hub:
         """The devices that may be chosen."""
         return [*(f"cuda:{i}" if i else "cuda" for i in range(torch.cuda.device_count())), "cpu"]
 
-    def example(self, name: str, renderer: Renderer | None = None, report: Report | None = None) -> Opened:
+    def example(self, name: str, renderer: Renderer | None = None, report: Report | None = None) -> LoadedScene:
         """An example, encoded on the first call. Raises NVSError."""
         if name not in self.examples:
             raise NVSError(f"example {name!r}: there is none of that name, expected one of {', '.join(self.examples)}")
         path, renderer = self.examples[name], renderer or self._first
 
-        def make() -> Opened:
+        def make() -> LoadedScene:
             try:
                 scene = open_scene(path)
             except OSError as error:
@@ -126,17 +126,17 @@ class Hub:
             split = choose_views(scene, count) if count else ViewSplit([0], [])
             return open_scene_for_viewing(scene, split, renderer, self.states, None, report)
 
-        return self.shelf.get(self._example_key(name, renderer), make)
+        return self.example_cache.get(self._example_key(name, renderer), make)
 
     @staticmethod
     def _example_key(name: str, renderer: Renderer) -> tuple[str, str, str]:
         return (name, str(renderer.card.get("hash", "")), str(renderer.device))
 
-    def state(self, opened: Opened) -> SceneState:
+    def state(self, opened: LoadedScene) -> SceneState:
         """The encoded state of a scene."""
         return self.states.get(opened.state_key)
 
-    def show(self, session: Session, opened: Opened) -> None:
+    def show(self, session: Session, opened: LoadedScene) -> None:
         """Makes a scene the one that a visitor looks at; the one before is forgotten. A visit that has ended
         meanwhile keeps nothing."""
         before = session.scene
@@ -147,8 +147,8 @@ class Hub:
         if before is not None and before.state_key != opened.state_key:
             self._drop(before)
 
-    def frame(self, opened: Opened, camera: Cameras, show: str = "image", quick: bool = False) -> Frame:
-        """Renders one camera [1] now, in the calling thread: for `drawer.submit`, which keeps the turns.
+    def frame(self, opened: LoadedScene, camera: Cameras, show: str = "image", quick: bool = False) -> Frame:
+        """Renders one camera [1] now, in the calling thread: for `scheduler.submit`, which keeps the turns.
 
         show: "image", or one of SHOWS; quick: see `Renderer.stream`. Raises NVSError for those where the scene knows
         no depth."""
@@ -161,13 +161,13 @@ class Hub:
             torch.cuda.current_stream(shown.image.device).synchronize()
         return Frame(shown.image, 1e3 * (time.perf_counter() - start), shown.facts)
 
-    def point(self, opened: Opened, camera: Cameras, at: tuple[float, float]) -> dict[str, Any]:
+    def point(self, opened: LoadedScene, camera: Cameras, at: tuple[float, float]) -> dict[str, Any]:
         """The surface under a place of a camera's view, see `surface_point`: {"point", "depth"}, null where there is
         none; in the calling thread, as `frame`. Raises NVSError where the scene knows no depth."""
         found = surface_point(opened.renderer.render(self.state(opened), camera[:1], depth=True), camera, at)
         return {"point": found[0].tolist() if found else None, "depth": found[1] if found else None}
 
-    def require_scene(self, session: Session) -> Opened:
+    def require_scene(self, session: Session) -> LoadedScene:
         """The scene that a visitor looks at. Raises NVSError when there is none yet."""
         opened = session.scene
         if opened is None:
@@ -182,13 +182,13 @@ class Hub:
         """Ends visits and threads and removes all temporary files."""
         self._stop.set()
         self.store.close()
-        for part in (self.jobs, self.films, self.drawer):
+        for part in (self.jobs, self.videos, self.scheduler):
             part.close()
         self.pool.shutdown(cancel_futures=True)
         shutil.rmtree(self.root, ignore_errors=True)
 
-    def _drop(self, opened: Opened) -> None:
-        if not self.shelf.keeps(opened.state_key):
+    def _drop(self, opened: LoadedScene) -> None:
+        if not self.example_cache.keeps(opened.state_key):
             self.states.drop(opened.state_key)
 
     def _forget(self, session: Session) -> None:

@@ -15,7 +15,7 @@ from typing import TypeVar
 Result = TypeVar("Result")
 
 
-def apart(work: Callable[[], Result]) -> Result:
+def run_in_fresh_thread(work: Callable[[], Result]) -> Result:
     """Does the work in a thread that ends with it, and waits. Returns and raises what `work` does."""
     with ThreadPoolExecutor(1, "apart") as pool:
         return pool.submit(work).result()

@@ -2,7 +2,7 @@
 
     drawer = Drawer()
     future = drawer.submit("visitor", lambda: renderer.render(state, camera))   # replaces what still waits there
-    images = drawer.run("visitor:film", lambda: renderer.render(state, cameras))   # waits for its turn and result
+    images = drawer.run("visitor:video", lambda: renderer.render(state, cameras))   # waits for its turn and result
 
 On a CPU two renderings at once only slow each other down; one after the other, each visitor gets the same number
 of turns however fast he asks.
@@ -31,8 +31,8 @@ def settle(future: Future, work: Callable[[], Any]) -> None:
         future.set_result(result)
 
 
-class Drawer:
-    """A thread and its lanes. A lane is a name (a visitor, a visitor's film); one request waits in each."""
+class RenderScheduler:
+    """A thread and its lanes. A lane is a name (a visitor, a visitor's video); one request waits in each."""
 
     def __init__(self) -> None:
         self._waiting: OrderedDict[str, tuple[Future, Callable[[], Any]]] = OrderedDict()
@@ -45,7 +45,7 @@ class Drawer:
         self._thread.start()
 
     def submit(self, lane: str, work: Callable[[], Any]) -> Future:
-        """Asks for a turn. A request that still waits in this lane is cancelled; its place in the row is kept."""
+        """KeyValueLR for a turn. A request that still waits in this lane is cancelled; its place in the row is kept."""
         future: Future = Future()
         with self._changed:
             if self._closed:
@@ -64,7 +64,7 @@ class Drawer:
 
     @contextlib.contextmanager
     def turn(self, lane: str) -> Iterator[None]:
-        """The caller's own turn to render: `with drawer.turn("visitor:film"): ...` Others wait until it is left.
+        """The caller's own turn to render: `with scheduler.turn("visitor:video"): ...` Others wait until it is left.
 
         Raises CancelledError when another request takes the lane over, or the drawer is closed."""
         granted, left = threading.Event(), threading.Event()

@@ -1,4 +1,4 @@
-"""Camera paths and films for visitors: presets and timelines as the page sends them, previews, exports."""
+"""Camera paths and videos for visitors: presets and timelines as the page sends them, previews, exports."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from nvs_app.geometry.normalize import SimilarityTransform
 from nvs_app.geometry.timeline import Timeline, keyframes_of
 from nvs_app.scenes.camera_path import CameraPath
 from nvs_app.scenes.nerfstudio_frame import to_scene
-from nvs_app.web.hub import Hub
-from nvs_app.web.services.exports import command_line, export_film, save_state
+from nvs_app.web.app_state import AppState
+from nvs_app.web.services.exports import command_line, export_video, save_state
 from nvs_app.web.services.jobs import Job
-from nvs_app.web.services.opening import Opened
+from nvs_app.web.services.opening import LoadedScene
 from nvs_app.web.services.paths import Loaded, preset, save_path, timeline_from_dict
 from nvs_app.web.services.viewpoint import camera_for_page, camera_from_page
 from nvs_app.web.sessions import Session
@@ -29,21 +29,21 @@ PREVIEW_VIEWS = 1800
 _GPU_CHUNK = 8
 
 
-class Films:
-    """Paths through the scenes of visitors, and films along them."""
+class Videos:
+    """Paths through the scenes of visitors, and videos along them."""
 
-    def __init__(self, hub: Hub):
-        self.hub = hub
+    def __init__(self, app_state: AppState):
+        self.app_state = app_state
 
-    def path(self, opened: Opened, spec: Any) -> tuple[Cameras, Timeline | None, float]:
+    def path(self, opened: LoadedScene, spec: Any) -> tuple[Cameras, Timeline | None, float]:
         """The cameras of a path as the page describes it, its keyframes, and its frames a second.
 
         spec: {"preset": name, "seconds", "fps", "image_hw", "start": view} or {"timeline": {...}}; see
-        `timeline_from_dict`. Raises NVSError for anything else, and for films that are too long or too large.
+        `timeline_from_dict`. Raises NVSError for anything else, and for videos that are too long or too large.
         """
         if not isinstance(spec, dict):
             raise NVSError("camera path: expected a JSON object")
-        limits = self.hub.limits
+        limits = self.app_state.limits
         if "preset" in spec:
             hw, seconds, fps = spec.get("image_hw"), spec.get("seconds", 4), spec.get("fps", 24)
             numbers = all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in (seconds, fps))
@@ -52,8 +52,8 @@ class Films:
             self._check_size(hw)
             assert isinstance(hw, list)
             start = spec.get("start")
-            camera = None if start is None else camera_from_page({**start, "hw": hw}, limits.film_side)
-            if round(seconds * fps) > limits.film_frames:
+            camera = None if start is None else camera_from_page({**start, "hw": hw}, limits.video_side)
+            if round(seconds * fps) > limits.video_frames:
                 raise NVSError(self._too_long(round(seconds * fps)))
             name = str(spec["preset"])
             taken = opened.cameras if name == "capture" else opened.read
@@ -62,13 +62,13 @@ class Films:
             return cameras, timeline, float(fps)
         timeline = timeline_from_dict(spec.get("timeline"))
         self._check_size(list(timeline.image_hw))
-        if timeline.frames > limits.film_frames:
+        if timeline.frames > limits.video_frames:
             raise NVSError(self._too_long(timeline.frames))
         return timeline.cameras(), timeline, float(timeline.fps)
 
     def preview(self, session: Session, spec: Any) -> dict[str, Any]:
         """The path as views for the viewer's script."""
-        opened = self.hub.require_scene(session)
+        opened = self.app_state.require_scene(session)
         cameras, timeline, fps = self.path(opened, spec)
         if len(cameras) > PREVIEW_VIEWS:
             raise NVSError(self._too_long(len(cameras)))
@@ -76,7 +76,7 @@ class Films:
 
     def save(self, session: Session, spec: Any) -> Path:
         """The path as a nerfstudio camera path file."""
-        opened = self.hub.require_scene(session)
+        opened = self.app_state.require_scene(session)
         cameras, timeline, fps = self.path(opened, spec)
         exact = "preset" in spec  # a preset is more exact than keyframes taken from it
         what = CameraPath(cameras, fps) if exact or timeline is None else timeline
@@ -96,15 +96,15 @@ class Films:
         return replace(timeline, keyframes=tuple(replace(k, c2w=c) for k, c in zip(timeline.keyframes, poses)))
 
     def export(self, session: Session, spec: Any, kind: str) -> Job:
-        """Puts a film into the row; the visitor's older one is cancelled. Result: (files, command line)."""
-        opened = self.hub.require_scene(session)
+        """Puts a video into the row; the visitor's older one is cancelled. Result: (files, command line)."""
+        opened = self.app_state.require_scene(session)
         if kind not in KINDS:
-            raise NVSError(f"film: {kind!r} is no kind, expected one of {', '.join(KINDS)}")
+            raise NVSError(f"video: {kind!r} is no kind, expected one of {', '.join(KINDS)}")
         cameras, _, fps = self.path(opened, spec)
-        if session.film is not None:
-            session.film.cancel()
+        if session.video is not None:
+            session.video.cancel()
         stem = file_stem(opened.name)
-        lane = f"{session.token}:film"
+        lane = f"{session.token}:video"
         gpu = opened.renderer.device.type == "cuda"
 
         def draw(part: Cameras) -> Tensor:
@@ -115,29 +115,29 @@ class Films:
 
             def tell(fraction: float | int, words: str) -> None:
                 session.touch()
-                job.report("film", float(fraction), words)
+                job.report("video", float(fraction), words)
 
-            export_film(draw, cameras, fps, out, tell, job.cancelled, _GPU_CHUNK if gpu else 1)
+            export_video(draw, cameras, fps, out, tell, job.cancelled, _GPU_CHUNK if gpu else 1)
             path_file = self.save(session, spec)
             return [out, path_file], self.command(opened, out.name, path_file.name)
 
-        session.film = self.hub.films.submit(work)
-        return session.film
+        session.video = self.app_state.videos.submit(work)
+        return session.video
 
-    def draw(self, lane: str, opened: Opened, cameras: Cameras) -> Tensor:
+    def draw(self, lane: str, opened: LoadedScene, cameras: Cameras) -> Tensor:
         """Renders cameras [k] in a turn of their own, between the frames of others."""
-        state = self.hub.state(opened)
-        with self.hub.drawer.turn(lane):
+        state = self.app_state.state(opened)
+        with self.app_state.scheduler.turn(lane):
             return opened.renderer.render(state, cameras)
 
     def still(self, session: Session, view: dict[str, Any], most: int | None = None) -> tuple[Tensor, Cameras]:
         """One image [3, h, w] of a view as the page sends it, and its camera [1]."""
-        opened = self.hub.require_scene(session)
-        camera = camera_from_page(view, most or self.hub.limits.film_side)
+        opened = self.app_state.require_scene(session)
+        camera = camera_from_page(view, most or self.app_state.limits.video_side)
         return self.draw(f"{session.token}:still", opened, camera)[0], camera
 
-    def command(self, opened: Opened, out: str, path_file: str) -> str:
-        """The command that renders the same film from the state and the path that can be taken away."""
+    def command(self, opened: LoadedScene, out: str, path_file: str) -> str:
+        """The command that renders the same video from the state and the path that can be taken away."""
         card = opened.renderer.card
         return command_line(
             out,
@@ -150,16 +150,18 @@ class Films:
 
     def save_state(self, session: Session) -> Path:
         """The encoded scene as a file."""
-        opened = self.hub.require_scene(session)
-        return save_state(self.hub.state(opened), session.download(f"{file_stem(opened.name)}.safetensors"))
+        opened = self.app_state.require_scene(session)
+        return save_state(self.app_state.state(opened), session.download(f"{file_stem(opened.name)}.safetensors"))
 
     def _check_size(self, hw: Any) -> None:
-        most = self.hub.limits.film_side
+        most = self.app_state.limits.video_side
         if not isinstance(hw, list) or len(hw) != 2 or not all(type(x) is int and 16 <= x <= most for x in hw):
             raise NVSError(f"camera path: image_hw is {hw!r}, expected [height, width] of 16 to {most} pixels")
 
     def _too_long(self, frames: int) -> str:
-        return f"camera path: {frames} frames, {self.hub.limits.film_frames} at most; shorten it or lower the rate"
+        return (
+            f"camera path: {frames} frames, {self.app_state.limits.video_frames} at most; shorten it or lower the rate"
+        )
 
 
 def views_for_page(cameras: Cameras) -> dict[str, Any]:

@@ -18,9 +18,9 @@ from data_tools.readers import open_scene
 from nvs_app.errors import NVSError
 from nvs_app.model.state import SceneState
 from nvs_app.scenes.views import ViewSplit
-from nvs_app.web.hub import Hub
-from nvs_app.web.services.intake import Source
-from nvs_app.web.services.opening import Opened, jpeg_uri, open_state, why_no_depth
+from nvs_app.web.app_state import AppState
+from nvs_app.web.services.opening import LoadedScene, jpeg_uri, open_state, why_no_depth
+from nvs_app.web.services.uploads import Source
 from nvs_app.web.services.viewpoint import Viewpoint
 from nvs_app.web.sessions import MIB, Session, folder_bytes
 
@@ -28,17 +28,17 @@ KEPT_BYTES = 8192 * MIB  # of one owner
 NAME = re.compile(r"[A-Za-z0-9_-]{20,64}")
 
 
-def keep(hub: Hub, session: Session) -> str:
+def keep(app_state: AppState, session: Session) -> str:
     """Keeps the scene that is looked at; returns its secret name. Raises NVSError."""
-    root, opened = _root(hub), hub.require_scene(session)
-    used = sum(folder_bytes(root / name) for name, _ in kept(hub, session))
+    root, opened = _root(app_state), app_state.require_scene(session)
+    used = sum(folder_bytes(root / name) for name, _ in kept(app_state, session))
     if used > KEPT_BYTES:
         raise NVSError(f"keep: {used // MIB} MB are kept already, {KEPT_BYTES // MIB} MB at most")
     name = secrets.token_urlsafe(18)
     temporary = root / f".{name}.tmp"
     temporary.mkdir(parents=True, mode=0o700)
     try:
-        hub.state(opened).save(temporary / "state.safetensors")
+        app_state.state(opened).save(temporary / "state.safetensors")
         if opened.scene is not None:
             opened.scene.save(temporary / "scene")
         note = {
@@ -58,51 +58,51 @@ def keep(hub: Hub, session: Session) -> str:
     return name
 
 
-def kept(hub: Hub, session: Session) -> list[tuple[str, str]]:
+def kept(app_state: AppState, session: Session) -> list[tuple[str, str]]:
     """The visitor's kept scenes: (secret name, words), the newest first."""
-    if hub.keep is None or not hub.keep.is_dir():
+    if app_state.keep is None or not app_state.keep.is_dir():
         return []
     found = []
-    for folder in hub.keep.iterdir():
+    for folder in app_state.keep.iterdir():
         note = _note(folder)
         if note is not None and secrets.compare_digest(str(note.get("owner")), session.owner):
             found.append((str(note.get("when")), folder.name, f"{note.get('name')} · {note.get('when')}"))
     return [(name, words) for _, name, words in sorted(found, reverse=True)]
 
 
-def reopen(hub: Hub, session: Session, name: str) -> Opened:
+def reopen(app_state: AppState, session: Session, name: str) -> LoadedScene:
     """Opens a kept scene of this visitor. Raises NVSError."""
-    if not name or name not in dict(kept(hub, session)):
+    if not name or name not in dict(kept(app_state, session)):
         raise NVSError("There is no such kept scene of yours.")
-    folder = _root(hub) / name
+    folder = _root(app_state) / name
     note = _note(folder) or {}
     checkpoint = str(note.get("checkpoint") or "") or None
-    renderer = hub.renderer(checkpoint, session.model[1])
+    renderer = app_state.renderer(checkpoint, session.model[1])
     hw = (int(note["image_hw"][0]), int(note["image_hw"][1]))
     key = secrets.token_hex(8)
     scene = open_scene(folder / "scene") if (folder / "scene").is_dir() else None
     if scene is None:
-        opened = open_state(folder / "state.safetensors", renderer, hub.states, str(note["name"]))
+        opened = open_state(folder / "state.safetensors", renderer, app_state.states, str(note["name"]))
     else:
         state = SceneState.load(folder / "state.safetensors", renderer.device)
-        hub.states.put(key, state)
+        app_state.states.put(key, state)
         cameras = scene.cameras(None, hw)
         split = ViewSplit([int(i) for i in note["context"]], [int(i) for i in note["target"]])
-        pictures = [jpeg_uri(image, longest=96) for image in scene.load(split.context[:24], hw).images]
-        opened = Opened(
-            str(note["name"]), renderer, key, cameras, scene, split, hw, Viewpoint.of(cameras[split.context]), pictures,
+        images = [jpeg_uri(image, longest=96) for image in scene.load(split.context[:24], hw).images]
+        opened = LoadedScene(
+            str(note["name"]), renderer, key, cameras, scene, split, hw, Viewpoint.of(cameras[split.context]), images,
             seconds=float(note["seconds"]), no_depth=why_no_depth(renderer, state),
         )  # fmt: skip
         stored = tuple((height, width) for height, width in scene.image_hws.tolist())
         session.source = Source(opened.name, (scene.root,), scene, stored)
-    hub.show(session, opened)
+    app_state.show(session, opened)
     return opened
 
 
-def _root(hub: Hub) -> Path:
-    if hub.keep is None:
+def _root(app_state: AppState) -> Path:
+    if app_state.keep is None:
         raise NVSError("This server keeps no scenes; start it with --keep FOLDER.")
-    return hub.keep
+    return app_state.keep
 
 
 def _note(folder: Path) -> dict | None:

@@ -1,6 +1,6 @@
 """A trained network with another configuration of its memory: training goes on from its weights.
 
-    model = with_changes(load_checkpoint("NAME"), "write_steps=2,patch_values=true")
+model = with_changes(load_checkpoint("NAME"), "write_steps=2,value_patch_skip=true")
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from nvs_app.model.config import read_option
 from nvs_app.model.detail.config import DetailHeadConfig
 from nvs_app.model.lact import LaCT
 
-CHANGES = ("write_steps", "key_length", "rotary_max_frequency", "patch_values", "detail_head")
+CHANGES = ("write_steps", "qk_scale", "rotary_max_frequency", "value_patch_skip", "detail_head")
 
 
 def parse_changes(text: str) -> dict[str, Any]:
-    """Values by name of changes like "write_steps=3,key_length=4". Raises NVSError for anything else."""
+    """Values by name of changes like "write_steps=3,qk_scale=4". Raises NVSError for anything else."""
     values = {}
     for part in text.split(","):
         name, equals, value = (word.strip() for word in part.partition("="))
         if name not in CHANGES or not equals:
-            raise NVSError(f"--init-change: {part!r}, expected NAME=VALUE of {', '.join(CHANGES)}")
+            raise NVSError(f"--config-override: {part!r}, expected NAME=VALUE of {', '.join(CHANGES)}")
         try:
             values[name] = read_option(name, value)
         except NVSError as error:
-            raise NVSError(f"--init-change: {error}") from None
+            raise NVSError(f"--config-override: {error}") from None
     return values
 
 
@@ -39,7 +39,7 @@ def with_changes(model: LaCT, changes: str) -> LaCT:
 
     Args:
         model: any network.
-        changes: some of "write_steps=N", "key_length=L", "rotary_max_frequency=F", "patch_values=true" and
+        changes: some of "write_steps=N", "qk_scale=L", "rotary_max_frequency=F", "value_patch_skip=true" and
             "detail_head=true", with commas between. A new detail head begins untrained; one that is there gets the
             usual head's third sweep, second layer and refinement. The matrix from patches to v begins at zero and
             changes nothing. With one more write step the network draws worse until it has been
@@ -50,11 +50,11 @@ def with_changes(model: LaCT, changes: str) -> LaCT:
         that has been trained would be forgotten.
     """
     values, old = parse_changes(changes), model.config
-    if old.patch_values and not values.get("patch_values", True):
-        raise NVSError("--init-change: patch_values=false would forget what this network has learned")
+    if old.value_patch_skip and not values.get("value_patch_skip", True):
+        raise NVSError("--config-override: value_patch_skip=false would forget what this network has learned")
     if old.detail_head is not None and "detail_head" in values:
         if values["detail_head"] != DetailHeadConfig.usual():
-            raise NVSError("--init-change: only detail_head=true keeps what this network's head has learned")
+            raise NVSError("--config-override: only detail_head=true keeps what this network's head has learned")
         values["detail_head"] = old.detail_head.with_parts_of(DetailHeadConfig.usual())
     changed = LaCT(replace(old, **values))
     state = model.state_dict()

@@ -22,15 +22,15 @@ from data_tools.structure_from_motion.job import Cancelled
 from nvs_app.errors import NVSError
 from nvs_app.scenes.nerfstudio_frame import DATAPARSER_FILE, FRAME_FILE, read_frame
 from nvs_app.web.access import owner_of_request
-from nvs_app.web.hub import Hub
+from nvs_app.web.app_state import AppState
 from nvs_app.web.panels import card_html
-from nvs_app.web.services import keeping
+from nvs_app.web.services import saved_scenes
 from nvs_app.web.services.encoding import Encoding, Gathered, Plan, plan_html, progress_html, ready_html
 from nvs_app.web.services.exports import save_colmap, save_scene, save_snapshot
-from nvs_app.web.services.films import Films, file_stem, view_from_page
-from nvs_app.web.services.looking import Looking, truth_html, unregistered_html
-from nvs_app.web.services.opening import Opened
+from nvs_app.web.services.inspector import SceneInspector, truth_html, unregistered_html
+from nvs_app.web.services.opening import LoadedScene
 from nvs_app.web.services.paths import load_path
+from nvs_app.web.services.videos import Videos, file_stem, view_from_page
 from nvs_app.web.sessions import Session
 
 
@@ -66,28 +66,28 @@ def told(function: Callable) -> Callable:
     return once
 
 
-class Visits:
+class EventHandlers:
     """The events of the page."""
 
-    def __init__(self, hub: Hub):
-        self.hub = hub
-        self.encoding = Encoding(hub)
-        self.films = Films(hub)
-        self.looking = Looking(hub, self.films)
+    def __init__(self, app_state: AppState):
+        self.app_state = app_state
+        self.encoding = Encoding(app_state)
+        self.videos = Videos(app_state)
+        self.inspector = SceneInspector(app_state, self.videos)
 
     def session(self, request: gr.Request) -> Session:
         """The visit behind a request; API clients get theirs with the first call."""
-        return self.hub.store.of_page(str(request.session_hash), owner_of_request(request))
+        return self.app_state.store.of_page(str(request.session_hash), owner_of_request(request))
 
     # -- entering, and the scene: updates of [facts, plan, views, size, encode]
 
     def enter(self, kept: str, request: gr.Request) -> str:
         """A page opens: its visit's token. After a reload (`kept`: the token before) the visit goes on."""
         owner = owner_of_request(request)
-        session = self.hub.store.find(kept, owner)
+        session = self.app_state.store.find(kept, owner)
         if session is None or session.away_since is None:  # None: it is open in another tab
-            session = self.hub.store.of_page(str(request.session_hash), owner)
-        self.hub.store.bind(str(request.session_hash), session)
+            session = self.app_state.store.of_page(str(request.session_hash), owner)
+        self.app_state.store.bind(str(request.session_hash), session)
         session.touch()
         return session.token
 
@@ -96,10 +96,10 @@ class Visits:
         session = self.session(request)
         if session.scene is not None:
             return self._opened(session, session.scene)
-        if not self.hub.examples:
+        if not self.app_state.examples:
             session.tell({"type": "notice", "words": "Drop photos to begin."})
             return (gr.skip(),) * 5
-        return self.example(next(iter(self.hub.examples)), request)
+        return self.example(next(iter(self.app_state.examples)), request)
 
     def example(self, name: str, request: gr.Request) -> tuple:
         """Opens an example."""
@@ -121,7 +121,7 @@ class Visits:
         if isinstance(found, Gathered):
             words = f"<p class='nvs-source' role='status'>{html.escape(found.words)}</p>"
             return gr.skip(), words, gr.skip(), gr.skip(), gr.Button(interactive=False), None
-        if isinstance(found, Opened):
+        if isinstance(found, LoadedScene):
             return *self._opened(session, found), None
         return gr.skip(), *self._planned(found), None
 
@@ -177,11 +177,11 @@ class Visits:
         if session.scene is None:
             return (nothing,) * 5
         if which == "cameras":
-            figure = self.looking.cameras(session, dark)
+            figure = self.inspector.cameras(session, dark)
             return figure, unregistered_html(session.scene), nothing, nothing, nothing
         if which == "truth":
-            choices = self.looking.held_out(session)
-            view, table = self.looking.truth(session)
+            choices = self.inspector.held_out(session)
+            view, table = self.inspector.truth(session)
             if session.revision != revision:  # another scene came meanwhile, and its own refresh
                 return (nothing,) * 5
             choice = gr.Dropdown(choices, value=view.index if view else None, visible=bool(choices))
@@ -192,7 +192,7 @@ class Visits:
 
     def truth(self, index: int | None, request: gr.Request) -> str:
         """Another held-out view."""
-        return truth_html(*self.looking.truth(self.session(request), None if index is None else int(index)))
+        return truth_html(*self.inspector.truth(self.session(request), None if index is None else int(index)))
 
     def model_card(self, name: str) -> str:
         """The card of a checkpoint."""
@@ -201,15 +201,15 @@ class Visits:
     def use_model(self, name: str, device: str, views: float, size: str | None, request: gr.Request) -> tuple:
         """Another checkpoint or device: the estimate for it; encoding the scene is the next step."""
         session = self.session(request)
-        self.hub.renderer(name, device)  # refuses now what cannot be loaded
+        self.app_state.renderer(name, device)  # refuses now what cannot be loaded
         session.model = (name, device)
         return self._planned(self.encoding.plan(session, int(views), size))
 
-    # -- paths and films
+    # -- paths and videos
 
     def path_load(self, files: list[str] | None, request: gr.Request) -> str:
         """A camera path file as a timeline for the page's script; with nerfstudio's file of the frame it is in."""
-        opened = self.hub.require_scene(self.session(request))
+        opened = self.app_state.require_scene(self.session(request))
         paths = [Path(file) for file in files or []]
         frames = [path for path in paths if path.name in (DATAPARSER_FILE, FRAME_FILE)]
         drawn = [path for path in paths if path not in frames]
@@ -220,19 +220,19 @@ class Visits:
             frame = read_frame(frames[0], opened.scene.root if opened.scene else None) if frames else None
         except NVSError as error:
             raise NVSError(re.sub(r"\S*/(?=[^/\s]+)", "", str(error))) from error
-        return json.dumps(self.films.loaded(loaded, frame).to_dict())
+        return json.dumps(self.videos.loaded(loaded, frame).to_dict())
 
     def path_save(self, spec: str, request: gr.Request) -> Any:
         """The path as a file."""
-        return gr.File([str(self.films.save(self.session(request), parsed(spec)))], visible=True)
+        return gr.File([str(self.videos.save(self.session(request), parsed(spec)))], visible=True)
 
-    def film(self, spec: str, kind: str, request: gr.Request) -> Iterator[tuple]:
-        """Exports a film; updates of [progress, export, cancel, files]."""
+    def video(self, spec: str, kind: str, request: gr.Request) -> Iterator[tuple]:
+        """Exports a video; updates of [progress, export, cancel, files]."""
         session = self.session(request)
         busy = gr.Button(visible=False), gr.Button(visible=True), gr.skip()
         idle = gr.Button(visible=True), gr.Button(visible=False)
         try:
-            job = self.films.export(session, parsed(spec), kind)
+            job = self.videos.export(session, parsed(spec), kind)
             for step in job.follow():
                 words = f"Waiting: {step.position} before yours" if step.position else step.words or "Rendering"
                 yield meter_html(step.fraction, words), *busy
@@ -250,11 +250,11 @@ class Visits:
         files = gr.File([str(file) for file in files], visible=True)
         yield note, *idle, files
 
-    def film_cancel(self, request: gr.Request) -> None:
-        """Stops the film; `film` tells it."""
-        film = self.session(request).film
-        if film is not None:
-            film.cancel()
+    def video_cancel(self, request: gr.Request) -> None:
+        """Stops the video; `video` tells it."""
+        video = self.session(request).video
+        if video is not None:
+            video.cancel()
 
     # -- taking away
 
@@ -265,12 +265,12 @@ class Visits:
 
     def made(self, session: Session, what: str, view: str) -> Path:
         """The file behind `take`."""
-        opened = self.hub.require_scene(session)
+        opened = self.app_state.require_scene(session)
         stem = file_stem(opened.name)
         if what == "state":
-            return self.films.save_state(session)
+            return self.videos.save_state(session)
         if what == "snapshot":
-            image, camera = self.films.still(session, view_from_page(view))
+            image, camera = self.videos.still(session, view_from_page(view))
             facts = {"scene": opened.name, "checkpoint": str(opened.renderer.card.get("name", ""))}
             return save_snapshot(image, camera, session.download(f"{stem}.png"), facts)
         if opened.scene is None:
@@ -281,7 +281,7 @@ class Visits:
     def keep(self, request: gr.Request) -> Any:
         """Keeps the scene on the server."""
         session = self.session(request)
-        keeping.keep(self.hub, session)
+        saved_scenes.keep(self.app_state, session)
         words = "Kept. This browser finds it under “Kept scenes”, also after the server was restarted."
         gr.Info(words, duration=6, title="")
         return self._kept(session)
@@ -289,13 +289,13 @@ class Visits:
     def reopen(self, name: str | None, request: gr.Request) -> tuple:
         """Opens a kept scene."""
         session = self.session(request)
-        return self._opened(session, keeping.reopen(self.hub, session, name or ""))
+        return self._opened(session, saved_scenes.reopen(self.app_state, session, name or ""))
 
     def _kept(self, session: Session) -> Any:
-        found = [(words, name) for name, words in keeping.kept(self.hub, session)]
+        found = [(words, name) for name, words in saved_scenes.kept(self.app_state, session)]
         return gr.Dropdown(found, value=found[0][1] if found else None)
 
-    def _opened(self, session: Session, opened: Opened) -> tuple:
+    def _opened(self, session: Session, opened: LoadedScene) -> tuple:
         if session.source is None:
             note = "<p class='nvs-note'>Opened from a state file. Upload its photos to encode them otherwise.</p>"
             return facts_html(opened), note, gr.skip(), gr.skip(), gr.Button(interactive=False)
@@ -328,16 +328,16 @@ def meter_html(fraction: float, words: str) -> str:
     """A bar with words."""
     return (
         f"<div class='nvs-progress'><div class='nvs-meter' role='progressbar' aria-valuenow='{100 * fraction:.0f}' "
-        f"aria-valuemin='0' aria-valuemax='100' aria-label='Film'><i style='width:{100 * fraction:.1f}%'></i></div>"
+        f"aria-valuemin='0' aria-valuemax='100' aria-label='Video'><i style='width:{100 * fraction:.1f}%'></i></div>"
         f"<p role='status'><span>{html.escape(words)}</span><span>{100 * fraction:.0f} %</span></p></div>"
     )
 
 
-def facts_html(opened: Opened) -> str:
+def facts_html(opened: LoadedScene) -> str:
     """What was read, in small."""
     if not opened.context_jpegs:
         return "<p class='nvs-note'>From a state file: the photos are not here.</p>"
-    pictures = "".join(f"<img src='{uri}' alt='context view {i}'>" for i, uri in enumerate(opened.context_jpegs))
+    images = "".join(f"<img src='{uri}' alt='context view {i}'>" for i, uri in enumerate(opened.context_jpegs))
     count = len(opened.split.context) if opened.split else len(opened.context_jpegs)
     words = f"The network has read {count} of {len(opened.cameras)} photos of {html.escape(opened.name)}"
-    return f"<div class='nvs-strip'><span>{words}, in {opened.seconds:.1f} s.</span>{pictures}</div>"
+    return f"<div class='nvs-strip'><span>{words}, in {opened.seconds:.1f} s.</span>{images}</div>"

@@ -11,7 +11,7 @@ from nvs_app.errors import NVSError
 
 
 @contextlib.contextmanager
-def whole_file(path: Path, shown: str = "") -> Iterator[Path]:
+def atomic_write(path: Path, shown: str = "") -> Iterator[Path]:
     """A temporary name beside `path`, renamed to it when the block ends well, else removed.
 
     Args:
@@ -35,6 +35,6 @@ def whole_file(path: Path, shown: str = "") -> Iterator[Path]:
 
 
 def write_whole(path: Path, text: str, shown: str = "") -> None:
-    """Writes a text file in UTF-8, line ends as given; see `whole_file`."""
-    with whole_file(path, shown) as temporary:
+    """Writes a text file in UTF-8, line ends as given; see `atomic_write`."""
+    with atomic_write(path, shown) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="")

@@ -14,8 +14,8 @@ import torch
 from data_tools.structure_from_motion.job import Cancelled
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras, look_at, vertical_fov
-from nvs_app.web.drawer import Drawer
-from nvs_app.web.hub import Hub
+from nvs_app.web.app_state import AppState
+from nvs_app.web.scheduler import RenderScheduler
 from nvs_app.web.services.cost import context_bytes
 from nvs_app.web.services.jobs import JobQueue
 from nvs_app.web.services.opening import find_examples
@@ -25,39 +25,39 @@ from nvs_app.web.sessions import Limits, SessionStore, temporary_root
 
 
 @pytest.fixture
-def drawer():
-    drawer = Drawer()
-    yield drawer
-    drawer.close()
+def scheduler():
+    scheduler = RenderScheduler()
+    yield scheduler
+    scheduler.close()
 
 
-def held(drawer: Drawer) -> tuple[threading.Event, Future]:
+def held(scheduler: RenderScheduler) -> tuple[threading.Event, Future]:
     """Keeps the thread busy until the event is set."""
     gate, begun = threading.Event(), threading.Event()
-    future = drawer.submit("holder", lambda: (begun.set(), gate.wait(10)))
+    future = scheduler.submit("holder", lambda: (begun.set(), gate.wait(10)))
     assert begun.wait(10)
     return gate, future
 
 
-def test_turns_are_fair_and_the_newest_counts(drawer: Drawer) -> None:
-    gate, _ = held(drawer)
+def test_turns_are_fair_and_the_newest_counts(scheduler: RenderScheduler) -> None:
+    gate, _ = held(scheduler)
     order: list[str] = []
-    greedy = [drawer.submit("greedy", lambda i=i: order.append(f"greedy {i}")) for i in range(5)]
-    modest = drawer.submit("modest", lambda: order.append("modest"))
-    again = drawer.submit("greedy", lambda: order.append("greedy last"))
+    greedy = [scheduler.submit("greedy", lambda i=i: order.append(f"greedy {i}")) for i in range(5)]
+    modest = scheduler.submit("modest", lambda: order.append("modest"))
+    again = scheduler.submit("greedy", lambda: order.append("greedy last"))
     gate.set()
     again.result(10), modest.result(10)
     assert order == ["greedy last", "modest"]  # in the row of arrival, and of each the newest
     assert all(future.cancelled() for future in greedy)
 
 
-def test_two_visitors_that_ask_without_end_get_the_same(drawer: Drawer) -> None:
+def test_two_visitors_that_ask_without_end_get_the_same(scheduler: RenderScheduler) -> None:
     counts = {"a": 0, "b": 0}
     stop = time.monotonic() + 0.4
 
     def ask(name: str) -> None:
         while time.monotonic() < stop:
-            drawer.run(name, lambda: (time.sleep(0.002), counts.__setitem__(name, counts[name] + 1)))
+            scheduler.run(name, lambda: (time.sleep(0.002), counts.__setitem__(name, counts[name] + 1)))
 
     threads = [threading.Thread(target=ask, args=(name,)) for name in counts]
     [thread.start() for thread in threads]
@@ -65,14 +65,14 @@ def test_two_visitors_that_ask_without_end_get_the_same(drawer: Drawer) -> None:
     assert min(counts.values()) > 10 and max(counts.values()) < 1.5 * min(counts.values())
 
 
-def test_a_turn_excludes_others_and_errors_do_not_stay(drawer: Drawer) -> None:
-    with drawer.turn("film"):
-        waiting = drawer.submit("a", lambda: 7)
-        assert not waiting.done() and drawer.waiting() == 1
+def test_a_turn_excludes_others_and_errors_do_not_stay(scheduler: RenderScheduler) -> None:
+    with scheduler.turn("video"):
+        waiting = scheduler.submit("a", lambda: 7)
+        assert not waiting.done() and scheduler.waiting() == 1
     assert waiting.result(10) == 7
     with pytest.raises(ZeroDivisionError):
-        drawer.run("a", lambda: 1 / 0)
-    assert drawer.run("a", lambda: 8) == 8
+        scheduler.run("a", lambda: 1 / 0)
+    assert scheduler.run("a", lambda: 8) == 8
 
 
 def test_jobs_wait_in_a_row_and_can_be_cancelled() -> None:
@@ -159,8 +159,8 @@ def test_temporary_folders_of_the_dead_go(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert temporary_root() != mine and mine.is_dir() and not (tmp_path / "nvs-web-999999999-x").exists()
 
 
-def test_states_go_to_disk_and_come_back(hub: Hub, small_scene: Path, tmp_path: Path) -> None:
-    state = hub.state(hub.example("small scene"))
+def test_states_go_to_disk_and_come_back(app_state: AppState, small_scene: Path, tmp_path: Path) -> None:
+    state = app_state.state(app_state.example("small scene"))
     cache = StateCache(tmp_path, max_bytes=state_bytes(state) + 1)
     cache.put("a", state)
     cache.put("b", state)
@@ -174,18 +174,18 @@ def test_states_go_to_disk_and_come_back(hub: Hub, small_scene: Path, tmp_path: 
         cache.get("a")
 
 
-def test_examples_are_shared_and_stay(hub: Hub) -> None:
-    opened = hub.example("small scene")
-    assert hub.example("small scene") is opened
-    a, b = hub.store.create("a"), hub.store.create("b")
-    hub.show(a, opened)
-    hub.show(b, opened)
-    hub.store.end(a, "over")
-    assert hub.frame(b.scene, b.scene.cameras[:1]).image.shape == (3, 64, 64)
+def test_examples_are_shared_and_stay(app_state: AppState) -> None:
+    opened = app_state.example("small scene")
+    assert app_state.example("small scene") is opened
+    a, b = app_state.store.create("a"), app_state.store.create("b")
+    app_state.show(a, opened)
+    app_state.show(b, opened)
+    app_state.store.end(a, "over")
+    assert app_state.frame(b.scene, b.scene.cameras[:1]).image.shape == (3, 64, 64)
     with pytest.raises(NVSError, match="example 'other'"):
-        hub.example("other")
+        app_state.example("other")
     with pytest.raises(NVSError, match="not a name"):
-        hub.renderer("../checkpoints/tiny")
+        app_state.renderer("../checkpoints/tiny")
 
 
 def capture(count: int = 12, up: tuple = (0.0, 0.0, 1.0)) -> Cameras:
@@ -242,14 +242,14 @@ def test_examples_are_found(small_scene: Path, tmp_path: Path) -> None:
     assert find_examples(tmp_path / "absent") == {}
 
 
-def test_a_checkpoint_without_a_detail_head_says_so(hub: Hub) -> None:
-    opened = hub.example("small scene")
+def test_a_checkpoint_without_a_detail_head_says_so(app_state: AppState) -> None:
+    opened = app_state.example("small scene")
     assert "no detail head" in opened.for_viewer()["no_depth"]
     with pytest.raises(NVSError, match="no detail head"):
-        hub.frame(opened, opened.cameras[:1], "depth")
+        app_state.frame(opened, opened.cameras[:1], "depth")
 
 
-def test_what_a_head_looks_at_counts_as_memory(headed_hub: Hub) -> None:
+def test_what_a_head_looks_at_counts_as_memory(headed_hub: AppState) -> None:
     state = headed_hub.state(headed_hub.example("small scene"))
     assert state.context is not None
     views, (height, width) = 3, state.context.cameras.image_hw

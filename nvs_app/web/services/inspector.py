@@ -8,41 +8,41 @@ from typing import Any
 
 from data_tools.readers.points import scene_points
 from nvs_app.errors import NVSError
-from nvs_app.web.hub import Hub
+from nvs_app.web.app_state import AppState
 from nvs_app.web.services.cameras_plot import cameras_figure, thumbnails
-from nvs_app.web.services.films import Films
-from nvs_app.web.services.opening import Opened
+from nvs_app.web.services.opening import LoadedScene
 from nvs_app.web.services.truth import (
     Truth,
     TruthView,
     compare,
     held_out,
+    image_uri,
     legend_uri,
-    picture_uri,
     views_at_once,
 )
+from nvs_app.web.services.videos import Videos
 from nvs_app.web.sessions import Session
 
 TABLE_VIEWS = 6  # compared at once on opening the tab
 PLOT_THUMBNAILS = 200
 
 
-class Looking:
+class SceneInspector:
     """Cameras and truth of the scenes of visitors. What was computed is kept until the scene changes."""
 
-    def __init__(self, hub: Hub, films: Films):
-        self.hub, self.films = hub, films
+    def __init__(self, app_state: AppState, videos: Videos):
+        self.app_state, self.videos = app_state, videos
         self._examples: dict[str, dict[str, Any]] = {}  # by state: what was computed of examples serves everybody
         self._guard = threading.Lock()
 
-    def _memory(self, session: Session, opened: Opened) -> dict[str, Any]:
-        if self.hub.shelf.keeps(opened.state_key):
+    def _memory(self, session: Session, opened: LoadedScene) -> dict[str, Any]:
+        if self.app_state.example_cache.keeps(opened.state_key):
             return self._examples.setdefault(opened.state_key, {})
         return session.memory
 
     def cameras(self, session: Session, dark: bool) -> Any:
         """The plot of the cameras; None where the photos are not here (a state alone)."""
-        opened = self.hub.require_scene(session)
+        opened = self.app_state.require_scene(session)
         scene = opened.scene
         if scene is None:
             return None
@@ -60,14 +60,14 @@ class Looking:
 
     def held_out(self, session: Session) -> list[tuple[str, int]]:
         """The held-out views to choose from: (words, index)."""
-        opened = self.hub.require_scene(session)
+        opened = self.app_state.require_scene(session)
         if opened.scene is None or opened.split is None:
             return []
         return [(f"{i} · {opened.scene.image_paths[i].name}", i) for i in opened.split.target]
 
     def truth(self, session: Session, index: int | None = None) -> tuple[TruthView | None, Truth | None]:
         """One held-out view beside its photo (a chosen one or the first of the table), and the table of some."""
-        opened = self.hub.require_scene(session)
+        opened = self.app_state.require_scene(session)
         if opened.scene is None or opened.split is None or not opened.split.target:
             return None, None
         memory = self._memory(session, opened)
@@ -85,12 +85,12 @@ class Looking:
         with one_by_one:
             return found or self._compare(session, opened, [index]).views[0], table
 
-    def _compare(self, session: Session, opened: Opened, indices: list[int]) -> Truth:
+    def _compare(self, session: Session, opened: LoadedScene, indices: list[int]) -> Truth:
         # A lane for each scene: the comparison of the one before, still under way, is not broken off with an error.
         lane = f"{session.token}:truth:{opened.state_key}"
         assert opened.scene is not None
         return compare(
-            lambda part: self.films.draw(lane, opened, part),
+            lambda part: self.videos.draw(lane, opened, part),
             opened.scene,
             indices,
             opened.image_hw,
@@ -111,13 +111,13 @@ def truth_html(view: TruthView | None, table: Truth | None) -> str:
     )
     return (
         "<div class='nvs-truth'><figure class='nvs-split' style='--split:50%'>"
-        f"<img src='{picture_uri(view.photo, 'JPEG')}' alt='Photo {view.index}'>"
-        f"<img class='nvs-over' src='{picture_uri(view.rendered, 'JPEG')}' alt='Rendering from the same camera'>"
+        f"<img src='{image_uri(view.photo, 'JPEG')}' alt='Photo {view.index}'>"
+        f"<img class='nvs-over' src='{image_uri(view.rendered, 'JPEG')}' alt='Rendering from the same camera'>"
         "<input type='range' min='0' max='100' value='50' aria-label='Between rendering and photo' data-nvs-split>"
         "<span class='nvs-tag'>rendered</span><span class='nvs-tag nvs-right'>photo</span></figure>"
         f"<dl><div><dt>PSNR</dt><dd>{view.psnr:.2f} <small>dB</small></dd></div>"
         f"<div><dt>SSIM</dt><dd>{view.ssim:.3f}</dd></div></dl>"
-        f"<figure class='nvs-error'><img src='{picture_uri(view.error, 'JPEG')}' alt='Error map'>"
+        f"<figure class='nvs-error'><img src='{image_uri(view.error, 'JPEG')}' alt='Error map'>"
         f"<figcaption>Error <span>0</span><img src='{legend_uri()}' alt=''>"
         f"<span>{table.error_top:.2f}</span></figcaption></figure>"
         "<table class='nvs-table'><thead><tr><th>held-out view</th><td>PSNR, dB</td><td>SSIM</td></tr></thead>"
@@ -125,7 +125,7 @@ def truth_html(view: TruthView | None, table: Truth | None) -> str:
     )
 
 
-def unregistered_html(opened: Opened) -> str:
+def unregistered_html(opened: LoadedScene) -> str:
     """Photos without a camera, and why."""
     if not opened.unregistered:
         return ""
