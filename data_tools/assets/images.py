@@ -1,4 +1,4 @@
-"""Pictures of textures: judged by their headers, decoded, and shrunk to what the views can show."""
+"""Images of textures: judged by their headers, decoded, and shrunk to what the views can show."""
 
 from __future__ import annotations
 

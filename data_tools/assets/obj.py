@@ -114,7 +114,7 @@ def _material(visual: Any, images: Images, number: int, count: int) -> tuple[Mat
         return Material((r, g, b, alpha), 0.0, alpha_mode=mode, double_sided=True), None
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=0)
-    use = TextureUse(images.add(id(image), buffer.getvalue(), f"picture of material {number}"))
+    use = TextureUse(images.add(id(image), buffer.getvalue(), f"image of material {number}"))
     clear = bool((images.kept[use.image][:, :, 3] < 250).any())
     uvs = np.zeros((count, 4), np.float32)
     uvs[:, 0], uvs[:, 1] = np.nan_to_num(uv[:, 0]), 1.0 - np.nan_to_num(uv[:, 1])

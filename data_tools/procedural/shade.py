@@ -117,7 +117,7 @@ def shade_pixels(
     keys: Tensor, view_rows: Tensor, view_scene: Tensor, rows: Tensor, piece: Tensor, texture: Tensor, material: Tensor,
     table: Tensor, texels: Tensor, lights: Tensor, shadow_camera: Tensor, shadow_depth: Tensor, samples: int,
 ) -> Tensor:  # fmt: skip
-    """Pictures: the samples shaded (see :func:`shade`), averaged in linear light, coded and rounded.
+    """Images: the samples shaded (see :func:`shade`), averaged in linear light, coded and rounded.
 
     Args:
         samples: samples along either side of a pixel; the sides of ``keys`` are multiples of it.

@@ -256,7 +256,7 @@ def find_image(record: Record, builder: SceneBuilder, name: str) -> Path:
             smaller = PurePosixPath(*parts[:at], f"images_{factor}", *parts[at + 1 :])
             stem = smaller.with_suffix("")
             if path := _inside(record, root, str(smaller), ("",)) or _inside(record, root, str(stem), SUFFIXES):
-                builder.note(f"pictures missing in images/ read from images_{factor}/, intrinsics scaled to them")
+                builder.note(f"images missing in images/ read from images_{factor}/, intrinsics scaled to them")
                 return path
     record.fail("the image file does not exist")
 

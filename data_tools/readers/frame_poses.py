@@ -60,7 +60,7 @@ def read(path: Path) -> Scene:
         refuse_other_size(record, intrinsics[2:], (height, width))
         builder.add(record, image, c2w, intrinsics, None)
     if not builder.image_paths:
-        raise NVSError(f"{path}: {len(poses)} pose files, {lost} of them lost, none with its picture")
+        raise NVSError(f"{path}: {len(poses)} pose files, {lost} of them lost, none with its image")
     if lost:
         builder.note(f"{lost} of {len(poses)} frames left out: tracking was lost (the pose is not finite)")
     if bare:

@@ -104,7 +104,7 @@ def _camera_files(path: Path) -> list[Path]:
 
 
 def _by_number(images: list[Path], builder: SceneBuilder) -> dict[int, Path]:
-    """Pictures by the number of their camera, which counts from 0."""
+    """Images by the number of their camera, which counts from 0."""
     plain = {int(p.stem): p for p in images if p.stem.isdigit()}
     if plain:
         return plain

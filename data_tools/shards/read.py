@@ -199,7 +199,7 @@ def decode_sample(label: str, key: str, files: dict[str, bytes]) -> Scene:
     """A scene from a sample's members by extension. Raises NVSError for anything malformed."""
     data = files.get(CAMERAS)
     if data is None or len(data) > MAX_CAMERAS_BYTES:
-        raise NVSError(f"{label}: no {CAMERAS} (of at most {MAX_CAMERAS_BYTES >> 20} MiB) beside its pictures")
+        raise NVSError(f"{label}: no {CAMERAS} (of at most {MAX_CAMERAS_BYTES >> 20} MiB) beside its images")
     content = load_object(f"{label}.{CAMERAS}", data)
     listed = content.get("files")
     if not isinstance(listed, list) or not listed or not all(isinstance(name, str) for name in listed):

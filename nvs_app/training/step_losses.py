@@ -21,7 +21,7 @@ from nvs_app.training.sampling import Examples
 
 
 def smaller(images: Float[Tensor, "b v 3 h w"], scale: float, patch: int) -> Float[Tensor, "b v 3 h2 w2"]:
-    """Pictures at a share of their resolution, sides whole patches."""
+    """Images at a share of their resolution, sides whole patches."""
     hw = lact_hw((images.shape[-2], images.shape[-1]), scale, patch)
     return resize(images.flatten(0, 1), hw).unflatten(0, images.shape[:2])
 

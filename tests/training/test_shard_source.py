@@ -50,7 +50,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_scene(folder / "scenes" / "00", views=4, side=8)
     for number in range(1, 14):
         shutil.copytree(folder / "scenes" / "00", folder / "scenes" / f"{number:02d}")
-    shutil.rmtree(folder / "scenes" / "00_pictures")
+    shutil.rmtree(folder / "scenes" / "00_images")
     write_shards([folder / "scenes"], folder / "out", ShardOptions(scenes_per_shard=2))
     return folder / "out"
 

@@ -28,7 +28,7 @@ def circle(n: int, radius: float = 2.0) -> torch.Tensor:
 
 
 def fake_procedural(indices: list[int], num_views: int, image_hw: tuple[int, int]) -> PosedImages:
-    """Pictures whose colours depend on the scene's index and the camera; uint8."""
+    """Images whose colours depend on the scene's index and the camera; uint8."""
     height, width = image_hw
     c2w = circle(num_views).expand(len(indices), -1, -1, -1)
     intrinsics = torch.tensor([width, width, width / 2, height / 2], dtype=torch.float32)
@@ -45,7 +45,7 @@ def fake_procedural(indices: list[int], num_views: int, image_hw: tuple[int, int
 def make_scene(folder: Path, views: int = 14, side: int = 16) -> Path:
     """A scene folder on disk whose images `fake_procedural` drew."""
     posed = fake_procedural([3], views, (side, side))
-    images = folder.with_name(folder.name + "_pictures")
+    images = folder.with_name(folder.name + "_images")
     images.mkdir(parents=True)
     paths = []
     for i in range(views):

@@ -30,7 +30,7 @@ from nvs_app.web.app_state import AppState
 def small_scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six images of 40x40 pixels on a circle, as a nerfstudio folder."""
     folder = tmp_path_factory.mktemp("scenes")
-    images = folder / "pictures"
+    images = folder / "images"
     images.mkdir()
     for index in range(6):
         colours = np.random.default_rng(index).integers(0, 255, (5, 5, 3), np.uint8)

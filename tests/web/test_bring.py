@@ -115,8 +115,8 @@ def test_one_by_one_and_at_once(app_state: AppState, photos: list[Path], tmp_pat
     assert isinstance(fourth, Plan) and fourth.source.available == 4 and fourth.note
     assert all(path.is_file() for path in fourth.source.paths)  # nothing was cleared away meanwhile
     broken = tmp_path / "broken.jpg"
-    broken.write_bytes(b"no picture")
-    with pytest.raises(Exception, match="not a picture"):
+    broken.write_bytes(b"no image")
+    with pytest.raises(Exception, match="not an image"):
         encoding.receive(session, [broken], join=True)
     assert encoding.plan(session).source.available == 4
     anew = encoding.receive(session, copies(0, 1, 2), join=True)

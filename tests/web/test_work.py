@@ -77,7 +77,7 @@ def test_bad_uploads_are_one_sentence_and_the_scene_stays(page, tmp_path: Path) 
     said = page.inner_text("#nvs-plan [role=alert]")
     assert "Traceback" not in said and "/tmp" not in said and len(said) < 400
     for name in ("one", "two", "three"):
-        (tmp_path / f"{name}.jpg").write_bytes(b"no picture")
+        (tmp_path / f"{name}.jpg").write_bytes(b"no image")
     bring(page, *(tmp_path / f"{name}.jpg" for name in ("one", "two", "three")))
     page.get_by_text("cameras are found from three or more").first.wait_for(timeout=20_000)
     number = at_rest(page)["id"]

@@ -58,7 +58,7 @@ def test_dl3dv_folder_with_downscaled_images(tmp_path) -> None:
     for path in (tmp_path / "hash", tmp_path / "hash/nerfstudio"):
         scene = open_scene(path)
         torch.testing.assert_close(scene.fxfycxcy[0], torch.tensor([5.0, 21 / 4, 8.5 / 4, 6.25 / 4]))
-        assert scene.notes == ("pictures missing in images/ read from images_4/, intrinsics scaled to them",)
+        assert scene.notes == ("images missing in images/ read from images_4/, intrinsics scaled to them",)
 
 
 def test_a_saved_test_split_is_also_val_for_nerfstudio(scene_folder, tmp_path) -> None:

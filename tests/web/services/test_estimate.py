@@ -56,7 +56,7 @@ def headed() -> Renderer:
 
 
 def photos(folder: Path, sizes: list[tuple[int, int]]) -> Path:
-    """Pictures (width, height) of one colour each."""
+    """Images (width, height) of one colour each."""
     folder.mkdir(parents=True, exist_ok=True)
     for index, size in enumerate(sizes):
         Image.new("RGB", size, (9 * index % 255, 80, 90)).save(folder / f"photo {index}.jpg")
@@ -145,7 +145,7 @@ from nvs_app.model.config import PRESETS
 from nvs_app.model.detail.config import DetailHeadConfig
 from nvs_app.model.lact import LaCT
 from nvs_app.web.services.cost import encoding_bytes
-from nvs_app.web.services.pace import small_capture
+from nvs_app.web.services.throughput import small_capture
 
 def resident():
     with open("/proc/self/statm") as file:
@@ -328,7 +328,7 @@ def test_useless_inputs_are_one_line(small_scene: Path, tmp_path: Path) -> None:
         ([tmp_path / "empty"], "0 photos that can be read"),
         ([tmp_path / "note.txt"], "not a scene"),
         ([folder / "photo 0.jpg"], "1 photo that can be read"),
-        ([*sorted(folder.iterdir()), tmp_path / "note.txt"], "note.txt: neither a picture"),
+        ([*sorted(folder.iterdir()), tmp_path / "note.txt"], "note.txt: neither an image"),
         ([small_scene, folder], "bring one or the other"),
     ):
         with pytest.raises(NVSError, match=said) as caught:

@@ -70,7 +70,7 @@ def timeline(made) -> Timeline:
 
 
 def plain(cameras: Cameras) -> torch.Tensor:
-    """Pictures whose brightness says which camera they are of."""
+    """Images whose brightness says which camera they are of."""
     level = (cameras.c2w[:, 0, 3] * 0.5 + 0.5).clamp(0, 1)
     return level[:, None, None, None].expand(len(cameras), 3, *cameras.image_hw)
 

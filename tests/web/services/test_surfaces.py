@@ -112,7 +112,7 @@ def test_depth_and_coverage_come_as_frames(app_state: AppState, client) -> None:
         header, data = answer(socket)
         assert header["show"] == "image" and "range" not in header and "unseen" not in header
         assert np.array_equal(np.asarray(Image.open(io.BytesIO(data))), to_uint8(views.images[0]).numpy())
-        for show in ("pictures", 3, None, ["depth"], {}):
+        for show in ("images", 3, None, ["depth"], {}):
             socket.send_json({"type": "frame", "id": 3, "show": show, **page})
             assert "expected image, depth or coverage" in answer(socket)["message"]
 
