@@ -11,6 +11,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from data_tools.readers.isolated import warm
 from nvs_app.bundled import bundled
 from nvs_app.cli.common import add_model_options, load_renderer, positive_float, positive_int
 from nvs_app.errors import NVSError
@@ -84,6 +85,7 @@ def serve(args: argparse.Namespace) -> int:
     _check_port(args.host, args.port)
     # Before gradio is imported: nothing is sent anywhere.
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    warm()
     renderer = run_in_fresh_thread(lambda: load_renderer(args))
 
     from nvs_app.web.app_state import AppState
