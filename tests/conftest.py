@@ -36,6 +36,12 @@ import torch  # noqa: E402
 torch.set_num_threads(min(2, os.cpu_count() or 1))
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--attacks 2000` for a long attack (tests/attack); its seed is printed and can be given."""
+    parser.addoption("--attacks", type=int, default=60, help="mutated uploads of the attack (default: 60)")
+    parser.addoption("--attack-seed", type=int, default=0, help="seed of the attack (default: 0)")
+
+
 @pytest.fixture(scope="session")
 def repo() -> Path:
     """The folder that holds README.md."""

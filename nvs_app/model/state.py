@@ -22,6 +22,7 @@ from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.geometry.normalize import SimilarityTransform
 from nvs_app.model.detail import ContextViews
+from nvs_app.model.state_schema import check_cameras, check_state
 
 FORMAT = "nvs_app scene state 1"
 
@@ -123,8 +124,10 @@ class SceneState:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}
             if metadata.get("format") != FORMAT:
                 raise NVSError(f"{path}: not a scene state (format {metadata.get('format')!r}), expected {FORMAT!r}")
-            return cls.from_tensors(tensors, json.loads(metadata.get("meta", "{}")))
-        except (SafetensorError, KeyError, ValueError, IndexError) as error:
+            meta = json.loads(metadata.get("meta", "{}"))
+            check_state(tensors, meta)
+            return cls.from_tensors(tensors, meta)
+        except (SafetensorError, ValueError, RecursionError, OSError) as error:
             raise NVSError(f"{path}: not a readable scene state ({error}); encode the scene again") from error
 
 
@@ -133,7 +136,7 @@ def context_cameras(state: SceneState) -> Cameras | None:
     text = state.meta.get("context_cameras")
     if not text:
         return None
-    values = json.loads(text)
+    values = check_cameras(text)
     height, width = values["image_hw"]
     return Cameras(
         torch.tensor(values["c2w"], dtype=torch.float32),

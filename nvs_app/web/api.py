@@ -17,6 +17,7 @@ import gradio as gr
 
 from data_tools.structure_from_motion.job import Cancelled
 from nvs_app.errors import NVSError
+from nvs_app.web.arguments import whole
 from nvs_app.web.event_handlers import EventHandlers, told
 from nvs_app.web.services.encoding import facts, parse_size
 from nvs_app.web.services.exports import save_snapshot
@@ -45,7 +46,7 @@ def add_api(event_handlers: EventHandlers) -> None:
             return facts(found)
         if size:
             parse_size(size)
-        job = event_handlers.encoding.encode(session, int(views) if views else None, size or None)
+        job = event_handlers.encoding.encode(session, whole("views", views) if views else None, size or None)
         try:
             for _ in job.follow():
                 session.touch()
@@ -64,13 +65,15 @@ def add_api(event_handlers: EventHandlers) -> None:
         view = view or opened.viewpoint.for_page()
         if not isinstance(view, dict):
             raise NVSError('view: expected {"c2w": 16 numbers, "fov": degrees}')
-        image, camera = event_handlers.videos.still(session, {**view, "hw": [int(height), int(width)]})
+        image, camera = event_handlers.videos.still(
+            session, {**view, "hw": [whole("height", height), whole("width", width)]}
+        )
         return str(save_snapshot(image, camera, session.download("view.png"), {"scene": opened.name}))
 
     def truth(view: float | None, request: gr.Request) -> dict[str, Any]:
         """PSNR and SSIM of a held-out view (null: the first), and the means over some held-out views."""
         found, table = event_handlers.inspector.truth(
-            event_handlers.session(request), None if view is None else int(view)
+            event_handlers.session(request), None if view is None else whole("view", view)
         )
         if found is None or table is None:
             raise NVSError("no view of this scene is held out")

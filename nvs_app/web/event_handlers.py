@@ -24,6 +24,7 @@ from nvs_app.errors import NVSError
 from nvs_app.scenes.nerfstudio_frame import DATAPARSER_FILE, FRAME_FILE, read_frame
 from nvs_app.web.access import owner_of_request
 from nvs_app.web.app_state import AppState
+from nvs_app.web.arguments import whole
 from nvs_app.web.panels import card_html
 from nvs_app.web.services import saved_scenes
 from nvs_app.web.services.encoding import Encoding, Gathered, Plan, plan_html, progress_html, ready_html
@@ -133,13 +134,13 @@ class EventHandlers:
 
     def plan(self, views: float, size: str | None, request: gr.Request) -> tuple:
         """The estimate for other settings; updates of [plan, views, size, encode]."""
-        return self._planned(self.encoding.plan(self.session(request), int(views), size))
+        return self._planned(self.encoding.plan(self.session(request), whole("views", views), size))
 
     def encode(self, views: float, size: str | None, request: gr.Request) -> Iterator[tuple]:
         """Encodes; updates of [progress, encode, cancel, facts]."""
         session = self.session(request)
         before = session.revision
-        job = self.encoding.encode(session, int(views), size)
+        job = self.encoding.encode(session, whole("views", views), size)
         reconstructs = session.source.scene is None
         busy = gr.Button(visible=False), gr.Button(visible=True)
         idle = gr.Button(visible=True, interactive=True), gr.Button(visible=False)
@@ -193,7 +194,7 @@ class EventHandlers:
 
     def truth(self, index: int | None, request: gr.Request) -> str:
         """Another held-out view."""
-        return truth_html(*self.inspector.truth(self.session(request), None if index is None else int(index)))
+        return truth_html(*self.inspector.truth(self.session(request), None if index is None else whole("view", index)))
 
     def model_card(self, name: str) -> str:
         """The card of a checkpoint."""
@@ -204,7 +205,7 @@ class EventHandlers:
         session = self.session(request)
         self.app_state.renderer(name, device)  # refuses now what cannot be loaded
         session.model = (name, device)
-        return self._planned(self.encoding.plan(session, int(views), size))
+        return self._planned(self.encoding.plan(session, whole("views", views), size))
 
     # -- paths and videos
 

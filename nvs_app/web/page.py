@@ -13,6 +13,7 @@ import gradio as gr
 
 from nvs_app.web.api import add_api
 from nvs_app.web.app_state import AppState
+from nvs_app.web.arguments import PageBlocks, value_of
 from nvs_app.web.event_handlers import EventHandlers, told
 from nvs_app.web.panels import TITLE, Scenes, Tools, header_html, scenes_panel, tools_panel
 
@@ -27,7 +28,7 @@ DARK = "document.body.classList.contains('dark')"
 def build_page(app_state: AppState) -> gr.Blocks:
     """The page as gradio Blocks, not yet launched (see `launch_options`)."""
     event_handlers = EventHandlers(app_state)
-    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=(600, 3600)) as page:
+    with PageBlocks(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=(600, 3600)) as page:
         gr.HTML(header_html(app_state), elem_id="nvs-header", padding=False)
         with gr.Row(elem_id="nvs-main"):
             with gr.Column(elem_id="nvs-scenes", min_width=0):
@@ -60,7 +61,7 @@ def _wire(page: gr.Blocks, event_handlers: EventHandlers, scenes: Scenes, tools:
     then_refresh(entered.then(told(event_handlers.first), None, scene, **free))
 
     def pick(event: gr.EventData, request: gr.Request):
-        return event_handlers.example(str(event.value), request)
+        return event_handlers.example(value_of(event), request)
 
     chosen = scenes.examples.select(told(pick), None, scene, **free)
     then_refresh(chosen.then(told(event_handlers.quiet), None, scenes.progress, **free))

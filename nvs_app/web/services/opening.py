@@ -124,7 +124,10 @@ def open_state(path: Path, renderer: Renderer, cache: StateCache, name: str) -> 
     cameras = context_cameras(state)
     if cameras is None:
         raise NVSError(f"{path.name}: the state does not tell its cameras; encode the scene again")
-    renderer.render(state, cameras[:1].scaled_to((16, 16)))  # refuses a state of another network
+    try:
+        renderer.render(state, cameras[:1].scaled_to((16, 16)))  # refuses a state of another network
+    except (RuntimeError, ValueError) as error:
+        raise NVSError(f"{path.name}: the state does not fit the checkpoint; encode the scene again") from error
     key = secrets.token_hex(8)
     cache.put(key, state)
     hw, first, why = cameras.image_hw, Viewpoint.of(cameras), why_no_depth(renderer, state)

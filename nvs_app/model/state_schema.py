@@ -1,0 +1,94 @@
+"""What a state file must hold, checked before anything is computed from it: names, types, shapes, finite numbers."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import torch
+from torch import Tensor
+
+MAX_BLOCKS = 256
+MAX_VIEWS = 5000
+MAX_SIDE = 16384
+NAMES = re.compile(
+    r"fast_weights\.\d{1,3}\.w[012]|transform\.(scale|rotation|translation)|context\.(images|features|c2w|fxfycxcy)"
+)
+
+
+def check_state(tensors: dict[str, Tensor], meta: Any) -> None:
+    """Raises ValueError, one line, where a file could not have been written by `SceneState.save`."""
+    for name, tensor in tensors.items():
+        if not NAMES.fullmatch(name):
+            raise ValueError(f"holds {name[:60]!r}, which no state has")
+        wanted = {"context.images": torch.uint8, "context.features": torch.float16}.get(name, torch.float32)
+        if tensor.dtype != wanted:
+            raise ValueError(f"{name} is {tensor.dtype}, expected {wanted}")
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise ValueError(f"{name} holds numbers that are not finite")
+    batch = _check_weights(tensors)
+    if any(name.startswith("transform.") for name in tensors):
+        _shape(tensors, "transform.scale", (batch,))
+        _shape(tensors, "transform.rotation", (batch, 3, 3))
+        _shape(tensors, "transform.translation", (batch, 3))
+    if any(name.startswith("context.") for name in tensors):
+        _, views, _, height, width = _shape(tensors, "context.images", (batch, None, 3, None, None))
+        if not 0 < views <= MAX_VIEWS or height % 8 or width % 8 or not 0 < min(height, width) <= MAX_SIDE:
+            raise ValueError(f"context.images is {list(tensors['context.images'].shape)}")
+        _shape(tensors, "context.features", (batch, views, None, height // 4, width // 4))
+        _shape(tensors, "context.c2w", (batch, views, 4, 4))
+        _shape(tensors, "context.fxfycxcy", (batch, views, 4))
+    if not isinstance(meta, dict) or not all(isinstance(value, str) for value in (*meta, *meta.values())):
+        raise ValueError("its notes are no texts")
+    if meta.get("context_cameras"):
+        check_cameras(meta["context_cameras"])
+
+
+def check_cameras(text: str) -> dict[str, Any]:
+    """The context cameras of a state's notes: {"image_hw", "c2w", "fxfycxcy"}. Raises ValueError."""
+    values = json.loads(text)
+    if not isinstance(values, dict) or set(values) != {"image_hw", "c2w", "fxfycxcy"}:
+        raise ValueError("its context cameras are no cameras")
+    image_hw = values["image_hw"]
+    if not isinstance(image_hw, list) or len(image_hw) != 2 or not all(type(side) is int for side in image_hw):
+        raise ValueError("its context cameras have no image_hw of two whole numbers")
+    if not all(0 < side <= MAX_SIDE for side in image_hw):
+        raise ValueError(f"its context cameras are of {image_hw[0]}x{image_hw[1]} pixels")
+    try:
+        c2w, lens = (torch.tensor(values[name], dtype=torch.float32) for name in ("c2w", "fxfycxcy"))
+    except (TypeError, RuntimeError, OverflowError) as error:
+        raise ValueError("its context cameras hold something that is no number") from error
+    views = len(lens) if lens.ndim else 0
+    if not 0 < views <= MAX_VIEWS or c2w.shape != (views, 4, 4) or lens.shape != (views, 4):
+        raise ValueError(f"its context cameras are {list(c2w.shape)} and {list(lens.shape)}")
+    if not bool(torch.isfinite(c2w).all() and torch.isfinite(lens).all()) or not bool((lens[:, :2] > 0).all()):
+        raise ValueError("its context cameras hold numbers that are not finite, or a focal length that is not positive")
+    return values
+
+
+def _check_weights(tensors: dict[str, Tensor]) -> int:
+    """The batch size."""
+    blocks = {int(name.split(".")[1]) for name in tensors if name.startswith("fast_weights.")}
+    if not blocks or blocks != set(range(len(blocks))) or len(blocks) > MAX_BLOCKS:
+        raise ValueError(f"has the fast weights of {len(blocks)} blocks, not numbered from 0")
+    first = tensors.get("fast_weights.0.w0")
+    batch = len(first) if first is not None and first.ndim else 0
+    if batch < 1:
+        raise ValueError("fast_weights.0.w0 is missing or empty")
+    for block in sorted(blocks):
+        _, heads, dim, hidden = _shape(tensors, f"fast_weights.{block}.w0", (batch, None, None, None))
+        _shape(tensors, f"fast_weights.{block}.w2", (batch, heads, dim, hidden))
+        _shape(tensors, f"fast_weights.{block}.w1", (batch, heads, hidden, dim))
+    return batch
+
+
+def _shape(tensors: dict[str, Tensor], name: str, wanted: tuple[int | None, ...]) -> tuple[int, ...]:
+    """The shape of a tensor, where it is the one wanted (None: any side)."""
+    if name not in tensors:
+        raise ValueError(f"{name} is missing")
+    shape = tuple(tensors[name].shape)
+    if len(shape) != len(wanted) or any(side not in (None, there) for side, there in zip(wanted, shape)):
+        shown = ", ".join("any" if side is None else str(side) for side in wanted)
+        raise ValueError(f"{name} is {list(shape)}, expected [{shown}]")
+    return shape

@@ -1,0 +1,40 @@
+"""What programs and strangers give to the page's functions: wrong types are told in a sentence, not in the log."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from nvs_app.errors import NVSError
+
+WRONG = "An argument is of another kind than this function takes."
+
+
+class PageBlocks(gr.Blocks):
+    """gradio's Blocks whose fields refuse wrong values without a traceback."""
+
+    async def preprocess_data(self, *args: Any, **kwargs: Any) -> Any:
+        """As gradio's."""
+        try:
+            return await super().preprocess_data(*args, **kwargs)
+        except gr.Error as error:
+            error.print_exception = False
+            raise
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, OSError) as error:
+            raise gr.Error(WRONG, print_exception=False, title="") from error
+
+
+def whole(name: str, value: Any) -> int:
+    """A whole number. Raises NVSError for anything else."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 2**31 or value != int(value):
+        raise NVSError(f"{name}: expected a whole number")
+    return int(value)
+
+
+def value_of(event: gr.EventData) -> str:
+    """What was picked. Raises NVSError where an event brings nothing."""
+    try:
+        return str(event.value)
+    except (TypeError, AttributeError, KeyError) as error:
+        raise NVSError("Nothing was picked.") from error

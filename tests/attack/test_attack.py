@@ -1,0 +1,219 @@
+"""Strangers at a real server: mutated uploads, odd messages and arguments. It answers each in time and in one line, its
+log has no traceback, its memory and disk come back.
+
+    make test PYTEST_ARGS="tests/attack --attacks 2000 --attack-seed 7 -s"
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+import re
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fuzz
+import httpx
+import imageio.v2 as imageio
+import numpy as np
+import pytest
+from serving import serving
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+
+MIB = 1 << 20
+SECONDS = 30  # of any request
+
+
+class Visitor:
+    """A browser of his own, without a page."""
+
+    def __init__(self, address: str):
+        self.address = address
+        self.client = httpx.Client(base_url=address, timeout=SECONDS, trust_env=False)
+        self.client.get("/")  # brings the cookie
+        self.hash = f"attack{random.getrandbits(40)}"
+
+    def call(self, name: str, data: list[Any], event: int | None = None) -> tuple[str, Any]:
+        """ "ok" and the values, or how it was refused and the words."""
+        body = json.dumps({"data": data, "session_hash": self.hash, "fn_index": event})
+        kind = {"content-type": "application/json"}
+        answer = self.client.post(f"/gradio_api/run/{name}", content=body, headers=kind)
+        found = answer.json() if answer.headers.get("content-type", "").startswith("application/json") else answer.text
+        if answer.status_code == 200:
+            return "ok", found["data"]
+        words = found.get("error", found.get("detail")) if isinstance(found, dict) else found
+        return f"{answer.status_code}", words
+
+    def bring(self, name: str, data: bytes) -> tuple[str, Any]:
+        """Uploads a file and has it looked at; the size is none, so that nothing is encoded."""
+        answer = self.client.post("/gradio_api/upload", files={"files": (name, data)})
+        if answer.status_code != 200:
+            return "upload refused", answer.text
+        file = {"path": answer.json()[0], "meta": {"_type": "gradio.FileData"}, "orig_name": name}
+        kind, words = self.call("encode", [[file], None, "nothing"])
+        return ("accepted", words) if "expected WIDTHxHEIGHT" in str(words) else (kind, words)
+
+
+def memory(process: int, name: str = "VmHWM") -> int:
+    text = Path(f"/proc/{process}/status").read_text()
+    return 1024 * int(next(row for row in text.splitlines() if row.startswith(name)).split()[1])
+
+
+def on_disk(process: int) -> int:
+    """Bytes of the files that the server keeps for visitors."""
+    total = 0
+    for root in Path(tempfile.gettempdir()).glob(f"nvs-web-{process}-*"):
+        for path in root.rglob("*"):
+            with contextlib.suppress(FileNotFoundError):
+                total += path.lstat().st_size if path.is_file() else 0
+    return total
+
+
+@pytest.fixture(scope="module")
+def server(checkpoints: Path, small_scene: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
+    words = ("--scene", small_scene, "--context", 3, "--upload-mb", 64, "--visit-mb", 100)
+    with serving(checkpoints, *words) as address:
+        path = Visitor(address).client.post("/gradio_api/upload", files={"files": ("a", b"x")}).json()[0]
+        yield address, int(re.search(r"nvs-web-(\d+)-", path)[1])  # type: ignore[index]
+
+
+@pytest.fixture(scope="module")
+def files(
+    server: tuple[str, int], small_scene: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, tuple[str, bytes]]:
+    folder = tmp_path_factory.mktemp("samples")
+    visitor = Visitor(server[0])
+    kind, _ = visitor.call("open_example", ["small scene"])
+    assert kind == "ok"
+    kind, made = visitor.call("take_away", ["state"])
+    assert kind == "ok", made
+    (folder / "state").write_bytes(visitor.client.get(f"/gradio_api/file={made[0]['path']}").content)
+    with imageio.get_writer(folder / "video.mp4", format="FFMPEG", mode="I", fps=10, macro_block_size=1) as video:  # type: ignore[arg-type]
+        for number in range(12):
+            video.append_data(np.full((64, 64, 3), 20 * number, np.uint8))
+    return fuzz.samples(folder, small_scene, folder / "state")
+
+
+def test_good_files_are_accepted(server: tuple[str, int], files: dict[str, tuple[str, bytes]]) -> None:
+    visitor = Visitor(server[0])
+    outcome = {kind: visitor.bring(*file) for kind, file in files.items()}
+    refused = {kind: words for kind, (how, words) in outcome.items() if how not in ("accepted", "ok")}
+    assert set(refused) == {"photo", "tiff", "cameras"}, refused  # one photo, and cameras without photos
+
+
+def test_mutated_uploads(
+    server: tuple[str, int], files: dict[str, tuple[str, bytes]], request: pytest.FixtureRequest, capsys
+) -> None:
+    address, process = server
+    count, seed = request.config.getoption("--attacks"), request.config.getoption("--attack-seed")
+    draw, outcomes, slowest = random.Random(seed), Counter(), 0.0
+    idle, disk = memory(process, "VmRSS"), on_disk(process)
+    kinds = sorted(files)
+    visitor, bad = Visitor(address), []
+    for number in range(count):
+        name, data = files[kinds[number % len(kinds)]]
+        start = time.monotonic()
+        how, words = visitor.bring(name, fuzz.mutated(data, draw))
+        slowest = max(slowest, time.monotonic() - start)
+        outcomes["accepted" if how in ("ok", "accepted") else "refused"] += 1
+        text = words if isinstance(words, str) else json.dumps(words)
+        if how not in ("ok", "accepted") and ("\n" in text or not 0 < len(text) < 1500 or "/nvs-web-" in text):
+            bad.append((number, name, how, text[:300]))
+        if how not in ("ok", "accepted", "500", "upload refused"):
+            bad.append((number, name, how, text[:300]))
+        if number % 50 == 49:
+            visitor.client.close()
+            visitor = Visitor(address)
+    with capsys.disabled():
+        peak = memory(process) - idle
+        print(
+            f"\nseed {seed}: {count} uploads, {dict(outcomes)}, slowest {slowest:.1f} s, {peak / MIB:.0f} MB above idle"
+        )
+    assert not bad
+    assert slowest < SECONDS and peak < 1024 * MIB
+    # A visit keeps one accepted upload until it ends; the rest is gone.
+    visits = 2 + count // 50
+    largest = max(len(data) for _, data in files.values())
+    assert on_disk(process) - disk < visits * 20 * largest + MIB
+
+
+GOOD: dict[str, list[Any]] = {
+    "examples": [], "open_example": ["small scene"], "encode": [[], 3, "64x64"], "cameras": [],
+    "render": [{"c2w": fuzz.IDENTITY, "fov": 40}, 32, 32], "truth": [1],
+    "video": [{"preset": "turntable", "seconds": 0.2, "fps": 10, "image_hw": [32, 32]}, "GIF"], "take_away": ["scene"],
+}  # fmt: skip
+
+
+def test_every_argument_of_every_function(server: tuple[str, int], request: pytest.FixtureRequest) -> None:
+    visitor = Visitor(server[0])
+    assert visitor.call("open_example", ["small scene"])[0] == "ok"
+    count, seed = request.config.getoption("--attacks"), request.config.getoption("--attack-seed")
+    bad, odd = [], random.Random(seed)
+    for name, values in fuzz.arguments(GOOD, odd, 2 * count):
+        how, words = visitor.call(name, values)
+        text = words if isinstance(words, str) else json.dumps(words)
+        if how not in ("ok", "500", "422", "400") or (how != "ok" and ("\n" in text or len(text) > 1500)):
+            bad.append((name, str(values)[:200], how, text[:300]))
+    assert not bad
+    assert visitor.call("open_example", ["small scene"])[0] == "ok"
+
+
+def test_every_event_of_the_page(server: tuple[str, int], request: pytest.FixtureRequest) -> None:
+    """Also those that have no name for programs: whoever reads the page can call them."""
+    visitor = Visitor(server[0])
+    assert visitor.call("open_example", ["small scene"])[0] == "ok"
+    count, draw = request.config.getoption("--attacks"), random.Random(request.config.getoption("--attack-seed"))
+    events = [event for event in visitor.client.get("/config").json()["dependencies"] if event["backend_fn"]]
+    assert len(events) > 20
+    bad = []
+    for number in range(max(2 * count, len(events))):
+        event = events[number % len(events)]
+        values = [draw.choice(fuzz.ODD) for _ in event["inputs"]]
+        how, words = visitor.call("predict", values, event["id"])
+        text = words if isinstance(words, str) else json.dumps(words)
+        if how not in ("ok", "500", "422", "400") or (how != "ok" and ("\n" in text or len(text) > 1500)):
+            bad.append((event["id"], str(values)[:200], how, text[:300]))
+    assert not bad
+
+
+def test_every_message_of_the_socket(server: tuple[str, int], request: pytest.FixtureRequest) -> None:
+    address, _ = server
+    count, seed = request.config.getoption("--attacks"), request.config.getoption("--attack-seed")
+    visitor = Visitor(address)
+    config = visitor.client.get("/config").json()
+    enter = next(d["id"] for d in config["dependencies"] if d["targets"] and d["targets"][0][1] == "load")
+    body = {"data": [""], "fn_index": enter, "session_hash": visitor.hash}
+    token = visitor.client.post("/gradio_api/run/predict", json=body).json()["data"][0]
+    assert visitor.call("open_example", ["small scene"])[0] == "ok"
+    cookie = "; ".join(f"{name}={value}" for name, value in visitor.client.cookies.items())
+    good = {"type": "frame", "id": 4242, "c2w": fuzz.IDENTITY, "fov": 40, "hw": [16, 16]}
+    texts = fuzz.messages(random.Random(seed), 4 * count)
+
+    async def talk() -> list[str]:
+        bad: list[str] = []
+        url = f"{address.replace('http', 'ws')}/nvs/socket?visit={token}"
+        async with connect(url, additional_headers={"cookie": cookie}, max_size=None, proxy=None) as line:
+            for start in range(0, len(texts), 20):
+                for text in texts[start : start + 20]:
+                    await line.send(text)
+                await line.send(json.dumps({**good, "id": 4242 + start}))
+                while True:  # what comes meanwhile, until the good frame
+                    answer = await asyncio.wait_for(line.recv(), SECONDS)
+                    if isinstance(answer, bytes):
+                        if json.loads(answer[4 : 4 + int.from_bytes(answer[:4], "little")])["id"] == 4242 + start:
+                            break
+                    elif len(answer) > 200_000 or ('"error"' in answer and len(answer) > 2000):
+                        bad.append(answer[:300])
+        return bad
+
+    with contextlib.suppress(ConnectionClosed):
+        assert asyncio.run(talk()) == []
+        return
+    raise AssertionError("the server closed the line")
