@@ -6,6 +6,7 @@ from typing import Any
 
 import gradio as gr
 
+from data_tools.readers.fields import one_line
 from nvs_app.errors import NVSError
 
 WRONG = "An argument is of another kind than this function takes."
@@ -19,8 +20,7 @@ class PageBlocks(gr.Blocks):
         try:
             return await super().preprocess_data(*args, **kwargs)
         except gr.Error as error:
-            error.print_exception = False
-            raise
+            raise gr.Error(one_line(str(error.message)), print_exception=False, title="") from error
         except (ValueError, TypeError, KeyError, IndexError, AttributeError, OSError) as error:
             raise gr.Error(WRONG, print_exception=False, title="") from error
 
@@ -30,6 +30,13 @@ def whole(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 2**31 or value != int(value):
         raise NVSError(f"{name}: expected a whole number")
     return int(value)
+
+
+def text(name: str, value: Any) -> str:
+    """A short text. Raises NVSError for anything else."""
+    if not isinstance(value, str) or len(value) > 200:
+        raise NVSError(f"{name}: expected a short text")
+    return value
 
 
 def value_of(event: gr.EventData) -> str:

@@ -24,7 +24,7 @@ from nvs_app.errors import NVSError
 from nvs_app.scenes.nerfstudio_frame import DATAPARSER_FILE, FRAME_FILE, read_frame
 from nvs_app.web.access import owner_of_request
 from nvs_app.web.app_state import AppState
-from nvs_app.web.arguments import whole
+from nvs_app.web.arguments import text, whole
 from nvs_app.web.panels import card_html
 from nvs_app.web.services import saved_scenes
 from nvs_app.web.services.encoding import Encoding, Gathered, Plan, plan_html, progress_html, ready_html
@@ -198,11 +198,12 @@ class EventHandlers:
 
     def model_card(self, name: str) -> str:
         """The card of a checkpoint."""
-        return card_html(name)
+        return card_html(text("checkpoint", name))
 
     def use_model(self, name: str, device: str, views: float, size: str | None, request: gr.Request) -> tuple:
         """Another checkpoint or device: the estimate for it; encoding the scene is the next step."""
         session = self.session(request)
+        name, device = text("checkpoint", name), text("device", device)
         self.app_state.renderer(name, device)  # refuses now what cannot be loaded
         session.model = (name, device)
         return self._planned(self.encoding.plan(session, whole("views", views), size))

@@ -52,6 +52,8 @@ class Videos:
             self._check_size(hw)
             assert isinstance(hw, list)
             start = spec.get("start")
+            if start is not None and not isinstance(start, dict):
+                raise NVSError("camera path: start is no view")
             camera = None if start is None else camera_from_page({**start, "hw": hw}, limits.video_side)
             if round(seconds * fps) > limits.video_frames:
                 raise NVSError(self._too_long(round(seconds * fps)))
