@@ -47,7 +47,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
 }
 
 # Not on every machine that trains. The library imports them, if at all, inside the function that needs them.
-KERNELS = "_triton"  # modules of GPU kernels: triton comes with the CUDA build of torch only
+KERNELS = "_triton"  # modules of GPU kernels: triton is not everywhere
 OPTIONAL = ["nerfstudio", "gradio", "tyro", "imageio", "imageio_ffmpeg", "pycolmap", "trimesh", "plotly", "tensorboard"]
 
 
@@ -176,6 +176,18 @@ def test_core_needs_no_optional_package() -> None:
         "import importlib, sys\n"
         f"for name in {OPTIONAL!r}: sys.modules[name] = None\n"
         f"for name in {core!r}: importlib.import_module(name)"
+    )
+
+
+def test_kernels_need_little_but_triton() -> None:
+    """A machine that trains may have no more than torch, triton, numpy, Pillow and jaxtyping."""
+    pytest.importorskip("triton", reason="triton is not installed (make setup)")
+    kernels = [module for module in source_files() if module.endswith(KERNELS)]
+    assert kernels
+    run_python(
+        "import importlib, sys\n"
+        f"for name in {[*OPTIONAL, 'cv2', 'beartype', 'einops', 'safetensors', 'rich']!r}: sys.modules[name] = None\n"
+        f"for name in {kernels!r}: importlib.import_module(name)"
     )
 
 
