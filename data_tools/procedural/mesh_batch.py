@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from data_tools.procedural.assets import AssetPack
+from data_tools.procedural.asset_pack import AssetPack
 from data_tools.procedural.instances import ASSET, MeshInstances
 from data_tools.procedural.shapes import SHAPE_INDEX, make_patch_grids, surface_and_normals
 from data_tools.procedural.texture_bank import TextureBank

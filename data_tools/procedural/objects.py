@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from data_tools.procedural.assets import AssetPack
+from data_tools.procedural.asset_pack import AssetPack
 from data_tools.procedural.furniture import furniture
 from data_tools.procedural.instances import (
     ASSET,

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
-from data_tools.procedural.assets import AssetPack
+from data_tools.procedural.asset_pack import AssetPack
 from data_tools.procedural.furniture import furniture
 from data_tools.procedural.instances import NO_MESH, MeshInstances, boxes, random_materials, rotation_z
 from data_tools.procedural.rng import CounterRNG, constant, hash32

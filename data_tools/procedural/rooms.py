@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from data_tools.procedural.assets import AssetPack
+from data_tools.procedural.asset_pack import AssetPack
 from data_tools.procedural.furniture import CHAIR, TABLE, furniture
 from data_tools.procedural.instances import (
     ASSET,

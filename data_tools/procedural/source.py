@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
-from data_tools.procedural.assets import read_assets
+from data_tools.procedural.asset_pack import read_assets
 from data_tools.procedural.cameras import object_cameras, room_cameras
 from data_tools.procedural.capture_styles import CAPTURES
 from data_tools.procedural.depth import pixel_depth
