@@ -11,7 +11,15 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from data_tools.procedural.instances import NO_MESH, SKY, Materials, MeshInstances, boxes, colour_matrix, rotation_z
+from data_tools.procedural.instances import (
+    MATERIAL_FIELDS,
+    NO_MESH,
+    Materials,
+    MeshInstances,
+    boxes,
+    colour_matrix,
+    rotation_z,
+)
 from data_tools.procedural.rng import CounterRNG, constant
 from data_tools.procedural.shapes import shape_rows
 from data_tools.procedural.sky import BULGE, DIP
@@ -22,7 +30,7 @@ _DIM = 0.01
 GROUNDS, HILLS, SKYLINE = 3, 6, 10
 HOUSES, FRONTS, WINDOWS = 6, 4, 12
 TREES, CROWN, BUSHES = 8, 4, 6
-CARS, CAR_PARTS, LAMPS = 2, 6, 3
+CARS, LAMPS = 2, 3
 
 
 def xyz(*coordinates: Float[Tensor, "..."] | float) -> Float[Tensor, "*b 3"]:
@@ -77,31 +85,8 @@ def dome(texture: Int64[Tensor, " s"], sun: Float[Tensor, " s"]) -> MeshInstance
     offset = (constant((0.0, 0.0, 0.5 - DIP), device) * DOME_RADIUS).expand(len(texture), 3)
     # Dark under any lamp, and glowing by as much as it is darker.
     grey = math.sqrt(_DIM)
-    row = (
-        grey,
-        0,
-        0,
-        0,
-        grey,
-        0,
-        0,
-        0,
-        grey,
-        0,
-        0,
-        0,
-        0,
-        1,
-        1.0 / (0.8 * _DIM),
-        1,
-        0.25,
-        0.98,
-        0,
-        0.01,
-        0,
-        1,
-    )
-    material = constant(tuple(map(float, row)), device).expand(len(texture), SKY + 1)
+    row = (grey, 0, 0, 0, grey, 0, 0, 0, grey, 0, 0, 0, 0, 1, 1.0 / (0.8 * _DIM), 1, 0.25, 0.98, 0, 0.01, 0, 1)
+    material = constant(tuple(map(float, row)), device).expand(len(texture), MATERIAL_FIELDS)
     whole = MeshInstances(torch.full_like(texture, 2), linear, offset, shape, texture, material)
     return whole.map(lambda value: value[:, None])
 
