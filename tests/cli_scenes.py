@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from camera_rings import ring_c2w
 from PIL import Image
 
 from nvs_app.cli import main
-from nvs_app.geometry.cameras import look_at
 from nvs_app.model.checkpoint import save_checkpoint
 from nvs_app.model.config import PRESETS, LaCTConfig
 from nvs_app.model.detail import DetailHeadConfig
@@ -46,13 +46,11 @@ def write_scenes(folder: Path) -> None:
             Image.fromarray(np.random.default_rng(index).integers(0, 255, (36, 48, 3), np.uint8)).save(
                 photos / f"{index:03d}.png"
             )
-        angle = torch.linspace(0, 5, 6)
-        eye = torch.stack((3 * angle.cos(), 3 * angle.sin(), torch.ones(6)), -1)
         Scene(
             name=name,
             root=photos,
             image_paths=sorted(photos.glob("*.png")),
-            c2w=look_at(eye, torch.zeros(6, 3), torch.tensor([0.0, 0, 1]).expand(6, 3)),
+            c2w=ring_c2w(6, step=1.0),
             fxfycxcy=torch.tensor([50.0, 50.0, 24.0, 18.0]).expand(6, 4).clone(),
             image_hws=torch.tensor([[36, 48]]).expand(6, 2).clone(),
             split=[None] * 6,

@@ -8,22 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from camera_rings import ring_c2w
 from PIL import Image
 
 from nvs_app.errors import NVSError
 from nvs_app.evaluation.evaluate import EvalConfig, evaluate, nearest_view
-from nvs_app.geometry.cameras import Cameras, look_at
+from nvs_app.geometry.cameras import Cameras
 from nvs_app.model.config import PRESETS
 from nvs_app.model.lact import LaCT
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.posed import PosedImages
 from nvs_app.scenes.scene import Scene
-
-
-def ring(count: int) -> torch.Tensor:
-    angle = torch.arange(count) * 0.7
-    eye = torch.stack((3 * angle.cos(), 3 * angle.sin(), torch.ones(count)), -1)
-    return look_at(eye, torch.zeros(count, 3), torch.tensor([0.0, 0, 1]).expand(count, 3))
 
 
 @pytest.fixture
@@ -38,7 +33,7 @@ def scenes(tmp_path: Path) -> dict[str, Scene]:
             name,
             tmp_path / name,
             sorted((tmp_path / name).glob("*.png")),
-            ring(count),
+            ring_c2w(count, step=0.7),
             torch.tensor([20.0, 20.0, 8.0, 8.0]).expand(count, 4).clone(),
             torch.tensor([[16, 16]]).expand(count, 2).clone(),
             [None] * count,
@@ -101,7 +96,7 @@ def test_failed_scenes_are_told_and_left_out(scenes: dict[str, Scene]) -> None:
 
 
 def test_nearest_view_looks_at_place_and_direction() -> None:
-    c2w = ring(6)
+    c2w = ring_c2w(6, step=0.7)
     context = PosedImages(torch.zeros(6, 3, 4, 4), Cameras(c2w, torch.ones(6, 4), (4, 4)))
     for index in range(6):
         assert nearest_view(context, c2w[index]) == index

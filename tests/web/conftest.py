@@ -10,13 +10,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from camera_rings import ring_c2w
 from networks import WITH_HEAD, weights_with_head
 from PIL import Image
 from serving import CHROMIUM, FLAGS, serving
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from nvs_app.geometry.cameras import look_at
 from nvs_app.model.checkpoint import save_checkpoint
 from nvs_app.model.config import PRESETS
 from nvs_app.model.lact import LaCT
@@ -35,13 +35,11 @@ def small_scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for index in range(6):
         colours = np.random.default_rng(index).integers(0, 255, (5, 5, 3), np.uint8)
         Image.fromarray(colours.repeat(8, 0).repeat(8, 1)).save(images / f"{index}.png")
-    angle = torch.arange(6) * 1.0
-    eye = torch.stack((3 * angle.cos(), 3 * angle.sin(), torch.ones(6)), -1)
     scene = Scene(
         "small scene",
         images,
         sorted(images.glob("*.png")),
-        look_at(eye, torch.zeros(6, 3), torch.tensor([0.0, 0, 1]).expand(6, 3)),
+        ring_c2w(6, step=1.0),
         torch.tensor([45.0, 45.0, 20.0, 20.0]).expand(6, 4).clone(),
         torch.tensor([[40, 40]]).expand(6, 2).clone(),
         [None] * 6,

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from camera_rings import ring_c2w
 from PIL import Image
 
 from nvs_app.cli import main
@@ -28,7 +29,6 @@ from nvs_app.evaluation.protocols import find
 from nvs_app.evaluation.protocols.base import Entry, Settings
 from nvs_app.evaluation.report.files import views_csv
 from nvs_app.evaluation.report.summary import comparable
-from nvs_app.geometry.cameras import look_at
 from nvs_app.model.checkpoint import save_checkpoint
 from nvs_app.model.config import PRESETS
 from nvs_app.model.lact import LaCT
@@ -36,12 +36,6 @@ from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.scene import Scene
 
 REPO = Path(__file__).resolve().parents[3]
-
-
-def ring(count: int) -> torch.Tensor:
-    angle = torch.arange(count) * 0.4
-    eye = torch.stack((3 * angle.cos(), 3 * angle.sin(), torch.ones(count)), -1)
-    return look_at(eye, torch.zeros(count, 3), torch.tensor([0.0, 0, 1]).expand(count, 3))
 
 
 def write_scene(folder: Path, count: int, noise: bool = True) -> None:
@@ -57,7 +51,7 @@ def write_scene(folder: Path, count: int, noise: bool = True) -> None:
         folder.name,
         images,
         sorted(images.glob("*.png")),
-        ring(count),
+        ring_c2w(count, step=0.4),
         torch.tensor([40.0, 40.0, 16.0, 16.0]).expand(count, 4).clone(),
         torch.tensor([[32, 32]]).expand(count, 2).clone(),
         [None] * count,
@@ -189,7 +183,7 @@ class NoNumber(Gray):
 
     def stream(self, state, cameras, chunk=None, on_device=False):
         (images,) = super().stream(state, cameras)
-        images[(cameras.c2w - ring(17)[8]).abs().amax((1, 2)) < 1e-3] = torch.nan
+        images[(cameras.c2w - ring_c2w(17, step=0.4)[8]).abs().amax((1, 2)) < 1e-3] = torch.nan
         yield images
 
 
@@ -295,7 +289,7 @@ def test_groups_stay_with_one_process() -> None:
 
 
 def test_baselines() -> None:
-    c2w = ring(6)
+    c2w = ring_c2w(6, step=0.4)
     assert nearest_views(c2w, c2w).tolist() == list(range(6))
     assert gsplat_missing(torch.device("cpu")) == "it needs a GPU"
 
