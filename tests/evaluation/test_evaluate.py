@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from camera_rings import ring_c2w
-from PIL import Image
+from image_scenes import image_scene
 
 from nvs_app.errors import NVSError
 from nvs_app.evaluation.evaluate import EvalConfig, evaluate, nearest_view
@@ -26,18 +26,8 @@ def scenes(tmp_path: Path) -> dict[str, Scene]:
     """Scenes of 5 and 7 flat images; image i is gray of value 20 * i."""
     made = {}
     for name, count in (("five", 5), ("seven", 7)):
-        (tmp_path / name).mkdir()
-        for index in range(count):
-            Image.fromarray(np.full((16, 16, 3), 20 * index, np.uint8)).save(tmp_path / name / f"{index}.png")
-        made[name] = Scene(
-            name,
-            tmp_path / name,
-            sorted((tmp_path / name).glob("*.png")),
-            ring_c2w(count, step=0.7),
-            torch.tensor([20.0, 20.0, 8.0, 8.0]).expand(count, 4).clone(),
-            torch.tensor([[16, 16]]).expand(count, 2).clone(),
-            [None] * count,
-        )
+        images = [np.full((16, 16, 3), 20 * index, np.uint8) for index in range(count)]
+        made[name] = image_scene(tmp_path / name, images, ring_c2w(count, step=0.7), (20.0, 20.0, 8.0, 8.0))
     return made
 
 
@@ -66,7 +56,7 @@ def test_averages_over_views_then_scenes(scenes: dict[str, Scene]) -> None:
     assert five["baselines"]["mean_colour"]["psnr"] == pytest.approx(expected(10 / 255, range(2, 5)), abs=1e-4)
     assert five["views"][0] == {
         "index": 2,
-        "file": "2.png",
+        "file": "002.png",
         "psnr": pytest.approx(expected(0.5, range(2, 3)), abs=1e-4),
         "ssim": pytest.approx(five["views"][0]["ssim"]),
         "sharpness": 1.0,  # one grey beside another: neither has gradients

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from camera_rings import ring_c2w
-from PIL import Image
+from image_scenes import image_scene, noise
 
 from nvs_app.cli import main
 from nvs_app.cli.eval_benchmark import Progress
@@ -33,29 +33,16 @@ from nvs_app.model.checkpoint import save_checkpoint
 from nvs_app.model.config import PRESETS
 from nvs_app.model.lact import LaCT
 from nvs_app.rendering.renderer import Renderer
-from nvs_app.scenes.scene import Scene
 
 REPO = Path(__file__).resolve().parents[3]
 
 
-def write_scene(folder: Path, count: int, noise: bool = True) -> None:
+def write_scene(folder: Path, count: int, noisy: bool = True) -> None:
     """`count` images of 32x32: noise, or flat ones of grey 10 i."""
-    images = folder.parent / f".{folder.name}"
-    images.mkdir(parents=True)
-    for index in range(count):
-        pixels = np.full((32, 32, 3), 10 * index, np.uint8)
-        if noise:
-            pixels = np.random.default_rng(index).integers(0, 255, (32, 32, 3), np.uint8)
-        Image.fromarray(pixels).save(images / f"{index:02d}.png")
-    Scene(
-        folder.name,
-        images,
-        sorted(images.glob("*.png")),
-        ring_c2w(count, step=0.4),
-        torch.tensor([40.0, 40.0, 16.0, 16.0]).expand(count, 4).clone(),
-        torch.tensor([[32, 32]]).expand(count, 2).clone(),
-        [None] * count,
-    ).save(folder)
+    flat = [np.full((32, 32, 3), 10 * index, np.uint8) for index in range(count)]
+    images = noise(count, (32, 32)) if noisy else flat
+    hidden, c2w = folder.parent / f".{folder.name}", ring_c2w(count, step=0.4)
+    image_scene(hidden, images, c2w, (40.0, 40.0, 16.0, 16.0), folder.name).save(folder)
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +93,7 @@ class Gray(Renderer):
 
 def test_averages_over_views_then_scenes(tmp_path: Path) -> None:
     for name, count in (("five", 9), ("nine", 17)):  # every 8th is a target: 2 and 3 of them
-        write_scene(tmp_path / "data" / name, count, noise=False)
+        write_scene(tmp_path / "data" / name, count, noisy=False)
     settings = find("folder").complete(Settings(tmp_path / "data", (4,), (32, 32)))
     run = BenchmarkRun(Gray(LaCT(PRESETS["tiny"]), "cpu"), find("folder"), settings, Measures(), tmp_path / "out")
     report = run()
