@@ -19,12 +19,12 @@ class AssetPack:
     """All objects as triangle corners, one object after another.
 
     Attributes:
-        corners: [F, 3, 3] positions; z up, bounding-box centre at 0, farthest vertex at radius 1.
-        normals: [F, 3, 3] unit corner normals, smooth where neighbouring triangles are nearly flat.
-        uvs: [F, 3, 2] in [0, 1], v down.
-        offset: int64 [K + 1], faces of object j are offset[j] .. offset[j + 1]; on the device.
-        counts: int64 [K] faces of each object; on the device.
-        half_size: [K, 3] half extents of the bounding boxes.
+        corners: positions; z up, bounding-box centre at 0, farthest vertex at radius 1.
+        normals: unit corner normals, smooth where neighbouring triangles are nearly flat.
+        uvs: in [0, 1], v down.
+        offset: faces of object j are offset[j] .. offset[j + 1]; on the device.
+        counts: faces of each object; on the device.
+        half_size: half extents of the bounding boxes.
         names: K names.
         atlases: K textures, uint8 [3, H, W], on the CPU.
     """

@@ -27,11 +27,11 @@ class CaptureStyles:
     """Of s scenes and v views.
 
     Attributes:
-        lens: int64 [s], ``ORDINARY``, ``NARROW`` or ``WIDE``.
-        fov: [s] radians along the shorter side, for lenses that are not ordinary.
-        roll: [s, v] radians, to be added.
-        mixed: bool [s], the style is random and not set.
-        pole: [s, v] height on the unit sphere where a view is taken from near the zenith or nadir, else nan.
+        lens: ``ORDINARY``, ``NARROW`` or ``WIDE``.
+        fov: radians along the shorter side, for lenses that are not ordinary.
+        roll: radians, to be added.
+        mixed: the style is random and not set.
+        pole: height on the unit sphere where a view is taken from near the zenith or nadir, else nan.
     """
 
     lens: Int64[Tensor, " s"]
@@ -57,8 +57,7 @@ def sample_capture_styles(
     """Styles of the scenes' captures.
 
     Args:
-        keys: int64 [s]; num_views: v.
-        capture: int64 [s] numbers in ``CAPTURES``; None for mixed ones.
+        capture: numbers in ``CAPTURES``; None for mixed ones.
         narrow, wide: shares of the scenes with such a lens, where mixed.
     """
     scene, view = CounterRNG(keys, "habits", 16), view_rng(keys, num_views, 8, "habits")

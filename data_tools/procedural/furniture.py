@@ -33,7 +33,7 @@ _SIZES = (
 def furniture(
     rng: CounterRNG, bank: TextureBank, kind: Int64[Tensor, "*keys"]
 ) -> tuple[MeshInstances, Float[Tensor, "*keys 3"]]:
-    """Composites of the given kinds (int64 [*keys]).
+    """Composites of the given kinds.
 
     Returns:
         instances [*keys, SLOTS] and the half sizes of the whole [*keys, 3] (it spans z from 0 to twice half z).

@@ -32,11 +32,11 @@ class MeshInstances:
     """A mesh, where it stands and what it is made of; every field begins with the same batch shape.
 
     Attributes:
-        mesh: int64, see ``ASSET``.
-        linear: [3, 3] and offset [3]: from the mesh's own frame to the scene.
+        mesh: see ``ASSET``.
+        linear, offset: from the mesh's own frame to the scene.
         shape: the solid's numbers (``shapes.SHAPE_FIELDS``).
-        texture: int64 number in the bank.
-        material: [MATERIAL_FIELDS].
+        texture: number in the bank.
+        material: a row of ``MATERIAL_FIELDS``.
     """
 
     mesh: Int64[Tensor, "*b"]
@@ -67,7 +67,7 @@ class MeshInstances:
         return MeshInstances(self.mesh, linear, moved, self.shape, self.texture, self.material)
 
     def where(self, alive: Bool[Tensor, "*b"]) -> MeshInstances:
-        """Only those alive (bool, batch shape); the others become ``NO_MESH``."""
+        """Only those alive; the others become ``NO_MESH``."""
         return MeshInstances(torch.where(alive, self.mesh, NO_MESH), self.linear, self.offset, self.shape, self.texture,
                       self.material)  # fmt: skip
 
@@ -79,7 +79,7 @@ def boxes(
     material: Float[Tensor, "*b m"],
     **shape: Shaped[Tensor, "..."] | float,
 ) -> MeshInstances:
-    """Axis-aligned solids of the lowest detail: centre and half sizes [*b, 3]; shape fields by name."""
+    """Axis-aligned solids of the lowest detail: ``shape``: fields by name."""
     row = shape_rows(centre[..., 0], **shape)
     mesh = torch.zeros(centre.shape[:-1], dtype=torch.int64, device=centre.device)
     return MeshInstances(mesh, torch.diag_embed(half), centre, row, texture, material)
@@ -96,7 +96,7 @@ def random_rotation(rng: CounterRNG, *shape: int) -> Float[Tensor, "*b 3 3"]:
 
 
 def rotation_z(angle: Float[Tensor, "*b"]) -> Float[Tensor, "*b 3 3"]:
-    """Rotations about z, [*b] radians -> [*b, 3, 3]."""
+    """Rotations about z by radians."""
     c, s, o = torch.cos(angle), torch.sin(angle), torch.zeros_like(angle)
     return torch.stack([c, -s, o, s, c, o, o, o, o + 1], -1).unflatten(-1, (3, 3))
 
@@ -107,7 +107,7 @@ def colour_matrix(
     contrast: Float[Tensor, "*b"],
     tint: Float[Tensor, "*b 3"],
 ) -> Float[Tensor, "*b 12"]:
-    """Rows of 12 numbers: c -> M c + t: hue turned (radians), saturation, contrast about 0.5, tint [*b, 3]."""
+    """Rows of 12 numbers: c -> M c + t: hue turned (radians), saturation, contrast about 0.5, tint."""
     c, s = torch.cos(hue), torch.sin(hue)
     third, r = 1.0 / 3.0, 1.0 / math.sqrt(3.0)
     grey = constant(((1.0 - third, -third, -third), (-third, 1.0 - third, -third), (-third, -third, 1.0 - third)),

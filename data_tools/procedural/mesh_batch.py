@@ -19,8 +19,9 @@ class MeshBatch:
     """Triangles of all scenes of a batch.
 
     Attributes:
-        corners: [f, 3, 3]; normals: [f, 3, 3] (any length, either side); uvs: [f, 3, 2] in textures.
-        instance: int64 [f] row of the flattened instances; scene: int64 [f].
+        normals: of any length and either side.
+        uvs: in textures, which may repeat.
+        instance: row of the flattened instances; scene: of the batch.
     """
 
     corners: Float[Tensor, "f 3 3"]
@@ -115,7 +116,7 @@ def _scan(
 
 
 def _cofactor(linear: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 3 3"]:
-    """What maps normals when the matrix [*b, 3, 3] maps points (up to a positive or negative factor)."""
+    """What maps normals when a matrix maps points (up to a positive or negative factor)."""
     a, b, c = linear.unbind(-2)
     return torch.stack([torch.linalg.cross(b, c), torch.linalg.cross(c, a), torch.linalg.cross(a, b)], -2)
 
@@ -127,7 +128,7 @@ FACE_ATTRIBUTES = 28
 def face_attributes(
     meshes: MeshBatch, instances: MeshInstances, bank: TextureBank, sky: Float[Tensor, "f 3"]
 ) -> Float[Tensor, "f k"]:
-    """[f, ROW]; sky: share of the sky seen by each corner, [f, 3] in [0, 1]."""
+    """Rows of ``FACE_ATTRIBUTES``; sky: share of the sky seen by each corner, in [0, 1]."""
     size = bank.table[instances.texture][:, 5:7].to(torch.float32)[meshes.instance]
     edge = meshes.corners[:, 1:] - meshes.corners[:, :1]
     area = torch.linalg.cross(edge[:, 0], edge[:, 1]).norm(dim=-1)

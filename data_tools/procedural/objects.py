@@ -37,7 +37,7 @@ def random_solids(
 ) -> tuple[Float[Tensor, "*keys n k"], Int64[Tensor, "*keys n"]]:
     """Shape rows [*keys, count, fields] and levels of detail of random primitives.
 
-    altered: int64, broadcasts to [*keys, count]: 0 may be displaced, 1 cut by a ball or box, 2 a lattice.
+    altered: 0 may be displaced, 1 cut by a ball or box, 2 a lattice.
     """
     n, rank = (count,), len(rng.batch)
     # cube sphere round-box cylinder cone torus vase
@@ -124,7 +124,7 @@ def pad_slots(instances: MeshInstances, slots: int) -> MeshInstances:
 
 
 def choose(which: Int64[Tensor, " s"], options: list[MeshInstances]) -> MeshInstances:
-    """Piece tables of equal shape [s, n]: row s from option which[s]."""
+    """Instances [s, n] of several options: those of scene s from option which[s]."""
     stacked = MeshInstances(
         *(torch.stack(values, 1) for values in zip(*(vars(o).values() for o in options), strict=True))
     )

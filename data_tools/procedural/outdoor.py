@@ -50,11 +50,11 @@ class OutdoorLayout:
     """What cameras and lights need to know.
 
     Attributes:
-        focus: [s, 3] middle of the cluster that captures look at; radius: [s] of that cluster, metres.
-        reach: [s] half side of the place around it.
-        front: [s] azimuth of the house that stands nearest; facade: [s, 3] middle of its front; broad: [s, 2] its half
+        focus: middle of the cluster that captures look at; radius: of that cluster, metres.
+        reach: half side of the place around it.
+        front: azimuth of the house that stands nearest; facade: middle of its front; broad: its half
             width and half height.
-        sun: [s] azimuth; overcast: bool [s].
+        sun: its azimuth; overcast: no sun is seen.
         blocks: what cameras keep clear of: middles and half axes (columns) of boxes, [s, n, 3] and [s, n, 3, 3]; those
             that do not exist lie far away.
     """

@@ -1,4 +1,4 @@
-"""The rasteriser of ``rasterize`` as two Triton kernels; same arithmetic, same keys up to ties on edges."""
+"""The rasteriser of ``rasterize`` as two Triton kernels; same arithmetic, same result up to ties on edges."""
 
 from __future__ import annotations
 

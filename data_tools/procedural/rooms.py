@@ -35,10 +35,10 @@ class RoomLayout:
     """What the cameras need to know.
 
     Attributes:
-        focus: [s, 3] middle of the cluster that captures look at; radius: [s] of that cluster, metres.
-        half: [s, 2] half sides of the room, centred at the origin; height: [s].
-        front: [s] azimuth from which the cluster is seen, radians; free: bool [s], seen from all around.
-        spheres: [s, n, 4] bounding balls of the things, radius 0 where there is none.
+        focus: middle of the cluster that captures look at; radius: of that cluster, metres.
+        half: half sides of the room, centred at the origin; height: of the ceiling.
+        front: azimuth from which the cluster is seen, radians; free: seen from all around.
+        spheres: bounding balls of the things, radius 0 where there is none.
     """
 
     focus: Float[Tensor, "s 3"]

@@ -20,7 +20,7 @@ DOME = 10
 
 
 def w2c_from_c2w(c2w: Float[Tensor, "*b _ 4"]) -> Float[Tensor, "*b 3 4"]:
-    """World to camera [..., 3, 4] of rigid c2w [..., 3 or 4, 4]."""
+    """World to camera of rigid c2w of 3 or 4 rows."""
     rotation = c2w[..., :3, :3].transpose(-1, -2)
     return torch.cat([rotation, -(rotation @ c2w[..., :3, 3:])], -1)
 
@@ -28,7 +28,7 @@ def w2c_from_c2w(c2w: Float[Tensor, "*b _ 4"]) -> Float[Tensor, "*b 3 4"]:
 def _light_views(
     eye: Float[Tensor, "s k 3"], centre: Float[Tensor, "s 3"], radius: Float[Tensor, " s"], side: int
 ) -> tuple[Float[Tensor, "s k 3 4"], Float[Tensor, "s k 4"]]:
-    """Cameras [s, k] at eye [s, k, 3] that see the balls of centre [s, 3] and radius [s]: w2c and intrinsics."""
+    """Cameras at ``eye`` that see the balls of ``centre`` and ``radius``: w2c and intrinsics."""
     target = centre[:, None].expand_as(eye)
     c2w = look_at(eye, target, torch.zeros_like(eye[..., 0]))
     distance = (eye - target).norm(dim=-1)
@@ -51,7 +51,7 @@ def shadow_maps(
     centre: Float[Tensor, "s 3"],
     radius: Float[Tensor, " s"],
 ) -> tuple[Float[Tensor, "s 16"], Float[Tensor, "s r r"]]:
-    """The shadow map of every scene's lamp: camera rows [s, 16] and depths [s, r, r]."""
+    """The shadow map of every scene's lamp: rows of w2c (12) and fx, fy, cx, cy; and depths."""
     w2c, intrinsics = _light_views(position[:, None], centre, radius, SHADOW_SIDE)
     visibility = rasterize(blockers, scene, w2c, intrinsics, (SHADOW_SIDE, SHADOW_SIDE))
     return torch.cat([w2c.flatten(2), intrinsics], -1)[:, 0], _depth(visibility)[:, 0]
@@ -64,7 +64,7 @@ def sky_visibility(
     centre: Float[Tensor, "s 3"],
     radius: Float[Tensor, " s"],
 ) -> Float[Tensor, "f 3"]:
-    """Share of the upper sky that each corner sees, [f, 3]: soft contact shadows, at the price of a few views."""
+    """Share of the upper sky that each corner sees: soft contact shadows, at the price of a few views."""
     step = torch.arange(DOME, device=centre.device) + 0.5
     height = 1.0 - step / DOME * 0.95
     flat, azimuth = (1.0 - height * height).sqrt(), step * (math.pi * (3.0 - math.sqrt(5.0)))
@@ -93,12 +93,12 @@ def sky_visibility_torch(
     """Share of probed directions from which nothing blocks each corner.
 
     Args:
-        corners, normals: [f, 3, 3], normals of any length and either side; scene: int64 [f].
-        radius: [s], of the ball that the maps show; direction: [k, 3] unit, towards the sky.
-        w2c: [s, k, 3, 4]; fxfycxcy: [s, k, 4]; depth: [s, k, r, r], the maps from those directions.
+        normals: of any length and either side.
+        radius: of the ball that the maps show; direction: unit, towards the sky.
+        depth: the maps from those directions.
 
     Returns:
-        [f, 3] in [0.2, 1].
+        Numbers in [0.2, 1].
     """
     side = depth.shape[-1]
     # Corners are moved out along their normals, by about a texel of the maps, to clear their own surface.

@@ -67,7 +67,7 @@ def shape_rows(like: Shaped[Tensor, "*b"], **values: Shaped[Tensor, "..."] | flo
 
 
 def _cube_point(patch: Int64[Tensor, " n"], a: Float[Tensor, " n"], b: Float[Tensor, " n"]) -> Float[Tensor, "n 3"]:
-    """Points of the cube's surface; patches 0-3 go around z, 4 is the top and 5 the bottom. -> [..., 3]."""
+    """Points of the cube's surface; patches 0-3 go around z, 4 is the top and 5 the bottom."""
     one = torch.ones_like(a)
     x = torch.where(patch == 0, one, torch.where(patch == 1, -a, torch.where(patch == 2, -one, a)))
     y = torch.where(patch == 0, a, torch.where(patch == 1, one, torch.where(patch == 2, -a, -one)))
@@ -79,14 +79,9 @@ def _cube_point(patch: Int64[Tensor, " n"], a: Float[Tensor, " n"], b: Float[Ten
 def surface(
     shape: Float[Tensor, "n k"], patch: Int64[Tensor, " n"], a: Float[Tensor, " n"], b: Float[Tensor, " n"]
 ) -> Float[Tensor, "n 3"]:
-    """Points on the instances' surfaces.
+    """Points on the instances' surfaces, within about the cube [-1, 1]^3.
 
-    Args:
-        shape: [n, fields].
-        patch: int64 [n]; a, b: [n], patch coordinates in [-1, 1].
-
-    Returns:
-        [n, 3], within about the cube [-1, 1]^3.
+    shape: rows of ``SHAPE_FIELDS``; a, b: patch coordinates in [-1, 1].
     """
     f = {name: shape[..., number] for name, number in SHAPE_INDEX.items()}
     cube = _cube_point(patch, a, b)
@@ -129,7 +124,7 @@ def surface(
 
 
 def _bump_field(point: Float[Tensor, "n 3"], f: dict[str, Float[Tensor, " n"]]) -> Float[Tensor, " n"]:
-    """A smooth field of four plane waves, made into plateaus where asked; [p, k]."""
+    """A smooth field of four plane waves, made into plateaus where asked."""
     total: Any = 0.0  # a tensor from the first wave on
     for k in range(4):
         phase = f["bump_phase"] * (1.0 + 0.37 * k)
@@ -167,9 +162,8 @@ class PatchGrids:
     """Vertices and triangles of the levels of detail, one level after another.
 
     Attributes:
-        vertex_start, vertex_count, face_start, face_count: int64 [levels].
-        patch: int64 [k]; a, b: [k].
-        faces: int64 [m, 3], vertices counted from the level's first; row, column: int64 [m] of each face's quad.
+        patch, a, b: of each vertex; a, b: patch coordinates in [-1, 1].
+        faces: vertices counted from the level's first; row, column: of each face's quad.
     """
 
     vertex_start: Int64[Tensor, " levels"]
@@ -225,7 +219,7 @@ def surface_of(
     a: Float[Tensor, " n"],
     b: Float[Tensor, " n"],
 ) -> Float[Tensor, "n 3"]:
-    """:func:`surface` of instances by number: shape [p, fields], instance int64 [n]; one kernel on a GPU."""
+    """:func:`surface` of instances by number (rows of ``shape``); one kernel on a GPU."""
     if shape.device.type == "cuda":
         from data_tools.procedural.mesh_triton import surface_triton
 
@@ -242,11 +236,9 @@ def surface_and_normals(
     a: Float[Tensor, " n"],
     b: Float[Tensor, " n"],
 ) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3"]]:
-    """Vertices and the two tangents' cross product (not normalised, outward), each [n, 3].
+    """Vertices and the two tangents' cross product (not normalised, outward).
 
-    Args:
-        shape: [p, fields]; instance: int64 [n] in [0, p).
-        patch: int64 [n]; a, b: [n], patch coordinates in [-1, 1].
+    instance: row of ``shape`` of each vertex; a, b: patch coordinates in [-1, 1].
     """
     # Step inwards, so that an edge of a cube gets the normal of its own patch.
     step_a, step_b = torch.where(a > 0, -1e-2, 1e-2), torch.where(b > 0, -1e-2, 1e-2)

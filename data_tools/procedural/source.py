@@ -41,7 +41,7 @@ DEFAULT_MIX = {"object": 0.28, "asset": 0.24, "room": 0.28, "outdoor": 0.2}
 SUPERSAMPLING = 2
 SHELL_SLOTS = 6
 _CHUNK_SAMPLES = 2**28
-"""Samples rasterised at once: 2 GiB of keys, and about as much again for the pairs of triangles and views."""
+"""Samples rasterised at once: a visibility buffer of 2 GiB, about as much again for pairs of triangles and views."""
 
 
 @dataclass(frozen=True)
@@ -260,7 +260,7 @@ class ProceduralSource:
 
 
 def _normalised(meshes: MeshBatch, metric: Bool[Tensor, " s"], scenes: int) -> MeshBatch:
-    """Objects moved to the origin and scaled into the unit ball (scenes in metres, bool [s], stay as they are)."""
+    """Objects moved to the origin and scaled into the unit ball (scenes in metres stay as they are)."""
 
     def extreme(values: Float[Tensor, "f k"], how: str) -> Float[Tensor, "s k"]:
         start = torch.full((scenes, values.shape[-1]), -math.inf if how == "amax" else math.inf, device=values.device)

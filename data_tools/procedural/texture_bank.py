@@ -24,13 +24,13 @@ NUM_PATTERNS = 64 * len(FAMILIES)
 
 
 def pack_rgb(image: UInt8[Tensor, "n 3 h w"]) -> Int32[Tensor, "n h w"]:
-    """uint8 [n, 3, H, W] -> int32 texels [n, H, W], red in the low byte: one gather reads all channels."""
+    """Texels with red in the low byte: one gather reads all channels."""
     r, g, b = image.to(torch.int32).unbind(1)
     return r | g << 8 | b << 16
 
 
 def _levels(image: UInt8[Tensor, "n 3 h w"], count: int) -> list[Int32[Tensor, "n _"]]:
-    """Box-filtered pyramid of uint8 [n, 3, H, W], each level flattened to int32 [n, h * w]."""
+    """Box-filtered pyramid, each level flattened."""
     levels = [pack_rgb(image).flatten(1)]
     current = image.to(torch.float32)
     for _ in range(count - 1):
