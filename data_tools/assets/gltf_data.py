@@ -73,9 +73,9 @@ def item(content: Any, name: str, index: Any) -> dict[str, Any]:
     return items[index]
 
 
-def non_negative_int(values: dict[str, Any], name: str, default: int = 0) -> int:
-    """A number of 0 or more. Raises NVSError."""
-    value = values.get(name, default)
+def non_negative_int(values: dict[str, Any], name: str) -> int:
+    """A whole number of 0 or more, 0 where it is left out. Raises NVSError."""
+    value = values.get(name, 0)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 40:
         raise NVSError(f"malformed glTF: {name} is {str(value)[:40]}, expected a whole number of 0 or more")
     return value

@@ -62,11 +62,9 @@ def _fractal(rng: CounterRNG, first: int = 1, octaves: int = 5, stretch: int = 1
     return (0.5 + total / (norm**0.5) * 0.9).clamp(0.0, 1.0)
 
 
-def _blend(
-    amount: Float[Tensor, "n side side"], colours: Float[Tensor, "n k 3"], first: int = 0
-) -> Float[Tensor, "n 3 side side"]:
-    """Mix colours number ``first`` and ``first + 1`` by amount."""
-    a, b = colours[:, first, :, None, None], colours[:, first + 1, :, None, None]
+def _blend(amount: Float[Tensor, "n side side"], colours: Float[Tensor, "n k 3"]) -> Float[Tensor, "n 3 side side"]:
+    """Mix the first two colours by amount."""
+    a, b = colours[:, 0, :, None, None], colours[:, 1, :, None, None]
     return a + (b - a) * amount[:, None]
 
 
