@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from nvs_app.errors import NVSError
 
 MIB = 1 << 20
@@ -39,7 +41,8 @@ class Limits:
         upload_files, upload_bytes: of one upload. upload_pixels: of one image.
         session_bytes: all files of a session; uploads and exports beyond are refused.
         context_views: most views that may be read at once.
-        frame_side: longest side of a frame for the viewer, pixels.
+        frame_side: longest side of a frame for the viewer, pixels. cpu_frame_pixels: its height times width, where a
+            CPU renders it: one frame keeps all others waiting.
         video_frames, video_side: of an exported video.
     """
 
@@ -52,8 +55,13 @@ class Limits:
     session_bytes: int = 4096 * MIB
     context_views: int = 4096
     frame_side: int = 1024
+    cpu_frame_pixels: int = 512 * 1024
     video_frames: int = 1800
     video_side: int = 1024
+
+    def frame_pixels(self, device: torch.device) -> int:
+        """The most pixels that a frame for the viewer may have, rendered on this device."""
+        return self.frame_side**2 if device.type == "cuda" else min(self.cpu_frame_pixels, self.frame_side**2)
 
 
 @dataclass

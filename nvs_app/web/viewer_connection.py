@@ -4,10 +4,14 @@ In (JSON): {"type": "frame", "id": 7, "revision": 1, "c2w": [16 numbers], "fov":
 "format": "jpeg" | "png", "quality": 85, "show": "image" | "depth" | "coverage", "auto": false,
 "quick": false} (quick: rendered less closely, see `Renderer.stream`);
 {"type": "path", "id": 3, "spec": {...}}; {"type": "view", "id": 4, "index": 12} (where the capture's camera 12 stands);
-{"type": "point", "id": 5, "c2w", "fov", "hw", "at": [0.5, 0.5]} (the surface under that place of a view).
+{"type": "point", "id": 5, "c2w", "fov", "hw", "at": [0.5, 0.5]} (the surface under that place of a view);
+{"type": "stage", "id": 6, "hw": [900, 1200], "side": 256 | null} (pixels of the screen that frames are shown on, and
+the chosen shorter side at rest), answered by {"type": "plan", "id": 6, "plan": {...} | null}.
 Out: a frame as bytes (4 bytes little-endian length, that many bytes of JSON {"id", "hw", "show", "model_ms", ...} with
 the facts of `web.surfaces`, the image); or JSON {"type": "scene" | "path" | "view" | "point" | "error" | "ended" |
-"notice", ...}.
+"notice", ...}. The page computes no sizes: what it asks for stands in "plan" of the scene's message (see
+`services.frame_plan.FramePlan`), and, where it has told its stage, in a message {"type": "plan", "plan": {...}} whenever
+it changes.
 
 Of one visitor's frames the newest counts: one that still waits when the next is asked for is never rendered.
 """
@@ -28,8 +32,11 @@ import cv2
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from nvs_app.errors import NVSError
+from nvs_app.geometry.cameras import Cameras
 from nvs_app.scenes.images import to_uint8
 from nvs_app.web.app_state import SHOWS, AppState, Frame
+from nvs_app.web.services.frame_plan import FrameCost, Stage, plan_frames
+from nvs_app.web.services.opening import LoadedScene
 from nvs_app.web.services.videos import Videos
 from nvs_app.web.services.viewpoint import camera_for_page, camera_from_page
 from nvs_app.web.sessions import Session
@@ -47,11 +54,17 @@ class ViewerConnection:
         self.app_state, self.session, self.ws = app_state, session, ws
         self.loop = asyncio.get_running_loop()
         self.out: asyncio.Queue[dict | bytes | None] = asyncio.Queue()
+        self.stage: Stage | None = None  # until a page tells it; programs have none
+        self.cost = FrameCost()
+        self.plan: dict[str, Any] | None = None  # as the page has it
 
     def post(self, message: dict | bytes | None) -> None:
         """Puts a message into the way out; from any thread."""
+        self._call(lambda: self.out.put_nowait(message))
+
+    def _call(self, work: Callable[[], None]) -> None:
         try:
-            self.loop.call_soon_threadsafe(self.out.put_nowait, message)
+            self.loop.call_soon_threadsafe(work)
         except RuntimeError:  # the server stops
             return
 
@@ -86,6 +99,9 @@ class ViewerConnection:
         while True:
             message = await self.out.get()
             try:
+                if isinstance(message, dict) and message.get("type") == "scene":
+                    self.plan = self._planned()
+                    message = {**message, "plan": self.plan}
                 if isinstance(message, bytes):
                     await self.ws.send_bytes(message)
                 else:
@@ -102,9 +118,9 @@ class ViewerConnection:
             message = json.loads(text)
             if not isinstance(message, dict):
                 raise NVSError("expected a JSON object")
-            if not message.get("auto"):
-                self.session.touch()
             kind = message.get("type")
+            if not message.get("auto") and kind != "stage":  # windows change and connections break by themselves
+                self.session.touch()
             if kind == "frame":
                 self._frame(message)
             elif kind == "path":
@@ -113,6 +129,8 @@ class ViewerConnection:
                 self._view(message)
             elif kind == "point":
                 self._point(message)
+            elif kind == "stage":
+                self._stage(message)
             elif kind != "ping":
                 raise NVSError(f"message type {str(kind)[:40]!r}: unknown")
         except (NVSError, ValueError, RecursionError) as error:
@@ -125,7 +143,8 @@ class ViewerConnection:
         asked = time.perf_counter()
         opened = self.app_state.require_scene(self.session)
         revision = self.session.revision
-        camera = camera_from_page(message, self.app_state.limits.frame_side)
+        camera = self._camera(message, opened)
+        quick = message.get("quick") is True
         lossless, quality = message.get("format") == "png", quality_of(message)
         number = number_of(message)
         show = message.get("show", "image")
@@ -134,7 +153,7 @@ class ViewerConnection:
 
         def work() -> bytes:
             started = time.perf_counter()
-            frame = self.app_state.frame(opened, camera, show, message.get("quick") is True)
+            frame = self.app_state.frame(opened, camera, show, quick)
             rendered = time.perf_counter()
             data = encode_frame(frame, lossless, quality)
             packed = time.perf_counter()
@@ -150,6 +169,8 @@ class ViewerConnection:
                 "server_ms": round(1e3 * (packed - asked), 3),
                 **frame.facts,
             }
+            took = frame.model_ms + 0.5 * header["wait_ms"]  # others wait too: half of that is for the size to mend
+            self._call(lambda: self._measured(camera.image_hw, took, quick))
             return pack(header, data)
 
         # Small images beside the view (of keyframes) have a lane of their own, or the next frame would replace them.
@@ -168,9 +189,41 @@ class ViewerConnection:
         view = camera_for_page(opened.cameras[index : index + 1])
         self.post({"type": "view", "id": number_of(message), **view})
 
+    def _stage(self, message: dict[str, Any]) -> None:
+        hw, side = message.get("hw"), message.get("side")
+        if not isinstance(hw, list) or len(hw) != 2 or not all(type(length) is int for length in hw):
+            raise NVSError("stage: hw is not [height, width]")
+        if side is not None and type(side) is not int:
+            raise NVSError("stage: side is no whole number")
+        self.stage = Stage((hw[0], hw[1]), side)
+        self.plan = self._planned()
+        self.post({"type": "plan", "id": number_of(message), "plan": self.plan})
+
+    def _planned(self) -> dict[str, Any] | None:
+        opened = self.session.scene
+        if opened is None:
+            return None
+        return plan_frames(opened, self.stage or Stage(), self.app_state.limits, self.cost).to_dict()
+
+    def _measured(self, hw: tuple[int, int], milliseconds: float, quick: bool) -> None:
+        """A frame took so long; where that changes the plan, the page is told."""
+        self.cost.add(hw, milliseconds, quick)
+        plan = self._planned()
+        if self.stage is not None and plan is not None and plan != self.plan:
+            self.plan = plan
+            self.post({"type": "plan", "plan": plan})
+
+    def _camera(self, message: dict[str, Any], opened: LoadedScene) -> Cameras:
+        limits = self.app_state.limits
+        camera, most = camera_from_page(message, limits.frame_side), limits.frame_pixels(opened.renderer.device)
+        height, width = camera.image_hw
+        if height * width > most:
+            raise NVSError(f"camera: a frame of {height}x{width}, expected {most} pixels at most on this device")
+        return camera
+
     def _point(self, message: dict[str, Any]) -> None:
         opened, at = self.app_state.require_scene(self.session), message.get("at")
-        camera = camera_from_page(message, self.app_state.limits.frame_side)
+        camera = self._camera(message, opened)
         if not isinstance(at, list) or len(at) != 2 or not all(type(x) in (int, float) and 0 <= x <= 1 for x in at):
             raise NVSError("point: at is not [right, down], two numbers from 0 to 1")
         number, place = number_of(message), (float(at[0]), float(at[1]))

@@ -232,7 +232,7 @@ def test_a_kept_scene_is_there_in_another_server(
     with page.expect_download() as download:
         page.locator("#nvs-files a[download]").first.click()
     camera = read_snapshot(download.value.path())
-    assert list(camera.image_hw) == page.evaluate("nvs.viewer.sides(nvs.viewer.restSide)")  # as it is drawn at rest
+    assert list(camera.image_hw) == page.evaluate("nvs.viewer.plan.rest.at(-1).hw")  # as it is drawn at rest
     page.click("#nvs-take-state")
     page.locator("#nvs-files a[download$='.safetensors']").wait_for(timeout=20_000)
     with page.expect_download() as download:

@@ -68,8 +68,7 @@ class LoadedScene:
 
     def for_viewer(self) -> dict[str, Any]:
         """What the page's script must know."""
-        about = {"side": min(self.image_hw), "no_depth": self.no_depth}
-        return {"name": self.name, **self.viewpoint.for_page(), **about}
+        return {"name": self.name, **self.viewpoint.for_page(), "no_depth": self.no_depth}
 
 
 def open_scene_for_viewing(
