@@ -37,11 +37,11 @@ from nvs_app.web.services.surfaces import Shown, coverage, depth_in_colours, sur
 from nvs_app.web.sessions import Limits, Session, SessionStore, temporary_root
 
 KEPT_RENDERERS = 2  # the first one always stays
-SHOWS = {"depth": depth_in_colours, "coverage": coverage}
+OF_DEPTH = {"depth": depth_in_colours, "coverage": coverage}  # outputs that are made of a view's geometry
 
 
 @dataclass(frozen=True)
-class Frame:
+class RenderedFrame:
     """A rendered view [3, h, w] in [0, 1], on the renderer's device, the milliseconds that the model took, and what
     else the header of its frame says."""
 
@@ -147,19 +147,20 @@ class AppState:
         if before is not None and before.state_key != opened.state_key:
             self._drop(before)
 
-    def frame(self, opened: LoadedScene, camera: Cameras, show: str = "image", quick: bool = False) -> Frame:
+    def frame(self, opened: LoadedScene, camera: Cameras, output: str = "image", quick: bool = False) -> RenderedFrame:
         """Renders one camera [1] now, in the calling thread: for `scheduler.submit`, which keeps the turns.
 
-        show: "image", or one of SHOWS; quick: see `Renderer.stream`. Raises NVSError for those where the scene knows
-        no depth."""
+        output: "image", or one of OF_DEPTH; quick: see `Renderer.stream`. Raises NVSError for those where the scene
+        knows no depth."""
         state = self.state(opened)
         start = time.perf_counter()
         # Left on the device: as bytes it is a quarter of what would have to be copied.
-        rendered = next(opened.renderer.stream(state, camera[:1], on_device=True, depth=show in SHOWS, quick=quick))
-        shown = SHOWS[show](rendered) if show in SHOWS else Shown(rendered[0])
+        depth = output in OF_DEPTH
+        rendered = next(opened.renderer.stream(state, camera[:1], on_device=True, depth=depth, quick=quick))
+        shown = OF_DEPTH[output](rendered) if depth else Shown(rendered[0])
         if shown.image.is_cuda:
             torch.cuda.current_stream(shown.image.device).synchronize()
-        return Frame(shown.image, 1e3 * (time.perf_counter() - start), shown.facts)
+        return RenderedFrame(shown.image, 1e3 * (time.perf_counter() - start), shown.facts)
 
     def point(self, opened: LoadedScene, camera: Cameras, at: tuple[float, float]) -> dict[str, Any]:
         """The surface under a place of a camera's view, see `surface_point`: {"point", "depth"}, null where there is

@@ -24,6 +24,7 @@ from nvs_app.scenes.nerfstudio_frame import DATAPARSER_FILE, FRAME_FILE, read_fr
 from nvs_app.web.access import owner_of_request
 from nvs_app.web.app_state import AppState
 from nvs_app.web.panels import card_html
+from nvs_app.web.protocol import NoticeMessage
 from nvs_app.web.services import saved_scenes
 from nvs_app.web.services.encoding import Encoding, Gathered, Plan, plan_html, progress_html, ready_html
 from nvs_app.web.services.exports import save_colmap, save_scene, save_snapshot
@@ -97,7 +98,7 @@ class EventHandlers:
         if session.scene is not None:
             return self._opened(session, session.scene)
         if not self.app_state.examples:
-            session.tell({"type": "notice", "words": "Drop photos to begin."})
+            session.send(NoticeMessage("Drop photos to begin."))
             return (gr.skip(),) * 5
         return self.example(next(iter(self.app_state.examples)), request)
 

@@ -24,6 +24,7 @@ from typing import Any
 import torch
 
 from nvs_app.errors import NVSError
+from nvs_app.web.protocol import EndedMessage, Message, SceneMessage
 
 MIB = 1 << 20
 ENDED_IDLE = "This visit has ended because nothing happened for {minutes:g} minutes. Reload the page to start again."
@@ -96,13 +97,13 @@ class Session:
     downloads: Path | None = None
     lock: threading.RLock = field(default_factory=threading.RLock)
     arriving: threading.Lock = field(default_factory=threading.Lock)
-    _listeners: list[Callable[[dict], None]] = field(default_factory=list)
+    _listeners: list[Callable[[Message], None]] = field(default_factory=list)
 
     def touch(self) -> None:
         """The visitor did something."""
         self.active = time.monotonic()
 
-    def listen(self, listener: Callable[[dict], None]) -> Callable[[], None]:
+    def listen(self, listener: Callable[[Message], None]) -> Callable[[], None]:
         """Messages to the page go to the newest listener, until the returned function is called; the one before
         learns that another page took over."""
         with self.lock:
@@ -110,7 +111,7 @@ class Session:
             self._listeners = [listener]
             self.away_since = None
         for old in before:
-            old({"type": "ended", "message": "This visit goes on in another tab."})
+            old(EndedMessage("This visit goes on in another tab."))
 
         def leave() -> None:
             with self.lock:
@@ -121,7 +122,7 @@ class Session:
 
         return leave
 
-    def tell(self, message: dict) -> None:
+    def send(self, message: Message) -> None:
         """Sends a message to the page, if one is open."""
         with self.lock:
             listeners = list(self._listeners)
@@ -136,14 +137,14 @@ class Session:
             self.memory.clear()
             message = self.scene_message()
         if message:
-            self.tell(message)
+            self.send(message)
 
-    def scene_message(self) -> dict | None:
+    def scene_message(self) -> SceneMessage | None:
         """What the viewer must know of the scene, or None without one."""
         with self.lock:
             if self.scene is None:
                 return None
-            return {"type": "scene", "revision": self.revision, **self.scene.for_viewer()}
+            return SceneMessage(self.revision, self.scene.for_viewer())
 
     def room(self, what: str, wanted: int = 0) -> None:
         """Raises NVSError when the session's files and `wanted` more bytes exceed the limit."""
@@ -248,7 +249,7 @@ class SessionStore:
                 return
             self._pages = {page: token for page, token in self._pages.items() if token != session.token}
         session.ended = why
-        session.tell({"type": "ended", "message": why})
+        session.send(EndedMessage(why))
         for work in (session.job, session.video):
             if work is not None:
                 work.cancel()

@@ -84,7 +84,7 @@ def test_the_page_is_told_with_the_scene_and_when_it_changes(app_state: AppState
         socket.send_json({**page, "id": 1})
         kinds = [answer(socket), answer(socket)]  # the cost is known now: the plan has changed
         plan = next(message for message in kinds if isinstance(message, dict))
-        assert plan["type"] == "plan" and "id" not in plan and plan["plan"]["drag"] != told["plan"]["drag"]
+        assert plan["type"] == "plan" and plan["id"] is None and plan["plan"]["drag"] != told["plan"]["drag"]
         app_state.show(session, app_state.example("small scene"))
         assert answer(socket, "scene")["plan"]["stage"] == [300, 600]  # the stage is known still
         for wrong in ({"hw": [3]}, {"hw": "x"}, {"hw": [True, 5]}, {"hw": [300, 600], "side": 0.5}, {}):

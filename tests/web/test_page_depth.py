@@ -167,7 +167,7 @@ def test_depth_and_coverage_are_switched_on(page, known) -> None:
             assert page.get_attribute("button[data-nvs=depth]", "aria-pressed") == "false"
     page.click("button[data-nvs=coverage]")
     shown = at_rest(page)
-    assert shown["header"]["show"] == "image" and not page.is_visible("[data-nvs=legend]")
+    assert shown["header"]["output"] == "image" and not page.is_visible("[data-nvs=legend]")
 
 
 @pytest.mark.browser

@@ -20,6 +20,7 @@ from data_tools.structure_from_motion.prepare import is_image_name
 from nvs_app.errors import NVSError
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.web.app_state import AppState
+from nvs_app.web.protocol import NoticeMessage
 from nvs_app.web.services.estimate import (
     Estimate,
     ThroughputEstimator,
@@ -153,13 +154,13 @@ class Encoding:
             done = int(10 * fraction) if stage == "encode" else 0
             if done != shown:
                 shown = done
-                session.tell({"type": "notice", "words": f"Encoding {name} … {10 * done} %"})
+                session.send(NoticeMessage(f"Encoding {name} … {10 * done} %"))
 
-        session.tell({"type": "notice", "words": f"Opening {name} …"})
+        session.send(NoticeMessage(f"Opening {name} …"))
         try:
             opened = self.app_state.example(name, self.renderer(session), tell)
         except NVSError:
-            session.tell({"type": "notice", "words": ""})
+            session.send(NoticeMessage(""))
             raise
         assert opened.scene is not None
         hws = tuple((height, width) for height, width in opened.scene.image_hws.tolist())

@@ -43,7 +43,7 @@
       if (this.viewer.view) this.viewer.move();
     }
     legend() {
-      const { header, viewer } = this, fits = header && header.show === viewer.shows ? header : {};
+      const { header, viewer } = this, fits = header && header.output === viewer.shows ? header : {};
       this.one("legend").dataset.shows = viewer.shows;
       const reach = fits.range || null;
       this.one("near").textContent = reach ? shown(reach[0]) : "";
@@ -55,8 +55,8 @@
     // Depth under the pointer, in the scene's units.
     value() {
       if (this.viewer.shows !== "depth") return;
-      const { pointer, header } = this, rows = (header?.show === "depth" && header.values) || [];
-      let words = header?.show === "depth" && !header.range ? "no surface in view" : "units";
+      const { pointer, header } = this, rows = (header?.output === "depth" && header.values) || [];
+      let words = header?.output === "depth" && !header.range ? "no surface in view" : "units";
       if (pointer && rows.length && pointer.every((x) => x >= 0 && x <= 1)) {
         const row = rows[Math.min(rows.length - 1, Math.floor(pointer[1] * rows.length))];
         const depth = row[Math.min(row.length - 1, Math.floor(pointer[0] * row.length))];

@@ -199,7 +199,7 @@
     ask({ hw, quality, quick }) {
       const id = ++this.number, view = this.camera();
       const own = this.auto || (this.playing && !this.touched);
-      const message = { type: "frame", id, ...view, hw, format: this.format, quality, show: this.shows, auto: !!own, quick };
+      const message = { type: "frame", id, ...view, hw, format: this.format, quality, output: this.shows, auto: !!own, quick };
       if (!this.line.send(message)) { this.number--; return false; }
       this.sent.set(id, { ...view, hw, at: performance.now(), pointer: this.pointer }); // pointer: when the hand moved
       this.pointer = null; this.askedAtRest = !quick;
