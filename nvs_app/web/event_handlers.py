@@ -98,7 +98,7 @@ class EventHandlers:
         if session.scene is not None:
             return self._opened(session, session.scene)
         if not self.app_state.examples:
-            session.send(NoticeMessage("Drop photos to begin."))
+            session.tell(NoticeMessage("Drop photos to begin."))
             return (gr.skip(),) * 5
         return self.example(next(iter(self.app_state.examples)), request)
 

@@ -122,7 +122,7 @@ class Session:
 
         return leave
 
-    def send(self, message: Message) -> None:
+    def tell(self, message: Message) -> None:
         """Sends a message to the page, if one is open."""
         with self.lock:
             listeners = list(self._listeners)
@@ -137,7 +137,7 @@ class Session:
             self.memory.clear()
             message = self.scene_message()
         if message:
-            self.send(message)
+            self.tell(message)
 
     def scene_message(self) -> SceneMessage | None:
         """What the viewer must know of the scene, or None without one."""
@@ -249,7 +249,7 @@ class SessionStore:
                 return
             self._pages = {page: token for page, token in self._pages.items() if token != session.token}
         session.ended = why
-        session.send(EndedMessage(why))
+        session.tell(EndedMessage(why))
         for work in (session.job, session.video):
             if work is not None:
                 work.cancel()

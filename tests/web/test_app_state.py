@@ -147,7 +147,7 @@ def test_a_second_tab_takes_over(tmp_path: Path) -> None:
     second: list[Message] = []
     session.listen(first.append)
     leave = session.listen(second.append)
-    session.send(NoticeMessage("x"))
+    session.tell(NoticeMessage("x"))
     assert isinstance(first[-1], EndedMessage) and second == [NoticeMessage("x")] and session.away_since is None
     leave()
     assert session.away_since is not None

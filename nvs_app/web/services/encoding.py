@@ -154,13 +154,13 @@ class Encoding:
             done = int(10 * fraction) if stage == "encode" else 0
             if done != shown:
                 shown = done
-                session.send(NoticeMessage(f"Encoding {name} … {10 * done} %"))
+                session.tell(NoticeMessage(f"Encoding {name} … {10 * done} %"))
 
-        session.send(NoticeMessage(f"Opening {name} …"))
+        session.tell(NoticeMessage(f"Opening {name} …"))
         try:
             opened = self.app_state.example(name, self.renderer(session), tell)
         except NVSError:
-            session.send(NoticeMessage(""))
+            session.tell(NoticeMessage(""))
             raise
         assert opened.scene is not None
         hws = tuple((height, width) for height, width in opened.scene.image_hws.tolist())

@@ -27,7 +27,7 @@ from nvs_app.web.services.states import StateCache
 from nvs_app.web.services.truth import image_uri
 from nvs_app.web.services.viewpoint import Viewpoint
 
-Report = Callable[[str, float, str], None]
+StageCallback = Callable[[str, float, str], None]
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def open_scene_for_viewing(
     renderer: Renderer,
     cache: StateCache,
     image_hw: tuple[int, int] | None = None,
-    report: Report | None = None,
+    report: StageCallback | None = None,
     **facts: Any,
 ) -> LoadedScene:
     """Reads the context views and encodes them.
