@@ -13,7 +13,6 @@ import shutil
 import threading
 import time
 from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,7 +68,7 @@ class AppState:
         self.scheduler = RenderScheduler()
         self.jobs = JobQueue("encoder")
         self.videos = JobQueue("videos")
-        self.pool = ThreadPoolExecutor(2, "paths")  # what is quick, but too slow for the event loop
+        self.previews = RenderScheduler("path previews")  # what is quick, but too slow for the event loop
         self.store = SessionStore(self.root / "visits", limits, self._forget)
         self.example_cache = ExampleCache()
         self._first = renderer
@@ -178,9 +177,8 @@ class AppState:
         """Ends visits and threads and removes all temporary files."""
         self._stop.set()
         self.store.close()
-        for part in (self.jobs, self.videos, self.scheduler):
+        for part in (self.jobs, self.videos, self.scheduler, self.previews):
             part.close()
-        self.pool.shutdown(cancel_futures=True)
         shutil.rmtree(self.root, ignore_errors=True)
 
     def _drop(self, opened: LoadedScene) -> None:

@@ -66,6 +66,46 @@ def test_two_visitors_that_ask_without_end_get_the_same(scheduler: RenderSchedul
     assert min(counts.values()) > 10 and max(counts.values()) < 1.5 * min(counts.values())
 
 
+def test_large_frames_do_not_starve_small_ones(scheduler: RenderScheduler) -> None:
+    """Turns are by time: who asks for frames that take thirty times as long gets the fewer."""
+    seconds = {"large": 0.0, "small": 0.0}
+    counts = {"large": 0, "small": 0}
+    stop = time.monotonic() + 1.5
+
+    def ask(name: str, cost: float, think: float) -> None:
+        def work() -> None:
+            time.sleep(cost)
+            seconds[name] += cost
+            counts[name] += 1
+
+        while time.monotonic() < stop:
+            scheduler.run(f"{name}:frame", work)
+            time.sleep(think)  # a page's way there and back
+
+    threads = [threading.Thread(target=ask, args=each) for each in (("large", 0.09, 0.0), ("small", 0.003, 0.003))]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert counts["small"] > 6 * counts["large"] > 0
+    alone = time.monotonic()
+    scheduler.run("large:frame", lambda: None)
+    scheduler.run("large:frame", lambda: None)
+    assert time.monotonic() - alone < 5  # who is alone waits for nobody
+
+
+def test_lanes_of_a_visitor_share_his_time_and_go_with_him(scheduler: RenderScheduler) -> None:
+    gate, _ = held(scheduler)
+    order: list[str] = []
+    pause = lambda name: lambda: (time.sleep(0.03), order.append(name))  # noqa: E731
+    [scheduler.submit(f"many:{kind}", pause("many")) for kind in range(4)]
+    gone = [scheduler.submit(f"gone:1:{kind}", pause("gone")) for kind in range(3)]
+    one = scheduler.submit("one:frame", pause("one"))
+    kept = scheduler.submit("gone:2:frame", pause("kept"))
+    scheduler.drop("gone:1")
+    gate.set()
+    one.result(10), kept.result(10)
+    assert order[:3] == ["many", "one", "kept"] and all(future.cancelled() for future in gone)
+
+
 def test_a_turn_excludes_others_and_errors_do_not_stay(scheduler: RenderScheduler) -> None:
     with scheduler.turn("video"):
         waiting = scheduler.submit("a", lambda: 7)
