@@ -124,7 +124,10 @@ class AppState:
             split = choose_views(scene, count) if count else ViewSplit([0], [])
             return open_scene_for_viewing(scene, split, renderer, self.states, None, report)
 
-        return self.example_cache.get(self._example_key(name, renderer), make)
+        def there(opened: LoadedScene) -> bool:
+            return self.states.has(opened.state_key)
+
+        return self.example_cache.get(self._example_key(name, renderer), make, there)
 
     @staticmethod
     def _example_key(name: str, renderer: Renderer) -> tuple[str, str, str]:

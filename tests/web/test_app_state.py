@@ -154,7 +154,9 @@ def test_visits_are_separate_and_end(tmp_path: Path) -> None:
     alice, _ = store.create("alice"), store.create("bob")
     assert store.find(alice.token, "alice") is alice
     assert store.find(alice.token, "bob") is None and store.find("", "bob") is None and store.find(None, "bob") is None
-    assert store.of_page("page", "alice") is not store.of_page("page", "bob")  # the same name of a page is not enough
+    page = store.of_page("page", "alice")
+    assert store.of_page("page", "alice") is page and page is not alice
+    store.end(page, "over")
     assert alice.token not in str(alice.folder) and len(alice.token) >= 32
 
     heard: list[Message] = []
@@ -171,6 +173,59 @@ def test_visits_are_separate_and_end(tmp_path: Path) -> None:
     store.sweep()
     assert store.find(there.token, "a") is None and store.find(third.token, "c") is third
     assert isinstance(heard[-1], EndedMessage) and "nothing happened" in heard[-1].message
+
+
+def test_a_pages_name_opens_nothing_for_others(tmp_path: Path) -> None:
+    """gradio's own name of a page can be learned; it is bound to who came first with it, as long as the visit lasts."""
+    store = SessionStore(tmp_path)
+    hers = store.of_page("page", "alice")
+    for _ in range(2):
+        with pytest.raises(NVSError, match="belongs to another visit"):
+            store.of_page("page", "bob")
+    assert store.of_page("page", "alice") is hers
+    kept = store.create("alice")
+    store.bind("page", kept)
+    with pytest.raises(NVSError, match="belongs to another visit"):
+        store.of_page("page", "bob")
+    assert store.of_page("page", "alice") is kept
+    store.end(kept, "over")
+    assert store.of_page("page", "bob").owner == "bob"
+
+
+class Work:
+    """A job that is under way."""
+
+    done = False
+
+    def cancel(self) -> None:
+        raise AssertionError("it was cancelled")
+
+
+@pytest.mark.parametrize("kind", ["job", "video"])
+def test_visits_whose_work_is_under_way_are_not_pushed_out(tmp_path: Path, kind: str) -> None:
+    store = SessionStore(tmp_path, Limits(sessions=2, away_seconds=1, idle_seconds=2))
+    busy, other = store.create("a"), store.create("b")
+    setattr(busy, kind, Work())
+    busy.away_since = other.away_since - 100
+    store.create("c")  # in place of the other, which has been away for less long
+    assert store.find(busy.token, "a") is busy and store.find(other.token, "b") is None
+    busy.active -= 1000
+    store.sweep()
+    assert store.find(busy.token, "a") is busy
+
+
+def test_an_address_has_so_many_visits(tmp_path: Path) -> None:
+    """Visits without end from one address push out their own, and nobody else's."""
+    store = SessionStore(tmp_path, Limits(sessions=10, address_sessions=3))
+    mine = [store.create("me", "10.0.0.1") for _ in range(4)]
+    others = [store.create(f"other {number}", "10.0.0.2") for number in range(20)]
+    assert [store.find(session.token, "me") is session for session in mine] == [False, True, True, True]
+    assert sum(store.find(session.token, session.owner) is session for session in others) == 3
+    for session in mine[1:]:
+        session.listen(lambda message: None)
+    with pytest.raises(NVSError, match="3 visits from your address already"):
+        store.create("me", "10.0.0.1")
+    assert store.create("third", "10.0.0.3") and len([store.create("x") for _ in range(3)]) == 3  # unknown: no limit
 
 
 def test_a_visit_keeps_within_its_bytes(tmp_path: Path) -> None:
@@ -213,6 +268,36 @@ def test_states_go_to_disk_and_come_back(app_state: AppState, small_scene: Path,
     assert not list(tmp_path.iterdir())
     with pytest.raises(NVSError, match="gone"):
         cache.get("a")
+
+
+def test_a_state_that_cannot_be_written_is_not_lost(app_state: AppState, tmp_path: Path, capfd) -> None:
+    state = app_state.state(app_state.example("small scene"))
+    (tmp_path / "states").write_text("no folder: nothing can be written below it")
+    cache = StateCache(tmp_path / "states", max_bytes=state_bytes(state) + 1)
+    for key in "abc":
+        cache.put(key, state)
+    assert cache.get("a") is state and cache.get("b") is state and cache.get("c") is state
+    assert "an encoded scene stays in memory" in capfd.readouterr().err
+    (tmp_path / "states").unlink()
+    cache.put("d", state)  # there is room again
+    assert cache.bytes_held() <= state_bytes(state) + 1 and len(list((tmp_path / "states").iterdir())) == 3
+    assert torch.equal(cache.get("b").fast_weights[0].w1, state.fast_weights[0].w1)
+
+
+def test_an_example_whose_file_has_gone_is_encoded_again(app_state: AppState) -> None:
+    opened = app_state.example("small scene")
+    app_state.states.max_bytes = 1
+    app_state.states.put("another", app_state.state(opened))
+    (spilled,) = app_state.states.folder.iterdir()
+    spilled.write_bytes(b"broken")
+    with pytest.raises(NVSError, match="gone; encode it again"):
+        app_state.state(opened)
+    again = app_state.example("small scene")
+    assert again is not opened and app_state.frame(again, again.cameras[:1]).image.shape == (3, 64, 64)
+    app_state.states.put("another", app_state.state(again))
+    for file in app_state.states.folder.iterdir():
+        file.unlink()
+    assert app_state.example("small scene") is not again
 
 
 def test_examples_are_shared_and_stay(app_state: AppState) -> None:
