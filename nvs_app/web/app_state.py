@@ -29,6 +29,7 @@ from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.views import ViewSplit, choose_views
 from nvs_app.web.scheduler import RenderScheduler
 from nvs_app.web.services.jobs import JobQueue
+from nvs_app.web.services.machine import trim_memory
 from nvs_app.web.services.opening import ExampleCache, LoadedScene, StageCallback, open_scene_for_viewing
 from nvs_app.web.services.states import StateCache
 from nvs_app.web.services.surfaces import OutputImage, coverage, depth_in_colours, surface_point
@@ -74,7 +75,7 @@ class AppState:
         self._first = renderer
         self._renderers: OrderedDict[tuple[str, str], Renderer] = OrderedDict()
         self._lock = threading.Lock()
-        self._stop = threading.Event()
+        self._stop, self._freed = threading.Event(), threading.Event()
         self._sweeper = threading.Thread(target=self._sweep, name="sweeper", daemon=True)
         self._sweeper.start()
 
@@ -189,10 +190,15 @@ class AppState:
             self.states.drop(opened.state_key)
 
     def _forget(self, session: Session) -> None:
+        self._freed.set()
         if session.scene is not None:
             self._drop(session.scene)
 
     def _sweep(self) -> None:
         shortest = min(self.limits.away_seconds, self.limits.idle_seconds)
         while not self._stop.wait(min(10.0, shortest / 4)):
+            freed = self._freed.is_set()
+            self._freed.clear()
+            if freed:  # a while ago: the visit's scene and images are gone by now
+                trim_memory()
             self.store.sweep()

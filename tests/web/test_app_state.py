@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
 import time
 from concurrent.futures import Future
@@ -19,6 +20,7 @@ from nvs_app.web.protocol import EndedMessage, Message, NoticeMessage
 from nvs_app.web.scheduler import RenderScheduler
 from nvs_app.web.services.cost import context_bytes
 from nvs_app.web.services.jobs import JobQueue
+from nvs_app.web.services.machine import trim_memory
 from nvs_app.web.services.opening import find_examples
 from nvs_app.web.services.states import StateCache, state_bytes
 from nvs_app.web.services.viewpoint import Viewpoint, camera_for_page, camera_from_page
@@ -312,6 +314,28 @@ def test_examples_are_shared_and_stay(app_state: AppState) -> None:
         app_state.example("other")
     with pytest.raises(NVSError, match="not a name"):
         app_state.renderer("../checkpoints/tiny")
+
+
+def test_memory_goes_back_when_visits_have_ended(app_state: AppState, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a visit's images and scene took is free, but glibc keeps it until it is asked."""
+    if not hasattr(ctypes.CDLL(None), "malloc_trim"):
+        pytest.skip("not glibc")
+    trimmed = threading.Event()
+
+    def trim() -> None:
+        trim_memory()
+        trimmed.set()
+
+    monkeypatch.setattr("nvs_app.web.app_state.trim_memory", trim)
+    limits = Limits(idle_seconds=0.2)
+    other = AppState(app_state.renderer(), {}, limits=limits)
+    try:
+        assert not trimmed.wait(0.3)  # while nothing has ended there is nothing to give back
+        session = other.store.create("a")
+        session.memory["images"] = [b"0" * 100_000 for _ in range(2000)]
+        assert trimmed.wait(10) and not session.memory and session.ended
+    finally:
+        other.close()
 
 
 def capture(count: int = 12, up: tuple = (0.0, 0.0, 1.0)) -> Cameras:
