@@ -66,7 +66,8 @@ class AppState:
         self.num_context = num_context
         self.keep = keep
         self.states = StateCache(self.root / "states", state_bytes)
-        self.scheduler = RenderScheduler()
+        # A GPU is quick, and its recordings (`rendering.cuda_graphs`) are of one thread.
+        self.scheduler = RenderScheduler(relief=not torch.cuda.is_available())
         self.jobs = JobQueue("encoder")
         self.videos = JobQueue("videos")
         self.previews = RenderScheduler("path previews")  # what is quick, but too slow for the event loop

@@ -7,7 +7,8 @@
 
 On a CPU two renderings at once only slow each other down; one after the other, each visitor gets the same time, however
 fast he asks and however large his frames are. This is start-time fair queueing (Goyal, Vin, Cheng 1996), with costs as
-measured: what a visitor's requests have taken, beyond what others had meanwhile, is his to wait.
+measured: what a visitor's requests have taken, beyond what others had meanwhile, is his to wait. A request cannot be
+interrupted; where one takes long, and `relief` is on, others are served beside it, in threads that end with them.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 from typing import Any
 
-GRACE = (
-    0.05  # seconds that who has had more waits for the next request of who has had less: a page's way there and back
-)
+# Seconds that who has had more waits for the next request of who has had less: a page's way there and back.
+GRACE = 0.05
+LONG, BESIDE = 0.3, 4  # seconds of a request after which others are served beside it, and how many at once
 
 
 def settle(future: Future, work: Callable[[], Any]) -> None:
@@ -49,15 +50,20 @@ class RenderScheduler:
     """A thread and its lanes. A lane is a name "visitor:kind", one request waits in each; a visitor's lanes share his
     time."""
 
-    def __init__(self, name: str = "render scheduler") -> None:
+    def __init__(self, name: str = "render scheduler", relief: bool = False) -> None:
         self._waiting: OrderedDict[str, _Request] = OrderedDict()
         self._used: dict[str, tuple[float, float]] = {}  # of a visitor: seconds on the clock, and when he was served
         self._clock = 0.0  # seconds that each visitor has had who waited all the time
         self._changed = threading.Condition()
         self._closed = False
+        self._running: dict[str, float] = {}  # lanes that are served, and since when
+        self._beside: list[threading.Thread] = []
         # Not a daemon: a thread that is killed inside a matrix product takes the process down with an abort.
         self._thread = threading.Thread(target=self._serve, name=name)
         self._thread.start()
+        self._relief = threading.Thread(target=self._relieve, name=f"{name}, relief") if relief else None
+        if self._relief is not None:
+            self._relief.start()
 
     def submit(self, lane: str, work: Callable[[], Any]) -> Future:
         """Asks for a turn. A request that still waits in this lane is cancelled; its place in the row is kept."""
@@ -68,7 +74,7 @@ class RenderScheduler:
                 return future
             old = self._waiting.get(lane)
             self._waiting[lane] = _Request(future, work, self._clock if old is None else old.clock)
-            self._changed.notify()
+            self._changed.notify_all()
         if old is not None:
             old.future.cancel()
         return future
@@ -114,9 +120,13 @@ class RenderScheduler:
         """Ends the thread after the request that it is at."""
         with self._changed:
             self._closed = True
-            self._changed.notify()
+            self._changed.notify_all()
         self.drop("")
         self._thread.join()
+        if self._relief is not None:
+            self._relief.join()
+        for thread in self._beside:
+            thread.join()
 
     def _serve(self) -> None:
         while True:
@@ -126,20 +136,50 @@ class RenderScheduler:
                 if self._closed:
                     return
                 assert lane is not None
-                begin, request = self._begin(lane), self._waiting.pop(lane)
-                self._clock = max(self._clock, begin)
-            start = time.monotonic()
-            settle(request.future, request.work)
+                begin, request = self._take(lane)
+            self._do(lane, begin, request)
             del request  # or the last image stays in memory until the next request
-            with self._changed:
-                end = time.monotonic()
-                self._used[_visitor(lane)] = (begin + end - start, end)
-                here = {_visitor(other) for other in self._waiting}
-                self._used = {
-                    visitor: (used, at)
-                    for visitor, (used, at) in self._used.items()
-                    if used > self._clock or visitor in here or end - at < GRACE
-                }
+
+    def _relieve(self) -> None:
+        with self._changed:
+            while not self._closed:
+                self._beside = [thread for thread in self._beside if thread.is_alive()]
+                lane = self._beside_lane()
+                if lane is None:
+                    self._changed.wait(LONG / 5 if self._running and self._waiting else None)
+                    continue
+                thread = threading.Thread(target=self._do, args=(lane, *self._take(lane)), name="beside a long request")
+                self._beside.append(thread)
+                thread.start()
+                del thread
+
+    def _take(self, lane: str) -> tuple[float, _Request]:
+        begin, request = self._begin(lane), self._waiting.pop(lane)
+        self._clock = max(self._clock, begin)
+        self._running[lane] = time.monotonic()
+        self._changed.notify_all()
+        return begin, request
+
+    def _do(self, lane: str, begin: float, request: _Request) -> None:
+        settle(request.future, request.work)
+        with self._changed:
+            end = time.monotonic()
+            self._used[_visitor(lane)] = (begin + end - self._running.pop(lane), end)
+            here = {_visitor(other) for other in (*self._waiting, *self._running)}
+            self._used = {
+                visitor: (used, at)
+                for visitor, (used, at) in self._used.items()
+                if used > self._clock or visitor in here or end - at < GRACE
+            }
+            self._changed.notify_all()
+
+    def _beside_lane(self) -> str | None:
+        """A lane to be served beside those that take long; None where nobody waits or one of them may end soon."""
+        now = time.monotonic()
+        if not self._running or len(self._running) >= BESIDE or any(now - at < LONG for at in self._running.values()):
+            return None
+        served = {_visitor(lane) for lane in self._running}
+        return min((lane for lane in self._waiting if _visitor(lane) not in served), key=self._begin, default=None)
 
     def _begin(self, lane: str) -> float:
         """When on the clock a lane's request begins: after what its visitor has had."""

@@ -94,6 +94,26 @@ def test_large_frames_do_not_starve_small_ones(scheduler: RenderScheduler) -> No
     assert time.monotonic() - alone < 5  # who is alone waits for nobody
 
 
+def test_others_are_served_beside_a_request_that_takes_long() -> None:
+    scheduler, gates = RenderScheduler(relief=True), [threading.Event() for _ in range(3)]
+    try:
+        long = [
+            scheduler.submit(f"long {number}:frame", lambda g=gate: g.wait(30)) for number, gate in enumerate(gates)
+        ]
+        more = scheduler.submit("long 0:video", lambda: "in its turn")
+        for number in range(20):
+            assert scheduler.submit("short:frame", lambda n=number: n).result(10) == number
+        assert not any(future.done() for future in (*long, more))  # a visitor gets one thread
+        gates[1].set()
+        assert long[1].result(10) and not more.done()
+        gates[0].set()
+        assert more.result(10) == "in its turn"
+    finally:
+        [gate.set() for gate in gates]
+        scheduler.close()
+    assert all(future.done() for future in long)
+
+
 def test_lanes_of_a_visitor_share_his_time_and_go_with_him(scheduler: RenderScheduler) -> None:
     gate, _ = held(scheduler)
     order: list[str] = []
