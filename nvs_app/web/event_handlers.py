@@ -21,9 +21,10 @@ import gradio as gr
 from data_tools.structure_from_motion.job import Cancelled
 from nvs_app.errors import NVSError
 from nvs_app.scenes.nerfstudio_frame import DATAPARSER_FILE, FRAME_FILE, read_frame
-from nvs_app.web.access import owner_of_request
+from nvs_app.web.access import address_of, owner_of_request
 from nvs_app.web.app_state import AppState
 from nvs_app.web.panels import card_html
+from nvs_app.web.protocol import NoticeMessage
 from nvs_app.web.services import saved_scenes
 from nvs_app.web.services.encoding import Encoding, Gathered, Plan, plan_html, progress_html, ready_html
 from nvs_app.web.services.exports import save_colmap, save_scene, save_snapshot
@@ -77,7 +78,8 @@ class EventHandlers:
 
     def session(self, request: gr.Request) -> Session:
         """The visit behind a request; API clients get theirs with the first call."""
-        return self.app_state.store.of_page(str(request.session_hash), owner_of_request(request))
+        page, owner = str(request.session_hash), owner_of_request(request)
+        return self.app_state.store.of_page(page, owner, address_of(request))
 
     # -- entering, and the scene: updates of [facts, plan, views, size, encode]
 
@@ -86,7 +88,7 @@ class EventHandlers:
         owner = owner_of_request(request)
         session = self.app_state.store.find(kept, owner)
         if session is None or session.away_since is None:  # None: it is open in another tab
-            session = self.app_state.store.of_page(str(request.session_hash), owner)
+            session = self.app_state.store.of_page(str(request.session_hash), owner, address_of(request))
         self.app_state.store.bind(str(request.session_hash), session)
         session.touch()
         return session.token
@@ -97,7 +99,7 @@ class EventHandlers:
         if session.scene is not None:
             return self._opened(session, session.scene)
         if not self.app_state.examples:
-            session.tell({"type": "notice", "words": "Drop photos to begin."})
+            session.tell(NoticeMessage("Drop photos to begin."))
             return (gr.skip(),) * 5
         return self.example(next(iter(self.app_state.examples)), request)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -20,7 +21,6 @@ from nvs_app.scenes.camera_path import read_camera_path
 from nvs_app.scenes.images import to_uint8
 from nvs_app.scenes.views import choose_views
 from nvs_app.web.services.encoding import progress_html
-from nvs_app.web.services.exports import read_snapshot
 from nvs_app.web.services.jobs import Step
 from nvs_app.web.services.viewpoint import camera_from_page
 
@@ -232,8 +232,8 @@ def test_a_kept_scene_is_there_in_another_server(
     page.locator("#nvs-files a[download$='.png']").wait_for(timeout=20_000)
     with page.expect_download() as download:
         page.locator("#nvs-files a[download]").first.click()
-    camera = read_snapshot(download.value.path())
-    assert list(camera.image_hw) == page.evaluate("nvs.viewer.sides(nvs.viewer.restSide)")  # as it is drawn at rest
+    snapshot = json.loads(Image.open(download.value.path()).info["nvs_camera"])
+    assert snapshot["image_hw"] == page.evaluate("nvs.viewer.plan.rest.at(-1).hw")  # as it is drawn at rest
     page.click("#nvs-take-state")
     page.locator("#nvs-files a[download$='.safetensors']").wait_for(timeout=20_000)
     with page.expect_download() as download:

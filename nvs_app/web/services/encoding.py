@@ -7,6 +7,7 @@ step), `cancel`. Examples go the same way, so that they too can be encoded with 
 from __future__ import annotations
 
 import html
+import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,7 @@ from data_tools.structure_from_motion.prepare import is_image_name
 from nvs_app.errors import NVSError
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.web.app_state import AppState
+from nvs_app.web.protocol import NoticeMessage
 from nvs_app.web.services.estimate import (
     Estimate,
     ThroughputEstimator,
@@ -153,13 +155,13 @@ class Encoding:
             done = int(10 * fraction) if stage == "encode" else 0
             if done != shown:
                 shown = done
-                session.tell({"type": "notice", "words": f"Encoding {name} … {10 * done} %"})
+                session.tell(NoticeMessage(f"Encoding {name} … {10 * done} %"))
 
-        session.tell({"type": "notice", "words": f"Opening {name} …"})
+        session.tell(NoticeMessage(f"Opening {name} …"))
         try:
             opened = self.app_state.example(name, self.renderer(session), tell)
         except NVSError:
-            session.tell({"type": "notice", "words": ""})
+            session.tell(NoticeMessage(""))
             raise
         assert opened.scene is not None
         hws = tuple((height, width) for height, width in opened.scene.image_hws.tolist())
@@ -326,7 +328,13 @@ def _moved(path: Path, folder: Path) -> Path:
     while target.exists():
         target = folder / f"{number}_{stem}"
         number += 1
-    shutil.move(path, target)
+    if re.fullmatch(r"[0-9a-f]{64}", path.parent.name):  # gradio's digest: one file for all who upload the same
+        try:
+            os.link(path, target)
+        except OSError:  # another file system
+            shutil.copyfile(path, target)
+    else:
+        shutil.move(path, target)
     if target.stat().st_size == 0:
         raise NVSError(f"{target.name}: the file is empty")
     return target
