@@ -18,6 +18,7 @@ from typing import Any
 
 import gradio as gr
 
+from data_tools.readers.isolated import isolated
 from data_tools.structure_from_motion.job import Cancelled
 from nvs_app.errors import NVSError
 from nvs_app.scenes.nerfstudio_frame import DATAPARSER_FILE, FRAME_FILE, read_frame
@@ -218,8 +219,9 @@ class EventHandlers:
         if len(drawn) != 1 or len(frames) > 1:
             raise NVSError(f"choose one camera path, and {DATAPARSER_FILE} with it where nerfstudio's viewer drew it")
         try:
-            loaded = load_path(drawn[0])
-            frame = read_frame(frames[0], opened.scene.root if opened.scene else None) if frames else None
+            loaded = isolated(load_path, drawn[0], what=drawn[0].name)
+            root = opened.scene.root if opened.scene else None
+            frame = isolated(read_frame, frames[0], root, what=frames[0].name) if frames else None
         except NVSError as error:
             raise NVSError(re.sub(r"\S*/(?=[^/\s]+)", "", str(error))) from error
         return json.dumps(self.videos.loaded(loaded, frame).to_dict())

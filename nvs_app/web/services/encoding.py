@@ -17,6 +17,7 @@ from typing import Any
 
 from data_tools.readers.archives import Limits as ArchiveLimits
 from data_tools.readers.archives import check_image
+from data_tools.readers.isolated import ProcessLimits, isolated
 from data_tools.structure_from_motion.prepare import is_image_name
 from nvs_app.errors import NVSError
 from nvs_app.rendering.renderer import Renderer
@@ -129,7 +130,9 @@ class Encoding:
                 if len(moved) < FEWEST:
                     session.gathered = moved
                     return Gathered(len(moved))
-            source = inspect(moved, folder / "unpacked", self._archive_limits(session, total))
+            within = ProcessLimits(cpu_seconds=60 + total // (5 * MIB), wall_seconds=300 + total // MIB)
+            unpacking = self._archive_limits(session, total)
+            source = isolated(inspect, moved, folder / "unpacked", unpacking, limits=within, what=paths[0].name)
             self._check_pixels(source, limits.upload_pixels)
         except (NVSError, OSError) as error:
             shutil.rmtree(folder, ignore_errors=True)

@@ -6,7 +6,7 @@ import html
 import threading
 from typing import Any
 
-from data_tools.readers.points import scene_points
+from data_tools.readers.points import uploaded_points
 from nvs_app.errors import NVSError
 from nvs_app.web.app_state import AppState
 from nvs_app.web.services.cameras_plot import cameras_figure, thumbnails
@@ -54,7 +54,7 @@ class SceneInspector:
             opened.split,
             memory["thumbnails"],
             opened.unregistered,
-            scene_points(scene),
+            uploaded_points(scene),
             dark,
         )
 
