@@ -1,10 +1,10 @@
 """What all visitors share: the renderers, the encoded states, the row of jobs, the rendering thread, the sessions.
 
-hub = Hub(renderer, examples, limits)
-session = hub.store.create("owner")
-hub.open_example(session, "object chair")
-frame = hub.frame(opened, camera)
-hub.close()
+app_state = AppState(renderer, examples)
+session = app_state.store.create("owner")
+app_state.show(session, app_state.example("object chair"))
+frame = app_state.frame(session.scene, camera)
+app_state.close()
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from data_tools.readers import open_scene
-from nvs_app.cli.common import trained_image_hw
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.model.state import SceneState
@@ -31,17 +30,17 @@ from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.views import ViewSplit, choose_views
 from nvs_app.web.scheduler import RenderScheduler
 from nvs_app.web.services.jobs import JobQueue
-from nvs_app.web.services.opening import ExampleCache, LoadedScene, Report, open_scene_for_viewing
+from nvs_app.web.services.opening import ExampleCache, LoadedScene, StageCallback, open_scene_for_viewing
 from nvs_app.web.services.states import StateCache
-from nvs_app.web.services.surfaces import Shown, coverage, depth_in_colours, surface_point
+from nvs_app.web.services.surfaces import OutputImage, coverage, depth_in_colours, surface_point
 from nvs_app.web.sessions import Limits, Session, SessionStore, temporary_root
 
 KEPT_RENDERERS = 2  # the first one always stays
-SHOWS = {"depth": depth_in_colours, "coverage": coverage}
+OF_DEPTH = {"depth": depth_in_colours, "coverage": coverage}  # outputs that are made of a view's geometry
 
 
 @dataclass(frozen=True)
-class Frame:
+class RenderedFrame:
     """A rendered view [3, h, w] in [0, 1], on the renderer's device, the milliseconds that the model took, and what
     else the header of its frame says."""
 
@@ -111,7 +110,7 @@ class AppState:
         """The devices that may be chosen."""
         return [*(f"cuda:{i}" if i else "cuda" for i in range(torch.cuda.device_count())), "cpu"]
 
-    def example(self, name: str, renderer: Renderer | None = None, report: Report | None = None) -> LoadedScene:
+    def example(self, name: str, renderer: Renderer | None = None, report: StageCallback | None = None) -> LoadedScene:
         """An example, encoded on the first call. Raises NVSError."""
         if name not in self.examples:
             raise NVSError(f"example {name!r}: there is none of that name, expected one of {', '.join(self.examples)}")
@@ -147,19 +146,20 @@ class AppState:
         if before is not None and before.state_key != opened.state_key:
             self._drop(before)
 
-    def frame(self, opened: LoadedScene, camera: Cameras, show: str = "image", quick: bool = False) -> Frame:
+    def frame(self, opened: LoadedScene, camera: Cameras, output: str = "image", quick: bool = False) -> RenderedFrame:
         """Renders one camera [1] now, in the calling thread: for `scheduler.submit`, which keeps the turns.
 
-        show: "image", or one of SHOWS; quick: see `Renderer.stream`. Raises NVSError for those where the scene knows
-        no depth."""
+        output: "image", or one of OF_DEPTH; quick: see `Renderer.stream`. Raises NVSError for those where the scene
+        knows no depth."""
         state = self.state(opened)
         start = time.perf_counter()
         # Left on the device: as bytes it is a quarter of what would have to be copied.
-        rendered = next(opened.renderer.stream(state, camera[:1], on_device=True, depth=show in SHOWS, quick=quick))
-        shown = SHOWS[show](rendered) if show in SHOWS else Shown(rendered[0])
+        depth = output in OF_DEPTH
+        rendered = next(opened.renderer.stream(state, camera[:1], on_device=True, depth=depth, quick=quick))
+        shown = OF_DEPTH[output](rendered) if depth else OutputImage(rendered[0])
         if shown.image.is_cuda:
             torch.cuda.current_stream(shown.image.device).synchronize()
-        return Frame(shown.image, 1e3 * (time.perf_counter() - start), shown.facts)
+        return RenderedFrame(shown.image, 1e3 * (time.perf_counter() - start), shown.facts)
 
     def point(self, opened: LoadedScene, camera: Cameras, at: tuple[float, float]) -> dict[str, Any]:
         """The surface under a place of a camera's view, see `surface_point`: {"point", "depth"}, null where there is
@@ -173,10 +173,6 @@ class AppState:
         if opened is None:
             raise NVSError("There is no scene yet: open an example or encode your photos first.")
         return opened
-
-    def trained_hw(self) -> tuple[int, int]:
-        """The image size that the first renderer's checkpoint was trained at."""
-        return trained_image_hw(self._first)
 
     def close(self) -> None:
         """Ends visits and threads and removes all temporary files."""

@@ -38,6 +38,7 @@ from nvs_app.web.markup import (
     unregistered_html,
 )
 from nvs_app.web.panels import card_html
+from nvs_app.web.protocol import NoticeMessage, WorkedMessage
 from nvs_app.web.services import saved_scenes
 from nvs_app.web.services.encoding import Encoding
 from nvs_app.web.services.exports import save_colmap, save_scene, save_snapshot
@@ -112,7 +113,7 @@ class EventHandlers:
         if session.scene is not None or session.tray is not None:
             return self._shown(session)
         if not self.app_state.examples:
-            session.tell({"type": "notice", "words": "Drop photos to begin."})
+            session.tell(NoticeMessage("Drop photos to begin."))
             return self._shown(session)
         return self.example(next(iter(self.app_state.examples)), request)
 
@@ -159,9 +160,9 @@ class EventHandlers:
         yield from self._follow(session)
 
     def resume(self, request: gr.Request) -> Iterator[tuple]:
-        """A reloaded page follows the work that is still under way; as `_shown`."""
+        """A reloaded page follows the work that is still under way, or learns how it ended; as `_shown`."""
         session = self.session(request)
-        if session.job is not None and not session.job.done:
+        if session.job is not None:
             yield from self._follow(session)
         yield (gr.skip(),) * 7
 
@@ -172,17 +173,20 @@ class EventHandlers:
                 session.touch()
                 session.tell(progress.message(step))
             job.result()
-            session.tell({"type": "work", "done": True})
+            session.tell(WorkedMessage())
         except Cancelled:
             if session.job is not job:  # a newer one of the same page took its place
                 yield (gr.skip(),) * 7
                 return
-            session.tell({"type": "work", "failed": "", "words": "Cancelled. The next start goes on from here."})
+            session.tell(WorkedMessage(words="Cancelled. The next start goes on from here."))
         except NVSError as error:
-            session.tell({"type": "work", "failed": " ".join(str(error).split())})
+            session.tell(WorkedMessage(" ".join(str(error).split())))
         except Exception as error:  # ours: the page is told, the log has the rest
-            session.tell({"type": "work", "failed": f"The reconstruction failed ({type(error).__name__})."})
+            session.tell(WorkedMessage(f"The reconstruction failed ({type(error).__name__})."))
             raise
+        finally:
+            if session.job is job and job.done:  # told
+                session.job = None
         yield self._shown(session)
 
     def cancel(self, request: gr.Request) -> None:

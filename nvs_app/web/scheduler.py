@@ -1,8 +1,8 @@
 """One thread renders for everybody: whoever waits is served in turn, and of one visitor's requests the newest counts.
 
-    drawer = Drawer()
-    future = drawer.submit("visitor", lambda: renderer.render(state, camera))   # replaces what still waits there
-    images = drawer.run("visitor:video", lambda: renderer.render(state, cameras))   # waits for its turn and result
+    scheduler = RenderScheduler()
+    future = scheduler.submit("visitor", lambda: renderer.render(state, camera))   # replaces what still waits there
+    images = scheduler.run("visitor:video", lambda: renderer.render(state, cameras))   # waits for its turn and result
 
 On a CPU two renderings at once only slow each other down; one after the other, each visitor gets the same number
 of turns however fast he asks.
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
@@ -38,14 +37,13 @@ class RenderScheduler:
         self._waiting: OrderedDict[str, tuple[Future, Callable[[], Any]]] = OrderedDict()
         self._changed = threading.Condition()
         self._closed = False
-        self.served = 0
-        self.busy_seconds = 0.0
+
         # Not a daemon: a thread that is killed inside a matrix product takes the process down with an abort.
-        self._thread = threading.Thread(target=self._serve, name="drawer")
+        self._thread = threading.Thread(target=self._serve, name="render scheduler")
         self._thread.start()
 
     def submit(self, lane: str, work: Callable[[], Any]) -> Future:
-        """KeyValueLR for a turn. A request that still waits in this lane is cancelled; its place in the row is kept."""
+        """Asks for a turn. A request that still waits in this lane is cancelled; its place in the row is kept."""
         future: Future = Future()
         with self._changed:
             if self._closed:
@@ -66,7 +64,7 @@ class RenderScheduler:
     def turn(self, lane: str) -> Iterator[None]:
         """The caller's own turn to render: `with scheduler.turn("visitor:video"): ...` Others wait until it is left.
 
-        Raises CancelledError when another request takes the lane over, or the drawer is closed."""
+        Raises CancelledError when another request takes the lane over, or the scheduler is closed."""
         granted, left = threading.Event(), threading.Event()
 
         def hold() -> None:
@@ -106,8 +104,5 @@ class RenderScheduler:
                 if self._closed:
                     return
                 _, (future, work) = self._waiting.popitem(last=False)
-            start = time.perf_counter()
             settle(future, work)
-            self.served += 1
-            self.busy_seconds += time.perf_counter() - start
             del future, work  # or the last image stays in memory until the next request

@@ -21,7 +21,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from nvs_app.errors import NVSError
+from nvs_app.web.protocol import EndedMessage, Message, SceneMessage
 
 MIB = 1 << 20
 ENDED_IDLE = "This visit has ended because nothing happened for {minutes:g} minutes. Reload the page to start again."
@@ -39,7 +42,8 @@ class Limits:
         upload_files, upload_bytes: of one upload. upload_pixels: of one image.
         session_bytes: all files of a session; uploads and exports beyond are refused.
         context_views: most views that may be read at once.
-        frame_side: longest side of a frame for the viewer, pixels.
+        frame_side: longest side of a frame for the viewer, pixels. cpu_frame_pixels: its height times width, where a
+            CPU renders it: one frame keeps all others waiting.
         video_frames, video_side: of an exported video.
     """
 
@@ -52,8 +56,13 @@ class Limits:
     session_bytes: int = 4096 * MIB
     context_views: int = 4096
     frame_side: int = 1024
+    cpu_frame_pixels: int = 512 * 1024
     video_frames: int = 1800
     video_side: int = 1024
+
+    def frame_pixels(self, device: torch.device) -> int:
+        """The most pixels that a frame for the viewer may have, rendered on this device."""
+        return self.frame_side**2 if device.type == "cuda" else min(self.cpu_frame_pixels, self.frame_side**2)
 
 
 @dataclass
@@ -90,13 +99,13 @@ class Session:
     downloads: Path | None = None
     lock: threading.RLock = field(default_factory=threading.RLock)
     arriving: threading.Lock = field(default_factory=threading.Lock)
-    _listeners: list[Callable[[dict], None]] = field(default_factory=list)
+    _listeners: list[Callable[[Message], None]] = field(default_factory=list)
 
     def touch(self) -> None:
         """The visitor did something."""
         self.active = time.monotonic()
 
-    def listen(self, listener: Callable[[dict], None]) -> Callable[[], None]:
+    def listen(self, listener: Callable[[Message], None]) -> Callable[[], None]:
         """Messages to the page go to the newest listener, until the returned function is called; the one before
         learns that another page took over."""
         with self.lock:
@@ -104,7 +113,7 @@ class Session:
             self._listeners = [listener]
             self.away_since = None
         for old in before:
-            old({"type": "ended", "message": "This visit goes on in another tab."})
+            old(EndedMessage("This visit goes on in another tab."))
 
         def leave() -> None:
             with self.lock:
@@ -115,7 +124,7 @@ class Session:
 
         return leave
 
-    def tell(self, message: dict) -> None:
+    def tell(self, message: Message) -> None:
         """Sends a message to the page, if one is open."""
         with self.lock:
             listeners = list(self._listeners)
@@ -132,12 +141,12 @@ class Session:
         if message:
             self.tell(message)
 
-    def scene_message(self) -> dict | None:
+    def scene_message(self) -> SceneMessage | None:
         """What the viewer must know of the scene, or None without one."""
         with self.lock:
             if self.scene is None:
                 return None
-            return {"type": "scene", "revision": self.revision, **self.scene.for_viewer()}
+            return SceneMessage(self.revision, self.scene.for_viewer())
 
     def room(self, what: str, wanted: int = 0) -> None:
         """Raises NVSError when the session's files and `wanted` more bytes exceed the limit."""
@@ -242,7 +251,7 @@ class SessionStore:
                 return
             self._pages = {page: token for page, token in self._pages.items() if token != session.token}
         session.ended = why
-        session.tell({"type": "ended", "message": why})
+        session.tell(EndedMessage(why))
         for work in (session.job, session.video):
             if work is not None:
                 work.cancel()

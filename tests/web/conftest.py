@@ -73,7 +73,7 @@ def headed_hub(small_scene: Path) -> Iterator[AppState]:
 
 @pytest.fixture
 def client(app_state: AppState) -> TestClient:
-    """Who connects to the hub's socket."""
+    """Who connects to the viewer's socket."""
     app = Starlette(routes=routes(app_state))
     app.cookie_id, app.tokens = "id", {"secret": "alice"}
     app.get_blocks = lambda: SimpleNamespace(auth=app.wants)

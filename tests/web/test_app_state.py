@@ -15,6 +15,7 @@ from data_tools.structure_from_motion.job import Cancelled
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras, look_at, vertical_fov
 from nvs_app.web.app_state import AppState
+from nvs_app.web.protocol import EndedMessage, Message, NoticeMessage
 from nvs_app.web.scheduler import RenderScheduler
 from nvs_app.web.services.cost import context_bytes
 from nvs_app.web.services.jobs import JobQueue
@@ -116,7 +117,7 @@ def test_visits_are_separate_and_end(tmp_path: Path) -> None:
     assert store.of_page("page", "alice") is not store.of_page("page", "bob")  # the same name of a page is not enough
     assert alice.token not in str(alice.folder) and len(alice.token) >= 32
 
-    heard: list[dict] = []
+    heard: list[Message] = []
     store = SessionStore(tmp_path / "more", Limits(sessions=2, idle_seconds=100, away_seconds=50), ended.append)
     there, away = store.create("a"), store.create("b")
     there.listen(heard.append)
@@ -129,7 +130,7 @@ def test_visits_are_separate_and_end(tmp_path: Path) -> None:
     there.active -= 101
     store.sweep()
     assert store.find(there.token, "a") is None and store.find(third.token, "c") is third
-    assert heard[-1]["type"] == "ended" and "nothing happened" in heard[-1]["message"]
+    assert isinstance(heard[-1], EndedMessage) and "nothing happened" in heard[-1].message
 
 
 def test_a_visit_keeps_within_its_bytes(tmp_path: Path) -> None:
@@ -142,12 +143,12 @@ def test_a_visit_keeps_within_its_bytes(tmp_path: Path) -> None:
 
 def test_a_second_tab_takes_over(tmp_path: Path) -> None:
     session = SessionStore(tmp_path).create("a")
-    first: list[dict] = []
-    second: list[dict] = []
+    first: list[Message] = []
+    second: list[Message] = []
     session.listen(first.append)
     leave = session.listen(second.append)
-    session.tell({"type": "x"})
-    assert first[-1]["type"] == "ended" and second == [{"type": "x"}] and session.away_since is None
+    session.tell(NoticeMessage("x"))
+    assert isinstance(first[-1], EndedMessage) and second == [NoticeMessage("x")] and session.away_since is None
     leave()
     assert session.away_since is not None
 

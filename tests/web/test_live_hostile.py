@@ -17,8 +17,9 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from nvs_app.web.access import COOKIE, owner_of, routes
 from nvs_app.web.app_state import AppState
+from nvs_app.web.protocol import unpack
 from nvs_app.web.services.viewpoint import camera_for_page
-from nvs_app.web.viewer_connection import MAX_UNREAD, ViewerConnection, unpack
+from nvs_app.web.viewer_connection import MAX_UNREAD, ViewerConnection
 
 LONG = "1" + "0" * 400
 IDENTITY = "[1,0,0,0, 0,1,0,0, 0,0,1,0, 0,0,0,1]"
@@ -93,6 +94,10 @@ WRONG = {
     "NaN as id": '{"type": "nothing", "id": NaN}',
     "deep id": '{"type": "nothing", "id": ' + "[" * 600 + "]" * 600 + "}",
     "long id": json.dumps({"type": "nothing", "id": "x" * 500_000}),
+    "stage of nothing": '{"type": "stage", "id": 1}',
+    "stage of NaN": '{"type": "stage", "id": 1, "hw": [NaN, 5]}',
+    "huge stage": '{"type": "stage", "id": 1, "hw": [5, ' + LONG + "]}",
+    "stage of an odd side": '{"type": "stage", "id": 1, "hw": [5, 5], "side": 255}',
     "no view": '{"type": "view", "id": 1, "index": 99}',
     "negative view": '{"type": "view", "id": 1, "index": -1}',
     "huge view": '{"type": "view", "id": 1, "index": ' + LONG + "}",
@@ -127,7 +132,7 @@ def test_any_value_in_any_field(client: TestClient, session, capfd) -> None:
     values.append("[" * 300 + "]" * 300)
     with connect(client, session) as socket:
         answer(socket)
-        for name in ("id", "format", "auto", "small", "revision", "type", "quality", "spec"):
+        for name in ("id", "format", "auto", "small", "quick", "output", "type", "quality", "spec"):
             for value in values:
                 socket.send_text(frame(**{name: value}))
                 told = answer(socket)

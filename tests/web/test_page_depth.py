@@ -70,7 +70,7 @@ def click_at(page, at: tuple[float, float]) -> tuple[float, float]:
 def test_a_double_click_centres_the_surface_under_it(page, known) -> None:
     renderer, state = known
     at_rest(page)
-    view = page.evaluate("({...nvs.viewer.camera(), hw: nvs.viewer.sides(160)})")
+    view = page.evaluate("({...nvs.viewer.camera(), hw: nvs.viewer.plan.point})")
     camera = camera_from_page(view, 1024)
     views = renderer.render(state, camera, depth=True)
     sent(page)
@@ -96,7 +96,7 @@ def test_a_double_click_centres_the_surface_under_it(page, known) -> None:
 def test_a_double_click_where_no_surface_is_turns_the_view(page, known) -> None:
     renderer, state = known
     at_rest(page)
-    before = page.evaluate("({...nvs.viewer.camera(), hw: nvs.viewer.sides(160), distance: nvs.viewer.view.distance})")
+    before = page.evaluate("({...nvs.viewer.camera(), hw: nvs.viewer.plan.point, distance: nvs.viewer.view.distance})")
     views = renderer.render(state, camera_from_page(before, 1024), depth=True)
     at = places(views, yes=False)
     sent(page)
@@ -115,7 +115,7 @@ def test_a_double_click_where_no_surface_is_turns_the_view(page, known) -> None:
 def test_the_wheel_goes_towards_the_surface_under_the_cursor(page, known) -> None:
     renderer, state = known
     at_rest(page)
-    view = page.evaluate("({...nvs.viewer.camera(), hw: nvs.viewer.sides(160)})")
+    view = page.evaluate("({...nvs.viewer.camera(), hw: nvs.viewer.plan.point})")
     camera = camera_from_page(view, 1024)
     views = renderer.render(state, camera, depth=True)
     sent(page)
@@ -167,7 +167,7 @@ def test_depth_and_coverage_are_switched_on(page, known) -> None:
             assert page.get_attribute("button[data-nvs=depth]", "aria-pressed") == "false"
     page.click("button[data-nvs=coverage]")
     shown = at_rest(page)
-    assert shown["header"]["show"] == "image" and not page.is_visible("[data-nvs=legend]")
+    assert shown["header"]["output"] == "image" and not page.is_visible("[data-nvs=legend]")
 
 
 @pytest.mark.browser

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -19,7 +20,6 @@ from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.camera_path import read_camera_path
 from nvs_app.scenes.images import to_uint8
 from nvs_app.scenes.views import choose_views
-from nvs_app.web.services.exports import read_snapshot
 from nvs_app.web.services.jobs import Step
 from nvs_app.web.services.progress import Progress
 from nvs_app.web.services.viewpoint import camera_from_page
@@ -74,8 +74,8 @@ def test_an_upload_is_estimated_encoded_and_orbited(page, scene_zip: Path) -> No
 @pytest.mark.browser
 def test_cancel_stops_structure_from_motion(page, tmp_path: Path) -> None:
     photos = []
-    for index in range(4):
-        noise = np.random.default_rng(index).integers(0, 255, (240, 320, 3), np.uint8)
+    for index in range(8):
+        noise = np.random.default_rng(index).integers(0, 255, (480, 640, 3), np.uint8)
         photos.append(tmp_path / f"photo {index}.jpg")
         Image.fromarray(cv2.GaussianBlur(noise, (0, 0), 2)).save(photos[-1])
     bring(page, *photos)
@@ -93,7 +93,7 @@ def test_cancel_stops_structure_from_motion(page, tmp_path: Path) -> None:
     work.get_by_role("alert").get_by_text("photos fit together").wait_for(timeout=60_000)
     assert "Traceback" not in work.inner_text() and "/" not in work.get_by_role("alert").inner_text()
     work.get_by_role("button", name="Close").click()
-    assert page.locator(".nvs-tile").count() == 4  # nothing that was brought is lost
+    assert page.locator(".nvs-tile").count() == 8  # nothing that was brought is lost
 
 
 @pytest.mark.browser
@@ -221,8 +221,8 @@ def test_a_kept_scene_is_there_in_another_server(
     page.locator("#nvs-files a[download$='.png']").wait_for(timeout=20_000)
     with page.expect_download() as download:
         page.locator("#nvs-files a[download]").first.click()
-    camera = read_snapshot(download.value.path())
-    assert list(camera.image_hw) == page.evaluate("nvs.viewer.sides(nvs.viewer.restSide)")  # as it is drawn at rest
+    snapshot = json.loads(Image.open(download.value.path()).info["nvs_camera"])
+    assert snapshot["image_hw"] == page.evaluate("nvs.viewer.plan.rest.at(-1).hw")  # as it is drawn at rest
     page.click("#nvs-take-state")
     page.locator("#nvs-files a[download$='.safetensors']").wait_for(timeout=20_000)
     with page.expect_download() as download:
@@ -304,16 +304,16 @@ def test_another_checkpoint_draws(page, checkpoints: Path, small_scene: Path) ->
 
 def test_progress_in_words() -> None:
     progress = Progress({"features": 6.0, "matches": 3.0, "encode": 1.0})
-    assert progress.message(Step(2, "", 0.0, "", 5.0))["words"] == "2 others are before you"
+    assert progress.message(Step(2, "", 0.0, "", 5.0)).words == "2 others are before you"
     begun = progress.message(Step(0, "features", 0.0, "<b>", 10.0))
-    assert (begun["stage"], begun["words"], begun["share"]) == ("Finding features", "<b>", 0.0)
-    assert begun["left"] == "about 10 s left"
+    assert (begun.stage, begun.words, begun.share) == ("Finding features", "<b>", 0.0)
+    assert begun.left == "about 10 s left"
     # Twice as slow as estimated: half is done after ten seconds, ten are left.
     half = progress.message(Step(0, "features", 5 / 6, "", 20.0))
-    assert half["share"] == 0.5 and half["left"] == "about 10 s left"
+    assert half.share == 0.5 and half.left == "about 10 s left"
     again = progress.message(Step(0, "features", 0.1, "", 21.0))
-    assert again["share"] == 0.5  # it never goes back
-    assert progress.message(Step(0, "encode", 1.0, "", 22.0))["left"] == "a moment left"
+    assert again.share == 0.5  # it never goes back
+    assert progress.message(Step(0, "encode", 1.0, "", 22.0)).left == "a moment left"
 
 
 def test_the_readmes_example_runs(address: str, repo: Path, tmp_path: Path, monkeypatch, small_scene: Path) -> None:

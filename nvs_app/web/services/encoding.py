@@ -21,6 +21,7 @@ from data_tools.structure_from_motion.prepare import is_image_name
 from nvs_app.errors import NVSError
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.web.app_state import AppState
+from nvs_app.web.protocol import NoticeMessage
 from nvs_app.web.services.estimate import (
     Estimate,
     ThroughputEstimator,
@@ -158,13 +159,13 @@ class Encoding:
             done = int(10 * fraction) if stage == "encode" else 0
             if done != shown:
                 shown = done
-                session.tell({"type": "notice", "words": f"Encoding {name} … {10 * done} %"})
+                session.tell(NoticeMessage(f"Encoding {name} … {10 * done} %"))
 
-        session.tell({"type": "notice", "words": f"Opening {name} …"})
+        session.tell(NoticeMessage(f"Opening {name} …"))
         try:
             opened = self.app_state.example(name, self.renderer(session), tell)
         except NVSError:
-            session.tell({"type": "notice", "words": ""})
+            session.tell(NoticeMessage(""))
             raise
         source = source_of(opened)
         throughput = self.throughput(self.renderer(session))
@@ -204,7 +205,7 @@ class Encoding:
             def tell(stage: str, fraction: float, words: str) -> None:
                 found = preview.fresh() if stage == "cameras" else None
                 if found is not None:
-                    session.tell({"type": "sparse", **found})
+                    session.tell(found)
                 job.report(stage, fraction, words)
 
             scene, report = source.open(workdir, tell, job.cancelled)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from nvs_app.web.protocol import SparseMessage, WorkMessage
 from nvs_app.web.services.jobs import Step
 from nvs_app.web.services.machine import seconds_words
 
@@ -56,18 +56,18 @@ class Progress:
         trust = min(1.0, share / SURE)
         return (1.0 - share) * total * (1.0 + trust * (pace - 1.0))
 
-    def message(self, step: Step) -> dict[str, Any]:
+    def message(self, step: Step) -> WorkMessage:
         """What the page shows of a step."""
         if step.position:
             others = "1 other is" if step.position == 1 else f"{step.position} others are"
-            return {"type": "work", "stage": "Waiting", "words": f"{others} before you", "share": 0.0, "left": ""}
+            return WorkMessage("Waiting", f"{others} before you")
         if self._began is None:  # the time in the row does not count
             self._began = step.seconds
         share = self.share(step.stage, step.fraction)
         left = self.left(share, step.seconds - self._began)
         words = f"about {seconds_words(left)} left" if left >= 1 else "a moment left"
         stage = STAGES.get(step.stage, "Starting")
-        return {"type": "work", "stage": stage, "words": step.words, "share": round(share, 4), "left": words}
+        return WorkMessage(stage, step.words, round(share, 4), words)
 
 
 class Preview:
@@ -77,8 +77,8 @@ class Preview:
         self.path = path
         self._seen = 0
 
-    def fresh(self) -> dict[str, Any] | None:
-        """{"cameras": [n][12], "points": [m][6]} if it is new since the last call; None otherwise."""
+    def fresh(self) -> SparseMessage | None:
+        """What is new since the last call; None otherwise."""
         try:
             changed = self.path.stat().st_mtime_ns if self.path is not None else 0
             if self.path is None or changed == self._seen:
@@ -87,4 +87,4 @@ class Preview:
             found = json.loads(self.path.read_text("utf-8"))
         except (OSError, ValueError):
             return None
-        return {"cameras": found["cameras"], "points": found["points"]}
+        return SparseMessage(found["cameras"], found["points"])

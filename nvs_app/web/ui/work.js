@@ -5,16 +5,17 @@
 (() => {
   "use strict";
   const SPIN = 0.25; // radians a second, of the sparse points
-  let stage = null, found = null, busy = false, turning = 0;
+  let stage = null, found = null, busy = false, turning = 0, before = 0; // before: revision of the scene until now
   const one = (name) => stage.querySelector(`[data-nvs=${name}]`);
 
   function show(message) {
-    const work = one("work"), failed = message.failed !== undefined;
+    const work = one("work"), failed = message.type === "worked";
+    if (!busy && !failed) { before = window.nvs.viewer?.scene?.revision || 0; window.nvs.viewer?.setAuto(false); clearTimeout(window.nvs.viewer?.later); }
     busy = !failed;
     work.hidden = false; work.dataset.state = failed ? "failed" : "busy";
     one("work-stage").textContent = failed ? (message.words ? "Cancelled" : "This did not work") : message.stage;
     one("work-words").textContent = failed ? "" : message.words;
-    one("work-problem").textContent = message.failed || ""; one("work-problem").hidden = !message.failed;
+    one("work-problem").textContent = message.problem || ""; one("work-problem").hidden = !message.problem;
     one("work-left").textContent = failed ? message.words || "" : message.left;
     one("work-share").textContent = failed ? "" : `${Math.round(100 * message.share)} %`;
     one("work-cancel").hidden = failed; one("work-close").hidden = !failed;
@@ -30,6 +31,7 @@
     if (held) stage.querySelector("canvas").focus({ preventScroll: true });
   }
   const current = () => { const { viewer } = window.nvs; return Boolean(viewer?.scene && viewer.shown && viewer.shown.header.revision === viewer.scene.revision); };
+  const come = () => current() && window.nvs.viewer.scene.revision > before;
 
   // Sparse points and cameras in the mapper's frame, seen from a turning place beside them.
   function draw(now) {
@@ -80,11 +82,11 @@
     one("work-close").onclick = hide;
     document.addEventListener("nvs-message", ({ detail }) => {
       if (detail.type === "sparse") sparse(detail);
-      else if (detail.type === "work" && detail.done) { if (current()) hide(); }
-      else if (detail.type === "work") show(detail);
+      else if (detail.type === "worked" && !detail.problem && !detail.words) { if (come()) hide(); }
+      else if (detail.type === "work" || detail.type === "worked") show(detail);
     });
     stage.addEventListener("nvs-scene", () => { if (busy) document.querySelector("#nvs-photos .nvs-photos")?.classList.add("nvs-away"); });
-    stage.addEventListener("nvs-frame", () => { if (busy && current()) { hide(); visible(); } });
+    stage.addEventListener("nvs-frame", () => { if (busy && come()) { hide(); visible(); } });
   };
   // On a phone the page may have been left further down.
   const visible = () => {

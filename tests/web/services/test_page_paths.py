@@ -136,20 +136,6 @@ def test_one_keyframe_is_held_and_none_is_said() -> None:
         timeline((600.0, 600.0), fps=240.0, loop=True).cameras()
 
 
-def test_timeline_is_edited() -> None:
-    line = timeline()
-    a, b, c, d = line.keyframes
-    assert line.moved(0, 2).keyframes == (b, c, a, d)
-    assert line.without(1).keyframes == (a, c, d)
-    assert line.with_keyframe(d, 0).keyframes == (d, a, b, c, d)
-    assert line.with_keyframe(a).keyframes == (a, b, c, d, a)
-    assert line.replaced(3, a).keyframes == (a, b, c, a)
-    assert line.keyframes == (a, b, c, d)
-    for wrong in (lambda: line.without(4), lambda: line.moved(-1, 0), lambda: line.replaced(9, a)):
-        with pytest.raises(NVSError, match="does not exist"):
-            wrong()
-
-
 def same(first: Timeline, second: Timeline) -> None:
     assert (first.fps, first.loop, first.image_hw) == (second.fps, second.loop, second.image_hw)
     assert len(first.keyframes) == len(second.keyframes)
