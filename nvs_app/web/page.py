@@ -19,7 +19,7 @@ from nvs_app.web.ui import fill
 
 STYLES = ("page.css", "viewer.css", "tools.css")
 SCRIPTS = (
-    "viewer.js", "depth.js", "connection.js", "path.js", "cameras_plot.js", "drop.js", "work.js", "page.js",
+    "viewer.js", "depth.js", "connection.js", "path.js", "cameras_plot.js", "drop.js", "work.js", "help.js", "page.js",
 )  # fmt: skip
 FRESH = "() => window.nvs.fresh()"
 # Buttons in the grid of photos, and those beside it, do this.

@@ -27,7 +27,7 @@ Messages (JSON text, but for frames):
 | `work`    | `stage`, `words`, `share`, `left`: how far the reconstruction is                                      |
 | `worked`  | `problem`, `words`: it is done, or why it is not                                                      |
 | `sparse`  | `cameras`, `points`: what structure from motion has found so far                                      |
-| `capture` | what lies over the view: cameras of the capture, thumbnails, points; see `services.capture`               |
+| `capture` | what lies over the view: the capture's cameras, points; see `services.capture` |
 | `ended`   | `message`: the visit is over, or goes on in another tab                                              |
 """
 
