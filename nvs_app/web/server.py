@@ -58,6 +58,10 @@ def build_parser() -> argparse.ArgumentParser:
         "--visitors", type=positive_int, default=64, metavar="N", help="visits at the same time (default: 64)"
     )
     limits.add_argument(
+        "--visitors-per-address", type=positive_int, default=16, metavar="N",
+        help="of them from one address (default: 16; behind a proxy that hides addresses, as many as --visitors)",
+    )  # fmt: skip
+    limits.add_argument(
         "--idle-minutes", type=positive_float, default=30, metavar="M", help="an idle visit ends (default: 30)"
     )
     limits.add_argument(
@@ -103,6 +107,8 @@ def serve(args: argparse.Namespace) -> int:
 
     limits = Limits(
         sessions=args.visitors,
+        address_sessions=args.visitors_per_address,
+        address_sockets=args.visitors_per_address * 3 // 2,
         idle_seconds=60 * args.idle_minutes,
         upload_bytes=args.upload_mb * MIB,
         session_bytes=args.visit_mb * MIB,
