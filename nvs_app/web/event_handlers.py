@@ -25,9 +25,7 @@ from nvs_app.errors import NVSError
 from nvs_app.scenes.nerfstudio_frame import DATAPARSER_FILE, FRAME_FILE, read_frame
 from nvs_app.web.access import address_of, owner_of_request
 from nvs_app.web.app_state import AppState
-<<<<<<< HEAD
 from nvs_app.web.arguments import text, whole
-=======
 from nvs_app.web.markup import (
     action,
     brought_html,
@@ -41,7 +39,6 @@ from nvs_app.web.markup import (
     took,
     unregistered_html,
 )
->>>>>>> 5af3afb0354053a79b71b9e597d4563072fe1220
 from nvs_app.web.panels import card_html
 from nvs_app.web.protocol import NoticeMessage, WorkedMessage
 from nvs_app.web.services import saved_scenes
@@ -156,25 +153,13 @@ class EventHandlers:
         return self._shown(session)
 
     def plan(self, views: float, size: str | None, request: gr.Request) -> tuple:
-<<<<<<< HEAD
-        """The estimate for other settings; updates of [plan, views, size, encode]."""
-        return self._planned(self.encoding.plan(self.session(request), whole("views", views), size))
-=======
         """The estimate for other settings; as `_shown` without facts."""
-        return self._shown(self.session(request), int(views), size)[1:]
->>>>>>> 5af3afb0354053a79b71b9e597d4563072fe1220
+        return self._shown(self.session(request), whole("views", views), size)[1:]
 
     def encode(self, views: float, size: str | None, request: gr.Request) -> Iterator[tuple]:
         """Reconstructs; the page is told the steps. Then as `_shown`."""
         session = self.session(request)
-<<<<<<< HEAD
-        before = session.revision
-        job = self.encoding.encode(session, whole("views", views), size)
-        reconstructs = session.source.scene is None
-        busy = gr.Button(visible=False), gr.Button(visible=True)
-        idle = gr.Button(visible=True, interactive=True), gr.Button(visible=False)
-=======
-        self.encoding.encode(session, int(views), size)
+        self.encoding.encode(session, whole("views", views), size)
         yield from self._follow(session)
 
     def resume(self, request: gr.Request) -> Iterator[tuple]:
@@ -186,7 +171,6 @@ class EventHandlers:
 
     def _follow(self, session: Session) -> Iterator[tuple]:
         job, progress = session.job, session.progress
->>>>>>> 5af3afb0354053a79b71b9e597d4563072fe1220
         try:
             for step in job.follow():
                 session.touch()
@@ -236,11 +220,9 @@ class EventHandlers:
 
     def truth(self, index: int | None, request: gr.Request) -> str:
         """Another held-out view."""
-<<<<<<< HEAD
-        return truth_html(*self.inspector.truth(self.session(request), None if index is None else whole("view", index)))
-=======
-        return compare_html(*self.inspector.truth(self.session(request), None if index is None else int(index)))
->>>>>>> 5af3afb0354053a79b71b9e597d4563072fe1220
+        return compare_html(
+            *self.inspector.truth(self.session(request), None if index is None else whole("view", index))
+        )
 
     def model_card(self, name: str) -> str:
         """The card of a checkpoint."""
@@ -252,11 +234,7 @@ class EventHandlers:
         name, device = text("checkpoint", name), text("device", device)
         self.app_state.renderer(name, device)  # refuses now what cannot be loaded
         session.model = (name, device)
-<<<<<<< HEAD
-        return self._planned(self.encoding.plan(session, whole("views", views), size))
-=======
-        return self._shown(session, int(views), size)[1:]
->>>>>>> 5af3afb0354053a79b71b9e597d4563072fe1220
+        return self._shown(session, whole("views", views), size)[1:]
 
     # -- paths and videos
 
