@@ -26,7 +26,9 @@ class PageBlocks(gr.Blocks):
 
 
 def whole(name: str, value: Any) -> int:
-    """A whole number. Raises NVSError for anything else."""
+    """A whole number, or its digits. Raises NVSError for anything else."""
+    if isinstance(value, str) and value.isdecimal() and len(value) < 10:
+        return int(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 2**31 or value != int(value):
         raise NVSError(f"{name}: expected a whole number")
     return int(value)
@@ -39,9 +41,9 @@ def text(name: str, value: Any) -> str:
     return value
 
 
-def value_of(event: gr.EventData) -> str:
-    """What was picked. Raises NVSError where an event brings nothing."""
+def value_of(event: gr.EventData, key: str = "") -> Any:
+    """What an event brings, or what stands there under a key. Raises NVSError where it brings nothing."""
     try:
-        return str(event.value)
-    except (TypeError, AttributeError, KeyError) as error:
+        return event.value[key] if key else event.value
+    except (TypeError, AttributeError, KeyError, IndexError) as error:
         raise NVSError("Nothing was picked.") from error

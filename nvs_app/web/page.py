@@ -12,7 +12,7 @@ import gradio as gr
 
 from nvs_app.web.api import add_api
 from nvs_app.web.app_state import AppState
-from nvs_app.web.arguments import PageBlocks, value_of
+from nvs_app.web.arguments import PageBlocks, text, value_of, whole
 from nvs_app.web.event_handlers import EventHandlers, told
 from nvs_app.web.panels import TITLE, Scenes, Tools, header_html, scenes_panel, tools_panel
 from nvs_app.web.ui import FOLDER as UI
@@ -70,12 +70,13 @@ def _wire(page: gr.Blocks, event_handlers: EventHandlers, scenes: Scenes, photos
     then_refresh(opened.then(told(event_handlers.resume), None, scene, **free))
 
     def pick(event: gr.EventData, request: gr.Request):
-        return event_handlers.example(value_of(event), request)
+        return event_handlers.example(text("example", value_of(event)), request)
 
     then_refresh(scenes.examples.select(told(pick), None, scene, **free))
 
     def act(event: gr.EventData, request: gr.Request):
-        return event_handlers.photos(str(event.value["action"]), str(event.value["key"]), request)
+        what, key = text("action", value_of(event, "action")), text("key", value_of(event, "key"))
+        return event_handlers.photos(what, key, request)
 
     photos.select(told(act), None, scene, **free)
 
@@ -100,7 +101,8 @@ def _wire(page: gr.Blocks, event_handlers: EventHandlers, scenes: Scenes, photos
     compared.then(None, None, None, js=FRESH, **quiet)
 
     def compare(event: gr.EventData, request: gr.Request):
-        return int(event.value), event_handlers.truth(int(event.value), request)
+        view = whole("view", value_of(event))
+        return view, event_handlers.truth(view, request)
 
     row = tools.truth.select(told(compare), None, [tools.truth_choice, tools.truth], **free)
     row.then(None, None, None, js=FRESH, **quiet)

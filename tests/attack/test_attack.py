@@ -40,9 +40,9 @@ class Visitor:
         self.client.get("/")  # brings the cookie
         self.hash = f"attack{random.getrandbits(40)}"
 
-    def call(self, name: str, data: list[Any], event: int | None = None) -> tuple[str, Any]:
+    def call(self, name: str, data: list[Any], event: int | None = None, brought: Any = None) -> tuple[str, Any]:
         """ "ok" and the values, or how it was refused and the words."""
-        body = json.dumps({"data": data, "session_hash": self.hash, "fn_index": event})
+        body = json.dumps({"data": data, "session_hash": self.hash, "fn_index": event, "event_data": brought})
         kind = {"content-type": "application/json"}
         answer = self.client.post(f"/gradio_api/run/{name}", content=body, headers=kind)
         found = answer.json() if answer.headers.get("content-type", "").startswith("application/json") else answer.text
@@ -176,7 +176,8 @@ def test_every_event_of_the_page(server: tuple[str, int], request: pytest.Fixtur
     for number in range(max(2 * count, len(events))):
         event = events[number % len(events)]
         values = [draw.choice(fuzz.ODD) for _ in event["inputs"]]
-        how, words = visitor.call("predict", values, event["id"])
+        picked = draw.choice((None, {}, {"value": draw.choice(fuzz.ODD)}, {"value": {"action": draw.choice(fuzz.ODD)}}))
+        how, words = visitor.call("predict", values, event["id"], picked)
         text = words if isinstance(words, str) else json.dumps(words)
         if how not in ("ok", "500", "422", "400") or (how != "ok" and ("\n" in text or len(text) > 1500)):
             bad.append((event["id"], str(values)[:200], how, text[:300]))
