@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,14 @@ from data_tools.readers.fields import scene_label
 from nvs_app.errors import NVSError
 
 QUALITY = 95
+# FFmpeg would also open lists of other files and addresses under the name of a video.
+CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,asf,flv,mpeg,mpegts,ogg,gif,h264,hevc,mjpeg,m4v"
+
+
+def open_video(path: Path) -> cv2.VideoCapture:
+    """A video that FFmpeg, and no other of OpenCV's readers, opens as a single file of a known container."""
+    os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = f"protocol_whitelist;file|format_whitelist;{CONTAINERS}"
+    return cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
 
 
 def frames_at(path: Path, seconds: Sequence[float]) -> tuple[dict[float, bytes], float]:
@@ -27,7 +36,7 @@ def frames_at(path: Path, seconds: Sequence[float]) -> tuple[dict[float, bytes],
         NVSError: no video that OpenCV reads.
     """
     label = scene_label(path)
-    capture = cv2.VideoCapture(str(path))
+    capture = open_video(path)
     try:
         rate = capture.get(cv2.CAP_PROP_FPS)
         if not capture.isOpened() or not 0.1 < rate < 1000.0:

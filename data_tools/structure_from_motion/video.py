@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from data_tools.readers.video_frames import open_video
 from data_tools.structure_from_motion.prepare import measure_sharpness
 from nvs_app.errors import NVSError
 from nvs_app.scenes.images import MAX_PIXELS
@@ -162,7 +163,7 @@ def _open(video: Path) -> cv2.VideoCapture:
     if not video.is_file():
         raise NVSError(f"{video}: no such file")
     # The rotation that phones note in the file is applied by OpenCV's default.
-    capture = cv2.VideoCapture(str(video), cv2.CAP_FFMPEG)
+    capture = open_video(video)
     width, height = capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT)
     if not capture.isOpened() or width < 1 or height < 1:
         capture.release()

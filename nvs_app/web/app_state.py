@@ -29,6 +29,7 @@ from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.views import ViewSplit, choose_views
 from nvs_app.web.scheduler import RenderScheduler
 from nvs_app.web.services.jobs import JobQueue
+from nvs_app.web.services.kept_limits import KeptLimits
 from nvs_app.web.services.machine import trim_memory
 from nvs_app.web.services.opening import ExampleCache, LoadedScene, StageCallback, open_scene_for_viewing
 from nvs_app.web.services.states import StateCache
@@ -65,6 +66,7 @@ class AppState:
         self.examples = examples
         self.num_context = num_context
         self.keep = keep
+        self.kept_limits = KeptLimits()
         self.states = StateCache(self.root / "states", state_bytes)
         # A GPU is quick, and its recordings (`rendering.cuda_graphs`) are of one thread.
         self.scheduler = RenderScheduler(relief=not torch.cuda.is_available())

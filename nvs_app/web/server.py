@@ -41,7 +41,12 @@ def build_parser() -> argparse.ArgumentParser:
     server.add_argument("--host", default=LOOPBACK[0], help="address (default: 127.0.0.1, only this machine)")
     server.add_argument("--port", type=positive_int, default=7860, help="port (default: 7860)")
     server.add_argument("--share", action="store_true", help="also open a public address through gradio's servers")
-    server.add_argument("--auth", metavar="USER:PASSWORD", help="ask visitors for this name and password")
+    server.add_argument(
+        "--auth", metavar="USER:PASSWORD", default=os.environ.get("NVS_AUTH"),
+        help="ask visitors for this name and password; other users of this machine see it: rather the environment's "
+        "NVS_AUTH, or --auth-file",
+    )  # fmt: skip
+    server.add_argument("--auth-file", type=Path, metavar="FILE", help="the same from the first line of a file")
     server.add_argument(
         "--embed",
         nargs="?",
@@ -54,6 +59,10 @@ def build_parser() -> argparse.ArgumentParser:
         "--keep", type=Path, metavar="DIR", help="let visitors keep encoded scenes in this folder, also over restarts"
     )
     limits = parser.add_argument_group("limits")
+    limits.add_argument(
+        "--keep-mb", type=positive_int, default=32768, metavar="MB",
+        help="kept scenes of all visitors, a quarter of it of each; the oldest goes first (default: 32768)",
+    )  # fmt: skip
     limits.add_argument(
         "--visitors", type=positive_int, default=64, metavar="N", help="visits at the same time (default: 64)"
     )
@@ -93,8 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def serve(args: argparse.Namespace) -> int:
     """Loads the checkpoint, builds the page and serves it; the first scene is encoded meanwhile."""
-    if args.auth is not None and not all(args.auth.partition(":")[::2]):
-        raise NVSError("--auth: expected USER:PASSWORD")
+    args.auth = _auth(args)
     _check_port(args.host, args.port)
     # Before gradio is imported: nothing is sent anywhere.
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -102,6 +110,7 @@ def serve(args: argparse.Namespace) -> int:
     renderer = run_in_fresh_thread(lambda: load_renderer(args))
 
     from nvs_app.web.app_state import AppState
+    from nvs_app.web.services.kept_limits import KeptLimits
     from nvs_app.web.services.opening import find_examples
     from nvs_app.web.sessions import MIB, Limits
 
@@ -115,11 +124,27 @@ def serve(args: argparse.Namespace) -> int:
     )
     examples = find_examples(bundled("examples"), args.scene)
     app_state = AppState(renderer, examples, args.context, limits, args.state_mb * MIB, args.keep)
+    app_state.kept_limits = KeptLimits(args.keep_mb * MIB // 4, args.keep_mb * MIB)
     try:
         _serve(app_state, args)
     finally:
         app_state.close()
     return 0
+
+
+def _auth(args: argparse.Namespace) -> str | None:
+    """USER:PASSWORD, from wherever it was given; empty is none."""
+    text, where = args.auth, "--auth"
+    if args.auth_file is not None:
+        where = f"--auth-file {args.auth_file}"
+        try:
+            text = args.auth_file.read_text(encoding="utf-8").splitlines()[:1]
+        except (OSError, UnicodeDecodeError) as error:
+            raise NVSError(f"{where}: cannot be read ({getattr(error, 'strerror', None) or 'no text'})") from error
+        text = text[0].strip() if text else ":"
+    if text and not all(text.partition(":")[::2]):
+        raise NVSError(f"{where}: expected USER:PASSWORD")
+    return text or None
 
 
 def _check_port(host: str, port: int) -> None:

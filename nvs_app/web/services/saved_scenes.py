@@ -21,12 +21,12 @@ from nvs_app.model.state import SceneState
 from nvs_app.scenes.views import ViewSplit
 from nvs_app.web.access import is_anonymous
 from nvs_app.web.app_state import AppState
+from nvs_app.web.services.kept_limits import make_room
 from nvs_app.web.services.opening import LoadedScene, jpeg_uri, open_state, why_no_depth
 from nvs_app.web.services.uploads import Source
 from nvs_app.web.services.viewpoint import Viewpoint
-from nvs_app.web.sessions import MIB, Session, folder_bytes
+from nvs_app.web.sessions import Session
 
-KEPT_BYTES = 8192 * MIB  # of one owner
 NAME = re.compile(r"[A-Za-z0-9_-]{20,64}")
 
 
@@ -35,9 +35,6 @@ def keep(app_state: AppState, session: Session) -> str:
     root, opened = _root(app_state), app_state.require_scene(session)
     if is_anonymous(session.owner):
         raise NVSError("keep: allow this page's cookie or log in; without them nobody could tell the scene is yours")
-    used = sum(folder_bytes(root / name) for name, _ in kept(app_state, session))
-    if used > KEPT_BYTES:
-        raise NVSError(f"keep: {used // MIB} MB are kept already, {KEPT_BYTES // MIB} MB at most")
     name = secrets.token_urlsafe(18)
     temporary = root / f".{name}.tmp"
     temporary.mkdir(parents=True, mode=0o700)
@@ -57,6 +54,8 @@ def keep(app_state: AppState, session: Session) -> str:
         }
         (temporary / "note.json").write_text(json.dumps(note), encoding="utf-8")
         os.replace(temporary, root / name)
+        os.utime(root / name)
+        make_room(root, session.owner, _owner, app_state.kept_limits)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return name
@@ -107,6 +106,11 @@ def _root(app_state: AppState) -> Path:
     if app_state.keep is None:
         raise NVSError("This server keeps no scenes; start it with --keep FOLDER.")
     return app_state.keep
+
+
+def _owner(folder: Path) -> str | None:
+    note = _note(folder)
+    return None if note is None else str(note.get("owner"))
 
 
 def _note(folder: Path) -> dict | None:
