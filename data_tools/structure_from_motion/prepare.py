@@ -168,7 +168,7 @@ def _prepare(path: Path, name: str, folder: Path, max_size: int, masks: Path | N
             turned = ImageOps.exif_transpose(image)
             turned.thumbnail((max_size, max_size), Image.Resampling.LANCZOS, reducing_gap=3.0)
             rgb, alpha = _channels(turned)
-        except (OSError, ValueError, SyntaxError, EOFError) as error:
+        except (OSError, ValueError, SyntaxError, EOFError, RuntimeError) as error:
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise NVSError(f"{path.name}: the image cannot be decoded ({reason})") from error
     height, width = rgb.shape[:2]
@@ -247,7 +247,7 @@ def _number(value: Any) -> float | None:
 def measure_sharpness(grey: np.ndarray) -> tuple[float, float]:
     """(variance of the Laplacian over variance, variance) of a grey uint8 image, at up to 640 pixels."""
     factor = 640.0 / max(grey.shape)
-    if factor < 1.0:
+    if factor < 1.0 <= factor * min(grey.shape):  # a strip of a few pixels would vanish
         grey = cv2.resize(grey, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
     contrast = float(grey.astype(np.float32).var())
     return float(cv2.Laplacian(grey, cv2.CV_32F).var()) / max(contrast, 1e-6), contrast

@@ -33,7 +33,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF
 # What decoders raise for broken data. SyntaxError: Pillow's word for a broken header.
 BROKEN = (
     *(OSError, ValueError, SyntaxError, EOFError, OverflowError, IndexError, TypeError, KeyError),
-    *(ZeroDivisionError, MemoryError, struct.error, zlib.error, cv2.error),
+    *(ZeroDivisionError, RuntimeError, MemoryError, struct.error, zlib.error, cv2.error),
 )
 
 

@@ -11,6 +11,7 @@ import html
 import inspect
 import json
 import re
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from dataclasses import replace
@@ -65,6 +66,12 @@ def told(function: Callable) -> Callable:
             raise gr.Error("A newer request took its place.", print_exception=False, duration=4, title="") from error
         except NVSError as error:
             words = html.escape(" ".join(str(error).split()), quote=False)
+            raise gr.Error(words, print_exception=False, duration=12, title="") from error
+        except OSError as error:  # a full disk, say; its path is the server's own business
+            print(f"error: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            words = (
+                f"The server could not read or write a file ({error.strerror or 'reason unknown'}). Try again later."
+            )
             raise gr.Error(words, print_exception=False, duration=12, title="") from error
 
     if inspect.isgeneratorfunction(function):
