@@ -11,7 +11,6 @@ import contextlib
 import json
 import random
 import re
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -19,61 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import fuzz
-import httpx
 import imageio.v2 as imageio
 import numpy as np
 import pytest
 from serving import serving
+from visitor import SECONDS, Visitor, memory, on_disk
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 MIB = 1 << 20
-SECONDS = 30  # of any request
-
-
-class Visitor:
-    """A browser of his own, without a page."""
-
-    def __init__(self, address: str):
-        self.address = address
-        self.client = httpx.Client(base_url=address, timeout=SECONDS, trust_env=False)
-        self.client.get("/")  # brings the cookie
-        self.hash = f"attack{random.getrandbits(40)}"
-
-    def call(self, name: str, data: list[Any], event: int | None = None, brought: Any = None) -> tuple[str, Any]:
-        """ "ok" and the values, or how it was refused and the words."""
-        body = json.dumps({"data": data, "session_hash": self.hash, "fn_index": event, "event_data": brought})
-        kind = {"content-type": "application/json"}
-        answer = self.client.post(f"/gradio_api/run/{name}", content=body, headers=kind)
-        found = answer.json() if answer.headers.get("content-type", "").startswith("application/json") else answer.text
-        if answer.status_code == 200:
-            return "ok", found["data"]
-        words = found.get("error", found.get("detail")) if isinstance(found, dict) else found
-        return f"{answer.status_code}", words
-
-    def bring(self, name: str, data: bytes) -> tuple[str, Any]:
-        """Uploads a file and has it looked at; the size is none, so that nothing is encoded."""
-        answer = self.client.post("/gradio_api/upload", files={"files": (name, data)})
-        if answer.status_code != 200:
-            return "upload refused", answer.text
-        file = {"path": answer.json()[0], "meta": {"_type": "gradio.FileData"}, "orig_name": name}
-        kind, words = self.call("encode", [[file], None, "nothing"])
-        return ("accepted", words) if "expected WIDTHxHEIGHT" in str(words) else (kind, words)
-
-
-def memory(process: int, name: str = "VmHWM") -> int:
-    text = Path(f"/proc/{process}/status").read_text()
-    return 1024 * int(next(row for row in text.splitlines() if row.startswith(name)).split()[1])
-
-
-def on_disk(process: int) -> int:
-    """Bytes of the files that the server keeps for visitors."""
-    total = 0
-    for root in Path(tempfile.gettempdir()).glob(f"nvs-web-{process}-*"):
-        for path in root.rglob("*"):
-            with contextlib.suppress(FileNotFoundError):
-                total += path.lstat().st_size if path.is_file() else 0
-    return total
 
 
 @pytest.fixture(scope="module")
@@ -188,19 +141,15 @@ def test_every_message_of_the_socket(server: tuple[str, int], request: pytest.Fi
     address, _ = server
     count, seed = request.config.getoption("--attacks"), request.config.getoption("--attack-seed")
     visitor = Visitor(address)
-    config = visitor.client.get("/config").json()
-    enter = next(d["id"] for d in config["dependencies"] if d["targets"] and d["targets"][0][1] == "load")
-    body = {"data": [""], "fn_index": enter, "session_hash": visitor.hash}
-    token = visitor.client.post("/gradio_api/run/predict", json=body).json()["data"][0]
+    token = visitor.token()
     assert visitor.call("open_example", ["small scene"])[0] == "ok"
-    cookie = "; ".join(f"{name}={value}" for name, value in visitor.client.cookies.items())
     good = {"type": "frame", "id": 4242, "c2w": fuzz.IDENTITY, "fov": 40, "hw": [16, 16]}
     texts = fuzz.messages(random.Random(seed), 4 * count)
 
     async def talk() -> list[str]:
         bad: list[str] = []
         url = f"{address.replace('http', 'ws')}/nvs/socket?visit={token}"
-        async with connect(url, additional_headers={"cookie": cookie}, max_size=None, proxy=None) as line:
+        async with connect(url, additional_headers={"cookie": visitor.cookie}, max_size=None, proxy=None) as line:
             for start in range(0, len(texts), 20):
                 for text in texts[start : start + 20]:
                     await line.send(text)

@@ -1,0 +1,137 @@
+"""Ten visitors who look around, beside two who do harm, and without them: how long their frames take, and the memory.
+
+    .venv/bin/python tests/attack/beside.py --minutes 5 [--scene examples/room_desk]
+
+One of the two floods the viewer's socket with paths and the largest frames, the other uploads what he never uses.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import re
+import sys
+import time
+from pathlib import Path
+from statistics import median
+
+REPO = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(REPO), str(REPO / "tests" / "web")]
+os.environ.setdefault("no_proxy", "*")
+
+from serving import serving  # noqa: E402
+from visitor import Visitor, memory, on_disk  # noqa: E402
+from websockets.asyncio.client import connect  # noqa: E402
+
+MIB = 1 << 20
+
+
+class Line:
+    """A visitor's socket."""
+
+    def __init__(self, address: str, example: str):
+        self.visitor = Visitor(address)
+        self.token = self.visitor.token()
+        how, self.first = self.visitor.call("open_example", [example])
+        assert how == "ok", self.first
+        self.url = f"{address.replace('http', 'ws')}/nvs/socket?visit={self.token}"
+
+    def open(self):
+        return connect(self.url, additional_headers={"cookie": self.visitor.cookie}, max_size=None, proxy=None)
+
+    def frame(self, number: int, hw: list[int]) -> str:
+        """A look of the capture's first, turned a little by its number."""
+        view = {"c2w": self.first[0]["c2w"], "fov": self.first[0]["fov"]}
+        return json.dumps({"type": "frame", "id": number, **view, "hw": hw, "format": "jpeg"})
+
+
+async def good(line: Line, until: float, took: list[float]) -> None:
+    """Asks for a frame, waits for it, looks at it for a moment."""
+    async with line.open() as socket:
+        number = 0
+        while time.monotonic() < until:
+            number += 1
+            start = time.monotonic()
+            await socket.send(line.frame(number, [64, 64]))
+            while True:
+                answer = await socket.recv()
+                if isinstance(answer, bytes):
+                    found = json.loads(answer[4 : 4 + int.from_bytes(answer[:4], "little")])
+                    if found["id"] == number:
+                        break
+            took.append(time.monotonic() - start)
+            await asyncio.sleep(0.5)
+
+
+async def flood(line: Line, until: float) -> None:
+    """The largest frames and paths, as fast as they are taken."""
+    spec = {"preset": "turntable", "seconds": 60, "fps": 30, "image_hw": [1024, 1024]}
+    async with line.open() as socket:
+
+        async def read() -> None:
+            async for _ in socket:
+                pass
+
+        reader = asyncio.create_task(read())
+        number = 0
+        while time.monotonic() < until:
+            number += 1
+            await socket.send(line.frame(number, [1024, 1024]))
+            await socket.send(json.dumps({"type": "path", "id": number, "spec": spec}))
+            await asyncio.sleep(0)
+        reader.cancel()
+
+
+def uploads(visitor: Visitor, until: float) -> int:
+    """Uploads that nobody uses; how many were taken."""
+    taken = 0
+    while time.monotonic() < until:
+        answer = visitor.client.post("/gradio_api/upload", files={"files": ("a.bin", random.randbytes(20 * MIB))})
+        taken += answer.status_code == 200
+        time.sleep(0.2)
+    return taken
+
+
+async def phase(address: str, process: int, example: str, seconds: float, hostile: bool) -> float:
+    """Runs the visitors for so long; prints their times and the memory. Returns the median time of a frame."""
+    lines = [Line(address, example) for _ in range(10)]
+    until, took, held = time.monotonic() + seconds, [], []
+    tasks = [asyncio.create_task(good(line, until, took)) for line in lines]
+    if hostile:
+        tasks.append(asyncio.create_task(flood(Line(address, example), until)))
+        tasks.append(asyncio.create_task(asyncio.to_thread(uploads, Visitor(address), until)))
+    while time.monotonic() < until:
+        held.append(memory(process, "VmRSS") / MIB)
+        await asyncio.sleep(5)
+    await asyncio.gather(*tasks)
+    slow = sorted(took)[int(0.95 * len(took))]
+    what = "beside two hostile" if hostile else "alone"
+    print(f"{what}: {len(took)} frames, median {median(took):.3f} s, 95 % below {slow:.3f} s;", end=" ")
+    print(f"memory {held[0]:.0f} to {held[-1]:.0f} MB, at most {max(held):.0f};", end=" ")
+    print(f"{on_disk(process) / MIB:.0f} MB on disk", flush=True)
+    return median(took)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=5)
+    parser.add_argument("--scene", type=Path, default=REPO / "examples" / "object_chair")
+    args = parser.parse_args()
+    words = ("--scene", args.scene, "--visitors", 32, "--visitors-per-address", 32, "--upload-mb", 256)
+    with serving(REPO / "checkpoints", *words) as address:
+        visitor = Visitor(address)
+        path = visitor.client.post("/gradio_api/upload", files={"files": ("a", b"x")}).json()[0]
+        process = int(re.search(r"nvs-web-(\d+)-", path)[1])  # type: ignore[index]
+        example = visitor.call("examples", [])[1][0][0]
+        visitor.client.timeout = 600
+        assert visitor.call("open_example", [example])[0] == "ok"
+        alone = asyncio.run(phase(address, process, example, 60 * args.minutes, False))
+        beside = asyncio.run(phase(address, process, example, 60 * args.minutes, True))
+        print(f"{beside / alone:.2f} times as long")
+
+
+if __name__ == "__main__":
+    main()
