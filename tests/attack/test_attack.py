@@ -27,6 +27,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 MIB = 1 << 20
+pytestmark = pytest.mark.timeout(7200)  # of a long attack
 
 
 @pytest.fixture(scope="module")
