@@ -32,7 +32,7 @@ DARK = "document.body.classList.contains('dark')"
 def build_page(app_state: AppState) -> gr.Blocks:
     """The page as gradio Blocks, not yet launched (see `launch_options`)."""
     event_handlers = EventHandlers(app_state)
-    # Without gradio's own deletion of files: it walks a set that requests change. Uploads and downloads have owners here.
+    # Not gradio's own deletion of files: it walks a set that requests change. Uploads and downloads have owners here.
     with PageBlocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:
         gr.HTML(header_html(app_state), elem_id="nvs-header", padding=False)
         with gr.Row(elem_id="nvs-main"):
