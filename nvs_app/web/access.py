@@ -19,6 +19,7 @@ from starlette.routing import BaseRoute, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from nvs_app.web.app_state import AppState
+from nvs_app.web.headers import login
 from nvs_app.web.viewer_connection import REFUSED, ViewerConnection, same_origin
 
 COOKIE = "nvs-visitor"
@@ -90,7 +91,7 @@ def routes(app_state: AppState, public: str | None = None) -> list[BaseRoute]:
     sockets: Counter[str] = Counter()  # open ones, by address
 
     async def socket(ws: WebSocket) -> None:
-        user, login_wanted = _login(ws)
+        user, login_wanted = login(ws)
         if not same_origin(ws.headers, public):
             await ws.close(1008, "opened from another site")
             return
@@ -116,13 +117,6 @@ def routes(app_state: AppState, public: str | None = None) -> list[BaseRoute]:
                 del sockets[address]
 
     return [WebSocketRoute("/nvs/socket", socket)]
-
-
-def _login(ws: WebSocket) -> tuple[str | None, bool]:
-    """The user that is logged in with gradio, and whether a login is asked for."""
-    app = ws.app
-    token = ws.cookies.get(f"access-token-{app.cookie_id}") or ws.cookies.get(f"access-token-unsecure-{app.cookie_id}")
-    return app.tokens.get(token), app.get_blocks().auth is not None
 
 
 def _has_cookie(scope: dict) -> bool:

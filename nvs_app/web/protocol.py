@@ -24,6 +24,10 @@ Messages (JSON text, but for frames):
 | `view`, `path`, `point` | answers                                                                                |
 | `dropped`, `error`      | no answer                                                                              |
 | `notice`  | `words` over the image, of work that a new scene waits for                                           |
+| `work`    | `stage`, `words`, `share`, `left`: how far the reconstruction is                                      |
+| `worked`  | `problem`, `words`: it is done, or why it is not                                                      |
+| `sparse`  | `cameras`, `points`: what structure from motion has found so far                                      |
+| `capture` | what lies over the view: the capture's cameras, points; see `services.capture` |
 | `ended`   | `message`: the visit is over, or goes on in another tab                                              |
 """
 
@@ -320,6 +324,46 @@ class NoticeMessage(Message):
 
     type = "notice"
     words: str
+
+
+@dataclass(frozen=True)
+class WorkMessage(Message):
+    """How far a reconstruction is. share: of the whole, 0 to 1; left: the time left, in words."""
+
+    type = "work"
+    stage: str
+    words: str = ""
+    share: float = 0.0
+    left: str = ""
+
+
+@dataclass(frozen=True)
+class WorkedMessage(Message):
+    """A reconstruction has ended. problem: what went wrong; words: what else there is to say. Neither: it is done."""
+
+    type = "worked"
+    problem: str = ""
+    words: str = ""
+
+
+@dataclass(frozen=True)
+class SparseMessage(Message):
+    """What structure from motion has found so far, in its own frame: cameras [n][12] (rows of c2w), points [m][6]
+    (place, and colour from 0 to 255)."""
+
+    type = "sparse"
+    cameras: list[list[float]]
+    points: list[list[float]]
+
+
+@dataclass(frozen=True)
+class CaptureMessage(Message):
+    """The capture of the scene of this revision, see `services.capture`."""
+
+    type = "capture"
+    revision: int
+    views: list[dict[str, Any]]
+    points: list[list[float]]
 
 
 @dataclass(frozen=True)

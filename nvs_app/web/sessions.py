@@ -76,8 +76,9 @@ class Session:
         address: where its first request came from; empty where that is not known.
         scene: what the viewer shows (an `opening.LoadedScene`); `revision` grows with each new one.
         source: what can be encoded (an `uploads.Source`). model: the chosen checkpoint and device.
-        gathered: photos that came one by one and are too few yet.
-        job, video: work under way. memory: what was computed for the present scene.
+        tray: what was brought to be reconstructed (a `gathering.Tray`).
+        job, video: work under way; progress: what is known of how far the job is.
+        memory: what was computed for the current scene.
         downloads: files that gradio hands out; outside of `folder`, and removed with it.
         arriving: held while an upload is looked at, so that each adds to what came before.
     """
@@ -94,8 +95,9 @@ class Session:
     revision: int = 0
     job: Any = None
     video: Any = None
+    progress: Any = None
     source: Any = None
-    gathered: list[Path] = field(default_factory=list)
+    tray: Any = None
     model: tuple[str | None, str | None] = (None, None)
     memory: dict[str, Any] = field(default_factory=dict)
     ended: str | None = None

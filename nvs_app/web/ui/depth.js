@@ -73,6 +73,7 @@
     // The first step of a gesture asks what is under the cursor, and waits for the answer as long as nobody notices.
     zoom(factor, at) {
       const { viewer } = this, now = performance.now();
+      factor = viewer.soft(factor);
       if (!this.known) { viewer.view.dolly(factor); viewer.move(); return; }
       let { anchor } = this;
       if (!anchor || !this.serves(anchor, at, now)) {

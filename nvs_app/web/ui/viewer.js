@@ -25,7 +25,9 @@
   const rad = Math.PI / 180;
   const FOV = [5, 120];
   const AUTO_SPEED = 14, AUTO_SECONDS = 90; // degrees a second; then it rests, whoever still looks can turn it on again
-  const EASE = 12, SLACK = 3; // degrees: of slowing down at the ends of an arc, and beyond the heights of the photos
+  const JOIN_SECONDS = 1.5; // from any view to the turn
+  // Beyond these the photos show little: distances of the capture's own, degrees above and beside the photos.
+  const CLOSEST = 0.3, FARTHEST = 2, HIGHER = 20, ASIDE = 20, SOFT = 0.3;
 
   // A camera as axes and eye; distance is how far ahead the point lies about which dragging turns.
   class Camera {
@@ -100,7 +102,7 @@
       this.scene = null; this.view = null; this.bitmap = null;
       this.number = 0; this.sent = new Map(); this.shown = null;
       this.plan = null; this.chosenSide = null; this.stages = 0; this.planning = false;
-      this.format = "jpeg"; this.shows = "image"; this.way = 1; this.times = [];
+      this.format = "jpeg"; this.shows = "image"; this.times = [];
       this.dirty = false; this.moved = 0; this.ladder = []; this.playing = null; this.auto = false; this.autoStart = 0;
       this.calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
       this.touched = false; this.last = 0;
@@ -110,7 +112,9 @@
 
     // -- the scene and the camera
     open(message) {
-      const first = !this.scene || this.scene.name !== message.name;
+      // Encoded otherwise, the same capture keeps its view; another one of the same name begins anew.
+      const same = (a, b) => size(add(a.focus, b.focus, -1)) < 0.3 * b.radius && Math.abs(Math.log(a.radius / b.radius)) < 0.3;
+      const first = !this.scene || this.scene.name !== message.name || !same(this.scene, message);
       const kept = !first && this.view;
       if (message.plan && !this.planning) this.takePlan(message.plan);
       this.scene = message; this.bitmap = first ? null : this.bitmap;
@@ -147,7 +151,8 @@
     setUp(name) {
       if (!this.view) return;
       const axis = { x: [1, 0, 0], y: [0, 1, 0], z: [0, 0, 1] }[name.slice(-1)];
-      this.hand(); this.view.level(name === "scene" ? this.scene.up : times(axis, name[0] === "-" ? -1 : 1)); this.move();
+      const own = { scene: this.scene.up, view: times(this.view.down, -1) }[name];
+      this.hand(); this.view.level(own || times(axis, name[0] === "-" ? -1 : 1)); this.move();
     }
     setRest(side) { this.chosenSide = side; this.move(); this.tellStage(); }
     // The surface under the pointer comes to the middle; where there is none, a point as far away as the present one.
@@ -170,7 +175,9 @@
     }
     setAuto(on) {
       if (this.auto === on) return;
+      if (on && !this.scene) return;
       this.auto = on; this.autoStart = performance.now(); this.emit("auto", on);
+      if (on) { this.autoFrom = this.view.copy(); this.autoAt = this.nearestTurn(); this.autoGone = 0; this.emit("up", "scene"); }
       if (!on) this.move();
     }
     play(views, fps, loop) {
@@ -215,6 +222,7 @@
       this.last = now;
       if (!this.view || document.hidden) return;
       this.steer?.(seconds);
+      if (this.dirty) { const words = this.beyond(); if (words !== this.said) this.emit("beyond", this.said = words); }
       if (this.auto) {
         if (now - this.autoStart > 1000 * AUTO_SECONDS) this.setAuto(false);
         else { this.turnOn(seconds); this.move(); }
@@ -234,21 +242,57 @@
       // One step after the other: were both asked for, the server would drop the first.
       if (this.dirty === null && this.ladder.length && !this.sent.size && this.ask(this.ladder[0])) this.ladder.shift();
     }
-    // All around, where photos surround the scene; else to and fro on the arc that they cover. Heights beyond theirs
-    // are left slowly.
+    // Along the scene's own turn, which runs beside the photos' cameras; from elsewhere it goes there first.
     turnOn(seconds) {
-      const { view } = this, { around, middle, half, elevation } = this.scene.turn, up = unit(this.scene.up);
-      const back = times(view.forward, -1), height = Math.asin(clamp(dot(back, up), -1, 1)) / rad;
-      if (dot(view.up, up) < 0.99) { view.orbit(AUTO_SPEED * rad * seconds, 0); return; } // another axis was chosen
-      let speed = AUTO_SPEED;
-      if (!around) {
-        const azimuth = Math.atan2(dot(back, cross(up, middle)), dot(back, middle)) / rad;
-        if (Math.abs(azimuth) > half) this.way = azimuth > 0 ? -1 : 1;
-        speed *= this.way * clamp(Math.abs(half - Math.abs(azimuth)) / Math.min(EASE, half), 0.15, 1);
-      }
-      const off = clamp(height, elevation[0] - SLACK, elevation[1] + SLACK) - height;
-      view.orbit(speed * rad * seconds, -clamp(off, -AUTO_SPEED * seconds / 2, AUTO_SPEED * seconds / 2) * rad);
+      const { path } = this.scene.turn, goal = this.turned(this.autoAt), { fov } = this.view;
+      this.autoAt = (this.autoAt + seconds * path.length / this.turnSeconds()) % path.length;
+      const share = clamp((this.autoGone += seconds) / JOIN_SECONDS, 0, 1), way = share * share * (3 - 2 * share);
+      this.view = way < 1 ? this.between(this.autoFrom, goal, way) : goal;
+      this.view.fov = fov;
     }
+    // The camera at a place of the turn: whole numbers are its views.
+    turned(at) {
+      const { path } = this.scene.turn, first = Math.floor(at) % path.length;
+      const [a, b] = [first, (first + 1) % path.length].map((index) => new Camera({ c2w: path[index], fov: this.scene.fov }, this.scene.focus, unit(this.scene.up)));
+      return this.between(a, b, at - Math.floor(at));
+    }
+    between(a, b, share) {
+      const view = b.copy(), mix = (x, y) => add(times(x, 1 - share), y, share);
+      view.eye = mix(a.eye, b.eye); view.forward = unit(mix(a.forward, b.forward));
+      view.distance = (1 - share) * a.distance + share * b.distance;
+      view.level(b.up);
+      return view;
+    }
+    turnSeconds() { // all around at AUTO_SPEED, measured by how far the view turns
+      const { path } = this.scene.turn, ahead = path.map((m) => [m[2], m[6], m[10]]);
+      const degrees = ahead.reduce((sum, f, i) => sum + Math.acos(clamp(dot(f, ahead[(i + 1) % ahead.length]), -1, 1)) / rad, 0);
+      return clamp(degrees / AUTO_SPEED, 6, 60);
+    }
+    nearestTurn() { // where on the turn the view is nearest to the current one
+      const { path } = this.scene.turn, { eye, forward } = this.view, { radius } = this.scene;
+      const off = path.map((m) => size(add([m[3], m[7], m[11]], eye, -1)) / radius + 1 - dot([m[2], m[6], m[10]], forward));
+      return off.indexOf(Math.min(...off));
+    }
+    // Where no photo was taken from anywhere near, in words; empty within what the photos cover.
+    beyond() {
+      const { around, middle, half, elevation, outward } = this.scene.turn, up = unit(this.scene.up), { focus, radius } = this.scene;
+      const off = outward ? times(this.view.forward, -radius) : add(this.view.eye, focus, -1), far = size(off) / radius;
+      if (far < CLOSEST) return "closer than any photo";
+      if (far > FARTHEST) return "farther away than any photo";
+      const height = Math.asin(clamp(dot(off, up) / size(off), -1, 1)) / rad;
+      if (height > elevation[1] + HIGHER) return "higher than any photo";
+      if (height < elevation[0] - HIGHER) return "lower than any photo";
+      const azimuth = Math.atan2(dot(off, cross(up, middle)), dot(off, middle)) / rad;
+      return !around && Math.abs(azimuth) > half + ASIDE ? "further round than any photo" : "";
+    }
+    // A zoom beyond what the photos cover goes on slowly.
+    soft(factor) {
+      const far = size(add(this.view.eye, this.scene.focus, -1)) / this.scene.radius;
+      if (this.scene.turn.outward) return factor;
+      return (far > FARTHEST && factor > 1) || (far < CLOSEST && factor < 1) ? factor ** SOFT : factor;
+    }
+    levelled() { if (this.view) { this.hand(); this.view.level(this.view.up); this.move(); } }
+    roll(degrees) { if (this.view) { this.hand(); this.view.turn(this.view.forward, degrees * rad); this.move(); } }
     playOn(now) {
       const { views, fps, loop, start } = this.playing;
       let index = Math.max(0, Math.floor((now - start) / 1000 * fps)); // a frame may be of before the click
