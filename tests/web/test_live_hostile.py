@@ -20,6 +20,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from nvs_app.web.access import COOKIE, owner_of, routes
 from nvs_app.web.app_state import AppState
 from nvs_app.web.protocol import unpack
+from nvs_app.web.scheduler import RenderScheduler
 from nvs_app.web.services.viewpoint import camera_for_page
 from nvs_app.web.viewer_connection import MAX_UNREAD, ViewerConnection
 
@@ -233,6 +234,8 @@ def test_of_each_kind_one_request_waits_and_none_when_its_sender_has_gone(
     """Path previews too: thousands of them would be computed one after the other, long after their sender had left."""
     path = {"type": "path", "spec": {"preset": "turntable", "seconds": 2, "fps": 12, "image_hw": [32, 32]}}
     gate, begun = threading.Event(), threading.Event()
+    app_state.scheduler.close()
+    app_state.scheduler = RenderScheduler()  # that serves nobody beside the one who holds it
     for scheduler in (app_state.previews, app_state.scheduler):
         begun.clear()
         scheduler.submit("holder", lambda: (begun.set(), gate.wait(30)))
