@@ -215,6 +215,12 @@ class EventHandlers:
             return (nothing,) * 4 + (self._kept(session),)
         return (nothing,) * 5
 
+    def capture(self, request: gr.Request) -> None:
+        """The page is told what lies over the view."""
+        session = self.session(request)
+        if session.scene is not None:
+            session.tell(self.inspector.capture(session))
+
     def truth(self, index: int | None, request: gr.Request) -> str:
         """Another held-out view."""
         return compare_html(*self.inspector.truth(self.session(request), None if index is None else int(index)))
@@ -252,23 +258,21 @@ class EventHandlers:
         return gr.File([str(self.videos.save(self.session(request), parsed(spec)))], visible=True)
 
     def video(self, spec: str, kind: str, request: gr.Request) -> Iterator[tuple]:
-        """Exports a video; updates of [progress, export, cancel, files]."""
+        """Exports a video; updates of [progress, files]."""
         session = self.session(request)
-        busy = gr.Button(visible=False), gr.Button(visible=True), gr.skip()
-        idle = gr.Button(visible=True), gr.Button(visible=False)
         try:
             job = self.videos.export(session, parsed(spec), kind)
             for step in job.follow():
                 words = f"Waiting: {step.position} before yours" if step.position else step.words or "Rendering"
-                yield meter_html(step.fraction, words), *busy
+                yield meter_html(step.fraction, words), gr.skip()
             files, command = job.result()
         except NVSError as error:
             words = " ".join(str(error).split())
-            yield note_html("Cancelled.") if isinstance(error, Cancelled) else problem_html(words), *idle, gr.skip()
+            yield note_html("Cancelled.") if isinstance(error, Cancelled) else problem_html(words), gr.skip()
             return
         note = fill("export_ready.html", command=command)
         files = gr.File([str(file) for file in files], visible=True)
-        yield note, *idle, files
+        yield note, files
 
     def video_cancel(self, request: gr.Request) -> None:
         """Stops the video; `video` tells it."""

@@ -19,7 +19,8 @@ from nvs_app.web.ui import fill
 
 STYLES = ("page.css", "viewer.css", "tools.css")
 SCRIPTS = (
-    "viewer.js", "depth.js", "connection.js", "path.js", "cameras_plot.js", "drop.js", "work.js", "help.js", "page.js",
+    "viewer.js", "depth.js", "connection.js", "path.js", "cameras_plot.js", "drop.js", "work.js", "help.js",
+    "overlay.js", "page.js",
 )  # fmt: skip
 FRESH = "() => window.nvs.fresh()"
 # Buttons in the grid of photos, and those beside it, do this.
@@ -95,6 +96,7 @@ def _wire(page: gr.Blocks, event_handlers: EventHandlers, scenes: Scenes, photos
         tab.select(told(event_handlers.refresh), [which, dark], shown, js=js, **free).then(
             None, None, None, js=FRESH, **quiet
         )
+    scenes.capture.click(told(event_handlers.capture), None, None, **free)
     compared = tools.truth_choice.input(told(event_handlers.truth), tools.truth_choice, tools.truth, **free)
     compared.then(None, None, None, js=FRESH, **quiet)
 
@@ -108,8 +110,9 @@ def _wire(page: gr.Blocks, event_handlers: EventHandlers, scenes: Scenes, photos
     loaded = tools.path_load.upload(told(event_handlers.path_load), tools.path_load, spec, **free)
     loaded.then(None, spec, None, js="(text) => window.nvs.path.load(text)", **quiet)
     tools.path_save.click(told(event_handlers.path_save), spec, tools.video_files, js=spec_js, **free)
-    video = [tools.video_progress, tools.video, tools.video_cancel, tools.video_files]
-    tools.video.click(told(event_handlers.video), [spec, tools.video_kind], video, js=spec_js, **free)
+    video = [tools.video_progress, tools.video_files]
+    exported = tools.video.click(told(event_handlers.video), [spec, tools.video_kind], video, js=spec_js, **free)
+    exported.then(None, None, None, js="() => window.nvs.path.exported()", **quiet)
     tools.video_cancel.click(told(event_handlers.video_cancel), None, None, queue=False, **quiet)
 
     view_js = "() => JSON.stringify(window.nvs.viewer.still())"

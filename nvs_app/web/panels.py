@@ -26,8 +26,8 @@ UPLOADS = ["image", "video", ".heic", ".heif", ".zip", ".tar", ".tgz", ".gz", ".
 
 @dataclass(frozen=True)
 class Scenes:
-    """The left column: examples, uploads, settings of the reconstruction; `go` and `cancel` are pressed by the page's
-    own buttons over the viewer."""
+    """The left column: examples, uploads, settings of the reconstruction. `go`, `cancel` and `capture` are pressed by
+    the page's own buttons over the viewer."""
 
     examples: gr.HTML
     upload: gr.File
@@ -39,6 +39,7 @@ class Scenes:
     encode: gr.Button
     go: gr.Button
     cancel: gr.Button
+    capture: gr.Button
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,8 @@ def scenes_panel(app_state: AppState) -> Scenes:
             size = gr.Dropdown([], label="Size", elem_id="nvs-size", interactive=True)
         encode = gr.Button("Reconstruct", interactive=False, elem_id="nvs-encode")
     with gr.Row(elem_classes="nvs-hidden"):
-        go, cancel = gr.Button(elem_id="nvs-go"), gr.Button(elem_id="nvs-cancel")
-    return Scenes(examples, upload, camera, brought, plan, views, size, encode, go, cancel)
+        go, cancel, capture = (gr.Button(elem_id=f"nvs-{name}") for name in ("go", "cancel", "capture"))
+    return Scenes(examples, upload, camera, brought, plan, views, size, encode, go, cancel, capture)
 
 
 def tools_panel(app_state: AppState) -> Tools:
@@ -124,17 +125,18 @@ def tools_panel(app_state: AppState) -> Tools:
                 path_load = gr.UploadButton(
                     "Load path", file_types=[".json"], file_count="multiple", elem_id="nvs-path-load", **quiet
                 )
-                path_save = gr.Button("Save path", elem_id="nvs-path-save", **quiet)
             gr.HTML(
                 "<p class='nvs-note nvs-small'>Paths are nerfstudio's camera path files. For one that its viewer drew, "
                 "choose the run's dataparser_transforms.json along with it.</p>",
                 padding=False,
             )
             video_kind = gr.Radio(list(KINDS), value="MP4", label="Video", elem_id="nvs-video-kind")
+            gr.HTML(fill("path_export.html"), padding=False)
             video_progress = gr.HTML("", elem_id="nvs-video-progress", padding=False)
-            with gr.Row():
-                video = gr.Button("Export", variant="primary", elem_id="nvs-video")
-                video_cancel = gr.Button("Cancel", visible=False, elem_id="nvs-video-cancel")
+            with gr.Row(elem_classes="nvs-hidden"):  # pressed by the page's own, which know what is possible
+                path_save, video, video_cancel = (
+                    gr.Button(elem_id=f"nvs-{name}-do") for name in ("path-save", "video", "video-cancel")
+                )
             video_files = gr.File(label="Files", visible=False, elem_id="nvs-video-files", file_count="multiple")
         with gr.Tab("Export", id="take") as take_tab:
             words = {

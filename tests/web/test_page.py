@@ -253,3 +253,36 @@ def test_port_in_use(checkpoints: Path) -> None:
         server = start(checkpoints, "--port", taken.getsockname()[1])
         out, _ = server.communicate(timeout=120)
     assert server.returncode == 2 and "cannot listen there" in out and "Traceback" not in out
+
+
+@pytest.mark.browser
+def test_the_photos_cameras_lie_over_the_view_and_lead_there(browser, address: str, small_scene: Path) -> None:
+    page = opened(browser, address, reduced_motion="reduce")
+    photos = open_scene(small_scene).c2w.numpy()
+
+    def eye() -> np.ndarray:
+        return np.array(at_rest(page)["camera"]["c2w"]).reshape(4, 4)[:3, 3]
+
+    page.evaluate("nvs.viewer.view.dolly(2.2); nvs.viewer.hand(); nvs.viewer.move()")
+    at_rest(page)
+    page.click("[data-nvs=cameras]")
+    wait(page, "nvs.overlay.places().length >= 3")
+    place = page.evaluate("nvs.overlay.places()[0]")
+    box = page.locator("#nvs-stage canvas").first.bounding_box()
+    page.mouse.move(box["x"] + place["middle"][0], box["y"] + place["middle"][1])
+    assert "click to look from there" in page.locator("#nvs-stage canvas").first.get_attribute("title")
+    page.mouse.down()
+    page.mouse.up()
+    wait(page, f"Math.abs(nvs.viewer.view.eye[0] - {photos[place['index']][0, 3]}) < 1e-3")
+    assert np.allclose(eye(), photos[place["index"]][:3, 3], atol=1e-3)
+    # An input view, and a row of the comparison, lead to their cameras too.
+    wait(page, "document.querySelector('#nvs-truth tbody button')")
+    for where in ("#nvs-facts [data-nvs-view] >> nth=1", "#nvs-truth tbody [data-nvs-held] >> nth=1"):
+        index = int(page.get_attribute(where, "data-nvs-view"))
+        page.click(where)
+        wait(page, f"Math.abs(nvs.viewer.view.eye[0] - {photos[index][0, 3]}) < 1e-3")
+        assert np.allclose(eye(), photos[index][:3, 3], atol=1e-3)
+    wait(page, f"document.querySelector('.nvs-split img').alt === 'Photo {index}'")
+    page.click("[data-nvs=cameras]")
+    assert page.locator(".nvs-over-canvas").count() == 0
+    closed(page)

@@ -100,7 +100,10 @@ def test_cancel_stops_structure_from_motion(page, tmp_path: Path) -> None:
 def test_keyframes_become_a_video(page, tmp_path: Path, checkpoints: Path) -> None:
     drag(page, 1, 0)
     page.get_by_role("tab", name="Path").click()
+    for button in ("[data-path=play]", "[data-path=clear]", "#nvs-video", "#nvs-path-save"):
+        assert page.locator(button).is_disabled(), button  # nothing to do them with yet
     page.click("[data-path=add]")
+    assert page.locator("#nvs-video").is_enabled() and page.locator("[data-path=play]").is_disabled()
     drag(page, 90, 30)
     page.click("[data-path=add]")
     assert page.locator("[data-path=keys] li").count() == 2
@@ -118,7 +121,11 @@ def test_keyframes_become_a_video(page, tmp_path: Path, checkpoints: Path) -> No
     wait(page, "nvs.viewer.playing || nvs.viewer.touched")
     wait(page, "!nvs.viewer.playing")
     page.click("#nvs-video")
+    assert page.locator("[data-path=play]").is_disabled()  # no preview beside an export
     wait(page, "document.querySelector('#nvs-video-progress').innerText.includes('Ready')", 60)
+    page.locator("#nvs-player").wait_for()
+    wait(page, "document.querySelector('#nvs-player').videoWidth === 128")  # it plays in the page
+    assert page.locator("#nvs-video").is_enabled() and page.locator("[data-path=play]").is_enabled()
     with page.expect_download() as download:
         page.locator("#nvs-video-files a[download]").first.click()
     video = tmp_path / download.value.suggested_filename
