@@ -121,6 +121,14 @@ def tools_panel(app_state: AppState) -> Tools:
             lost = gr.HTML("", padding=False)
         with gr.Tab("Path", id="path") as path_tab:
             gr.HTML(fill("path.html"), padding=False)
+            video_kind = gr.Radio(list(KINDS), value="MP4", label="Video", elem_id="nvs-video-kind")
+            gr.HTML(fill("path_export.html"), padding=False)
+            video_progress = gr.HTML("", elem_id="nvs-video-progress", padding=False)
+            with gr.Row(elem_classes="nvs-hidden"):  # pressed by the page's own, which know what is possible
+                path_save, video, video_cancel = (
+                    gr.Button(elem_id=f"nvs-{name}-do") for name in ("path-save", "video", "video-cancel")
+                )
+            video_files = gr.File(label="Files", visible=False, elem_id="nvs-video-files", file_count="multiple")
             with gr.Row():
                 path_load = gr.UploadButton(
                     "Load path", file_types=[".json"], file_count="multiple", elem_id="nvs-path-load", **quiet
@@ -130,14 +138,6 @@ def tools_panel(app_state: AppState) -> Tools:
                 "choose the run's dataparser_transforms.json along with it.</p>",
                 padding=False,
             )
-            video_kind = gr.Radio(list(KINDS), value="MP4", label="Video", elem_id="nvs-video-kind")
-            gr.HTML(fill("path_export.html"), padding=False)
-            video_progress = gr.HTML("", elem_id="nvs-video-progress", padding=False)
-            with gr.Row(elem_classes="nvs-hidden"):  # pressed by the page's own, which know what is possible
-                path_save, video, video_cancel = (
-                    gr.Button(elem_id=f"nvs-{name}-do") for name in ("path-save", "video", "video-cancel")
-                )
-            video_files = gr.File(label="Files", visible=False, elem_id="nvs-video-files", file_count="multiple")
         with gr.Tab("Export", id="take") as take_tab:
             words = {
                 "snapshot": ("Snapshot", "The current view as a PNG that remembers its camera."),

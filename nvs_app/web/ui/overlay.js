@@ -62,6 +62,16 @@
     paper.fillStyle = "rgb(13 16 23 / 82%)"; paper.beginPath(); paper.arc(...centre, side / 2, 0, 7); paper.fill();
     paper.fillStyle = "#e5e7eb"; paper.fillRect(centre[0] - 2, centre[1] - 2, 4, 4);
     for (const { c2w, group } of capture.views) { paper.fillStyle = COLOURS[group]; paper.beginPath(); paper.arc(...at([c2w[3], c2w[7], c2w[11]]), 2.4, 0, 7); paper.fill(); }
+    let line = centre[1] - side / 2 - 8;
+    paper.font = "12px system-ui, sans-serif"; paper.textAlign = "right";
+    for (const [group, colour] of Object.entries(COLOURS).reverse()) {
+      if (!capture.views.some((view) => view.group === group)) continue;
+      const words = group === "input" ? "input views" : group, right = w - 12, long = paper.measureText(words).width + 34;
+      paper.fillStyle = "rgb(13 16 23 / 82%)"; paper.beginPath(); paper.roundRect(right - long, line - 18, long, 20, 10); paper.fill();
+      paper.fillStyle = colour; paper.beginPath(); paper.arc(right - long + 13, line - 8, 4, 0, 7); paper.fill();
+      paper.fillStyle = "#f3f4f6"; paper.fillText(words, right - 10, line - 4);
+      line -= 24;
+    }
     const here = at(eye), ahead = Math.atan2(-dot([m[2], m[6], m[10]], north), dot([m[2], m[6], m[10]], east));
     paper.fillStyle = "rgb(253 230 138 / 45%)"; paper.strokeStyle = "#fde68a"; paper.lineWidth = 1.4;
     paper.beginPath(); paper.moveTo(...here); paper.arc(...here, 0.22 * side, ahead - 0.42, ahead + 0.42); paper.closePath(); paper.fill(); paper.stroke();
