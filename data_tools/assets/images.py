@@ -21,7 +21,7 @@ BROKEN = (
 )
 
 
-class Images:
+class TextureImages:
     """The images of one asset, each decoded once; ``kept`` is the list that textures point into."""
 
     def __init__(self, max_side: int) -> None:

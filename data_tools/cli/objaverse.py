@@ -71,8 +71,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Render; see EXIT."""
+    from data_tools.assets.render_task import RenderOptions
     from data_tools.assets.run import Report, render_assets
-    from data_tools.assets.work import RenderOptions
 
     if len(options.fov) > 2:
         raise NVSError(f"--fov: {len(options.fov)} numbers, expected one or two")

@@ -42,7 +42,7 @@ def read(path: Path) -> Scene:
     images = _images(path)
     shared = next((file for name in INTRINSICS if (file := path / name).is_file()), None)
     lost, bare = 0, []
-    for name, file in poses.items():
+    for name, file in builder.sampled(list(poses.items())):
         record = Record(scene_label(file), {})
         matrix = load_matrix(file, [(4, 4), (3, 4)])
         if not np.isfinite(matrix).all():

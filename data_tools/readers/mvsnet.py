@@ -43,7 +43,7 @@ def read(path: Path) -> Scene:
     if not images:
         raise NVSError(f"{scene_label(files[0])}: no images in images/ (nor blended_images, image) beside {path.name}")
     missing = []
-    for file in files:
+    for file in builder.sampled(files):
         number = int(file.name.split("_")[0])
         if number not in images:
             missing.append(f"{number:08d}")

@@ -13,7 +13,6 @@ import shutil
 import threading
 import time
 from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.views import ViewSplit, choose_views
 from nvs_app.web.scheduler import RenderScheduler
 from nvs_app.web.services.jobs import JobQueue
+from nvs_app.web.services.machine import trim_memory
 from nvs_app.web.services.opening import ExampleCache, LoadedScene, StageCallback, open_scene_for_viewing
 from nvs_app.web.services.states import StateCache
 from nvs_app.web.services.surfaces import OutputImage, coverage, depth_in_colours, surface_point
@@ -66,16 +66,17 @@ class AppState:
         self.num_context = num_context
         self.keep = keep
         self.states = StateCache(self.root / "states", state_bytes)
-        self.scheduler = RenderScheduler()
+        # A GPU is quick, and its recordings (`rendering.cuda_graphs`) are of one thread.
+        self.scheduler = RenderScheduler(relief=not torch.cuda.is_available())
         self.jobs = JobQueue("encoder")
         self.videos = JobQueue("videos")
-        self.pool = ThreadPoolExecutor(2, "paths")  # what is quick, but too slow for the event loop
+        self.previews = RenderScheduler("path previews")  # what is quick, but too slow for the event loop
         self.store = SessionStore(self.root / "visits", limits, self._forget)
         self.example_cache = ExampleCache()
         self._first = renderer
         self._renderers: OrderedDict[tuple[str, str], Renderer] = OrderedDict()
         self._lock = threading.Lock()
-        self._stop = threading.Event()
+        self._stop, self._freed = threading.Event(), threading.Event()
         self._sweeper = threading.Thread(target=self._sweep, name="sweeper", daemon=True)
         self._sweeper.start()
 
@@ -125,7 +126,10 @@ class AppState:
             split = choose_views(scene, count) if count else ViewSplit([0], [])
             return open_scene_for_viewing(scene, split, renderer, self.states, None, report)
 
-        return self.example_cache.get(self._example_key(name, renderer), make)
+        def there(opened: LoadedScene) -> bool:
+            return self.states.has(opened.state_key)
+
+        return self.example_cache.get(self._example_key(name, renderer), make, there)
 
     @staticmethod
     def _example_key(name: str, renderer: Renderer) -> tuple[str, str, str]:
@@ -178,9 +182,8 @@ class AppState:
         """Ends visits and threads and removes all temporary files."""
         self._stop.set()
         self.store.close()
-        for part in (self.jobs, self.videos, self.scheduler):
+        for part in (self.jobs, self.videos, self.scheduler, self.previews):
             part.close()
-        self.pool.shutdown(cancel_futures=True)
         shutil.rmtree(self.root, ignore_errors=True)
 
     def _drop(self, opened: LoadedScene) -> None:
@@ -188,10 +191,15 @@ class AppState:
             self.states.drop(opened.state_key)
 
     def _forget(self, session: Session) -> None:
+        self._freed.set()
         if session.scene is not None:
             self._drop(session.scene)
 
     def _sweep(self) -> None:
         shortest = min(self.limits.away_seconds, self.limits.idle_seconds)
         while not self._stop.wait(min(10.0, shortest / 4)):
+            freed = self._freed.is_set()
+            self._freed.clear()
+            if freed:  # a while ago: the visit's scene and images are gone by now
+                trim_memory()
             self.store.sweep()

@@ -19,10 +19,11 @@ from typing import Any
 
 import gradio as gr
 
+from data_tools.readers.isolated import isolated
 from data_tools.structure_from_motion.job import Cancelled
 from nvs_app.errors import NVSError
 from nvs_app.scenes.nerfstudio_frame import DATAPARSER_FILE, FRAME_FILE, read_frame
-from nvs_app.web.access import owner_of_request
+from nvs_app.web.access import address_of, owner_of_request
 from nvs_app.web.app_state import AppState
 from nvs_app.web.markup import (
     action,
@@ -93,7 +94,8 @@ class EventHandlers:
 
     def session(self, request: gr.Request) -> Session:
         """The visit behind a request; API clients get theirs with the first call."""
-        return self.app_state.store.of_page(str(request.session_hash), owner_of_request(request))
+        page, owner = str(request.session_hash), owner_of_request(request)
+        return self.app_state.store.of_page(page, owner, address_of(request))
 
     # -- entering, and the scene: updates of [facts, plan, views, size, encode, photos, brought]
 
@@ -102,7 +104,7 @@ class EventHandlers:
         owner = owner_of_request(request)
         session = self.app_state.store.find(kept, owner)
         if session is None or session.away_since is None:  # None: it is open in another tab
-            session = self.app_state.store.of_page(str(request.session_hash), owner)
+            session = self.app_state.store.of_page(str(request.session_hash), owner, address_of(request))
         self.app_state.store.bind(str(request.session_hash), session)
         session.touch()
         return session.token
@@ -247,8 +249,9 @@ class EventHandlers:
         if len(drawn) != 1 or len(frames) > 1:
             raise NVSError(f"choose one camera path, and {DATAPARSER_FILE} with it where nerfstudio's viewer drew it")
         try:
-            loaded = load_path(drawn[0])
-            frame = read_frame(frames[0], opened.scene.root if opened.scene else None) if frames else None
+            loaded = isolated(load_path, drawn[0], what=drawn[0].name)
+            root = opened.scene.root if opened.scene else None
+            frame = isolated(read_frame, frames[0], root, what=frames[0].name) if frames else None
         except NVSError as error:
             raise NVSError(re.sub(r"\S*/(?=[^/\s]+)", "", str(error))) from error
         return json.dumps(self.videos.loaded(loaded, frame).to_dict())

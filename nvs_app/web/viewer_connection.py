@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 import time
 import traceback
 from collections.abc import Callable
@@ -42,6 +43,7 @@ class ViewerConnection:
 
     def __init__(self, app_state: AppState, session: Session, ws: WebSocket):
         self.app_state, self.session, self.ws = app_state, session, ws
+        self.lanes = f"{session.token}:{secrets.token_hex(4)}"  # of this connection alone
         self.loop = asyncio.get_running_loop()
         self.out: asyncio.Queue[protocol.Message | bytes] = asyncio.Queue()
         self.stage: Stage | None = None  # until a page tells it; programs have none
@@ -84,6 +86,8 @@ class ViewerConnection:
         finally:
             leave()
             sender.cancel()
+            for scheduler in (self.app_state.scheduler, self.app_state.previews):
+                scheduler.drop(self.lanes)
 
     async def _send(self) -> None:
         while True:
@@ -149,11 +153,14 @@ class ViewerConnection:
             return protocol.pack(header, data)
 
         # Small images beside the view (of keyframes) have a lane of their own, or the next frame would replace them.
-        lane = f"{self.session.token}:small" if request.small else self.session.token
+        lane = f"{self.lanes}:{'small' if request.small else 'frame'}"
         self._answer(request.id, self.app_state.scheduler.submit(lane, work), self.post)
 
     def _path(self, request: protocol.PathRequest) -> None:
-        future = self.app_state.pool.submit(Videos(self.app_state).preview, self.session, request.spec)
+        videos = Videos(self.app_state)
+        future = self.app_state.previews.submit(
+            f"{self.lanes}:path", lambda: videos.preview(self.session, request.spec)
+        )
         self._answer(request.id, future, lambda found: self.post(protocol.PathMessage(request.id, **found)))
 
     def _view(self, request: protocol.ViewRequest) -> None:
@@ -165,7 +172,7 @@ class ViewerConnection:
     def _point(self, request: protocol.PointRequest) -> None:
         opened = self._scene_for(request.camera)
         future = self.app_state.scheduler.submit(
-            f"{self.session.token}:point", lambda: self.app_state.point(opened, request.camera, request.at)
+            f"{self.lanes}:point", lambda: self.app_state.point(opened, request.camera, request.at)
         )
         self._answer(request.id, future, lambda found: self.post(protocol.PointMessage(request.id, **found)))
 

@@ -7,6 +7,8 @@ import asyncio
 import contextlib
 import json
 import random
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -18,6 +20,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from nvs_app.web.access import COOKIE, owner_of, routes
 from nvs_app.web.app_state import AppState
 from nvs_app.web.protocol import unpack
+from nvs_app.web.scheduler import RenderScheduler
 from nvs_app.web.services.viewpoint import camera_for_page
 from nvs_app.web.viewer_connection import MAX_UNREAD, ViewerConnection
 
@@ -223,3 +226,36 @@ def test_others_are_not_disturbed(app_state: AppState, client: TestClient, sessi
         for number in range(5):
             calm.send_json(good(other, 9000 + number))
             assert answer(calm)["id"] == 9000 + number
+
+
+def test_of_each_kind_one_request_waits_and_none_when_its_sender_has_gone(
+    app_state: AppState, client: TestClient, session
+) -> None:
+    """Path previews too: thousands of them would be computed one after the other, long after their sender had left."""
+    path = {"type": "path", "spec": {"preset": "turntable", "seconds": 2, "fps": 12, "image_hw": [32, 32]}}
+    gate, begun = threading.Event(), threading.Event()
+    app_state.scheduler.close()
+    app_state.scheduler = RenderScheduler()  # that serves nobody beside the one who holds it
+    for scheduler in (app_state.previews, app_state.scheduler):
+        begun.clear()
+        scheduler.submit("holder", lambda: (begun.set(), gate.wait(30)))
+        assert begun.wait(10)
+    point = {**good(session), "type": "point", "at": [0.5, 0.5]}
+    with connect(client, session) as socket:
+        answer(socket)
+        for number in range(50):
+            for message in (path, good(session), point, {**good(session), "small": True}):
+                socket.send_json({**message, "id": number})
+        dropped = [answer(socket) for _ in range(4 * 49)]
+        assert {told["type"] for told in dropped} == {"dropped"} and max(told["id"] for told in dropped) == 48
+        assert app_state.previews.waiting() == 1 and app_state.scheduler.waiting() == 3
+    for _ in range(200):
+        if app_state.previews.waiting() + app_state.scheduler.waiting() == 0:
+            break
+        time.sleep(0.02)
+    assert app_state.previews.waiting() + app_state.scheduler.waiting() == 0
+    gate.set()
+    with connect(client, session) as socket:
+        answer(socket)
+        socket.send_json({**path, "id": 9})
+        assert len(answer(socket)["views"]) == 24

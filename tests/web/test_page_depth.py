@@ -170,6 +170,7 @@ def test_depth_and_coverage_are_switched_on(page, known) -> None:
     assert shown["header"]["output"] == "image" and not page.is_visible("[data-nvs=legend]")
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_without_a_detail_head_they_are_off_and_say_why(browser, checkpoints: Path, small_scene: Path) -> None:
     with serving(checkpoints, "--scene", small_scene, "--context", 3) as address:

@@ -210,6 +210,7 @@ def test_a_camera_of_the_plot_leads_there(page) -> None:
     assert np.allclose(looked[:2, 3], [3 * np.cos(2.0), 3 * np.sin(2.0)], atol=1e-3)  # where image 2 was taken
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_a_kept_scene_is_there_in_another_server(
     browser, page, address: str, keep: Path, checkpoints: Path, tmp_path: Path, scene_zip: Path

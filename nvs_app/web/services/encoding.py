@@ -7,6 +7,7 @@ step), `cancel`. Examples go the same way, so that they too can be encoded with 
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shutil
 import threading
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.readers.archives import Limits as ArchiveLimits
+from data_tools.readers.isolated import ProcessLimits, isolated
 from data_tools.structure_from_motion.prepare import is_image_name
 from nvs_app.errors import NVSError
 from nvs_app.rendering.renderer import Renderer
@@ -30,7 +32,7 @@ from nvs_app.web.services.estimate import (
     most_views,
     sizes_for,
 )
-from nvs_app.web.services.gathering import Piece, Tray, look
+from nvs_app.web.services.gathering import Piece, Tray, failed, look
 from nvs_app.web.services.jobs import Job
 from nvs_app.web.services.opening import LoadedScene, open_scene_for_viewing, open_state
 from nvs_app.web.services.progress import Preview, Progress
@@ -72,7 +74,8 @@ class Encoding:
                 empty = next((path.name for path in moved if path.stat().st_size == 0), None)
                 if empty is not None:
                     raise NVSError(f"{empty}: the file is empty")
-                source = inspect(moved, folder / "unpacked", self._archive_limits(session, total))
+                unpacking, within = self._archive_limits(session, total), process_limits(total)
+                source = isolated(inspect, moved, folder / "unpacked", unpacking, limits=within, what=moved[0].name)
                 self._check_pixels(source, session.limits.upload_pixels)
             except (NVSError, OSError) as error:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -93,8 +96,12 @@ class Encoding:
             archives = threading.Lock()  # one after the other: together they would fill more than each may
 
             def judged(path: Path) -> Piece:
+                pixels, within = session.limits.upload_pixels, process_limits(path.stat().st_size)
                 with contextlib.nullcontext() if is_image_name(path) else archives:
-                    return look(path, unpacked, path.name, limits, session.limits.upload_pixels)
+                    try:
+                        return isolated(look, path, unpacked, path.name, limits, pixels, limits=within, what=path.name)
+                    except NVSError as error:  # the child came to an end
+                        return failed(path, str(error))
 
             with ThreadPoolExecutor(4) as pool:
                 pieces = list(pool.map(judged, moved))
@@ -287,6 +294,11 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(found[2]), int(found[1])
 
 
+def process_limits(total: int) -> ProcessLimits:
+    """What reading an upload of `total` bytes may take."""
+    return ProcessLimits(cpu_seconds=60 + total // (5 * MIB), wall_seconds=300 + total // MIB)
+
+
 def _moved(path: Path, folder: Path) -> Path:
     """Moves an upload under a harmless name."""
     stem = re.sub(r"[^\w.-]+", "_", path.name).lstrip(".-")[-120:] or "upload"
@@ -295,7 +307,13 @@ def _moved(path: Path, folder: Path) -> Path:
     while target.exists():
         target = folder / f"{number}_{stem}"
         number += 1
-    shutil.move(path, target)
+    if re.fullmatch(r"[0-9a-f]{64}", path.parent.name):  # gradio's digest: one file for all who upload the same
+        try:
+            os.link(path, target)
+        except OSError:  # another file system
+            shutil.copyfile(path, target)
+    else:
+        shutil.move(path, target)
     return target
 
 

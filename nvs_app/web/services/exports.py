@@ -25,7 +25,7 @@ from PIL import Image, PngImagePlugin
 from torch import Tensor
 
 from data_tools.colmap_export import save_colmap as write_colmap
-from data_tools.readers.points import Points, scene_points
+from data_tools.readers.points import Points, uploaded_points
 from data_tools.structure_from_motion.job import Cancelled
 from data_tools.structure_from_motion.scene import write_ply
 from nvs_app.atomic_io import atomic_write
@@ -133,7 +133,7 @@ def save_scene(
     indices: only these views. Raises NVSError, Cancelled.
     """
     chosen = scene if indices is None else scene.subset(indices)
-    points = scene_points(scene)
+    points = uploaded_points(scene)
 
     def fill(folder: Path) -> None:
         chosen.save(folder)
@@ -154,7 +154,7 @@ def save_colmap(
     indices: only these views. Raises NVSError, Cancelled.
     """
     chosen = scene if indices is None else scene.subset(indices)
-    points = scene_points(scene)
+    points = uploaded_points(scene)
 
     def tick(done: int) -> None:
         _check(cancelled, scene.name)

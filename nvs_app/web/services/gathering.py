@@ -23,11 +23,12 @@ import numpy as np
 from PIL import Image
 
 from data_tools.readers.archives import Limits, check_image, is_archive, open_image
+from data_tools.readers.isolated import isolated
 from data_tools.structure_from_motion.prepare import find_images, is_image_name
 from data_tools.structure_from_motion.video import is_video
 from nvs_app.errors import NVSError
 from nvs_app.scenes.images import BROKEN
-from nvs_app.web.services.uploads import FEWEST, Source, inspect
+from nvs_app.web.services.uploads import FEWEST, Source, inspect, videos_in
 
 PHOTO, PHOTOS, VIDEO, SCENE = "photo", "photos", "video", "scene"
 LONGEST = 144  # pixels of a thumbnail
@@ -109,7 +110,7 @@ class Tray:
         good = self.good
         if not self.open or not good or (self.kind == PHOTOS and self.count < FEWEST):
             return None
-        source = inspect([piece.path for piece in good], workdir, limits)
+        source = isolated(inspect, [piece.path for piece in good], workdir, limits, what=good[0].name)
         if self.kind == SCENE or (self.kind == VIDEO and len(good) == 1):
             return source
         label = Path(good[0].name).stem if len(good) == 1 else f"{source.available} photos"
@@ -141,6 +142,11 @@ def look(path: Path, workdir: Path, name: str = "", limits: Limits | None = None
         return replace(piece, problem=_plain(str(error), path, workdir))
     except OSError as error:
         return replace(piece, problem=error.strerror or "it cannot be read")
+
+
+def failed(path: Path, problem: str) -> Piece:
+    """An upload that nothing can be said of but that reading it came to an end."""
+    return Piece(secrets.token_hex(6), path, path.name, problem=_plain(problem, path, path.parent))
 
 
 def thumbnail(path: Path) -> str:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from data_tools.readers.points import scene_points
+from data_tools.readers.points import uploaded_points
 from nvs_app.errors import NVSError
 from nvs_app.web.app_state import AppState
 from nvs_app.web.protocol import CaptureMessage
@@ -51,7 +51,7 @@ class SceneInspector:
             opened.split,
             self._thumbnails(session, opened),
             opened.unregistered,
-            scene_points(scene),
+            uploaded_points(scene),
             dark,
         )
 

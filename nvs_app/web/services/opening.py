@@ -149,12 +149,12 @@ class ExampleCache:
         self._locks: dict[Any, threading.Lock] = {}
         self._opened: dict[Any, LoadedScene] = {}
 
-    def get(self, key: Any, make: Callable[[], LoadedScene]) -> LoadedScene:
-        """What is kept under a key, or is made now."""
+    def get(self, key: Any, make: Callable[[], LoadedScene], there: Callable[[LoadedScene], bool]) -> LoadedScene:
+        """What is kept under a key and is `there` still, or is made now."""
         with self._lock:
             lock = self._locks.setdefault(key, threading.Lock())
         with lock:
-            if key not in self._opened:
+            if key not in self._opened or not there(self._opened[key]):
                 self._opened[key] = make()
             return self._opened[key]
 
