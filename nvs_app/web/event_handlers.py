@@ -109,9 +109,21 @@ class EventHandlers:
         session.touch()
         return session.token
 
-    def first(self, request: gr.Request) -> tuple:
-        """The scene of the visit, or the first example."""
+    def first(self, wanted: str, request: gr.Request) -> tuple:
+        """The scene that the page's address asks for ("shared:SECRET" or "example:NAME"), that of the visit, or the
+        first example."""
         session = self.session(request)
+        kind, _, name = wanted.partition(":")
+        if kind == "shared":
+            try:
+                saved_scenes.open_shared(self.app_state, session, name)
+            except NVSError as error:
+                session.tell(NoticeMessage(str(error)))
+                return self._shown(session)
+            self.encoding.put_away(session)
+            return self._shown(session)
+        if kind == "example" and name in self.app_state.examples:
+            return self.example(name, request)
         if session.scene is not None or session.tray is not None:
             return self._shown(session)
         if not self.app_state.examples:
@@ -312,6 +324,16 @@ class EventHandlers:
         words = "Kept. This browser finds it under “Kept scenes”, also after the server was restarted."
         gr.Info(words, duration=6, title="")
         return self._kept(session)
+
+    def share(self, name: str | None, request: gr.Request) -> Any:
+        """A kept scene gets a link; the link's secret for the page's script, which knows the address."""
+        return saved_scenes.share(self.app_state, self.session(request), name or "")
+
+    def unshare(self, name: str | None, request: gr.Request) -> Any:
+        """Takes the link of a kept scene back."""
+        saved_scenes.share(self.app_state, self.session(request), name or "", on=False)
+        gr.Info("The link leads nowhere any more.", duration=6, title="")
+        return ""
 
     def reopen(self, name: str | None, request: gr.Request) -> tuple:
         """Opens a kept scene."""

@@ -51,7 +51,7 @@ def _wire(page: gr.Blocks, event_handlers: EventHandlers, scenes: Scenes, photos
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     # Whatever may wait for the rendering thread or the encoder must not keep other visitors' events from starting.
     free: dict[str, Any] = {**quiet, "concurrency_limit": None}
-    token, spec, view = (gr.Textbox(visible=False) for _ in range(3))
+    token, spec, view, wanted, link = (gr.Textbox(visible=False) for _ in range(5))
     which, dark = gr.Textbox("truth", visible=False), gr.Checkbox(visible=False)
     scene = [tools.facts, scenes.plan, scenes.views, scenes.size, scenes.encode, photos, scenes.brought]
     shown = [tools.plot, tools.lost, tools.truth_choice, tools.truth, tools.kept]
@@ -65,7 +65,7 @@ def _wire(page: gr.Blocks, event_handlers: EventHandlers, scenes: Scenes, photos
     # The visit first, so that the viewer's line is open while the example is still being encoded.
     entered = page.load(told(event_handlers.enter), token, token, js="() => window.nvs.kept()", queue=False, **quiet)
     entered = entered.then(None, token, None, js="(token) => window.nvs.connect(token)", **quiet)
-    opened = entered.then(told(event_handlers.first), None, scene, **free)
+    opened = entered.then(told(event_handlers.first), wanted, scene, js="() => window.nvs.wanted()", **free)
     then_refresh(opened)
     then_refresh(opened.then(told(event_handlers.resume), None, scene, **free))
 
@@ -124,6 +124,10 @@ def _wire(page: gr.Blocks, event_handlers: EventHandlers, scenes: Scenes, photos
         tools.take[what].click(told(take), view, tools.files, js=view_js, **free)
     tools.take["keep"].click(told(event_handlers.keep), None, tools.kept, **free)
     then_refresh(tools.kept_open.click(told(event_handlers.reopen), tools.kept, scene, **free))
+
+    for button, handler in ((tools.share, event_handlers.share), (tools.unshare, event_handlers.unshare)):
+        told_link = button.click(told(handler), tools.kept, link, **free)
+        told_link.success(None, link, None, js="(secret) => window.nvs.shared(secret)", **quiet)
 
     tools.model.input(told(event_handlers.model_card), tools.model, tools.card, **free)
     chosen = [tools.model, tools.device, scenes.views, scenes.size]

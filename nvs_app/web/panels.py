@@ -63,6 +63,8 @@ class Tools:
     files: gr.File
     kept: gr.Dropdown
     kept_open: gr.Button
+    share: gr.Button
+    unshare: gr.Button
     model: gr.Dropdown
     device: gr.Radio
     card: gr.HTML
@@ -157,6 +159,10 @@ def tools_panel(app_state: AppState) -> Tools:
             with gr.Row(visible=app_state.keep is not None, elem_classes="nvs-take"):
                 kept = gr.Dropdown([], label="Kept scenes of this browser", elem_id="nvs-kept", interactive=True)
                 kept_open = gr.Button("Open", elem_id="nvs-kept-open", min_width=84, scale=0, **quiet)
+            with gr.Row(visible=app_state.keep is not None, elem_classes="nvs-take"):
+                gr.HTML(fill("share.html"), padding=False)
+                share = gr.Button("Share", elem_id="nvs-share", min_width=84, scale=0, **quiet)
+                unshare = gr.Button("Stop", elem_id="nvs-unshare", min_width=84, scale=0, **quiet)
         with gr.Tab("Model", id="model") as model_tab:
             cards = {card.name: card for card in list_cards() if not card.problem}
             here = str(app_state.renderer().card.get("name", ""))
@@ -172,7 +178,7 @@ def tools_panel(app_state: AppState) -> Tools:
     tabs = [truth_tab, cameras_tab, path_tab, take_tab, model_tab]
     return Tools(
         facts, tabs, plot, lost, truth_choice, truth, path_load, path_save, video_kind, video, video_cancel,
-        video_progress, video_files, take, files, kept, kept_open, model, device, card, model_use,
+        video_progress, video_files, take, files, kept, kept_open, share, unshare, model, device, card, model_use,
     )  # fmt: skip
 
 

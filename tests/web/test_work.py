@@ -252,10 +252,24 @@ def test_a_kept_scene_is_there_in_another_server(
         later.click("#nvs-kept-open")
         wait(later, "nvs.viewer.scene.name === 'brought'")
         closed(later)
-    stranger = opened(browser, address)
+    page.click("#nvs-share")  # what is kept can be looked at by whoever has the link
+    page.locator("[data-nvs=shared-link]").wait_for(timeout=20_000)
+    link = page.locator("[data-nvs=shared-link]").input_value()
+    assert re.fullmatch(re.escape(address) + r"/\?shared=[\w-]{24}", link)
+    stranger = opened(browser, address, link.removeprefix(address) + "&embed=1")
+    assert stranger.evaluate("nvs.viewer.scene.name") == "brought"
+    for hidden in ("#nvs-header", "#nvs-scenes", "#nvs-tools"):
+        assert not stranger.locator(hidden).is_visible()  # the viewer alone
+    box = stranger.locator("#nvs-stage").bounding_box()
+    assert (box["x"], box["y"], box["width"], box["height"]) == (0, 0, 1440, 900)
+    stranger.goto(address)
     stranger.get_by_role("tab", name="Export").click()
     stranger.wait_for_timeout(700)
-    assert "brought" not in stranger.locator("#nvs-kept input").input_value()
+    assert "brought" not in stranger.locator("#nvs-kept input").input_value()  # it is not his
+    page.click("#nvs-unshare")
+    page.locator("[data-nvs=shared-link]").wait_for(state="hidden")
+    stranger.goto(link)
+    stranger.get_by_text("This link leads nowhere").wait_for(timeout=20_000)
     closed(stranger)
 
 

@@ -58,7 +58,7 @@ class SceneInspector:
     def capture(self, session: Session) -> CaptureMessage:
         """What lies over the view of the scene when it is switched on."""
         opened, revision = self.app_state.require_scene(session), session.revision
-        points = scene_points(opened.scene) if opened.scene is not None else None
+        points = uploaded_points(opened.scene) if opened.scene is not None else None
         return capture_message(revision, opened, self._thumbnails(session, opened), points)
 
     def _thumbnails(self, session: Session, opened: LoadedScene) -> Sequence[str]:
