@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from looks import POOR_CONTRAST, SMALL, UNNAMED
 from serving import at_rest, closed, drag, free_port, opened, start, wait
 
 from data_tools.readers import open_scene
@@ -285,4 +287,57 @@ def test_the_photos_cameras_lie_over_the_view_and_lead_there(browser, address: s
     wait(page, f"document.querySelector('.nvs-split img').alt === 'Photo {index}'")
     page.click("[data-nvs=cameras]")
     assert page.locator(".nvs-over-canvas").count() == 0
+    closed(page)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_words_stand_out_and_controls_have_names(browser, address: str, photos: list[Path], scheme: str) -> None:
+    page = opened(browser, address, color_scheme=scheme, reduced_motion="reduce")
+    wait(page, "document.querySelector('#nvs-truth img')", 60)
+    for tab in ("Compare", "Cameras", "Path", "Export", "Model"):
+        page.get_by_role("tab", name=tab).click()
+        page.wait_for_timeout(400)
+        assert page.evaluate(POOR_CONTRAST) == [], tab
+        assert page.evaluate(UNNAMED) == [], tab
+    page.set_input_files("#nvs-upload input[type=file]", [str(path) for path in photos])
+    page.locator(".nvs-go").wait_for(timeout=20_000)
+    assert page.evaluate(POOR_CONTRAST) == [] and page.evaluate(UNNAMED) == []
+    page.evaluate(
+        "document.querySelector('.nvs-photos footer .nvs-link').style.setProperty('color', '#999', 'important')"
+    )
+    page.wait_for_timeout(500)  # colours change slowly
+    assert scheme == "dark" or len(page.evaluate(POOR_CONTRAST)) == 1  # it would be seen
+    page.locator("[data-nvs-help]").first.click()
+    page.get_by_role("dialog", name="Keys and gestures").wait_for()
+    page.keyboard.press("Escape")
+    page.locator("#nvs-stage canvas").focus()
+    page.keyboard.press("?")
+    page.get_by_role("dialog").wait_for()
+    page.keyboard.press("?")
+    page.get_by_role("dialog").wait_for(state="hidden")
+    closed(page)
+
+
+@pytest.mark.browser
+def test_a_phone_brings_photos_and_sees_them_without_a_scroll(
+    browser, address: str, small_scene: Path, tmp_path: Path
+) -> None:
+    page = opened(browser, address, viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    archive = shutil.make_archive(str(tmp_path / "brought"), "zip", small_scene)
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Your photos").tap()
+    chooser.value.set_files(archive)
+    go = page.locator(".nvs-go")
+    go.wait_for(timeout=20_000)
+    assert page.evaluate("scrollY") == 0 and go.bounding_box()["y"] + go.bounding_box()["height"] < 844
+    go.tap()
+    wait(page, "nvs.viewer.scene.name === 'brought' && document.querySelector('[data-nvs=work]').hidden", 60)
+    box = page.locator("#nvs-stage canvas").bounding_box()
+    assert 0 <= box["y"] and box["y"] + box["height"] < 844 and page.evaluate("scrollY") == 0
+    page.get_by_role("tab", name="Path").tap()  # far below; the viewer stays in sight
+    page.mouse.wheel(0, 3000)
+    page.wait_for_timeout(400)
+    assert page.evaluate("scrollY") > 300 and page.locator("#nvs-stage canvas").bounding_box()["y"] >= 0
+    assert page.evaluate(SMALL) == []
     closed(page)
