@@ -56,7 +56,7 @@ class RenderScheduler:
         self._clock = 0.0  # seconds that each visitor has had who waited all the time
         self._changed = threading.Condition()
         self._closed = False
-        self._running: dict[str, float] = {}  # lanes that are served, and since when
+        self._running: dict[str, float] = {}  # visitors who are served, each by one thread, and since when
         self._beside: list[threading.Thread] = []
         # Not a daemon: a thread that is killed inside a matrix product takes the process down with an abort.
         self._thread = threading.Thread(target=self._serve, name=name)
@@ -156,7 +156,7 @@ class RenderScheduler:
     def _take(self, lane: str) -> tuple[float, _Request]:
         begin, request = self._begin(lane), self._waiting.pop(lane)
         self._clock = max(self._clock, begin)
-        self._running[lane] = time.monotonic()
+        self._running[_visitor(lane)] = time.monotonic()
         self._changed.notify_all()
         return begin, request
 
@@ -164,8 +164,8 @@ class RenderScheduler:
         settle(request.future, request.work)
         with self._changed:
             end = time.monotonic()
-            self._used[_visitor(lane)] = (begin + end - self._running.pop(lane), end)
-            here = {_visitor(other) for other in (*self._waiting, *self._running)}
+            self._used[_visitor(lane)] = (begin + end - self._running.pop(_visitor(lane)), end)
+            here = {*map(_visitor, self._waiting), *self._running}
             self._used = {
                 visitor: (used, at)
                 for visitor, (used, at) in self._used.items()
@@ -178,8 +178,12 @@ class RenderScheduler:
         now = time.monotonic()
         if not self._running or len(self._running) >= BESIDE or any(now - at < LONG for at in self._running.values()):
             return None
-        served = {_visitor(lane) for lane in self._running}
-        return min((lane for lane in self._waiting if _visitor(lane) not in served), key=self._begin, default=None)
+        return self._first()
+
+    def _first(self) -> str | None:
+        """The lane that begins first on the clock, of those whose visitors are not served just now."""
+        lanes = (lane for lane in self._waiting if _visitor(lane) not in self._running)
+        return min(lanes, key=self._begin, default=None)
 
     def _begin(self, lane: str) -> float:
         """When on the clock a lane's request begins: after what its visitor has had."""
@@ -188,7 +192,7 @@ class RenderScheduler:
     def _next(self) -> str | None:
         """The lane whose turn it is; None where nobody waits, or who waits has had far more than one who was served
         just now and may ask again at once."""
-        lane = min(self._waiting, key=self._begin, default=None)
+        lane = self._first()
         if lane is None:
             return None
         begin, now = self._begin(lane), time.monotonic()

@@ -114,6 +114,25 @@ def test_others_are_served_beside_a_request_that_takes_long() -> None:
     assert all(future.done() for future in long)
 
 
+def test_a_visitor_is_served_by_one_thread_at_a_time() -> None:
+    """Also where the thread of all is free while one beside it serves him."""
+    scheduler, gates = RenderScheduler(relief=True), [threading.Event() for _ in range(2)]
+    try:
+        long = scheduler.submit("long:frame", lambda: gates[0].wait(30))
+        begun, together = threading.Event(), []
+        beside = scheduler.submit("other:frame", lambda: (begun.set(), gates[1].wait(30)))
+        assert begun.wait(10)  # beside the long one
+        again = scheduler.submit("other:frame", lambda: together.append(not beside.done()))
+        gates[0].set()
+        assert long.result(10) and scheduler.run("third:frame", lambda: 3) == 3 and not again.done()
+        gates[1].set()
+        assert beside.result(10) and again.result(10) is None and together == [False]
+        assert [scheduler.run("other:frame", lambda: 1), scheduler.run("long:frame", lambda: 2)] == [1, 2]
+    finally:
+        [gate.set() for gate in gates]
+        scheduler.close()
+
+
 def test_lanes_of_a_visitor_share_his_time_and_go_with_him(scheduler: RenderScheduler) -> None:
     gate, _ = held(scheduler)
     order: list[str] = []

@@ -20,7 +20,7 @@ def benchmark(*words: str) -> int:
 def test_it_drags_alone_and_in_company(
     checkpoints: Path, small_scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--scene", str(small_scene), "--sizes", "64", "--frames", "5", "--visitors", "3", "--seconds", "1"]
+    words = ["--scene", str(small_scene), "--sizes", "64", "--frames", "5", "--visitors", "3", "--seconds", "4"]
     words += ["--visitor-size", "32", "--json", str(tmp_path / "figures.json")]
     assert benchmark("--checkpoint", str(checkpoints / "tiny"), *words) == 0
     figures = json.loads((tmp_path / "figures.json").read_text("utf-8"))
