@@ -5,14 +5,9 @@ Functions given to gradio are wrapped by `told`: a user's mistake becomes one se
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import html
-import inspect
 import json
 import re
-from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,7 +34,7 @@ from nvs_app.web.markup import (
     unregistered_html,
 )
 from nvs_app.web.panels import card_html
-from nvs_app.web.protocol import NoticeMessage, WorkedMessage
+from nvs_app.web.protocol import NoticeMessage
 from nvs_app.web.services import saved_scenes
 from nvs_app.web.services.encoding import Encoding
 from nvs_app.web.services.exports import save_colmap, save_scene, save_snapshot
@@ -49,38 +44,7 @@ from nvs_app.web.services.paths import load_path
 from nvs_app.web.services.videos import Videos, file_stem, view_from_page
 from nvs_app.web.sessions import Session
 from nvs_app.web.ui import fill
-
-
-def told(function: Callable) -> Callable:
-    """A user's mistake becomes one sentence in the page, and no traceback in the log."""
-
-    @contextlib.contextmanager
-    def sentences() -> Iterator[None]:
-        try:
-            yield
-        except Cancelled as error:
-            raise gr.Error("Cancelled.", print_exception=False, duration=4, title="") from error
-        except CancelledError as error:  # a newer request of the same visit took its place
-            raise gr.Error("A newer request took its place.", print_exception=False, duration=4, title="") from error
-        except NVSError as error:
-            words = html.escape(" ".join(str(error).split()), quote=False)
-            raise gr.Error(words, print_exception=False, duration=12, title="") from error
-
-    if inspect.isgeneratorfunction(function):
-
-        @functools.wraps(function)
-        def steps(*values: Any) -> Iterator[Any]:
-            with sentences():
-                yield from function(*values)
-
-        return steps
-
-    @functools.wraps(function)
-    def once(*values: Any) -> Any:
-        with sentences():
-            return function(*values)
-
-    return once
+from nvs_app.web.work_messages import BesideMessage, WorkedMessage
 
 
 class EventHandlers:
@@ -215,6 +179,7 @@ class EventHandlers:
         nothing, revision = gr.skip(), session.revision
         if session.scene is None:
             return (nothing,) * 5
+        self._beside(session)
         if which == "cameras":
             figure = self.inspector.cameras(session, dark)
             return figure, unregistered_html(session.scene), nothing, nothing, nothing
@@ -234,6 +199,29 @@ class EventHandlers:
         session = self.session(request)
         if session.scene is not None:
             session.tell(self.inspector.capture(session))
+
+    def hold(self, request: gr.Request) -> None:
+        """The current scene stays, to be shown beside others of its capture."""
+        session = self.session(request)
+        opened = self.app_state.require_scene(session)
+        if opened.scene is None:
+            raise NVSError("This scene came as a scene file: its photos are not here to reconstruct them otherwise.")
+        self.app_state.hold(session, opened)
+        words = "Held. Now reconstruct the same photos with other settings under Advanced, or with another model."
+        gr.Info(words, duration=8, title="")
+        self._beside(session)
+
+    def release(self, request: gr.Request) -> None:
+        """Nothing is shown beside the scene any more."""
+        self.app_state.hold(self.session(request), None)
+        self._beside(self.session(request))
+
+    @staticmethod
+    def _beside(session: Session) -> None:
+        """The page is told what is shown beside its scene."""
+        other, opened = session.other, session.scene
+        shown = other is not None and opened is not None and other is not opened
+        session.tell(BesideMessage(other.words if shown else "", opened.words if shown else ""))
 
     def truth(self, index: int | None, request: gr.Request) -> str:
         """Another held-out view."""

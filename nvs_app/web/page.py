@@ -12,15 +12,16 @@ import gradio as gr
 
 from nvs_app.web.api import add_api
 from nvs_app.web.app_state import AppState
-from nvs_app.web.event_handlers import EventHandlers, told
+from nvs_app.web.event_handlers import EventHandlers
 from nvs_app.web.panels import TITLE, Scenes, Tools, header_html, scenes_panel, tools_panel
+from nvs_app.web.told import told
 from nvs_app.web.ui import FOLDER as UI
 from nvs_app.web.ui import fill
 
 STYLES = ("page.css", "viewer.css", "tools.css")
 SCRIPTS = (
     "viewer.js", "depth.js", "connection.js", "path.js", "cameras_plot.js", "drop.js", "work.js", "help.js",
-    "overlay.js", "page.js",
+    "overlay.js", "beside.js", "page.js",
 )  # fmt: skip
 FRESH = "() => window.nvs.fresh()"
 # Buttons in the grid of photos, and those beside it, do this.
@@ -97,6 +98,8 @@ def _wire(page: gr.Blocks, event_handlers: EventHandlers, scenes: Scenes, photos
             None, None, None, js=FRESH, **quiet
         )
     scenes.capture.click(told(event_handlers.capture), None, None, **free)
+    tools.hold.click(told(event_handlers.hold), None, None, **free)
+    tools.release.click(told(event_handlers.release), None, None, **free)
     compared = tools.truth_choice.input(told(event_handlers.truth), tools.truth_choice, tools.truth, **free)
     compared.then(None, None, None, js=FRESH, **quiet)
 

@@ -48,6 +48,8 @@ class Tools:
 
     facts: gr.HTML
     tabs: list[gr.Tab]
+    hold: gr.Button
+    release: gr.Button
     plot: gr.Plot
     lost: gr.HTML
     truth_choice: gr.Dropdown
@@ -117,6 +119,10 @@ def tools_panel(app_state: AppState) -> Tools:
             gr.HTML(f"<p class='nvs-note'>{words}</p>", padding=False)
             truth_choice = gr.Dropdown([], label="Held-out photo", elem_id="nvs-held-out", interactive=True)
             truth = gr.HTML("", elem_id="nvs-truth", padding=False, js_on_load=COMPARE)
+            with gr.Row(elem_classes="nvs-take", equal_height=True):
+                gr.HTML(fill("beside.html"), padding=False)
+                hold = gr.Button("Hold", elem_id="nvs-hold", min_width=84, scale=0, **quiet)
+                release = gr.Button("Stop", elem_id="nvs-release", min_width=84, scale=0, **quiet)
         with gr.Tab("Cameras", id="cameras") as cameras_tab:
             gr.HTML("<p class='nvs-note'>Click a camera to look from there.</p>", padding=False)
             plot = gr.Plot(show_label=False, elem_id="nvs-plot")
@@ -177,8 +183,9 @@ def tools_panel(app_state: AppState) -> Tools:
             card = gr.HTML(card_html(here), elem_id="nvs-card", padding=False)
     tabs = [truth_tab, cameras_tab, path_tab, take_tab, model_tab]
     return Tools(
-        facts, tabs, plot, lost, truth_choice, truth, path_load, path_save, video_kind, video, video_cancel,
-        video_progress, video_files, take, files, kept, kept_open, share, unshare, model, device, card, model_use,
+        facts, tabs, hold, release, plot, lost, truth_choice, truth, path_load, path_save, video_kind, video,
+        video_cancel, video_progress, video_files, take, files, kept, kept_open, share, unshare, model, device, card,
+        model_use,
     )  # fmt: skip
 
 

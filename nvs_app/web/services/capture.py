@@ -11,8 +11,8 @@ import numpy as np
 
 from data_tools.readers.points import Points
 from nvs_app.geometry.cameras import vertical_fov
-from nvs_app.web.protocol import CaptureMessage
 from nvs_app.web.services.opening import LoadedScene
+from nvs_app.web.work_messages import CaptureMessage
 
 MAX_POINTS = 2500
 

@@ -9,7 +9,6 @@ from typing import Any
 from data_tools.readers.points import uploaded_points
 from nvs_app.errors import NVSError
 from nvs_app.web.app_state import AppState
-from nvs_app.web.protocol import CaptureMessage
 from nvs_app.web.services.cameras_plot import cameras_figure, thumbnails
 from nvs_app.web.services.capture import capture_message
 from nvs_app.web.services.opening import LoadedScene
@@ -22,6 +21,7 @@ from nvs_app.web.services.truth import (
 )
 from nvs_app.web.services.videos import Videos
 from nvs_app.web.sessions import Session
+from nvs_app.web.work_messages import CaptureMessage
 
 TABLE_VIEWS = 6  # compared at once on opening the tab
 PLOT_THUMBNAILS = 200
