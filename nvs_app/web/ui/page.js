@@ -20,6 +20,8 @@
   // What the page's address asks for: ?shared=SECRET or ?scene=NAME of an example.
   window.nvs.wanted = () => {
     const asked = new URLSearchParams(location.search);
+    // A reload goes on with what the visit has come to.
+    if (performance.getEntriesByType("navigation")[0]?.type === "reload") return "";
     return asked.has("shared") ? `shared:${asked.get("shared")}` : asked.has("scene") ? `example:${asked.get("scene")}` : "";
   };
   window.nvs.shared = (secret) => {
