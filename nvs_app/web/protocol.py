@@ -162,14 +162,6 @@ def _point(number: Id, values: dict[str, Any], longest: int) -> PointRequest:
     return PointRequest(number, camera, (right, down))
 
 
-def _view(number: Id, values: dict[str, Any], longest: int) -> ViewRequest:
-    return ViewRequest(number, _whole("view: index", values.get("index"), 0, 1 << 31))
-
-
-def _path(number: Id, values: dict[str, Any], longest: int) -> PathRequest:
-    return PathRequest(number, values.get("spec"))
-
-
 def _stage(number: Id, values: dict[str, Any], longest: int) -> StageRequest:
     hw, side = values.get("hw"), values.get("side")
     if not isinstance(hw, list) or len(hw) != 2:
@@ -179,17 +171,13 @@ def _stage(number: Id, values: dict[str, Any], longest: int) -> StageRequest:
     return StageRequest(number, (height, width), chosen)
 
 
-def _ping(number: Id, values: dict[str, Any], longest: int) -> Ping:
-    return Ping(number)
-
-
 _READERS: dict[str, Callable[[Id, dict[str, Any], int], Request]] = {
     "frame": _frame,
     "point": _point,
-    "view": _view,
-    "path": _path,
+    "view": lambda number, values, _: ViewRequest(number, _whole("view: index", values.get("index"), 0, 1 << 31)),
+    "path": lambda number, values, _: PathRequest(number, values.get("spec")),
     "stage": _stage,
-    "ping": _ping,
+    "ping": lambda number, values, _: Ping(number),
 }
 
 
