@@ -144,7 +144,7 @@ def shade_pixels(
     return torch.cat(images)
 
 
-def _dot(a: list[Float[Tensor, "n h w"]], b: list[Float[Tensor, "n #h #w"]]) -> Float[Tensor, "n h w"]:
+def _dot(a: list[Float[Tensor, "n h w"]], b: list[Float[Tensor, " n #h #w"]]) -> Float[Tensor, "n h w"]:
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 

@@ -99,7 +99,7 @@ class Timeline:
     def cameras(self) -> Cameras:
         """The whole path, [frames]. Raises NVSError without keyframes, or where it would be too long."""
         if not self.keyframes:
-            raise NVSError("camera path: no keyframes yet; add the present view as the first")
+            raise NVSError("camera path: no keyframes yet; add the current view as the first")
         if self.frames > MAX_FRAMES:
             raise NVSError(f"camera path: {self.frames} frames, {MAX_FRAMES} at most; shorten it or lower the rate")
         keys = Cameras.cat([key.camera(self.image_hw) for key in self.keyframes])

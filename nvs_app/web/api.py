@@ -18,11 +18,12 @@ import gradio as gr
 from data_tools.structure_from_motion.job import Cancelled
 from nvs_app.errors import NVSError
 from nvs_app.web.arguments import whole
-from nvs_app.web.event_handlers import EventHandlers, told
+from nvs_app.web.event_handlers import EventHandlers
 from nvs_app.web.services.encoding import facts, parse_size
 from nvs_app.web.services.exports import save_snapshot
 from nvs_app.web.services.opening import LoadedScene
 from nvs_app.web.services.videos import views_for_page
+from nvs_app.web.told import told
 
 
 def add_api(event_handlers: EventHandlers) -> None:

@@ -144,12 +144,21 @@ class AppState:
     def show(self, session: Session, opened: LoadedScene) -> None:
         """Makes a scene the one that a visitor looks at; the one before is forgotten. A visit that has ended
         meanwhile keeps nothing."""
-        before = session.scene
+        before, other = session.scene, session.other
         if session.ended:
             self._drop(opened)
             return
         session.show(opened)
-        if before is not None and before.state_key != opened.state_key:
+        if before is not None and before.state_key != opened.state_key and before is not other:
+            self._drop(before)
+        if other is not None and not opened.of_capture(other):
+            self.hold(session, None)
+
+    def hold(self, session: Session, other: LoadedScene | None) -> None:
+        """Makes a scene the one that is shown beside those that come, as long as they are of the same capture; None: no
+        scene. The one before is forgotten, unless it is looked at."""
+        before, session.other = session.other, other
+        if before is not None and before is not other and before is not session.scene:
             self._drop(before)
 
     def frame(self, opened: LoadedScene, camera: Cameras, output: str = "image", quick: bool = False) -> RenderedFrame:
@@ -196,6 +205,8 @@ class AppState:
         self._freed.set()
         if session.scene is not None:
             self._drop(session.scene)
+        if session.other is not None:
+            self._drop(session.other)
 
     def _sweep(self) -> None:
         shortest = min(self.limits.away_seconds, self.limits.idle_seconds)

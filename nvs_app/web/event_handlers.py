@@ -5,15 +5,9 @@ Functions given to gradio are wrapped by `told`: a user's mistake becomes one se
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import html
-import inspect
 import json
 import re
-import sys
-from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,7 +35,7 @@ from nvs_app.web.markup import (
     unregistered_html,
 )
 from nvs_app.web.panels import card_html
-from nvs_app.web.protocol import NoticeMessage, WorkedMessage
+from nvs_app.web.protocol import NoticeMessage
 from nvs_app.web.services import saved_scenes
 from nvs_app.web.services.encoding import Encoding
 from nvs_app.web.services.exports import save_colmap, save_scene, save_snapshot
@@ -51,44 +45,7 @@ from nvs_app.web.services.paths import load_path
 from nvs_app.web.services.videos import Videos, file_stem, view_from_page
 from nvs_app.web.sessions import Session
 from nvs_app.web.ui import fill
-
-
-def told(function: Callable) -> Callable:
-    """A user's mistake becomes one sentence in the page, and no traceback in the log."""
-
-    @contextlib.contextmanager
-    def sentences() -> Iterator[None]:
-        try:
-            yield
-        except Cancelled as error:
-            raise gr.Error("Cancelled.", print_exception=False, duration=4, title="") from error
-        except CancelledError as error:  # a newer request of the same visit took its place
-            raise gr.Error("A newer request took its place.", print_exception=False, duration=4, title="") from error
-        except NVSError as error:
-            words = html.escape(" ".join(str(error).split()), quote=False)
-            raise gr.Error(words, print_exception=False, duration=12, title="") from error
-        except OSError as error:  # a full disk, say; its path is the server's own business
-            print(f"error: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
-            words = (
-                f"The server could not read or write a file ({error.strerror or 'reason unknown'}). Try again later."
-            )
-            raise gr.Error(words, print_exception=False, duration=12, title="") from error
-
-    if inspect.isgeneratorfunction(function):
-
-        @functools.wraps(function)
-        def steps(*values: Any) -> Iterator[Any]:
-            with sentences():
-                yield from function(*values)
-
-        return steps
-
-    @functools.wraps(function)
-    def once(*values: Any) -> Any:
-        with sentences():
-            return function(*values)
-
-    return once
+from nvs_app.web.work_messages import BesideMessage, WorkedMessage
 
 
 class EventHandlers:
@@ -117,9 +74,21 @@ class EventHandlers:
         session.touch()
         return session.token
 
-    def first(self, request: gr.Request) -> tuple:
-        """The scene of the visit, or the first example."""
+    def first(self, wanted: str, request: gr.Request) -> tuple:
+        """The scene that the page's address asks for ("shared:SECRET" or "example:NAME"), that of the visit, or the
+        first example."""
         session = self.session(request)
+        kind, _, name = wanted.partition(":")
+        if kind == "shared":
+            try:
+                saved_scenes.open_shared(self.app_state, session, name)
+            except NVSError as error:
+                session.tell(NoticeMessage(str(error)))
+                return self._shown(session)
+            self.encoding.put_away(session)
+            return self._shown(session)
+        if kind == "example" and name in self.app_state.examples:
+            return self.example(name, request)
         if session.scene is not None or session.tray is not None:
             return self._shown(session)
         if not self.app_state.examples:
@@ -211,6 +180,7 @@ class EventHandlers:
         nothing, revision = gr.skip(), session.revision
         if session.scene is None:
             return (nothing,) * 5
+        self._beside(session)
         if which == "cameras":
             figure = self.inspector.cameras(session, dark)
             return figure, unregistered_html(session.scene), nothing, nothing, nothing
@@ -224,6 +194,35 @@ class EventHandlers:
         if which == "take":
             return (nothing,) * 4 + (self._kept(session),)
         return (nothing,) * 5
+
+    def capture(self, request: gr.Request) -> None:
+        """The page is told what lies over the view."""
+        session = self.session(request)
+        if session.scene is not None:
+            session.tell(self.inspector.capture(session))
+
+    def hold(self, request: gr.Request) -> None:
+        """The current scene stays, to be shown beside others of its capture."""
+        session = self.session(request)
+        opened = self.app_state.require_scene(session)
+        if opened.scene is None:
+            raise NVSError("This scene came as a scene file: its photos are not here to reconstruct them otherwise.")
+        self.app_state.hold(session, opened)
+        words = "Held. Now reconstruct the same photos with other settings under Advanced, or with another model."
+        gr.Info(words, duration=8, title="")
+        self._beside(session)
+
+    def release(self, request: gr.Request) -> None:
+        """Nothing is shown beside the scene any more."""
+        self.app_state.hold(self.session(request), None)
+        self._beside(self.session(request))
+
+    @staticmethod
+    def _beside(session: Session) -> None:
+        """The page is told what is shown beside its scene."""
+        other, opened = session.other, session.scene
+        shown = other is not None and opened is not None and other is not opened
+        session.tell(BesideMessage(other.words if shown else "", opened.words if shown else ""))
 
     def truth(self, index: int | None, request: gr.Request) -> str:
         """Another held-out view."""
@@ -266,23 +265,21 @@ class EventHandlers:
         return gr.File([str(self.videos.save(self.session(request), parsed(spec)))], visible=True)
 
     def video(self, spec: str, kind: str, request: gr.Request) -> Iterator[tuple]:
-        """Exports a video; updates of [progress, export, cancel, files]."""
+        """Exports a video; updates of [progress, files]."""
         session = self.session(request)
-        busy = gr.Button(visible=False), gr.Button(visible=True), gr.skip()
-        idle = gr.Button(visible=True), gr.Button(visible=False)
         try:
             job = self.videos.export(session, parsed(spec), kind)
             for step in job.follow():
                 words = f"Waiting: {step.position} before yours" if step.position else step.words or "Rendering"
-                yield meter_html(step.fraction, words), *busy
+                yield meter_html(step.fraction, words), gr.skip()
             files, command = job.result()
         except NVSError as error:
             words = " ".join(str(error).split())
-            yield note_html("Cancelled.") if isinstance(error, Cancelled) else problem_html(words), *idle, gr.skip()
+            yield note_html("Cancelled.") if isinstance(error, Cancelled) else problem_html(words), gr.skip()
             return
         note = fill("export_ready.html", command=command)
         files = gr.File([str(file) for file in files], visible=True)
-        yield note, *idle, files
+        yield note, files
 
     def video_cancel(self, request: gr.Request) -> None:
         """Stops the video; `video` tells it."""
@@ -319,6 +316,16 @@ class EventHandlers:
         words = "Kept. This browser finds it under “Kept scenes”, also after the server was restarted."
         gr.Info(words, duration=6, title="")
         return self._kept(session)
+
+    def share(self, name: str | None, request: gr.Request) -> Any:
+        """A kept scene gets a link; the link's secret for the page's script, which knows the address."""
+        return saved_scenes.share(self.app_state, self.session(request), name or "")
+
+    def unshare(self, name: str | None, request: gr.Request) -> Any:
+        """Takes the link of a kept scene back."""
+        saved_scenes.share(self.app_state, self.session(request), name or "", on=False)
+        gr.Info("The link leads nowhere any more.", duration=6, title="")
+        return ""
 
     def reopen(self, name: str | None, request: gr.Request) -> tuple:
         """Opens a kept scene."""

@@ -123,9 +123,9 @@ def inputs_html(opened: LoadedScene) -> str:
     context = list(opened.split.context)
     names = [path.name for path in opened.scene.image_paths]
     images = "".join(fill("input.html", index=i, name=names[i], uri=u) for i, u in zip(context, opened.context_jpegs))
-    words = (
-        f"{opened.name}: {len(context)} of {len(opened.cameras)} photos used, reconstructed in {opened.seconds:.1f} s."
-    )
+    words = f"{len(context)} of {len(opened.cameras)} photos used, reconstructed in {opened.seconds:.1f} s."
+    if opened.name != counted(len(opened.cameras)):
+        words = f"{opened.name}: {words}"
     if opened.unregistered:
         count = len(opened.unregistered)
         words += f" {counted(count)} {'has' if count == 1 else 'have'} no camera (see Cameras)."

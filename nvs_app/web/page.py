@@ -13,14 +13,16 @@ import gradio as gr
 from nvs_app.web.api import add_api
 from nvs_app.web.app_state import AppState
 from nvs_app.web.arguments import PageBlocks, text, value_of, whole
-from nvs_app.web.event_handlers import EventHandlers, told
+from nvs_app.web.event_handlers import EventHandlers
 from nvs_app.web.panels import TITLE, Scenes, Tools, header_html, scenes_panel, tools_panel
+from nvs_app.web.told import told
 from nvs_app.web.ui import FOLDER as UI
 from nvs_app.web.ui import fill
 
 STYLES = ("page.css", "viewer.css", "tools.css")
 SCRIPTS = (
-    "viewer.js", "depth.js", "connection.js", "path.js", "cameras_plot.js", "drop.js", "work.js", "help.js", "page.js",
+    "viewer.js", "depth.js", "connection.js", "path.js", "cameras_plot.js", "drop.js", "work.js", "help.js",
+    "overlay.js", "beside.js", "page.js",
 )  # fmt: skip
 FRESH = "() => window.nvs.fresh()"
 # Buttons in the grid of photos, and those beside it, do this.
@@ -52,7 +54,7 @@ def _wire(page: gr.Blocks, event_handlers: EventHandlers, scenes: Scenes, photos
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     # Whatever may wait for the rendering thread or the encoder must not keep other visitors' events from starting.
     free: dict[str, Any] = {**quiet, "concurrency_limit": None}
-    token, spec, view = (gr.Textbox(visible=False) for _ in range(3))
+    token, spec, view, wanted, link = (gr.Textbox(visible=False) for _ in range(5))
     which, dark = gr.Textbox("truth", visible=False), gr.Checkbox(visible=False)
     scene = [tools.facts, scenes.plan, scenes.views, scenes.size, scenes.encode, photos, scenes.brought]
     shown = [tools.plot, tools.lost, tools.truth_choice, tools.truth, tools.kept]
@@ -66,7 +68,7 @@ def _wire(page: gr.Blocks, event_handlers: EventHandlers, scenes: Scenes, photos
     # The visit first, so that the viewer's line is open while the example is still being encoded.
     entered = page.load(told(event_handlers.enter), token, token, js="() => window.nvs.kept()", queue=False, **quiet)
     entered = entered.then(None, token, None, js="(token) => window.nvs.connect(token)", **quiet)
-    opened = entered.then(told(event_handlers.first), None, scene, **free)
+    opened = entered.then(told(event_handlers.first), wanted, scene, js="() => window.nvs.wanted()", **free)
     then_refresh(opened)
     then_refresh(opened.then(told(event_handlers.resume), None, scene, **free))
 
@@ -98,6 +100,9 @@ def _wire(page: gr.Blocks, event_handlers: EventHandlers, scenes: Scenes, photos
         tab.select(told(event_handlers.refresh), [which, dark], shown, js=js, **free).then(
             None, None, None, js=FRESH, **quiet
         )
+    scenes.capture.click(told(event_handlers.capture), None, None, **free)
+    tools.hold.click(told(event_handlers.hold), None, None, **free)
+    tools.release.click(told(event_handlers.release), None, None, **free)
     compared = tools.truth_choice.input(told(event_handlers.truth), tools.truth_choice, tools.truth, **free)
     compared.then(None, None, None, js=FRESH, **quiet)
 
@@ -112,8 +117,9 @@ def _wire(page: gr.Blocks, event_handlers: EventHandlers, scenes: Scenes, photos
     loaded = tools.path_load.upload(told(event_handlers.path_load), tools.path_load, spec, **free)
     loaded.then(None, spec, None, js="(text) => window.nvs.path.load(text)", **quiet)
     tools.path_save.click(told(event_handlers.path_save), spec, tools.video_files, js=spec_js, **free)
-    video = [tools.video_progress, tools.video, tools.video_cancel, tools.video_files]
-    tools.video.click(told(event_handlers.video), [spec, tools.video_kind], video, js=spec_js, **free)
+    video = [tools.video_progress, tools.video_files]
+    exported = tools.video.click(told(event_handlers.video), [spec, tools.video_kind], video, js=spec_js, **free)
+    exported.then(None, None, None, js="() => window.nvs.path.exported()", **quiet)
     tools.video_cancel.click(told(event_handlers.video_cancel), None, None, queue=False, **quiet)
 
     view_js = "() => JSON.stringify(window.nvs.viewer.still())"
@@ -125,6 +131,10 @@ def _wire(page: gr.Blocks, event_handlers: EventHandlers, scenes: Scenes, photos
         tools.take[what].click(told(take), view, tools.files, js=view_js, **free)
     tools.take["keep"].click(told(event_handlers.keep), None, tools.kept, **free)
     then_refresh(tools.kept_open.click(told(event_handlers.reopen), tools.kept, scene, **free))
+
+    for button, handler in ((tools.share, event_handlers.share), (tools.unshare, event_handlers.unshare)):
+        told_link = button.click(told(handler), tools.kept, link, **free)
+        told_link.success(None, link, None, js="(secret) => window.nvs.shared(secret)", **quiet)
 
     tools.model.input(told(event_handlers.model_card), tools.model, tools.card, **free)
     chosen = [tools.model, tools.device, scenes.views, scenes.size]

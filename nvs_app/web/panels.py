@@ -26,8 +26,8 @@ UPLOADS = ["image", "video", ".heic", ".heif", ".zip", ".tar", ".tgz", ".gz", ".
 
 @dataclass(frozen=True)
 class Scenes:
-    """The left column: examples, uploads, settings of the reconstruction; `go` and `cancel` are pressed by the page's
-    own buttons over the viewer."""
+    """The left column: examples, uploads, settings of the reconstruction. `go`, `cancel` and `capture` are pressed by
+    the page's own buttons over the viewer."""
 
     examples: gr.HTML
     upload: gr.File
@@ -39,6 +39,7 @@ class Scenes:
     encode: gr.Button
     go: gr.Button
     cancel: gr.Button
+    capture: gr.Button
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class Tools:
 
     facts: gr.HTML
     tabs: list[gr.Tab]
+    hold: gr.Button
+    release: gr.Button
     plot: gr.Plot
     lost: gr.HTML
     truth_choice: gr.Dropdown
@@ -62,6 +65,8 @@ class Tools:
     files: gr.File
     kept: gr.Dropdown
     kept_open: gr.Button
+    share: gr.Button
+    unshare: gr.Button
     model: gr.Dropdown
     device: gr.Radio
     card: gr.HTML
@@ -100,8 +105,8 @@ def scenes_panel(app_state: AppState) -> Scenes:
             size = gr.Dropdown([], label="Size", elem_id="nvs-size", interactive=True)
         encode = gr.Button("Reconstruct", interactive=False, elem_id="nvs-encode")
     with gr.Row(elem_classes="nvs-hidden"):
-        go, cancel = gr.Button(elem_id="nvs-go"), gr.Button(elem_id="nvs-cancel")
-    return Scenes(examples, upload, camera, brought, plan, views, size, encode, go, cancel)
+        go, cancel, capture = (gr.Button(elem_id=f"nvs-{name}") for name in ("go", "cancel", "capture"))
+    return Scenes(examples, upload, camera, brought, plan, views, size, encode, go, cancel, capture)
 
 
 def tools_panel(app_state: AppState) -> Tools:
@@ -114,28 +119,33 @@ def tools_panel(app_state: AppState) -> Tools:
             gr.HTML(f"<p class='nvs-note'>{words}</p>", padding=False)
             truth_choice = gr.Dropdown([], label="Held-out photo", elem_id="nvs-held-out", interactive=True)
             truth = gr.HTML("", elem_id="nvs-truth", padding=False, js_on_load=COMPARE)
+            with gr.Row(elem_classes="nvs-take", equal_height=True):
+                gr.HTML(fill("beside.html"), padding=False)
+                hold = gr.Button("Hold", elem_id="nvs-hold", min_width=84, scale=0, **quiet)
+                release = gr.Button("Stop", elem_id="nvs-release", min_width=84, scale=0, **quiet)
         with gr.Tab("Cameras", id="cameras") as cameras_tab:
             gr.HTML("<p class='nvs-note'>Click a camera to look from there.</p>", padding=False)
             plot = gr.Plot(show_label=False, elem_id="nvs-plot")
             lost = gr.HTML("", padding=False)
         with gr.Tab("Path", id="path") as path_tab:
             gr.HTML(fill("path.html"), padding=False)
+            video_kind = gr.Radio(list(KINDS), value="MP4", label="Video", elem_id="nvs-video-kind")
+            gr.HTML(fill("path_export.html"), padding=False)
+            video_progress = gr.HTML("", elem_id="nvs-video-progress", padding=False)
+            with gr.Row(elem_classes="nvs-hidden"):  # pressed by the page's own, which know what is possible
+                path_save, video, video_cancel = (
+                    gr.Button(elem_id=f"nvs-{name}-do") for name in ("path-save", "video", "video-cancel")
+                )
+            video_files = gr.File(label="Files", visible=False, elem_id="nvs-video-files", file_count="multiple")
             with gr.Row():
                 path_load = gr.UploadButton(
                     "Load path", file_types=[".json"], file_count="multiple", elem_id="nvs-path-load", **quiet
                 )
-                path_save = gr.Button("Save path", elem_id="nvs-path-save", **quiet)
             gr.HTML(
                 "<p class='nvs-note nvs-small'>Paths are nerfstudio's camera path files. For one that its viewer drew, "
                 "choose the run's dataparser_transforms.json along with it.</p>",
                 padding=False,
             )
-            video_kind = gr.Radio(list(KINDS), value="MP4", label="Video", elem_id="nvs-video-kind")
-            video_progress = gr.HTML("", elem_id="nvs-video-progress", padding=False)
-            with gr.Row():
-                video = gr.Button("Export", variant="primary", elem_id="nvs-video")
-                video_cancel = gr.Button("Cancel", visible=False, elem_id="nvs-video-cancel")
-            video_files = gr.File(label="Files", visible=False, elem_id="nvs-video-files", file_count="multiple")
         with gr.Tab("Export", id="take") as take_tab:
             words = {
                 "snapshot": ("Snapshot", "The current view as a PNG that remembers its camera."),
@@ -155,6 +165,10 @@ def tools_panel(app_state: AppState) -> Tools:
             with gr.Row(visible=app_state.keep is not None, elem_classes="nvs-take"):
                 kept = gr.Dropdown([], label="Kept scenes of this browser", elem_id="nvs-kept", interactive=True)
                 kept_open = gr.Button("Open", elem_id="nvs-kept-open", min_width=84, scale=0, **quiet)
+            with gr.Row(visible=app_state.keep is not None, elem_classes="nvs-take"):
+                gr.HTML(fill("share.html"), padding=False)
+                share = gr.Button("Share", elem_id="nvs-share", min_width=84, scale=0, **quiet)
+                unshare = gr.Button("Stop", elem_id="nvs-unshare", min_width=84, scale=0, **quiet)
         with gr.Tab("Model", id="model") as model_tab:
             cards = {card.name: card for card in list_cards() if not card.problem}
             here = str(app_state.renderer().card.get("name", ""))
@@ -169,8 +183,9 @@ def tools_panel(app_state: AppState) -> Tools:
             card = gr.HTML(card_html(here), elem_id="nvs-card", padding=False)
     tabs = [truth_tab, cameras_tab, path_tab, take_tab, model_tab]
     return Tools(
-        facts, tabs, plot, lost, truth_choice, truth, path_load, path_save, video_kind, video, video_cancel,
-        video_progress, video_files, take, files, kept, kept_open, model, device, card, model_use,
+        facts, tabs, hold, release, plot, lost, truth_choice, truth, path_load, path_save, video_kind, video,
+        video_cancel, video_progress, video_files, take, files, kept, kept_open, share, unshare, model, device, card,
+        model_use,
     )  # fmt: skip
 
 

@@ -4,7 +4,8 @@ Requests (JSON text):
 
 | type    | fields                                                                     | answer                       |
 |---------|----------------------------------------------------------------------------|------------------------------|
-| `frame` | `c2w`, `fov`, `hw`, `output`, `format`, `quality`, `quick`, `auto`, `small` | a frame, or `dropped`        |
+| `frame` | `c2w`, `fov`, `hw`, `output`, `format`, `quality`, `quick`, `auto`,        | a frame, or `dropped`        |
+|         | `small`, `beside`                                                          |                              |
 | `point` | `c2w`, `fov`, `hw`, `at`: the surface under that place of the view         | `point`, or `dropped`        |
 | `view`  | `index`: where the capture's camera of that number stands                  | `view`                       |
 | `path`  | `spec`: a path as `services.videos.Videos.path` takes it                   | `path`, or `dropped`         |
@@ -28,6 +29,7 @@ Messages (JSON text, but for frames):
 | `worked`  | `problem`, `words`: it is done, or why it is not                                                      |
 | `sparse`  | `cameras`, `points`: what structure from motion has found so far                                      |
 | `capture` | what lies over the view: the capture's cameras, points; see `services.capture` |
+| `beside`  | `other`, `own`: another scene of the same capture is shown beside the view, or none any more          |
 | `ended`   | `message`: the visit is over, or goes on in another tab                                              |
 """
 
@@ -56,7 +58,8 @@ MAX_PIXELS = 16384  # of a side of a screen
 @dataclass(frozen=True)
 class FrameRequest:
     """A view to render. camera: [1]. quality: of a JPEG. quick: rendered less closely, see `Renderer.stream`. auto: the
-    page asks by itself, no hand does. small: an image beside the view, which frames of the view do not replace."""
+    page asks by itself, no hand does. small: an image outside of the view, which frames of the view do not replace.
+    beside: of the scene that is shown beside the view."""
 
     id: Id
     camera: Cameras
@@ -66,6 +69,7 @@ class FrameRequest:
     quick: bool = False
     auto: bool = False
     small: bool = False
+    beside: bool = False
 
 
 @dataclass(frozen=True)
@@ -146,7 +150,7 @@ def _frame(number: Id, values: dict[str, Any], longest: int) -> FrameRequest:
         _choice(values, "output", OUTPUTS),
         _choice(values, "format", FORMATS),
         round(_number("frame: quality", values.get("quality", 85), *QUALITIES)),
-        *(_flag(values, name) for name in ("quick", "auto", "small")),
+        *(_flag(values, name) for name in ("quick", "auto", "small", "beside")),
     )
 
 
@@ -312,46 +316,6 @@ class NoticeMessage(Message):
 
     type = "notice"
     words: str
-
-
-@dataclass(frozen=True)
-class WorkMessage(Message):
-    """How far a reconstruction is. share: of the whole, 0 to 1; left: the time left, in words."""
-
-    type = "work"
-    stage: str
-    words: str = ""
-    share: float = 0.0
-    left: str = ""
-
-
-@dataclass(frozen=True)
-class WorkedMessage(Message):
-    """A reconstruction has ended. problem: what went wrong; words: what else there is to say. Neither: it is done."""
-
-    type = "worked"
-    problem: str = ""
-    words: str = ""
-
-
-@dataclass(frozen=True)
-class SparseMessage(Message):
-    """What structure from motion has found so far, in its own frame: cameras [n][12] (rows of c2w), points [m][6]
-    (place, and colour from 0 to 255)."""
-
-    type = "sparse"
-    cameras: list[list[float]]
-    points: list[list[float]]
-
-
-@dataclass(frozen=True)
-class CaptureMessage(Message):
-    """The capture of the scene of this revision, see `services.capture`."""
-
-    type = "capture"
-    revision: int
-    views: list[dict[str, Any]]
-    points: list[list[float]]
 
 
 @dataclass(frozen=True)

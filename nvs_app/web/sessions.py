@@ -75,6 +75,7 @@ class Session:
     Attributes:
         address: where its first request came from; empty where that is not known.
         scene: what the viewer shows (an `opening.LoadedScene`); `revision` grows with each new one.
+        other: one of the same capture that is shown beside it, or None.
         source: what can be encoded (an `uploads.Source`). model: the chosen checkpoint and device.
         tray: what was brought to be reconstructed (a `gathering.Tray`).
         job, video: work under way; progress: what is known of how far the job is.
@@ -92,6 +93,7 @@ class Session:
     active: float = field(default_factory=time.monotonic)
     away_since: float | None = field(default_factory=time.monotonic)
     scene: Any = None
+    other: Any = None
     revision: int = 0
     job: Any = None
     video: Any = None

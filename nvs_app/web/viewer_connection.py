@@ -136,6 +136,10 @@ class ViewerConnection:
             return  # a page that asks and does not read gets no more
         asked = time.perf_counter()
         opened = self._scene_for(request.camera)
+        if request.beside:
+            opened = self.session.other
+            if opened is None:
+                raise NVSError("There is no scene beside this one.")
         revision, hw = self.session.revision, request.camera.image_hw
 
         def work() -> bytes:
@@ -153,7 +157,7 @@ class ViewerConnection:
             return protocol.pack(header, data)
 
         # Small images beside the view (of keyframes) have a lane of their own, or the next frame would replace them.
-        lane = f"{self.lanes}:{'small' if request.small else 'frame'}"
+        lane = f"{self.lanes}:{'small' if request.small else 'beside' if request.beside else 'frame'}"
         self._answer(request.id, self.app_state.scheduler.submit(lane, work), self.post)
 
     def _path(self, request: protocol.PathRequest) -> None:

@@ -7,11 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from camera_rings import ring_c2w
 from image_scenes import image_scene, noise
 from networks import WITH_HEAD, weights_with_head
+from PIL import Image
 from serving import CHROMIUM, FLAGS, serving
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
@@ -88,6 +91,26 @@ def browser() -> Iterator:
         browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
         yield browser
         browser.close()
+
+
+def blurred_noise(folder: Path, count: int) -> list[Path]:
+    """Photos of nothing, 160x120, each another one."""
+    made = []
+    for index in range(count):
+        pixels = np.random.default_rng(index).integers(0, 255, (120, 160, 3), np.uint8)
+        made.append(folder / f"photo {index}.jpg")
+        Image.fromarray(cv2.GaussianBlur(pixels, (0, 0), 2)).save(made[-1])
+    return made
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return blurred_noise(tmp_path_factory.mktemp("photos"), 4)
+
+
+@pytest.fixture(scope="session")
+def many(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return blurred_noise(tmp_path_factory.mktemp("many"), 16)
 
 
 @pytest.fixture(scope="session")

@@ -6,10 +6,7 @@ import base64
 from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
-from PIL import Image
 from serving import advanced, closed, opened, wait
 
 from nvs_app.web.app_state import AppState
@@ -22,25 +19,6 @@ PASTE = """(files) => {
   const event = new ClipboardEvent('paste', {clipboardData: carrier, bubbles: true, cancelable: true});
   document.body.dispatchEvent(event);
   return event.defaultPrevented; }"""
-
-
-def noise(folder: Path, count: int) -> list[Path]:
-    made = []
-    for index in range(count):
-        pixels = np.random.default_rng(index).integers(0, 255, (120, 160, 3), np.uint8)
-        made.append(folder / f"photo {index}.jpg")
-        Image.fromarray(cv2.GaussianBlur(pixels, (0, 0), 2)).save(made[-1])
-    return made
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    return noise(tmp_path_factory.mktemp("photos"), 4)
-
-
-@pytest.fixture(scope="module")
-def many(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    return noise(tmp_path_factory.mktemp("many"), 16)
 
 
 @pytest.fixture

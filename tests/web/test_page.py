@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from looks import POOR_CONTRAST, SMALL, UNNAMED
 from serving import at_rest, closed, drag, free_port, opened, start, wait
 
 from data_tools.readers import open_scene
@@ -253,3 +255,89 @@ def test_port_in_use(checkpoints: Path) -> None:
         server = start(checkpoints, "--port", taken.getsockname()[1])
         out, _ = server.communicate(timeout=120)
     assert server.returncode == 2 and "cannot listen there" in out and "Traceback" not in out
+
+
+@pytest.mark.browser
+def test_the_photos_cameras_lie_over_the_view_and_lead_there(browser, address: str, small_scene: Path) -> None:
+    page = opened(browser, address, reduced_motion="reduce")
+    photos = open_scene(small_scene).c2w.numpy()
+
+    def eye() -> np.ndarray:
+        return np.array(at_rest(page)["camera"]["c2w"]).reshape(4, 4)[:3, 3]
+
+    page.evaluate("nvs.viewer.view.dolly(2.2); nvs.viewer.hand(); nvs.viewer.move()")
+    at_rest(page)
+    page.click("[data-nvs=cameras]")
+    wait(page, "nvs.overlay.places().length >= 3")
+    place = page.evaluate("nvs.overlay.places()[0]")
+    box = page.locator("#nvs-stage canvas").first.bounding_box()
+    page.mouse.move(box["x"] + place["middle"][0], box["y"] + place["middle"][1])
+    assert "click to look from there" in page.locator("#nvs-stage canvas").first.get_attribute("title")
+    page.mouse.down()
+    page.mouse.up()
+    wait(page, f"Math.abs(nvs.viewer.view.eye[0] - {photos[place['index']][0, 3]}) < 1e-3")
+    assert np.allclose(eye(), photos[place["index"]][:3, 3], atol=1e-3)
+    # An input view, and a row of the comparison, lead to their cameras too.
+    wait(page, "document.querySelector('#nvs-truth tbody button')")
+    for where in ("#nvs-facts [data-nvs-view] >> nth=1", "#nvs-truth tbody [data-nvs-held] >> nth=1"):
+        index = int(page.get_attribute(where, "data-nvs-view"))
+        page.click(where)
+        wait(page, f"Math.abs(nvs.viewer.view.eye[0] - {photos[index][0, 3]}) < 1e-3")
+        assert np.allclose(eye(), photos[index][:3, 3], atol=1e-3)
+    wait(page, f"document.querySelector('.nvs-split img').alt === 'Photo {index}'")
+    page.click("[data-nvs=cameras]")
+    assert page.locator(".nvs-over-canvas").count() == 0
+    closed(page)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_words_stand_out_and_controls_have_names(browser, address: str, photos: list[Path], scheme: str) -> None:
+    page = opened(browser, address, color_scheme=scheme, reduced_motion="reduce")
+    wait(page, "document.querySelector('#nvs-truth img')", 60)
+    for tab in ("Compare", "Cameras", "Path", "Export", "Model"):
+        page.get_by_role("tab", name=tab).click()
+        page.wait_for_timeout(400)
+        assert page.evaluate(POOR_CONTRAST) == [], tab
+        assert page.evaluate(UNNAMED) == [], tab
+    page.set_input_files("#nvs-upload input[type=file]", [str(path) for path in photos])
+    page.locator(".nvs-go").wait_for(timeout=20_000)
+    assert page.evaluate(POOR_CONTRAST) == [] and page.evaluate(UNNAMED) == []
+    page.evaluate(
+        "document.querySelector('.nvs-photos footer .nvs-link').style.setProperty('color', '#999', 'important')"
+    )
+    page.wait_for_timeout(500)  # colours change slowly
+    assert scheme == "dark" or len(page.evaluate(POOR_CONTRAST)) == 1  # it would be seen
+    page.locator("[data-nvs-help]").first.click()
+    page.get_by_role("dialog", name="Keys and gestures").wait_for()
+    page.keyboard.press("Escape")
+    page.locator("#nvs-stage canvas").focus()
+    page.keyboard.press("?")
+    page.get_by_role("dialog").wait_for()
+    page.keyboard.press("?")
+    page.get_by_role("dialog").wait_for(state="hidden")
+    closed(page)
+
+
+@pytest.mark.browser
+def test_a_phone_brings_photos_and_sees_them_without_a_scroll(
+    browser, address: str, small_scene: Path, tmp_path: Path
+) -> None:
+    page = opened(browser, address, viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    archive = shutil.make_archive(str(tmp_path / "brought"), "zip", small_scene)
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Your photos").tap()
+    chooser.value.set_files(archive)
+    go = page.locator(".nvs-go")
+    go.wait_for(timeout=20_000)
+    assert page.evaluate("scrollY") == 0 and go.bounding_box()["y"] + go.bounding_box()["height"] < 844
+    go.tap()
+    wait(page, "nvs.viewer.scene.name === 'brought' && document.querySelector('[data-nvs=work]').hidden", 60)
+    box = page.locator("#nvs-stage canvas").bounding_box()
+    assert 0 <= box["y"] and box["y"] + box["height"] < 844 and page.evaluate("scrollY") == 0
+    page.get_by_role("tab", name="Path").tap()  # far below; the viewer stays in sight
+    page.mouse.wheel(0, 3000)
+    page.wait_for_timeout(400)
+    assert page.evaluate("scrollY") > 300 and page.locator("#nvs-stage canvas").bounding_box()["y"] >= 0
+    assert page.evaluate(SMALL) == []
+    closed(page)

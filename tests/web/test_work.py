@@ -100,7 +100,10 @@ def test_cancel_stops_structure_from_motion(page, tmp_path: Path) -> None:
 def test_keyframes_become_a_video(page, tmp_path: Path, checkpoints: Path) -> None:
     drag(page, 1, 0)
     page.get_by_role("tab", name="Path").click()
+    for button in ("[data-path=play]", "[data-path=clear]", "#nvs-video", "#nvs-path-save"):
+        assert page.locator(button).is_disabled(), button  # nothing to do them with yet
     page.click("[data-path=add]")
+    assert page.locator("#nvs-video").is_enabled() and page.locator("[data-path=play]").is_disabled()
     drag(page, 90, 30)
     page.click("[data-path=add]")
     assert page.locator("[data-path=keys] li").count() == 2
@@ -118,7 +121,11 @@ def test_keyframes_become_a_video(page, tmp_path: Path, checkpoints: Path) -> No
     wait(page, "nvs.viewer.playing || nvs.viewer.touched")
     wait(page, "!nvs.viewer.playing")
     page.click("#nvs-video")
+    assert page.locator("[data-path=play]").is_disabled()  # no preview beside an export
     wait(page, "document.querySelector('#nvs-video-progress').innerText.includes('Ready')", 60)
+    page.locator("#nvs-player").wait_for()
+    wait(page, "document.querySelector('#nvs-player').videoWidth === 128")  # it plays in the page
+    assert page.locator("#nvs-video").is_enabled() and page.locator("[data-path=play]").is_enabled()
     with page.expect_download() as download:
         page.locator("#nvs-video-files a[download]").first.click()
     video = tmp_path / download.value.suggested_filename
@@ -245,10 +252,24 @@ def test_a_kept_scene_is_there_in_another_server(
         later.click("#nvs-kept-open")
         wait(later, "nvs.viewer.scene.name === 'brought'")
         closed(later)
-    stranger = opened(browser, address)
+    page.click("#nvs-share")  # what is kept can be looked at by whoever has the link
+    page.locator("[data-nvs=shared-link]").wait_for(timeout=20_000)
+    link = page.locator("[data-nvs=shared-link]").input_value()
+    assert re.fullmatch(re.escape(address) + r"/\?shared=[\w-]{24}", link)
+    stranger = opened(browser, address, link.removeprefix(address) + "&embed=1")
+    assert stranger.evaluate("nvs.viewer.scene.name") == "brought"
+    for hidden in ("#nvs-header", "#nvs-scenes", "#nvs-tools"):
+        assert not stranger.locator(hidden).is_visible()  # the viewer alone
+    box = stranger.locator("#nvs-stage").bounding_box()
+    assert (box["x"], box["y"], box["width"], box["height"]) == (0, 0, 1440, 900)
+    stranger.goto(address)
     stranger.get_by_role("tab", name="Export").click()
     stranger.wait_for_timeout(700)
-    assert "brought" not in stranger.locator("#nvs-kept input").input_value()
+    assert "brought" not in stranger.locator("#nvs-kept input").input_value()  # it is not his
+    page.click("#nvs-unshare")
+    page.locator("[data-nvs=shared-link]").wait_for(state="hidden")
+    stranger.goto(link)
+    stranger.get_by_text("This link leads nowhere").wait_for(timeout=20_000)
     closed(stranger)
 
 

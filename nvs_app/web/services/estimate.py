@@ -94,14 +94,14 @@ class Estimate:
         find = sum(self.seconds.values()) - self.seconds["read"] - self.seconds["encode"]
         words = f"{self.source.words}: " if self.source.scene is not None else f"{self.source.words}: finding their "
         words += "" if self.source.scene is not None else f"cameras takes about {seconds_words(find)}; then "
-        words += f"{self.views} enter at {self.size}, {count_words(self.tokens)} tokens, "
+        words += f"{self.views} used at {self.size}, {count_words(self.tokens)} tokens, "
         words += f"about {seconds_words(self.seconds['read'] + self.seconds['encode'])} "
         words += f"and {bytes_words(self.memory)} of memory. {self.changes}"
         return words[0].upper() + words[1:]
 
     @property
     def size(self) -> str:
-        """The size they enter at, and what becomes of it."""
+        """The size they are used at, and what becomes of it."""
         (height, width), (lact_height, lact_width) = self.plan.render_hw, self.plan.lact_hw
         lact = f" (LaCT at {lact_width}×{lact_height})" if self.plan.lact_hw != self.plan.render_hw else ""
         return f"{width}×{height}{lact}"
@@ -132,8 +132,8 @@ class Estimate:
         }
         rows = [
             ("Input", f"{self.source.words}, {size_words(self.source.image_hws)}"),
-            ("Views that enter", f"{self.views} of {self.available}, evenly by camera position"),
-            ("Size they enter at", self.size),
+            ("Input views", f"{self.views} of {self.available}, evenly by camera position"),
+            ("Size", self.size),
             ("Tokens", f"{self.tokens:,} ({self.tokens_per_view:,} a view; {MAX_TOKENS:,} at most)"),
             ("Images", self.changes),
             *((stages[stage], f"about {seconds_words(value)}") for stage, value in self.seconds.items()),
@@ -235,11 +235,11 @@ def sizes_for(source: Source, renderer: Renderer) -> list[tuple[str, tuple[int, 
     aspect = median(width / height for height, width in source.image_hws)
     patch, found = renderer.patch, []
     for side in dict.fromkeys([*sides, min(MAX_SIDE, 2 * sides[-1])]):
-        found.append((f"{side}×{side}, the middle", (side, side)))
+        found.append((f"{side}×{side}, centre crop", (side, side)))
         height = max(patch, round(side / aspect**0.5 / patch) * patch)
         width = max(patch, round(side * aspect**0.5 / patch) * patch)
         if (height, width) != (side, side) and max(height, width) <= MAX_SIDE:
-            found.append((f"{width}×{height}, the whole image", (height, width)))
+            found.append((f"{width}×{height}, whole image", (height, width)))
     return found
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 from data_tools.readers.points import uploaded_points
 from nvs_app.errors import NVSError
 from nvs_app.web.app_state import AppState
 from nvs_app.web.services.cameras_plot import cameras_figure, thumbnails
+from nvs_app.web.services.capture import capture_message
 from nvs_app.web.services.opening import LoadedScene
 from nvs_app.web.services.truth import (
     Truth,
@@ -19,6 +21,7 @@ from nvs_app.web.services.truth import (
 )
 from nvs_app.web.services.videos import Videos
 from nvs_app.web.sessions import Session
+from nvs_app.web.work_messages import CaptureMessage
 
 TABLE_VIEWS = 6  # compared at once on opening the tab
 PLOT_THUMBNAILS = 200
@@ -43,17 +46,29 @@ class SceneInspector:
         scene = opened.scene
         if scene is None:
             return None
-        memory = self._memory(session, opened)
-        if "thumbnails" not in memory:
-            memory["thumbnails"] = thumbnails(scene) if len(scene) <= PLOT_THUMBNAILS else ()
         return cameras_figure(
             scene,
             opened.split,
-            memory["thumbnails"],
+            self._thumbnails(session, opened),
             opened.unregistered,
             uploaded_points(scene),
             dark,
         )
+
+    def capture(self, session: Session) -> CaptureMessage:
+        """What lies over the view of the scene when it is switched on."""
+        opened, revision = self.app_state.require_scene(session), session.revision
+        points = uploaded_points(opened.scene) if opened.scene is not None else None
+        return capture_message(revision, opened, self._thumbnails(session, opened), points)
+
+    def _thumbnails(self, session: Session, opened: LoadedScene) -> Sequence[str]:
+        """Of all views, by index; none where the photos are not here, or are too many."""
+        scene, memory = opened.scene, self._memory(session, opened)
+        if scene is None or len(scene) > PLOT_THUMBNAILS:
+            return ()
+        if "thumbnails" not in memory:
+            memory["thumbnails"] = thumbnails(scene)
+        return memory["thumbnails"]
 
     def held_out(self, session: Session) -> list[tuple[str, int]]:
         """The held-out views to choose from: (words, index)."""

@@ -66,6 +66,17 @@ class LoadedScene:
         """The cameras [k] of the photos that were read: where they are, the scene is known best."""
         return self.cameras if self.split is None else self.cameras[self.split.context]
 
+    @property
+    def words(self) -> str:
+        """How it was made: "8 input views at 256×256, NAME"."""
+        count = len(self.split.context) if self.split is not None else len(self.cameras)
+        height, width = self.image_hw
+        return f"{count} input view{'s' * (count > 1)} at {width}×{height}, {self.renderer.card.get('name', 'model')}"
+
+    def of_capture(self, other: LoadedScene) -> bool:
+        """Whether the same photos and cameras are behind it, so that a camera of one is one of the other."""
+        return self.scene is not None and other.scene is not None and self.scene.root == other.scene.root
+
     def for_viewer(self) -> dict[str, Any]:
         """What the page's script must know."""
         return {"name": self.name, **self.viewpoint.for_page(), "no_depth": self.no_depth}

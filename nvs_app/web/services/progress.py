@@ -11,9 +11,9 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from nvs_app.web.protocol import SparseMessage, WorkMessage
 from nvs_app.web.services.jobs import Step
 from nvs_app.web.services.machine import seconds_words
+from nvs_app.web.work_messages import SparseMessage, WorkMessage
 
 STAGES = {
     "unpack": "Unpacking",

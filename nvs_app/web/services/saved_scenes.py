@@ -73,11 +73,38 @@ def kept(app_state: AppState, session: Session) -> list[tuple[str, str]]:
     return [(name, words) for _, name, words in sorted(found, reverse=True)]
 
 
+def share(app_state: AppState, session: Session, name: str, on: bool = True) -> str:
+    """Gives a kept scene of this visitor a secret address of its own (or the one it has), under which anybody may look
+    at it; on=False: takes it away. Returns the address's secret, empty when it is off. Raises NVSError."""
+    if not name or name not in dict(kept(app_state, session)):
+        raise NVSError("There is no such kept scene of yours.")
+    folder = _root(app_state) / name
+    note = _note(folder) or {}
+    note["shared"] = (note.get("shared") or secrets.token_urlsafe(18)) if on else ""
+    temporary = folder / f"note.{secrets.token_hex(4)}.tmp"
+    temporary.write_text(json.dumps(note), encoding="utf-8")
+    os.replace(temporary, folder / "note.json")
+    return str(note["shared"])
+
+
+def open_shared(app_state: AppState, session: Session, secret: str) -> LoadedScene:
+    """Opens the scene that somebody shares under a secret. Raises NVSError where nobody does, or not any more."""
+    if app_state.keep is not None and app_state.keep.is_dir() and NAME.fullmatch(secret):
+        for folder in app_state.keep.iterdir():
+            shared = str((_note(folder) or {}).get("shared") or "")
+            if shared and secrets.compare_digest(shared, secret):
+                return _open(app_state, session, folder)
+    raise NVSError("This link leads nowhere any more: whoever shared the scene has taken it back.")
+
+
 def reopen(app_state: AppState, session: Session, name: str) -> LoadedScene:
     """Opens a kept scene of this visitor. Raises NVSError."""
     if not name or name not in dict(kept(app_state, session)):
         raise NVSError("There is no such kept scene of yours.")
-    folder = _root(app_state) / name
+    return _open(app_state, session, _root(app_state) / name)
+
+
+def _open(app_state: AppState, session: Session, folder: Path) -> LoadedScene:
     note = _note(folder) or {}
     checkpoint = str(note.get("checkpoint") or "") or None
     renderer = app_state.renderer(checkpoint, session.model[1])

@@ -17,6 +17,25 @@
     const view = await window.nvs.line.ask({ type: "view", index });
     if (view.type === "view") window.nvs.viewer.jump(view);
   };
+  // What the page's address asks for: ?shared=SECRET or ?scene=NAME of an example.
+  window.nvs.wanted = () => {
+    const asked = new URLSearchParams(location.search);
+    // A reload goes on with what the visit has come to.
+    if (performance.getEntriesByType("navigation")[0]?.type === "reload") return "";
+    return asked.has("shared") ? `shared:${asked.get("shared")}` : asked.has("scene") ? `example:${asked.get("scene")}` : "";
+  };
+  window.nvs.shared = (secret) => {
+    const place = document.querySelector("[data-nvs=shared]"), field = document.querySelector("[data-nvs=shared-link]");
+    place.hidden = !secret;
+    field.value = secret ? `${location.origin}${location.pathname}?shared=${encodeURIComponent(secret)}` : "";
+    if (secret) { field.focus(); field.select(); }
+  };
+  document.addEventListener("click", (event) => {
+    if (!event.target.closest?.("[data-nvs-copy]")) return;
+    const field = document.querySelector("[data-nvs=shared-link]");
+    field.select();
+    navigator.clipboard?.writeText(field.value).catch(() => document.execCommand("copy"));
+  });
   document.addEventListener("nvs-camera", ({ detail }) => window.nvs.look(detail.index));
   document.addEventListener("click", (event) => {
     const button = event.target.closest?.("[data-nvs-view]");

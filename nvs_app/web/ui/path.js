@@ -21,7 +21,7 @@
     state.preset = name; one("preset-now").textContent = name || "";
     for (const button of root.querySelectorAll("[data-preset]")) button.setAttribute("aria-pressed", String(button.dataset.preset === name));
   };
-  const edited = () => named(null);
+  const edited = () => { named(null); say(""); document.querySelectorAll("#nvs-video-progress [role=alert]").forEach((box) => { box.hidden = true; }); };
   const say = (words) => { one("words").textContent = words; };
 
   // The list is built anew with each change: the keyboard stays where it was.
@@ -56,7 +56,7 @@
         <div><label>field of view <input type="number" min="5" max="120" step="1" aria-label="field of view of keyframe ${index + 1}, degrees"></label>
         <label>seconds to next <input type="number" min="0.1" max="60" step="0.1" aria-label="seconds after keyframe ${index + 1}"></label></div>
         <div class="nvs-key-buttons"><button type="button" data-do="left" title="Earlier" aria-label="earlier">◀</button><button type="button" data-do="right" title="Later" aria-label="later">▶</button>
-        <button type="button" data-do="set" title="Replace by the present view" aria-label="replace by the present view">⟳</button><button type="button" data-do="delete" title="Delete" aria-label="delete">✕</button></div>`;
+        <button type="button" data-do="set" title="Replace by the current view" aria-label="replace by the current view">⟳</button><button type="button" data-do="delete" title="Delete" aria-label="delete">✕</button></div>`;
       const image = item.querySelector("img"), [fov, seconds] = item.querySelectorAll("input");
       if (key.image) image.src = key.image; else image.remove();
       fov.value = Math.round(key.fov * 10) / 10; seconds.value = Math.round(key.seconds * 100) / 100;
@@ -73,11 +73,36 @@
       return item;
     }));
     refocus(list, held);
+    possible();
     one("empty").hidden = state.keys.length > 0;
     const round = one("loop").checked || state.keys.length === 1, gaps = round ? state.keys : state.keys.slice(0, -1);
     marks(gaps.reduce((sum, key) => sum + key.seconds, 0));
     const total = state.preset ? number("seconds", 4) : gaps.reduce((sum, key) => sum + key.seconds, 0);
     one("length").textContent = state.keys.length ? `${total.toFixed(1)} s, ${Math.max(1, Math.round(total * number("fps", 24)) + (round || state.preset ? 0 : 1))} frames` : "";
+  }
+  // What can be done with as many keyframes as there are, and while a video is rendered.
+  function possible() {
+    const some = state.keys.length > 0, path = state.keys.length > 1 || state.preset !== null, { busy } = state;
+    one("clear").disabled = !some || busy; one("play").disabled = !path || busy; one("scrub").disabled = !path || busy;
+    const row = document.querySelector("#nvs-export-row");
+    if (!row) return;
+    const of = (name) => row.querySelector(`[data-export=${name}]`);
+    of("video").disabled = !some || busy; of("save").disabled = !some || busy; of("video").hidden = busy; of("cancel").hidden = !busy;
+    of("why").hidden = some;
+  }
+  // A preview beside an export would only make both slow.
+  function render() {
+    const { viewer } = window.nvs, player = document.querySelector("#nvs-player");
+    viewer.hand(); viewer.stop(); say("");
+    state.busy = true; player.hidden = true; player.removeAttribute("src"); possible();
+    document.querySelector("#nvs-video-do").click();
+  }
+  function exported() {
+    state.busy = false; possible();
+    const failed = document.querySelector("#nvs-video-progress [role=alert]"), file = document.querySelector("#nvs-video-files a[download$='.mp4']");
+    const player = document.querySelector("#nvs-player");
+    if (failed || !document.querySelector("#nvs-video-progress details") || !file) return;
+    player.src = file.href; player.hidden = false; player.play().catch(() => {}); player.scrollIntoView({ block: "nearest" });
   }
   function take(found, kept = []) {
     state.keys = found.keyframes.map((key, index) => ({ seconds: 2, image: kept[index]?.image, ...key }));
@@ -148,10 +173,16 @@
     const stage = document.querySelector("#nvs-stage");
     stage.addEventListener("nvs-play", ({ detail }) => { one("play").textContent = detail ? "Stop" : "Play"; one("play").setAttribute("aria-pressed", String(detail)); });
     stage.addEventListener("nvs-time", ({ detail }) => { one("scrub").value = 1000 * detail.seconds / Math.max(detail.total, 1e-6); });
-    stage.addEventListener("nvs-opened", () => { state.keys = []; state.views = null; edited(); say(""); draw(); });
+    stage.addEventListener("nvs-opened", () => { document.querySelector("#nvs-player").hidden = true; state.keys = []; state.views = null; edited(); say(""); draw(); });
     draw();
   }
-  window.nvs.path = { spec: () => JSON.stringify(spec()), load, state, preset };
+  document.addEventListener("click", (event) => {
+    const what = event.target.closest?.("[data-export]")?.dataset.export;
+    if (what === "video") render();
+    else if (what === "cancel") document.querySelector("#nvs-video-cancel-do").click();
+    else if (what === "save") document.querySelector("#nvs-path-save-do").click();
+  });
+  window.nvs.path = { spec: () => JSON.stringify(spec()), load, state, preset, exported };
   const look = () => { const element = document.querySelector("#nvs-path"); if (element && element !== root) start(element); };
   new MutationObserver(look).observe(document.documentElement, { childList: true, subtree: true });
   look();

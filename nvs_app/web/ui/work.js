@@ -41,7 +41,7 @@
     const scale = Math.min(2, devicePixelRatio || 1);
     if (canvas.width !== Math.round(w * scale)) { canvas.width = Math.round(w * scale); canvas.height = Math.round(h * scale); }
     const paper = canvas.getContext("2d"), { centre, axes, extent, points, cameras } = found;
-    const angle = window.nvs.viewer.calm ? 0.6 : now / 1000 * SPIN, c = Math.cos(angle), s = Math.sin(angle), zoom = 0.36 * Math.min(canvas.width, canvas.height) / extent;
+    const angle = window.nvs.viewer.calm ? 0.6 : now / 1000 * SPIN, c = Math.cos(angle), s = Math.sin(angle), zoom = 0.42 * Math.min(canvas.width, canvas.height) / extent;
     const place = (p) => {
       const d = [p[0] - centre[0], p[1] - centre[1], p[2] - centre[2]];
       const [x, y, z] = axes.map((axis) => axis[0] * d[0] + axis[1] * d[1] + axis[2] * d[2]);
