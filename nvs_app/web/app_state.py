@@ -23,7 +23,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from data_tools.readers import open_scene
-from nvs_app.cli.common import trained_image_hw
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.model.state import SceneState
@@ -176,7 +175,7 @@ class AppState:
 
     def trained_hw(self) -> tuple[int, int]:
         """The image size that the first renderer's checkpoint was trained at."""
-        return trained_image_hw(self._first)
+        return self._first.train_image_hw
 
     def close(self) -> None:
         """Ends visits and threads and removes all temporary files."""

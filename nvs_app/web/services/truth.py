@@ -23,7 +23,7 @@ from torch import Tensor
 
 from data_tools.structure_from_motion.job import Cancelled
 from nvs_app.errors import NVSError
-from nvs_app.evaluation.metrics import psnr, ssim
+from nvs_app.evaluation.evaluator import Comparer, EvaluatedViews, TargetViews, compare_stream
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.scenes.images import to_uint8
 from nvs_app.scenes.scene import Scene
@@ -110,21 +110,14 @@ def compare(
         raise NVSError(f"{scene.name}: no view is held out; encode fewer of its {len(scene)}")
     if len(set(indices)) != len(indices):
         raise NVSError(f"{scene.name}: a view is listed twice")
-    found: list[tuple[int, Tensor, Tensor, float, float]] = []
-    size = chunk or views_at_once(image_hw)
-    for first in range(0, len(indices), size):
-        if cancelled is not None and cancelled():
-            raise Cancelled(f"{scene.name}: comparison cancelled")
-        part = indices[first : first + size]
-        truth = scene.load(part, image_hw)
-        rendered = draw(truth.cameras)
-        figures = zip(psnr(rendered, truth.images).tolist(), ssim(rendered, truth.images).tolist())
-        found += [
-            (index, image, photo, *pair) for index, image, photo, pair in zip(part, rendered, truth.images, figures)
-        ]
-        if progress is not None:
-            progress(len(found) / len(indices), f"{len(found)} of {len(indices)} views compared")
-    top = error_top([absolute_error(image, photo) for _, image, photo, _, _ in found])
+    cameras = scene.cameras(indices, image_hw)
+    targets = TargetViews(cameras, lambda part: scene.load(indices[part], image_hw).images)
+    pairs: list[tuple[Tensor, Tensor]] = []
+    compared = EvaluatedViews(targets, lambda _, __, images, photos: pairs.extend(zip(images["rendered"], photos)))
+    comparer = Comparer(torch.device("cpu"))
+    compare_stream(draw_parts(draw, cameras, chunk, progress, cancelled), compared, comparer)
+    comparer.finish()
+    top = error_top([absolute_error(image, photo) for image, photo in pairs])
     views = tuple(
         TruthView(
             index,
@@ -132,10 +125,10 @@ def compare(
             to_uint8(image).cpu().numpy(),
             to_uint8(photo).cpu().numpy(),
             error_map(image, photo, top),
-            own_psnr,
-            own_ssim,
+            figures["psnr"],
+            figures["ssim"],
         )
-        for index, image, photo, own_psnr, own_ssim in found
+        for index, (image, photo), figures in zip(indices, pairs, compared.figures)
     )
     count = len(views)
     return Truth(views, sum(v.psnr for v in views) / count, sum(v.ssim for v in views) / count, top, image_hw)

@@ -18,11 +18,11 @@ import torch
 from PIL import Image
 
 from nvs_app.cli import main
-from nvs_app.cli.eval_benchmark import Progress
+from nvs_app.cli.eval_benchmark import BenchmarkProgress
 from nvs_app.evaluation.baselines import gsplat_missing, nearest_views
 from nvs_app.evaluation.benchmark.journal import Journal
 from nvs_app.evaluation.benchmark.run import BenchmarkRun, ProgressCallback, owners
-from nvs_app.evaluation.benchmark.scene import Measures
+from nvs_app.evaluation.benchmark.scene import MetricOptions
 from nvs_app.evaluation.metrics import LPIPS, psnr, sharpness, ssim
 from nvs_app.evaluation.protocols import find
 from nvs_app.evaluation.protocols.base import Entry, Settings
@@ -114,7 +114,7 @@ def test_averages_over_views_then_scenes(tmp_path: Path) -> None:
     for name, count in (("five", 9), ("nine", 17)):  # every 8th is a target: 2 and 3 of them
         write_scene(tmp_path / "data" / name, count, noise=False)
     settings = find("folder").complete(Settings(tmp_path / "data", (4,), (32, 32)))
-    run = BenchmarkRun(Gray(LaCT(PRESETS["tiny"]), "cpu"), find("folder"), settings, Measures(), tmp_path / "out")
+    run = BenchmarkRun(Gray(LaCT(PRESETS["tiny"]), "cpu"), find("folder"), settings, MetricOptions(), tmp_path / "out")
     report = run()
 
     def decibel(a: float, b: float) -> float:
@@ -196,14 +196,14 @@ class NoNumber(Gray):
 def test_lpips_and_images_that_are_no_numbers(tmp_path: Path, folder: Path) -> None:
     settings = find("folder").complete(Settings(folder / "data", (2,), (32, 32)))
     model = LaCT(PRESETS["tiny"])
-    measures = Measures(lpips=Difference())
+    measures = MetricOptions(lpips=Difference())
     report = BenchmarkRun(Gray(model, "cpu"), find("folder"), settings, measures, tmp_path / "lpips", only=("a",))()
     case = report["scenes"]["a"]["counts"]["2"]
     mean = sum(view["lpips"] for view in case["views"]) / len(case["views"])
     assert case["lpips"] == pytest.approx(mean, abs=2e-6) and report["measures"]["lpips"] == "VGG-16"
     assert report["overall"]["2"]["lpips"]["mean"] == pytest.approx(mean, abs=2e-6)
     assert "lpips" in (views_csv(report).splitlines()[0]).split(",")
-    broken = BenchmarkRun(NoNumber(model, "cpu"), find("folder"), settings, Measures(), tmp_path / "nan")()
+    broken = BenchmarkRun(NoNumber(model, "cpu"), find("folder"), settings, MetricOptions(), tmp_path / "nan")()
     assert "has values that are no numbers" in broken["failed"]["a"]["*"]
     assert set(broken["scenes"]) == {"short"} and broken["overall"]["2"]["scenes"] == 1
 
@@ -262,7 +262,13 @@ def test_other_settings_are_done_again(folder: Path, tmp_path: Path) -> None:
     for how in ("context", "context+target"):
         settings = find("folder").complete(Settings(folder / "data", (2,), (32, 32)))
         run = BenchmarkRun(
-            renderer, find("folder"), settings, Measures(normalize_with=how), tmp_path, only=("a", "b"), telling=Notes()
+            renderer,
+            find("folder"),
+            settings,
+            MetricOptions(normalize_with=how),
+            tmp_path,
+            only=("a", "b"),
+            callback=Notes(),
         )
         reports.append(run())
     assert len(said) == 1 and "2 scenes done under other settings" in said[0]
@@ -322,7 +328,7 @@ def test_mistakes_are_one_line(wrong: tuple, message: str, capsys: pytest.Captur
 
 
 def test_time_left() -> None:
-    progress = Progress(quiet=True)
+    progress = BenchmarkProgress(quiet=True)
     progress.started, progress.first, progress.measured = 100.0, 1, 2
     assert progress.left(3, 43, now=104.0) == ", 2.00 s a scene, 1:20 left"
     assert progress.left(43, 43, now=104.0) == progress.left(1, 43, now=104.0) == ""
