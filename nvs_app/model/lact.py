@@ -30,15 +30,14 @@ from nvs_app.model.blocks import Block, RayRotary, scaled_init
 from nvs_app.model.config import LaCTConfig
 from nvs_app.model.detail import ContextViews, DetailHead, DetailOutput, Sampling
 from nvs_app.model.fast_weights import KeyValueLR
-from nvs_app.model.rotary import patch_rays, ray_coordinates, turns_of
+from nvs_app.model.rotary import patch_rays, ray_coordinates, rotary_cos_sin
 from nvs_app.model.state import FastWeights, SceneState
 
 RAY_CHANNELS = 9
 INPUT_CHANNELS = RAY_CHANNELS + 3
 CONTEXT_BUCKETS = (8, 12)
-KV_CACHE_MAX_TOKENS = (
-    2**16
-)  # keys and values of so many are kept from one write step to the next, of more they are made anew
+# Keys and values of so many tokens are kept from one write step to the next; of more they are made anew.
+KV_CACHE_MAX_TOKENS = 2**16
 
 
 def patchify(x: Float[Tensor, "b v c h w"], patch: int) -> Float[Tensor, "b v n f"]:
@@ -85,9 +84,7 @@ class LaCT(nn.Module):
         """Tokens of posed images, or of cameras alone (`images` None: zeros in place of colours)."""
         height, width = cameras.image_hw
         if height % self.config.patch or width % self.config.patch:
-            raise NVSError(
-                f"picture size {height}x{width}: expected multiples of the patch, {self.config.patch} pixels"
-            )
+            raise NVSError(f"image size {height}x{width}: expected multiples of the patch, {self.config.patch} pixels")
         with torch.autocast(device_type=cameras.c2w.device.type, enabled=False):
             rays = ray_features(cameras)
             colours = torch.zeros_like(rays[:, :, :3]) if images is None else images.to(rays.dtype) * 2 - 1
@@ -98,7 +95,7 @@ class LaCT(nn.Module):
         return tokens.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else tokens
 
     def phases(self, cameras: Cameras) -> RayRotary:
-        """Rotary turns of all tokens of the cameras [b, v]."""
+        """Rotary phases of all tokens of the cameras [b, v]."""
         config = self.config
         if not config.rotary_parts:
             return RayRotary()
@@ -106,11 +103,11 @@ class LaCT(nn.Module):
         flat, in_view = coordinates.flatten(1, 2), coordinates.flatten(0, 1)
         parts, phases = config.rotary_parts, RayRotary()
         if "attention" in parts:
-            phases = phases._replace(attention=turns_of(in_view, config.attention_head_dim, config))
+            phases = phases._replace(attention=rotary_cos_sin(in_view, config.attention_head_dim, config))
         if "fast" in parts:
             phases = phases._replace(
-                fast=turns_of(flat, config.fast_head_dim, config),
-                hidden=turns_of(flat, config.fast_hidden, config),
+                fast=rotary_cos_sin(flat, config.fast_head_dim, config),
+                hidden=rotary_cos_sin(flat, config.fast_hidden, config),
             )
         return phases
 

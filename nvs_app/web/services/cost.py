@@ -27,21 +27,21 @@ def encoding_flops(renderer: Renderer, views: int, image_hw: tuple[int, int]) ->
 def encoding_bytes(renderer: Renderer, views: int, image_hw: tuple[int, int]) -> int:
     """Memory that encoding `views` photos of `image_hw` takes on the renderer's device, beyond the network itself.
 
-    What stays for each token (pixels, rotary turns, the token twice, thrice where v sees the patch), what a group of
+    What stays for each token (pixels, rotary phases, the token twice, thrice where v sees the patch), what a group of
     views needs while it passes a block (about 170 bytes a channel, measured on CPUs), the fast weights with their
     gradients; and with a detail head, after that, what it works with and what the state keeps for it.
     """
     config, patch = renderer.model.config, renderer.patch
     plan = renderer.plan_encode(image_hw)
     tokens = views * plan.tokens
-    turns = 0
+    rotary = 0
     if "attention" in config.rotary_parts:
-        turns += config.attention_head_dim
+        rotary += config.attention_head_dim
     if "fast" in config.rotary_parts:
-        turns += config.fast_head_dim + config.fast_hidden
+        rotary += config.fast_head_dim + config.fast_hidden
     half = 2 if renderer.precision == "bf16" else 4
     copies = 3 if config.value_patch_skip else 2
-    staying = tokens * (4 * 3 * patch**2 + half * turns + copies * half * config.dim)
+    staying = tokens * (4 * 3 * patch**2 + half * rotary + copies * half * config.dim)
     passing = _views_at_once(renderer, plan, views) * plan.tokens * config.dim * 170
     heads = config.num_fast_heads
     weights = 3 * heads * config.fast_head_dim * config.fast_hidden * 4
