@@ -12,7 +12,7 @@ from torch import Tensor
 
 DESCRIPTIONS = {
     "nearest_view": "the context image whose camera is nearest",
-    "mean_colour": "the mean colour of the context pictures",
+    "mean_colour": "the mean colour of the context images",
     "gsplat": "3D Gaussian splatting fitted to the same context",
 }
 

@@ -8,7 +8,7 @@
 (`nvs_app.geometry.normalize`); `nvs_app.rendering.renderer.Renderer` does that for a scene.
 
 A network with a detail head (`nvs_app.model.detail`) is given the photos at their own resolution too, and renders with
-`decode_detail` at any resolution; LaCT itself reads and draws smaller images then.
+`decode_detail` at any resolution; LaCT itself reads and renders smaller images then.
 Source: arXiv 2505.23884, section 5 (novel view synthesis).
 """
 
@@ -192,13 +192,15 @@ class LaCT(nn.Module):
     ) -> DetailOutput:
         """Render cameras [b, v] through the detail head.
 
-        image_hw: the size that LaCT draws at, multiples of the patch; the head renders at `cameras.image_hw`.
+        image_hw: the size that LaCT renders at, multiples of the patch; the head renders at `cameras.image_hw`.
         sampling: how closely the head looks.
         """
         assert self.detail_head is not None and state.context is not None
         tokens = self._target_tokens(state, cameras.scaled_to(image_hw))
-        drawn = self._images(tokens, image_hw)
-        return self.detail_head(tokens, self.token_hw(image_hw), drawn, state.context, cameras, sampling or Sampling())
+        lact_images = self._images(tokens, image_hw)
+        return self.detail_head(
+            tokens, self.token_hw(image_hw), lact_images, state.context, cameras, sampling or Sampling()
+        )
 
     def context_views(
         self,
@@ -249,11 +251,11 @@ class LaCT(nn.Module):
         """
         assert self.detail_head is not None
         tokens, v = self.tokens(images, context, target), images.shape[1]
-        drawn = self._images(tokens[:, v:], target.image_hw)
+        lact_images = self._images(tokens[:, v:], target.image_hw)
         views = self.context_views(tokens[:, :v], context.image_hw, photos, photo_cameras)
         grid = self.token_hw(target.image_hw)
         sampling = sampling or Sampling()
-        return drawn, views, self.detail_head(tokens[:, v:], grid, drawn, views, render_cameras, sampling)
+        return lact_images, views, self.detail_head(tokens[:, v:], grid, lact_images, views, render_cameras, sampling)
 
     def tokens(
         self, images: Float[Tensor, "b v 3 h w"], context: Cameras, target: Cameras

@@ -6,7 +6,7 @@ what is done to the images afterwards. The only place that decides it; `Renderer
     plan.tokens, plan.views_at_once(None)                              # 1792, 1
     plan.to_dict()                                                     # for whoever is not Python
 
-With a detail head, LaCT reads and draws at a part of the photos' resolution, and the head renders at their own.
+With a detail head, LaCT reads and renders at a part of the photos' resolution, and the head renders at their own.
 Without one, LaCT renders at the size asked for. Sides are then whole patches: of photos up to a patch is cut off,
 frames grow at the right and bottom and the excess is cut off again, so that no pixel is resampled.
 """
@@ -19,7 +19,7 @@ from typing import Any
 from nvs_app.errors import NVSError
 
 HEAD_MULTIPLE = 8  # sides of what a detail head looks at and renders are multiples of it
-# Tokens drawn at once on a CPU. On two cores larger batches gain nothing (they leave the cache: encoding 8 views of
+# Tokens rendered at once on a CPU. On two cores larger batches gain nothing (they leave the cache: encoding 8 views of
 # 256x256 was a tenth slower) and delay the first image.
 CPU_TOKENS = 2048
 # Pixels that a detail head renders, or reads of the context, at once: on a CPU more would leave the cache and delay the
@@ -71,8 +71,8 @@ class RenderPlan:
         image_hw: as given, or asked for.
         render_hw: what photos are cut to, evenly at all sides; or the frame that is rendered, whose right and bottom
             are cut off to `image_hw` afterwards. No pixel is resampled.
-        lact_hw: what LaCT reads or draws, `render_hw` where there is no detail head: photos are brought to it by areas,
-            and the head takes what LaCT draws up to `render_hw`.
+        lact_hw: what LaCT reads or renders, `render_hw` where there is no detail head: photos are brought to it by
+            areas, and the head takes what LaCT renders up to `render_hw`.
         detail: whether a detail head follows LaCT.
         patch: side of LaCT's patches.
         encodes: whether photos are encoded; else views are rendered.

@@ -32,13 +32,13 @@ from nvs_app.model.detail import Sampling
 from nvs_app.model.detail.layers import resize
 from nvs_app.model.lact import LaCT
 from nvs_app.model.state import SceneState
-from nvs_app.rendering.cuda_graphs import Graphs
+from nvs_app.rendering.cuda_graphs import CudaGraphs
 from nvs_app.rendering.device import PRECISIONS, fast_bfloat16, is_memory_error, pick_device
 from nvs_app.rendering.plan import LaCTResolution, RenderPlan, plan_encode, plan_render
 from nvs_app.rendering.views import RenderedViews, views_of
 from nvs_app.scenes.posed import PosedImages
 
-CUDA_TOKENS = 65536  # drawn at once where memory suffices: a large GPU is busy with this many
+CUDA_TOKENS = 65536  # rendered at once where memory suffices: a large GPU is busy with this many
 _FIXED_CUDA_TOKENS = 32768
 DEFAULT_IMAGE_HW = (256, 256)  # where a checkpoint's card names no size
 QUICK_VIEWS = 2  # context views that the head looks at for a frame that must come soon
@@ -88,7 +88,7 @@ class Renderer:
         if views is not None and views < 1:
             raise NVSError(f"views that the detail head looks at: {views}, expected 1 or more")
         self.views = views
-        self._graphs = Graphs()
+        self._graphs = CudaGraphs()
 
     @classmethod
     def from_checkpoint(

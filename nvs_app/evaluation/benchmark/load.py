@@ -77,7 +77,7 @@ class BenchmarkScene:
         return self.images[rows].to(device, non_blocking=True)
 
 
-def load(benchmark: Benchmark, settings: Settings, entry: Entry, device: torch.device) -> BenchmarkScene:
+def load_scene(benchmark: Benchmark, settings: Settings, entry: Entry, device: torch.device) -> BenchmarkScene:
     """Opens a scene, chooses its views and loads every image that is needed, once. Raises NVSError."""
     started = time.perf_counter()
     views = entry.open()
@@ -138,7 +138,7 @@ class UpcomingScenes:
 
     def _load(self, entry: Entry) -> BenchmarkScene:
         with torch.no_grad():
-            return load(self.benchmark, self.settings, entry, self.prefetcher.device)
+            return load_scene(self.benchmark, self.settings, entry, self.prefetcher.device)
 
     def fill(self, depth: int) -> None:
         """Begins to load scenes until `depth` are on their way."""

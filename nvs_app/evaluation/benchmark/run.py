@@ -23,8 +23,8 @@ import torch
 from nvs_app.distributed import World
 from nvs_app.errors import NVSError
 from nvs_app.evaluation.baselines import DESCRIPTIONS
-from nvs_app.evaluation.benchmark.journal import Journal, fingerprint
 from nvs_app.evaluation.benchmark.load import BenchmarkScene, UpcomingScenes
+from nvs_app.evaluation.benchmark.results import SceneResults, fingerprint
 from nvs_app.evaluation.benchmark.scene import (
     NORMALIZE_WITH,
     ExtremeView,
@@ -98,9 +98,9 @@ class BenchmarkRun:
         decisive = [self.header, str(data), device_name(renderer.device), versions()]
         self.fingerprint = fingerprint(decisive)
         self.out = out or Path("outputs") / "benchmarks" / f"{benchmark.name}-{self.fingerprint}"
-        self.journal = Journal(self.out, self.fingerprint)
+        self.results = SceneResults(self.out, self.fingerprint)
         if restart and self.rank == 0:
-            self.journal.clear()
+            self.results.clear()
         if restart and world is not None:
             world.broadcast_object("restarted", True)
         listing = benchmark.entries(settings)
@@ -116,11 +116,11 @@ class BenchmarkRun:
         mine = [entry for entry, owner in zip(self.entries, owners(self.entries, self.size)) if owner == self.rank]
         records: dict[str, dict[str, Any]] = {}
         for entry in mine:
-            if (record := self.journal.read(entry.name)) is not None:
+            if (record := self.results.read(entry.name)) is not None:
                 records[entry.name] = record
                 self._told(entry.name, None)
-        if self.journal.strange:
-            self.callback.note(f"{self.out}: {self.journal.strange} scenes done under other settings are done again")
+        if self.results.stale:
+            self.callback.note(f"{self.out}: {self.results.stale} scenes done under other settings are done again")
         rest = [entry for entry in mine if entry.name not in records]
         if rest:
             # A thread that makes the next scene would otherwise keep this one from the GPU for 5 ms at a time.
@@ -212,7 +212,7 @@ class BenchmarkRun:
             }
             for which, extreme in extremes.items()
         }
-        self.journal.write(name, record)
+        self.results.write(name, record)
 
     def _warm_up(self, scene: BenchmarkScene) -> None:
         """Renders the first scene once untimed on a GPU (libraries load, memory is fetched) and notes the memory that

@@ -1,7 +1,7 @@
-"""What a benchmark is: where its scenes are, which views are read and drawn, at which size, and who says so.
+"""What a benchmark is: where its scenes are, which views are read and rendered, at which size, and who says so.
 
 A protocol is a subclass of `Benchmark` in a file of its own. Where papers differ, or leave something open, there is an
-`Option`; the report prints the choice that was used. Nothing here draws an image: `evaluation.benchmark.run` does.
+`Option`; the report prints the choice that was used. Nothing here renders: `evaluation.benchmark.run` does.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class Benchmark:
         raise NotImplementedError
 
     def size(self, views: Views, settings: Settings) -> tuple[int, int]:
-        """(height, width) at which the scene is read and drawn."""
+        """(height, width) at which the scene is read and rendered."""
         size = settings.image_hw or self.image_hw
         assert size is not None, f"{self.name}: no size"
         return size

@@ -21,7 +21,7 @@ def hold_out(views: Views, every: int = 8, offset: int = 0) -> tuple[list[int], 
     return [index for index in order if index not in held], targets
 
 
-def choose_context(views: Views, candidates: list[int], count: int, mode: str, seed: int = 0) -> list[int]:
+def pick_context(views: Views, candidates: list[int], count: int, mode: str, seed: int = 0) -> list[int]:
     """`count` of the candidates, in their order; see `pick_views`. Raises NVSError: fewer candidates than asked for."""
     if not 1 <= count <= len(candidates):
         raise NVSError(

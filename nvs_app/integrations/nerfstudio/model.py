@@ -61,7 +61,7 @@ class LaCTModelConfig(ModelConfig):
 
     def lact(self, card: dict[str, Any]) -> LaCTResolution:
         """LaCT's resolution: what was chosen, the rest from the checkpoint's card. Raises NVSError."""
-        chosen = {"scale": self.lact_scale, "least": self.lact_least, "most": self.lact_most}
+        chosen: dict[str, Any] = {"scale": self.lact_scale, "least": self.lact_least, "most": self.lact_most}
         return replace(LaCTResolution.of_card(card), **{k: v for k, v in chosen.items() if v is not None})
 
 

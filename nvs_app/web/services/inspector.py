@@ -12,9 +12,9 @@ from nvs_app.web.app_state import AppState
 from nvs_app.web.services.cameras_plot import cameras_figure, thumbnails
 from nvs_app.web.services.opening import LoadedScene
 from nvs_app.web.services.truth import (
-    Truth,
-    TruthView,
-    compare,
+    ComparedView,
+    Comparison,
+    compare_views,
     held_out,
     image_uri,
     legend_uri,
@@ -65,7 +65,7 @@ class SceneInspector:
             return []
         return [(f"{i} · {opened.scene.image_paths[i].name}", i) for i in opened.split.target]
 
-    def truth(self, session: Session, index: int | None = None) -> tuple[TruthView | None, Truth | None]:
+    def truth(self, session: Session, index: int | None = None) -> tuple[ComparedView | None, Comparison | None]:
         """One held-out view beside its photo (a chosen one or the first of the table), and the table of some."""
         opened = self.app_state.require_scene(session)
         if opened.scene is None or opened.split is None or not opened.split.target:
@@ -85,11 +85,11 @@ class SceneInspector:
         with one_by_one:
             return found or self._compare(session, opened, [index]).views[0], table
 
-    def _compare(self, session: Session, opened: LoadedScene, indices: list[int]) -> Truth:
+    def _compare(self, session: Session, opened: LoadedScene, indices: list[int]) -> Comparison:
         # A lane for each scene: the comparison of the one before, still under way, is not broken off with an error.
         lane = f"{session.token}:truth:{opened.state_key}"
         assert opened.scene is not None
-        return compare(
+        return compare_views(
             lambda part: self.videos.draw(lane, opened, part),
             opened.scene,
             indices,
@@ -98,7 +98,7 @@ class SceneInspector:
         )
 
 
-def truth_html(view: TruthView | None, table: Truth | None) -> str:
+def truth_html(view: ComparedView | None, table: Comparison | None) -> str:
     """Rendering and photo under one slider, the error beside them, and the table."""
     if view is None or table is None:
         return (

@@ -1,6 +1,6 @@
 """How good a reconstruction is: held-out views beside their photos, with error maps and figures.
 
-    truth = compare(draw, scene, held_out(split), image_hw)     # draw: Cameras [k] -> images [k, 3, h, w]
+    truth = compare_views(draw, scene, held_out(split), image_hw)     # draw: Cameras [k] -> images [k, 3, h, w]
     truth.psnr, truth.views[0].error                            # dB; uint8 [h, w, 3]
 
 The photos are read, the cameras rendered and the figures taken as `python -m nvs_app eval` does; the numbers are
@@ -39,13 +39,13 @@ TOPS = (0.1, 0.2, 0.3, 0.5, 1.0)  # what the brightest colour of an error map ma
 
 
 @dataclass(frozen=True)
-class TruthView:
+class ComparedView:
     """One held-out view.
 
     Attributes:
         index: of the view in the scene. name: of its photo.
         rendered, photo: [h, w, 3].
-        error: absolute difference, mean over colours, from black (none) to yellow (`Truth.error_top` or more).
+        error: absolute difference, mean over colours, from black (none) to yellow (`Comparison.error_top` or more).
         psnr: dB. ssim: -1 to 1.
     """
 
@@ -59,10 +59,10 @@ class TruthView:
 
 
 @dataclass(frozen=True)
-class Truth:
+class Comparison:
     """Held-out views, their averages, and the range of their error maps (one for all, so that they compare)."""
 
-    views: tuple[TruthView, ...]
+    views: tuple[ComparedView, ...]
     psnr: float
     ssim: float
     error_top: float
@@ -83,7 +83,7 @@ def held_out(split: ViewSplit, count: int = 6) -> list[int]:
     return [targets[int((slot + 0.5) * len(targets) / count)] for slot in range(max(0, count))]
 
 
-def compare(
+def compare_views(
     draw: Draw,
     scene: Scene,
     indices: Sequence[int],
@@ -91,7 +91,7 @@ def compare(
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
     chunk: int | None = None,
-) -> Truth:
+) -> Comparison:
     """Renders views of a scene and compares them with their photos.
 
     Args:
@@ -119,7 +119,7 @@ def compare(
     comparer.finish()
     top = error_top([absolute_error(image, photo) for image, photo in pairs])
     views = tuple(
-        TruthView(
+        ComparedView(
             index,
             scene.image_paths[index].name,
             to_uint8(image).cpu().numpy(),
@@ -131,7 +131,7 @@ def compare(
         for index, (image, photo), figures in zip(indices, pairs, compared.figures)
     )
     count = len(views)
-    return Truth(views, sum(v.psnr for v in views) / count, sum(v.ssim for v in views) / count, top, image_hw)
+    return Comparison(views, sum(v.psnr for v in views) / count, sum(v.ssim for v in views) / count, top, image_hw)
 
 
 def absolute_error(rendered: Float[Tensor, "3 h w"], photo: Float[Tensor, "3 h w"]) -> Float[Tensor, "h w"]:

@@ -20,7 +20,7 @@ from PIL import Image
 from nvs_app.cli import main
 from nvs_app.cli.eval_benchmark import BenchmarkProgress
 from nvs_app.evaluation.baselines import gsplat_missing, nearest_views
-from nvs_app.evaluation.benchmark.journal import Journal
+from nvs_app.evaluation.benchmark.results import SceneResults
 from nvs_app.evaluation.benchmark.run import BenchmarkRun, ProgressCallback, owners
 from nvs_app.evaluation.benchmark.scene import MetricOptions
 from nvs_app.evaluation.metrics import LPIPS, psnr, sharpness, ssim
@@ -276,19 +276,19 @@ def test_other_settings_are_done_again(folder: Path, tmp_path: Path) -> None:
     assert reports[0]["overall"]["2"]["psnr"] != reports[1]["overall"]["2"]["psnr"]
     assert reports[1]["measures"]["normalize_with"] == "context+target"
     (tmp_path / "scenes" / "a.json").write_text('{"fingerprint": "cut sho')
-    assert run.journal.read("a") is None and run.journal.read("b") is not None
+    assert run.results.read("a") is None and run.results.read("b") is not None
 
 
 def test_names_of_scenes_become_files(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, "f")
+    results = SceneResults(tmp_path, "f")
     names = ["plain", "x/y#z", "x_y_z", "..", "ü" * 300, "a b"]
-    assert len({journal.path(name) for name in names}) == len(names)
-    paths = [journal.path(name) for name in names]
+    assert len({results.path(name) for name in names}) == len(names)
+    paths = [results.path(name) for name in names]
     assert all(path.parent == tmp_path / "scenes" and len(path.name) < 120 for path in paths)
-    assert journal.path("plain").name == "plain.json"
+    assert results.path("plain").name == "plain.json"
     for name in names:
-        journal.write(name, {"value": name})
-    assert [journal.read(name)["value"] for name in names] == names
+        results.write(name, {"value": name})
+    assert [results.read(name)["value"] for name in names] == names
 
 
 def test_groups_stay_with_one_process() -> None:

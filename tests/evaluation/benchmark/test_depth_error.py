@@ -16,7 +16,7 @@ from nvs_app.evaluation.benchmark.scene import MetricOptions
 from nvs_app.evaluation.metrics import depth_error
 from nvs_app.evaluation.protocols import find
 from nvs_app.evaluation.protocols.base import Settings
-from nvs_app.evaluation.report.compare import compare
+from nvs_app.evaluation.report.compare import compare_reports
 from nvs_app.evaluation.report.files import scenes_csv, views_csv
 from nvs_app.evaluation.report.tables import print_report
 from nvs_app.model.config import LaCTConfig
@@ -81,7 +81,7 @@ def test_it_is_averaged_and_shown(report: dict, capsys: pytest.CaptureFixture[st
     for text, rows in ((views_csv(report), 48), (scenes_csv(report), 6)):
         column = [row["depth_error"] for row in csv.DictReader(io.StringIO(text))]
         assert len(column) == rows and all(float(value) > 0 for value in column)
-    paired = compare({"a": report, "b": report})["others"]["b"]["counts"]["3"]
+    paired = compare_reports({"a": report, "b": report})["others"]["b"]["counts"]["3"]
     assert paired["depth_error"]["mean"] == 0
 
 
