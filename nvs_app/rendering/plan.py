@@ -71,8 +71,8 @@ class RenderPlan:
         image_hw: as given, or asked for.
         render_hw: what photos are cut to, evenly at all sides; or the frame that is rendered, whose right and bottom
             are cut off to `image_hw` afterwards. No pixel is resampled.
-        lact_hw: what LaCT reads or renders, `render_hw` where there is no detail head: photos are brought to it by
-            areas, and the head takes what LaCT renders up to `render_hw`.
+        lact_hw: what LaCT reads or renders, `render_hw` where there is no detail head: photos are shrunk to it
+            (averages, or antialiased bilinear), and the head takes what LaCT renders up to `render_hw`.
         detail: whether a detail head follows LaCT.
         patch: side of LaCT's patches.
         encodes: whether photos are encoded; else views are rendered.

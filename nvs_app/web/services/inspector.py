@@ -18,7 +18,7 @@ from nvs_app.web.services.truth import (
     held_out,
     image_uri,
     legend_uri,
-    views_at_once,
+    views_per_call,
 )
 from nvs_app.web.services.videos import Videos
 from nvs_app.web.sessions import Session
@@ -94,7 +94,7 @@ class SceneInspector:
             opened.scene,
             indices,
             opened.image_hw,
-            chunk=views_at_once(opened.renderer.plan_render(opened.image_hw).render_hw),
+            chunk=views_per_call(opened.renderer.plan_render(opened.image_hw).render_hw),
         )
 
 

@@ -173,7 +173,7 @@ def image_uri(image: UInt8[np.ndarray, "h w 3"], kind: str = "PNG") -> str:
     return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
-def views_at_once(image_hw: tuple[int, int]) -> int:
+def views_per_call(image_hw: tuple[int, int]) -> int:
     """How many views of this size one call renders."""
     return max(1, PIXELS_AT_ONCE // (image_hw[0] * image_hw[1]))
 
@@ -186,7 +186,7 @@ def draw_parts(
     cancelled: Callable[[], bool] | None = None,
 ) -> Iterator[Tensor]:
     """All images of a path [n], some at a time: [k, 3, h, w]. Raises Cancelled between two parts."""
-    size, total = chunk or views_at_once(cameras.image_hw), len(cameras)
+    size, total = chunk or views_per_call(cameras.image_hw), len(cameras)
     for first in range(0, total, size):
         if cancelled is not None and cancelled():
             raise Cancelled(f"cancelled after {first} of {total} images")
