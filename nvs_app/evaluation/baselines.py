@@ -17,7 +17,7 @@ DESCRIPTIONS = {
 }
 
 
-def nearest_views(context: Float[Tensor, "n 4 4"], target: Float[Tensor, "t 4 4"]) -> Int[Tensor, "t"]:
+def nearest_views(context: Float[Tensor, "n 4 4"], target: Float[Tensor, "t 4 4"]) -> Int[Tensor, " t"]:
     """Row of the context camera nearest to each target camera: distance of positions, in units of the context's
     mean distance from its middle, plus the angle between viewing directions in radians."""
     context, target = context.float(), target.float()

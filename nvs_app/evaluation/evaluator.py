@@ -62,7 +62,7 @@ class EvaluatedViews:
 def measure(
     rendered: Float[Tensor, "n 3 h w"], photos: Float[Tensor, "n 3 h w"], rounded: bool = False,
     lpips: LPIPS | None = None,
-) -> dict[str, Float[Tensor, "n"]]:  # fmt: skip
+) -> dict[str, Float[Tensor, " n"]]:  # fmt: skip
     """PSNR in dB, SSIM, sharpness, and LPIPS where it is given, of each image (in [0, 1]) against its photo.
 
     rounded: round renderings to 8 bits first, as if they had been saved. Raises NVSError below 11x11 pixels.

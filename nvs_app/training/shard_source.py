@@ -6,8 +6,6 @@
 What the window holds at a step is a function of (seed, step, rank), as everywhere in `engine.sources`: a resumed run
 reads the same shards again and goes on exactly. Shards are read whole and in order, so disks and servers see
 sequential reads; the window is the shuffle buffer. The next shard is fetched and decoded in a thread.
-
-`ShardStream` is the same data once an epoch, for a `torch.utils.data.DataLoader`.
 """
 
 from __future__ import annotations
@@ -15,7 +13,6 @@ from __future__ import annotations
 import math
 import random
 import sys
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -27,7 +24,6 @@ from data_tools.shards.tar_stream import shown
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.scenes.posed import PosedImages
-from nvs_app.scenes.scene import Scene
 from nvs_app.training.sampling import draw_views, step_generator
 from nvs_app.training.schedule import ViewCount
 
@@ -37,74 +33,6 @@ def shard_order(total: int, seed: int, epoch: int) -> list[int]:
     order = list(range(total))
     random.Random(f"shards {seed} {epoch}").shuffle(order)
     return order
-
-
-class ShardStream(torch.utils.data.IterableDataset):
-    """Every scene of the shards once, shuffled, split over processes and DataLoader workers.
-
-    Args:
-        seed, epoch: decide the order of shards and the shuffling of scenes.
-        rank, world: this process of how many. Each takes every so-many-th shard, or, where there are fewer shards
-            than processes times workers, every so-many-th scene of every shard: nothing twice, nothing lost.
-        buffer: scenes that are shuffled together; 1 keeps the order of the shards.
-        start: leave out that many scenes of this split: resumes an epoch exactly.
-
-    Iterating yields scenes with their images encoded. With a DataLoader pass `batch_size=None`.
-    """
-
-    def __init__(
-        self,
-        shards: ShardSet,
-        seed: int = 0,
-        epoch: int = 0,
-        rank: int = 0,
-        world: int = 1,
-        buffer: int = 64,
-        start: int = 0,
-    ) -> None:
-        self.shards, self.seed, self.epoch, self.rank, self.world = shards, seed, epoch, rank, world
-        self.buffer, self.start = max(1, buffer), start
-
-    def __iter__(self) -> Iterator[Scene]:
-        worker = torch.utils.data.get_worker_info()
-        workers = worker.num_workers if worker else 1
-        split, splits = self.rank * workers + (worker.id if worker else 0), self.world * workers
-        draw = random.Random(f"scenes {self.seed} {self.epoch} {split}")
-        waiting: list[Scene] = []
-        passed = 0
-        for scene in self._scenes(split, splits):
-            waiting.append(scene)
-            if len(waiting) < self.buffer:
-                continue
-            chosen = _pop(waiting, draw)
-            passed += 1
-            if passed > self.start:
-                yield chosen
-        while waiting:
-            chosen = _pop(waiting, draw)
-            passed += 1
-            if passed > self.start:
-                yield chosen
-
-    def _scenes(self, split: int, splits: int) -> Iterator[Scene]:
-        places = self.shards.places
-        order = shard_order(len(places), self.seed, self.epoch)
-        if len(order) >= splits:
-            for index in order[split::splits]:
-                yield from read_shard(places[index], warn)
-            return
-        number = 0
-        for index in order:
-            for scene in read_shard(places[index], warn):
-                if number % splits == split:
-                    yield scene
-                number += 1
-
-
-def _pop(waiting: list[Scene], draw: random.Random) -> Scene:
-    slot = draw.randrange(len(waiting))
-    waiting[slot], waiting[-1] = waiting[-1], waiting[slot]
-    return waiting.pop()
 
 
 def warn(text: str) -> None:
@@ -151,9 +79,9 @@ class ShardPool:
     ) -> None:
         self.shards, self.image_hw, self.views, self.even_view_prob = shards, image_hw, views, even_view_prob
         self.seed, self.rank, self.world, self.device = seed, rank, world, device
-        total = len(shards.places)
+        total = len(shards.urls)
         self.by_scene = total < world  # too few shards: everyone reads all, and takes every so-many-th scene
-        mean = shards.scenes or sum(1 for _ in read_shard(shards.places[0], warn)) or 1.0
+        mean = shards.scenes or sum(1 for _ in read_shard(shards.urls[0], warn)) or 1.0
         self.pace = fresh / mean
         wanted = max(1, math.ceil(size / mean))
         self.own = list(range(total)) if self.by_scene else list(range(total))[rank::world]
@@ -168,7 +96,7 @@ class ShardPool:
         """Which shard is number `number` of this rank's endless list."""
         if self.all_fit:  # in turn, so that any window holds each once
             return self.own[number % len(self.own)]
-        total = len(self.shards.places)
+        total = len(self.shards.urls)
         epoch, slot = divmod(number if self.by_scene else number * self.world + self.rank, total)
         return shard_order(total, self.seed, epoch)[slot]
 
@@ -188,7 +116,7 @@ class ShardPool:
             self.held[number] = kept or self._take(number)
         if not any(loaded.images for loaded in self.held.values()):
             raise NVSError(
-                f"--data {shown(self.shards.places[0])}: no scene of two views or more for process {self.rank} of"
+                f"--data {shown(self.shards.urls[0])}: no scene of two views or more for process {self.rank} of"
                 f" {self.world} in {self.window} shard(s)"
             )
         self.ahead = {number: future for number, future in self.ahead.items() if number > numbers[-1]}
@@ -204,9 +132,9 @@ class ShardPool:
     def _load(self, number: int) -> Loaded:
         """Read, choose and decode; a function of `number`."""
         loaded = Loaded([], [])
-        place = self.shards.places[self.place(number)]
+        url = self.shards.urls[self.place(number)]
         generator = step_generator(self.seed, number, 9 + 64 * self.rank, "cpu")
-        for index, scene in enumerate(read_shard(place, self._warn_once)):
+        for index, scene in enumerate(read_shard(url, self._warn_once)):
             if self.by_scene and index % self.world != self.rank:
                 continue
             kept: list[int] | None = None
@@ -214,7 +142,7 @@ class ShardPool:
                 kept = sorted(torch.randperm(len(scene), generator=generator)[: self.views].tolist())
             try:
                 if len(scene) < 2:
-                    raise NVSError(f"{shown(place)}: {scene.name}: one view, two or more are needed")
+                    raise NVSError(f"{shown(url)}: {scene.name}: one view, two or more are needed")
                 posed = scene.load(kept, self.image_hw)
             except NVSError as error:
                 self._warn_once(str(error))

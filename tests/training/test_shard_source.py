@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from nvs_app.errors import NVSError
 from nvs_app.training import sources
 from nvs_app.training import trainer as train
 from nvs_app.training.schedule import ViewCount
-from nvs_app.training.shard_source import ShardPool, ShardStream, shard_order
+from nvs_app.training.shard_source import ShardPool, shard_order
 from nvs_app.training.sources import TrainSource, parse_shares
 from nvs_app.training.state import state_path
 
@@ -50,7 +49,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_scene(folder / "scenes" / "00", views=4, side=8)
     for number in range(1, 14):
         shutil.copytree(folder / "scenes" / "00", folder / "scenes" / f"{number:02d}")
-    shutil.rmtree(folder / "scenes" / "00_pictures")
+    shutil.rmtree(folder / "scenes" / "00_images")
     write_shards([folder / "scenes"], folder / "out", ShardOptions(scenes_per_shard=2))
     return folder / "out"
 
@@ -144,7 +143,7 @@ def test_two_ranks_share_an_epoch(many: Path) -> None:
 
 
 def test_fewer_shards_than_ranks_are_split_by_scenes(many: Path, tmp_path: Path) -> None:
-    one = ShardSet(find_shards(str(many)).places[:1])
+    one = ShardSet(find_shards(str(many)).urls[:1])
     pools = [make_pool(one, rank, 2) for rank in range(2)]
     for pool in pools:
         pool.advance(0)
@@ -154,33 +153,8 @@ def test_fewer_shards_than_ranks_are_split_by_scenes(many: Path, tmp_path: Path)
         third.advance(0)
 
 
-def stream(shards: ShardSet, **options: Any) -> list[str]:
-    return [scene.name for scene in ShardStream(shards, seed=1, buffer=4, **options)]
-
-
-def test_stream_loses_nothing_and_repeats_nothing(many: Path) -> None:
-    shards = find_shards(str(many))
-    names = [f"{number:02d}" for number in range(14)]
-    once = Counter(names)
-    epochs = [stream(shards, epoch=epoch) for epoch in range(2)]
-    assert sorted(epochs[0]) == sorted(epochs[1]) == names and names != epochs[0] != epochs[1]
-    assert stream(shards, epoch=1) == epochs[1]
-    assert stream(shards, epoch=1, start=5) == epochs[1][5:]
-    for world in (2, 9):  # more processes than shards: split by scenes
-        assert Counter(name for rank in range(world) for name in stream(shards, rank=rank, world=world)) == once
-
-
-def test_stream_in_loader_workers(many: Path) -> None:
-    shards = find_shards(str(many))
-    seen: list[str] = []
-    for rank in range(2):
-        loader = torch.utils.data.DataLoader(ShardStream(shards, rank=rank, world=2), batch_size=None, num_workers=2)
-        seen += [scene.name for scene in loader]
-    assert sorted(seen) == [f"{number:02d}" for number in range(14)]
-
-
 def test_a_broken_shard_ends_the_run_in_one_line(many: Path, tmp_path: Path) -> None:
-    data = Path(find_shards(str(many)).places[0]).read_bytes()
+    data = Path(find_shards(str(many)).urls[0]).read_bytes()
     (tmp_path / "shard.tar").write_bytes(data[: len(data) // 3])
     source = TrainSource(tiny_config(tmp_path, data=str(tmp_path / "shard.tar")).plan, 0, 0, 1, CPU)
     with pytest.raises(NVSError, match="cut short"):
