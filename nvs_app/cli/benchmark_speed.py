@@ -16,10 +16,11 @@ from pathlib import Path
 import torch
 
 from nvs_app.cli.common import add_model_options, load_renderer, positive_int
-from nvs_app.evaluation.evaluate import device_name, versions
+from nvs_app.evaluation.evaluate import versions
 from nvs_app.evaluation.report.files import write_json
 from nvs_app.evaluation.report.words import rendering_words
 from nvs_app.geometry.cameras import Cameras, look_at
+from nvs_app.rendering.device import device_name
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.posed import PosedImages
 

@@ -20,8 +20,9 @@ from typing import Any
 from nvs_app.bundled import bundled
 from nvs_app.cli.common import add_model_options, load_renderer, positive_int
 from nvs_app.errors import NVSError
-from nvs_app.evaluation.evaluate import device_name, versions
+from nvs_app.evaluation.evaluate import versions
 from nvs_app.evaluation.report.files import write_json
+from nvs_app.rendering.device import device_name
 from nvs_app.web.services.threads import run_in_fresh_thread
 
 

@@ -20,8 +20,6 @@ from nvs_app.rendering.device import PRECISIONS
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.scene import Scene
 
-DEFAULT_IMAGE_HW = (256, 256)  # where neither the command line nor the checkpoint's card says a size
-
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """--checkpoint, --device, --precision, --no-detail, --look-at, --threads."""
@@ -92,14 +90,6 @@ def no_detail(renderer: Renderer) -> str:
     if renderer.model.detail_head is not None:
         return "--no-detail switches the detail head off; leave one of the two out"
     return f"checkpoint {renderer.card.get('name') or '?'} has no detail head; choose another with --checkpoint"
-
-
-def trained_image_hw(renderer: Renderer) -> tuple[int, int]:
-    """The image size that the checkpoint was trained at, from its card; 256x256 where it does not say."""
-    value = renderer.card.get("train_image_hw")
-    if isinstance(value, (list, tuple)) and len(value) == 2 and all(isinstance(side, int) for side in value):
-        return (value[0], value[1])
-    return DEFAULT_IMAGE_HW
 
 
 def name_scenes(paths: Sequence[str]) -> dict[str, Path]:

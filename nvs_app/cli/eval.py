@@ -27,7 +27,6 @@ from nvs_app.cli.common import (
     positive_int,
     read_scene,
     stderr_progress,
-    trained_image_hw,
 )
 from nvs_app.cli.eval_benchmark import add_benchmark_options, check_no_benchmark, run_benchmark
 from nvs_app.evaluation.evaluate import EvalConfig, evaluate
@@ -83,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     renderer = load_renderer(args)
     config = EvalConfig(
         num_context=(args.context or (8,))[0],
-        image_hw=tuple(args.image_hw or trained_image_hw(renderer)),
+        image_hw=tuple(args.image_hw or renderer.train_image_hw),
         mode=args.mode,
         seed=args.seed,
         context=args.context_views,

@@ -16,7 +16,7 @@ from typing import Any
 from nvs_app.cli.common import counts, load_renderer, positive_int, stderr_progress
 from nvs_app.errors import NVSError
 from nvs_app.evaluation.benchmark.run import BenchmarkRun, ProgressCallback
-from nvs_app.evaluation.benchmark.scene import Measures
+from nvs_app.evaluation.benchmark.scene import MetricOptions
 
 _NEEDS_BENCHMARK = ("data", "out", "option", "only", "max_scenes", "restart", "pooled")
 
@@ -110,19 +110,19 @@ def _run(args: argparse.Namespace, benchmark, world) -> int:
             raise NVSError(f"--gsplat {args.gsplat}: {missing}")
     args.device = str(device)
     renderer = load_renderer(args)
-    measures = Measures(args.rounded, args.normalize_with, steps, None if lpips is None else lpips.to(device))
-    progress = Progress(quiet=not main)
+    metrics = MetricOptions(args.rounded, args.normalize_with, steps, None if lpips is None else lpips.to(device))
+    progress = BenchmarkProgress(quiet=not main)
     run = BenchmarkRun(
         renderer,
         benchmark,
         settings,
-        measures,
+        metrics,
         args.out,
         world=world,
         limit=args.max_scenes,
         only=tuple(filter(None, (args.only or "").split(","))),
         restart=args.restart,
-        telling=progress,
+        callback=progress,
         remarks=remarks,
     )
     if main:
@@ -171,7 +171,7 @@ def finish(report: dict[str, Any], out: Path, also: Path | None, pooled: bool) -
         print(f"the page: {out / 'report.html'}")
 
 
-class Progress(ProgressCallback):
+class BenchmarkProgress(ProgressCallback):
     """A bar where stderr is a terminal, else a line every ten seconds; both tell the time left."""
 
     def __init__(self, quiet: bool) -> None:
@@ -182,7 +182,7 @@ class Progress(ProgressCallback):
         self.first = 0
         self.measured = self.said = 0
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> BenchmarkProgress:
         if not self.quiet:
             self.bars.start()
         return self

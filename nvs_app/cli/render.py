@@ -27,7 +27,6 @@ from nvs_app.cli.common import (
     positive_int,
     read_scene,
     stderr_progress,
-    trained_image_hw,
 )
 from nvs_app.cli.render_source import (
     DEFAULT_FRAMES,
@@ -239,7 +238,7 @@ def render_one(
     that is written. Raises NVSError."""
     scene = None if job.scene is None else read_scene(job.scene, job.out.absolute().parent)
     source = Source(renderer, job.state, scene, args)
-    image_hw = tuple(args.image_hw or trained_image_hw(renderer))
+    image_hw = tuple(args.image_hw or renderer.train_image_hw)
     cameras, fps = fixed or (path_around(args, scene, source.state, image_hw), args.fps or DEFAULT_FPS)
     if job.save_path is not None:
         saved = cameras if frame is None else to_nerfstudio(frame, cameras)

@@ -12,14 +12,13 @@ from typing import Any
 
 from torch import Tensor
 
-from nvs_app.cli.common import trained_image_hw
 from nvs_app.errors import NVSError
 from nvs_app.geometry import paths
 from nvs_app.geometry.cameras import Cameras, crop_resize_cameras, vertical_fov, with_vertical_fov
 from nvs_app.geometry.normalize import SimilarityTransform
 from nvs_app.model.state import SceneState, context_cameras
 from nvs_app.rendering.depth_files import NOTES_FILE, DepthFolder, depth_files
-from nvs_app.rendering.plan import LaCTResolution, RenderPlan, photos_hw, plan_encode, plan_render
+from nvs_app.rendering.plan import RenderPlan, photos_hw
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.rendering.video import save_png
 from nvs_app.rendering.views import RenderedViews
@@ -42,7 +41,7 @@ class Source:
         self.renderer, self.file, self.scene = renderer, file, scene
         self.state: SceneState | None = None
         self.context: list[int] = []
-        trained = trained_image_hw(renderer)
+        trained = renderer.train_image_hw
         self.context_hw: tuple[int, int] = tuple(args.context_hw or trained)
         if file is not None and file.is_file():
             self.state = SceneState.load(file)
@@ -66,10 +65,8 @@ class Source:
             if remembered is None:
                 values = None
             else:
-                detail = self.state.context is not None
-                lact = LaCTResolution.of_card(self.renderer.card) if detail else None
-                plan = plan_encode(remembered.image_hw, self.renderer.patch, lact)
-                values = [plan.render_hw, plan.lact_hw, detail, remembered.c2w.tolist()]
+                plan = self.renderer.plan_encode(remembered.image_hw, detail=self.state.context is not None)
+                values = [plan.render_hw, plan.lact_hw, plan.detail, remembered.c2w.tolist()]
         else:
             assert self.scene is not None
             plan = self.renderer.plan_encode(self.context_hw)
@@ -78,7 +75,7 @@ class Source:
 
     def plan(self, image_hw: tuple[int, int]) -> RenderPlan:
         """At which sizes views of `image_hw` are rendered."""
-        return plan_render(image_hw, self.renderer.patch, self.renderer.lact if self.detail else None)
+        return self.renderer.plan_render(image_hw, self.state)
 
     def settings(self, image_hw: tuple[int, int]) -> dict[str, int | bool | str]:
         """How views of `image_hw` are rendered, see `Renderer.settings`."""

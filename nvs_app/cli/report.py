@@ -59,12 +59,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _compare(args: argparse.Namespace, reports: list[tuple[str, dict]]) -> int:
-    from nvs_app.evaluation.report.compare import compare, label_reports, print_comparison
+    from nvs_app.evaluation.report.compare import compare_reports, label_reports, print_comparison
     from nvs_app.evaluation.report.files import write_json
     from nvs_app.evaluation.report.page import write_comparison_page
 
     labelled = label_reports(reports)
-    result = compare(labelled)
+    result = compare_reports(labelled)
     print_comparison(result)
     if args.json is not None:
         write_json(result, args.json)

@@ -14,29 +14,40 @@ from __future__ import annotations
 import importlib.metadata
 import math
 import platform
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from nvs_app.errors import NVSError
-from nvs_app.evaluation.baselines import nearest_views
-from nvs_app.evaluation.metrics import LPIPS, psnr, sharpness, ssim
-from nvs_app.evaluation.protocols.base import view_name
+from nvs_app.evaluation.baselines import mean_colour, nearest_views
+from nvs_app.evaluation.evaluator import Comparer, DeviceClock, EvaluatedViews, TargetViews, compare_stream
+from nvs_app.evaluation.metrics import LPIPS
+from nvs_app.evaluation.protocols.base import Views, view_name
 from nvs_app.evaluation.report.measures import BASELINE_MEASURES, MEASURES, shown
+from nvs_app.geometry.cameras import Cameras
+from nvs_app.rendering.device import device_name
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.rendering.video import save_png
-from nvs_app.scenes.posed import PosedImages
 from nvs_app.scenes.scene import Scene
 from nvs_app.scenes.views import ViewSplit, choose_views
 
+SMALLEST = 11  # pixels a side, which SSIM needs
 BASELINES = ("white", "mean_colour", "nearest_view")
 _TARGETS_AT_ONCE = 16  # bounds memory on captures of hundreds of views
+
+
+@runtime_checkable
+class SceneViews(Views, Protocol):
+    """A `Scene`, or what can do this much of it."""
+
+    def cameras(self, indices: Sequence[int] | None = None, image_hw: tuple[int, int] | None = None) -> Cameras:
+        """The cameras that `load` would return."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -63,12 +74,12 @@ class EvalConfig:
     def __post_init__(self) -> None:
         if self.num_context < 1:
             raise NVSError(f"--context: {self.num_context}, expected a view or more")
-        if min(self.image_hw) < 11:
-            raise NVSError(f"--image-hw: {self.image_hw[0]} {self.image_hw[1]}, expected 11 pixels or more")
+        if min(self.image_hw) < SMALLEST:
+            raise NVSError(f"--image-hw: {self.image_hw[0]} {self.image_hw[1]}, expected {SMALLEST} pixels or more")
         if self.mode not in ("spread", "random"):
             raise NVSError(f"--mode: {self.mode!r}, expected spread or random")
 
-    def choose(self, scene: Scene) -> ViewSplit:
+    def choose(self, scene: Views) -> ViewSplit:
         """The context and target views of one scene."""
         return choose_views(
             scene,
@@ -99,6 +110,7 @@ def evaluate(
     side_by_side: a folder for one PNG a target view (nearest context view, rendering, photo, error), by scene.
     on_scene(name, result), on_error(name, message), on_progress(name, done, total): called as it goes.
     """
+    lpips = None if lpips is None else lpips.to(renderer.device)
     results: dict[str, Any] = {}
     failed: dict[str, str] = {}
     for name, scene in scenes.items():
@@ -142,58 +154,61 @@ def evaluate(
 
 def evaluate_scene(
     renderer: Renderer,
-    scene: Scene,
+    scene: SceneViews,
     config: EvalConfig,
     *,
     lpips: LPIPS | None = None,
     side_by_side: Path | None = None,
     on_progress: Callable[[int, int], None] | None = None,
+    baselines: tuple[str, ...] = BASELINES,
+    chunk: int | None = None,
 ) -> dict[str, Any]:
-    """Figures of one scene: averages, per view, of the baselines, and which views were used. Raises NVSError."""
+    """Figures of one scene: averages, per view, of the baselines, and which views were used. Raises NVSError.
+
+    baselines: some of `BASELINES`. chunk: views that pass through the network at once, see `Renderer.encode`.
+    """
     split = config.choose(scene)
     if not split.target:
         raise NVSError(f"{scene.name}: no target view left beside {len(split.context)} context views; use fewer")
-    context = scene.load(split.context, config.image_hw)
-    start = time.perf_counter()
-    state = renderer.encode(context)
-    encode_ms = 1e3 * (time.perf_counter() - start)
+    device, clock = renderer.device, DeviceClock(renderer.device)
+    context = scene.load(split.context, config.image_hw).float()
+    start = clock()
+    state = renderer.encode(context, chunk=chunk)
+    encode_s = clock() - start
+    cameras = scene.cameras(split.target, config.image_hw)
+    nearest = nearest_views(context.cameras.c2w.cpu(), cameras.c2w.cpu()).to(context.images.device)
+    colour = mean_colour(context.images).to(device)
+    answers: dict[str, Callable[[slice, Tensor], Tensor]] = {
+        "white": lambda part, photos: torch.ones_like(photos),
+        "mean_colour": lambda part, photos: colour.expand_as(photos),
+        "nearest_view": lambda part, photos: context.images[nearest[part]].to(device),
+    }
 
-    mean_colour = context.images.float().mean((0, 2, 3)).view(1, 3, 1, 1)
-    views: list[dict[str, Any]] = []
-    baseline_views: dict[str, list[dict[str, float]]] = {name: [] for name in BASELINES}
-    decode_s = 0.0
-    for first in range(0, len(split.target), _TARGETS_AT_ONCE):
-        indices = split.target[first : first + _TARGETS_AT_ONCE]
-        target = scene.load(indices, config.image_hw)
-        start = time.perf_counter()
-        rendered = renderer.render(state, target.cameras)
-        decode_s += time.perf_counter() - start
-        truth = target.images.float()
-        figures = compared(rendered, truth, config.rounded)
-        if lpips is not None:
-            lpips = lpips.to(renderer.device)
-            for row, a, b in zip(figures, rendered.to(renderer.device), truth.to(renderer.device)):
-                row["lpips"] = float(lpips(a, b))
-        for column, (index, row) in enumerate(zip(indices, figures)):
-            views.append({"index": index, "file": view_name(scene, index), **row})
-            if side_by_side is not None:
-                nearest = nearest_view(context, target.cameras.c2w[column])
-                strip = strip_image(context.images[nearest].float(), rendered[column], truth[column])
-                save_png(strip, side_by_side / f"view_{index:04d}.png")
-        answers = {
-            "white": torch.ones_like(truth),
-            "mean_colour": mean_colour.expand_as(truth),
-            "nearest_view": torch.stack(
-                [context.images[nearest_view(context, pose)].float() for pose in target.cameras.c2w]
-            ),
-        }
-        for name, answer in answers.items():
-            baseline_views[name] += compared(answer, truth)
+    def photos(part: slice) -> Tensor:
+        return scene.load(split.target[part], config.image_hw).float().images.to(device)
+
+    def on_views(first: int, figures: list[dict], images: dict[str, Tensor], photos: Tensor) -> None:
+        if side_by_side is not None:
+            for row, (rendered, photo) in enumerate(zip(images["rendered"].cpu(), photos.cpu()), first):
+                strip = strip_image(context.images[nearest[row]].cpu(), rendered, photo)
+                save_png(strip, side_by_side / f"view_{split.target[row]:04d}.png")
         if on_progress is not None:
-            on_progress(first + len(indices), len(split.target))
+            on_progress(first + len(figures), len(split.target))
 
+    targets = TargetViews(cameras, photos, lambda part, own: {name: answers[name](part, own) for name in baselines})
+    evaluated, comparer = EvaluatedViews(targets, on_views), Comparer(device, config.rounded, lpips)
+    groups = (cameras[first : first + _TARGETS_AT_ONCE] for first in range(0, len(cameras), _TARGETS_AT_ONCE))
+    compare_stream(
+        (torch.cat(list(renderer.stream(state, group, chunk, on_device=True))) for group in groups), evaluated, comparer
+    )
+    comparer.finish()
     if side_by_side is not None:
-        save_png(torch.cat(list(context.images.float()), dim=-1), side_by_side / "context.png")
+        save_png(torch.cat(list(context.images.cpu()), dim=-1), side_by_side / "context.png")
+    of_baselines = [figures.pop("baselines") for figures in evaluated.figures]
+    views = [
+        {"index": index, "file": view_name(scene, index), **figures}
+        for index, figures in zip(split.target, evaluated.figures)
+    ]
     return {
         **{metric.name: _mean([view[metric.name] for view in views]) for metric in shown(views[0])},
         "path": str(scene.root),
@@ -203,26 +218,12 @@ def evaluate_scene(
         "target": list(split.target),
         "views": views,
         "baselines": {
-            name: {m.name: _mean([view[m.name] for view in answers]) for m in BASELINE_MEASURES}
-            for name, answers in baseline_views.items()
+            name: {m.name: _mean([view[name][m.name] for view in of_baselines]) for m in BASELINE_MEASURES}
+            for name in baselines
         },
-        "encode_ms": encode_ms,
-        "decode_ms_per_view": 1e3 * decode_s / len(views),
+        "encode_ms": 1e3 * encode_s,
+        "decode_ms_per_view": 1e3 * evaluated.decode_s / len(views),
     }
-
-
-def compared(
-    rendered: Float[Tensor, "t 3 h w"], truth: Float[Tensor, "t 3 h w"], rounded: bool = False
-) -> list[dict[str, float]]:
-    """PSNR, SSIM and sharpness of each rendering (in [0, 1]) against its photo."""
-    columns = {"psnr": psnr, "ssim": ssim, "sharpness": sharpness}
-    values = [measure(rendered, truth, rounded=rounded).tolist() for measure in columns.values()]
-    return [dict(zip(columns, row)) for row in zip(*values)]
-
-
-def nearest_view(context: PosedImages, c2w: Float[Tensor, "4 4"]) -> int:
-    """Row of the context view whose camera is nearest, see `baselines.nearest_views`."""
-    return int(nearest_views(context.cameras.c2w.cpu(), c2w.cpu()[None])[0])
 
 
 def strip_image(
@@ -243,13 +244,6 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
-
-
-def device_name(device: torch.device) -> str:
-    """The device in words: the GPU's name, or the CPU with its number of threads."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type}, {torch.get_num_threads()} threads"
 
 
 def _mean(values: list[float]) -> float | None:

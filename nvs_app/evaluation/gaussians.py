@@ -61,7 +61,7 @@ def fit_gsplat(context: PosedImages, cameras: Cameras, steps: int = STEPS, seed:
     generator = torch.Generator().manual_seed(seed)
     params = _start(context, size, generator)
     background = torch.nn.Parameter(border_colour(images)[0])
-    draw = _drawer(params, background, context.cameras.image_hw)
+    render_view = _view_renderer(params, background, context.cameras.image_hw)
     fused = images.device.type == "cuda"
     optimizers = {
         name: torch.optim.Adam([params[name]], lr=rate * (size if name == "means" else 1), eps=1e-15, fused=fused)
@@ -79,7 +79,7 @@ def fit_gsplat(context: PosedImages, cameras: Cameras, steps: int = STEPS, seed:
         for step in range(1, steps + 1):  # step 0 would reset the opacities
             order = order or torch.randperm(len(images), generator=generator).tolist()
             view = order.pop()
-            render, info = draw(view, *matrices)
+            render, info = render_view(view, *matrices)
             strategy.step_pre_backward(params, optimizers, state, step, info)
             _loss(render, images[view : view + 1], params, size).backward()
             optimizers["means"].param_groups[0]["lr"] = _RATES["means"] * size * _MEANS_FALL_TO ** (step / steps)
@@ -89,17 +89,17 @@ def fit_gsplat(context: PosedImages, cameras: Cameras, steps: int = STEPS, seed:
             strategy.step_post_backward(params, optimizers, state, step, info, packed=False)
     with torch.no_grad():
         matrices = _matrices(cameras, images.device)
-        return torch.cat([draw(view, *matrices)[0] for view in range(len(cameras))]).clamp(0, 1)
+        return torch.cat([render_view(view, *matrices)[0] for view in range(len(cameras))]).clamp(0, 1)
 
 
-def _drawer(
+def _view_renderer(
     params: torch.nn.ParameterDict, background: Tensor, image_hw: tuple[int, int]
 ) -> Callable[[int, Tensor, Tensor], tuple[Tensor, dict]]:
-    """Draws view number `view` of cameras given as w2c [n, 4, 4] and intrinsics [n, 3, 3]: a render [1, 3, H, W] and
+    """Renders view number `view` of cameras given as w2c [n, 4, 4] and intrinsics [n, 3, 3]: a render [1, 3, H, W] and
     what gsplat notes of it."""
     from gsplat import rasterization
 
-    def draw(view: int, w2c: Tensor, intrinsics: Tensor) -> tuple[Tensor, dict]:
+    def render_view(view: int, w2c: Tensor, intrinsics: Tensor) -> tuple[Tensor, dict]:
         one = slice(view, view + 1)
         image, _, info = rasterization(
             params["means"], params["quats"], params["scales"].exp(), params["opacities"].sigmoid(),
@@ -108,7 +108,7 @@ def _drawer(
         )  # fmt: skip
         return image.movedim(-1, 1), info
 
-    return draw
+    return render_view
 
 
 def _loss(render: Tensor, photo: Tensor, params: torch.nn.ParameterDict, size: float) -> Tensor:

@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from nvs_app.errors import NVSError
@@ -178,12 +181,12 @@ class LPIPS(torch.nn.Module):
             raise NVSError(f"LPIPS weights {path}: no such file, or a folder without {', '.join(suffixes)}")
         weights: dict[str, Tensor] = {}
         for file in files:
-            if file.suffix == ".safetensors":
-                from safetensors.torch import load_file
-
-                weights.update(load_file(file))
-            else:
-                weights.update(torch.load(file, map_location="cpu", weights_only=True))
+            try:
+                safe = file.suffix == ".safetensors"
+                weights |= load_file(file) if safe else torch.load(file, map_location="cpu", weights_only=True)
+            except (OSError, RuntimeError, TypeError, UnpicklingError, SafetensorError) as error:
+                reason = str(error).partition("\n")[0]
+                raise NVSError(f"LPIPS weights {file}: expected tensors by name ({reason})") from error
         return LPIPS(weights)
 
     def forward(self, prediction: Float[Tensor, "*b 3 h w"], target: Float[Tensor, "*b 3 h w"]) -> Float[Tensor, "*b"]:

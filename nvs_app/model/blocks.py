@@ -18,7 +18,7 @@ from nvs_app.model.state import FastWeights
 
 
 class RayRotary(NamedTuple):
-    """Rotary turns of the tokens of some views; None where the configuration has none.
+    """Rotary phases of the tokens of some views; None where the configuration has none.
 
     attention: [b * v, 1, n, attention_head_dim / 2]; fast: [b, 1, v * n, fast_head_dim / 2];
     hidden: [b, 1, v * n, fast_hidden / 2].
@@ -82,7 +82,7 @@ class Block(nn.Module):
         return x + update.view(x.shape)
 
     def _fast_input(self, x: Float[Tensor, "b v n c"], phases: RayRotary) -> tuple[Tensor, RotaryCosSin, RotaryCosSin]:
-        """Normed tokens [b, v * n, c] and the turns of q, k and of the hidden units."""
+        """Normed tokens [b, v * n, c] and the phases of q, k and of the hidden units."""
         return self.fast_norm(x).flatten(1, 2), phases.fast, phases.hidden
 
     def key_value_lr(

@@ -14,7 +14,7 @@ from typing import Any
 from nvs_app.errors import NVSError
 from nvs_app.model.detail.config import DetailHeadConfig
 
-ROTARY_PARTS = ("fast", "attention", "value")
+ROTARY_PARTS = ("fast", "attention")
 # Names that checkpoints written before version 0.3 have in their config.json; read for one release more.
 OLD_NAMES = {"key_length": "qk_scale", "patch_values": "value_patch_skip", "fast_start": "share_initial_weights"}
 
@@ -59,8 +59,8 @@ class LaCTConfig:
     published. A token loses what its patch shows within a few blocks, and late blocks write it too."""
     rotary: str = ""
     """Where ray-coordinate rotary phases act: "" (nowhere, as published) or a '+'-joined choice of
-    "fast" (q, k and hidden units of the fast network, by the ray's direction and moment), "attention" (q and k
-    inside a view) and "value" (v turned at the context ray, the reading turned back at the query ray)."""
+    "fast" (q, k and hidden units of the fast network, by the ray's direction and moment) and "attention" (q and k
+    inside a view)."""
     rotary_min_frequency: float = 0.5
     """Lowest angular frequency of the rotary phases, in radians per unit of the normalised frame."""
     rotary_max_frequency: float = 64.0

@@ -42,7 +42,7 @@ def with_changes(model: LaCT, changes: str) -> LaCT:
         changes: some of "write_steps=N", "qk_scale=L", "rotary_max_frequency=F", "value_patch_skip=true" and
             "detail_head=true", with commas between. A new detail head begins untrained; one that is there gets the
             usual head's third sweep, second layer and refinement. The matrix from patches to v begins at zero and
-            changes nothing. With one more write step the network draws worse until it has been
+            changes nothing. With one more write step the network renders worse until it has been
             trained; so it does, a little, with keys three times as long or frequencies twice as high.
 
     Returns:

@@ -102,7 +102,7 @@ def fast_weight_gradient(
         weights: fast weights before the step, [b, h, ...].
         k, v: keys (all of one length) and values of the tokens.
         lr: learning rates of w0, w1, w2 (in this order); 0 keeps a token out.
-        turns: rotary turns of the hidden units.
+        phases: rotary phases of the hidden units.
         residual: in place of v take what f(k) misses of it, v less its projection on f(k).
     Returns:
         Ascent directions, shaped like `weights`.
@@ -189,7 +189,6 @@ class FastWeightLayer(nn.Module):
         self.start_of = (start_of,)
         self.heads, self.muon_steps = config.num_fast_heads, config.muon_steps
         self.write_steps, self.qk_scale = config.write_steps, config.qk_scale
-        self.turn_value = "value" in config.rotary_parts
         width, hidden = config.fast_head_dim, config.fast_hidden
         gain = math.sqrt(2)
         if start_of is None:
@@ -232,10 +231,7 @@ class FastWeightLayer(nn.Module):
         if self.patch_to_v is not None:
             assert patches is not None
             more = self.patch_to_v(patches)
-        k, v = self._scaled(self._project(x, 1), phases), self._project(x, 2, more)
-        if phases is not None and self.turn_value:
-            v = rotate(v, *phases)
-        return k, v
+        return self._scaled(self._project(x, 1), phases), self._project(x, 2, more)
 
     def _scaled(self, x: Tensor, phases: RotaryCosSin) -> Tensor:
         unit = x / (x.norm(dim=-1, keepdim=True) + 1e-5)
@@ -281,8 +277,6 @@ class FastWeightLayer(nn.Module):
         """What the tokens x find in the fast weights."""
         q = self.queries(x, phases)
         found = apply_fast_weights(weights, q, hidden_phases)
-        if phases is not None and self.turn_value:
-            found = rotate(found, *phases, inverse=True)
         found = self.out_norm(found.float()).to(q.dtype)
         return self.to_out(found.transpose(1, 2).flatten(2))
 
@@ -311,5 +305,5 @@ class FastWeightLayer(nn.Module):
 
 
 def _first(phases: RotaryCosSin, count: int) -> RotaryCosSin:
-    """The turns of the first tokens."""
+    """The phases of the first tokens."""
     return None if phases is None else (phases[0][..., :count, :], phases[1][..., :count, :])

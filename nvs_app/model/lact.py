@@ -8,7 +8,7 @@
 (`nvs_app.geometry.normalize`); `nvs_app.rendering.renderer.Renderer` does that for a scene.
 
 A network with a detail head (`nvs_app.model.detail`) is given the photos at their own resolution too, and renders with
-`decode_detail` at any resolution; LaCT itself reads and draws smaller images then.
+`decode_detail` at any resolution; LaCT itself reads and renders smaller images then.
 Source: arXiv 2505.23884, section 5 (novel view synthesis).
 """
 
@@ -30,15 +30,14 @@ from nvs_app.model.blocks import Block, RayRotary, scaled_init
 from nvs_app.model.config import LaCTConfig
 from nvs_app.model.detail import ContextViews, DetailHead, DetailOutput, Sampling
 from nvs_app.model.fast_weights import KeyValueLR
-from nvs_app.model.rotary import patch_rays, ray_coordinates, turns_of
+from nvs_app.model.rotary import patch_rays, ray_coordinates, rotary_cos_sin
 from nvs_app.model.state import FastWeights, SceneState
 
 RAY_CHANNELS = 9
 INPUT_CHANNELS = RAY_CHANNELS + 3
 CONTEXT_BUCKETS = (8, 12)
-KV_CACHE_MAX_TOKENS = (
-    2**16
-)  # keys and values of so many are kept from one write step to the next, of more they are made anew
+# Keys and values of so many tokens are kept from one write step to the next; of more they are made anew.
+KV_CACHE_MAX_TOKENS = 2**16
 
 
 def patchify(x: Float[Tensor, "b v c h w"], patch: int) -> Float[Tensor, "b v n f"]:
@@ -96,7 +95,7 @@ class LaCT(nn.Module):
         return tokens.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else tokens
 
     def phases(self, cameras: Cameras) -> RayRotary:
-        """Rotary turns of all tokens of the cameras [b, v]."""
+        """Rotary phases of all tokens of the cameras [b, v]."""
         config = self.config
         if not config.rotary_parts:
             return RayRotary()
@@ -104,11 +103,11 @@ class LaCT(nn.Module):
         flat, in_view = coordinates.flatten(1, 2), coordinates.flatten(0, 1)
         parts, phases = config.rotary_parts, RayRotary()
         if "attention" in parts:
-            phases = phases._replace(attention=turns_of(in_view, config.attention_head_dim, config))
+            phases = phases._replace(attention=rotary_cos_sin(in_view, config.attention_head_dim, config))
         if "fast" in parts:
             phases = phases._replace(
-                fast=turns_of(flat, config.fast_head_dim, config),
-                hidden=turns_of(flat, config.fast_hidden, config),
+                fast=rotary_cos_sin(flat, config.fast_head_dim, config),
+                hidden=rotary_cos_sin(flat, config.fast_hidden, config),
             )
         return phases
 
@@ -193,13 +192,15 @@ class LaCT(nn.Module):
     ) -> DetailOutput:
         """Render cameras [b, v] through the detail head.
 
-        image_hw: the size that LaCT draws at, multiples of the patch; the head renders at `cameras.image_hw`.
+        image_hw: the size that LaCT renders at, multiples of the patch; the head renders at `cameras.image_hw`.
         sampling: how closely the head looks.
         """
         assert self.detail_head is not None and state.context is not None
         tokens = self._target_tokens(state, cameras.scaled_to(image_hw))
-        drawn = self._images(tokens, image_hw)
-        return self.detail_head(tokens, self.token_hw(image_hw), drawn, state.context, cameras, sampling or Sampling())
+        lact_images = self._images(tokens, image_hw)
+        return self.detail_head(
+            tokens, self.token_hw(image_hw), lact_images, state.context, cameras, sampling or Sampling()
+        )
 
     def context_views(
         self,
@@ -250,11 +251,11 @@ class LaCT(nn.Module):
         """
         assert self.detail_head is not None
         tokens, v = self.tokens(images, context, target), images.shape[1]
-        drawn = self._images(tokens[:, v:], target.image_hw)
+        lact_images = self._images(tokens[:, v:], target.image_hw)
         views = self.context_views(tokens[:, :v], context.image_hw, photos, photo_cameras)
         grid = self.token_hw(target.image_hw)
         sampling = sampling or Sampling()
-        return drawn, views, self.detail_head(tokens[:, v:], grid, drawn, views, render_cameras, sampling)
+        return lact_images, views, self.detail_head(tokens[:, v:], grid, lact_images, views, render_cameras, sampling)
 
     def tokens(
         self, images: Float[Tensor, "b v 3 h w"], context: Cameras, target: Cameras

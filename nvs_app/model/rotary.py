@@ -59,7 +59,7 @@ def ray_phases(
     return torch.nn.functional.pad(turned, (0, pairs - count * NUM_COORDINATES))
 
 
-def turns_of(
+def rotary_cos_sin(
     coordinates: Float[Tensor, "b n 6"], width: int, config: LaCTConfig
 ) -> tuple[Float[Tensor, "b 1 n pairs"], Float[Tensor, "b 1 n pairs"]]:
     """Cosine and sine of the phases of `width` channels, one set for all heads.

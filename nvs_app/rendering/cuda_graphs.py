@@ -3,7 +3,7 @@
 A view is some hundreds of small kernels, and the host needs longer to launch them than a GPU to run them. The second
 time that the same scene is rendered at the same size, the launches are recorded; from then on they are replayed.
 
-    graphs = Graphs()
+    graphs = CudaGraphs()
     output = graphs.run(("scene", 256, 256), lambda c2w, k: render(c2w, k), c2w, k, holds=state)
 """
 
@@ -21,7 +21,7 @@ KEPT = 6  # recordings; each holds its scene and the memory of one rendering
 
 
 @dataclass
-class Recording:
+class RecordedGraph:
     """A recorded rendering: its inputs, overwritten before each replay, and its output, overwritten by it."""
 
     graph: torch.cuda.CUDAGraph
@@ -30,12 +30,12 @@ class Recording:
     holds: Any
 
 
-class Graphs:
+class CudaGraphs:
     """Recordings by key, the ones not used for longest are forgotten."""
 
     def __init__(self) -> None:
         self._seen: OrderedDict[Hashable, Any] = OrderedDict()
-        self._recorded: OrderedDict[Hashable, Recording] = OrderedDict()
+        self._recorded: OrderedDict[Hashable, RecordedGraph] = OrderedDict()
 
     def run(self, key: Hashable, work: Callable[..., Any], *inputs: Tensor, holds: Any) -> Any:
         """`work(*inputs)`, recorded at the second call with a key, replayed from the third on.
@@ -62,7 +62,7 @@ class Graphs:
         # Other threads may be reading other scenes meanwhile: only this thread's launches belong to the recording.
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             output = work(*own)
-        self._recorded[key] = Recording(graph, own, output, holds)
+        self._recorded[key] = RecordedGraph(graph, own, output, holds)
         if len(self._recorded) > KEPT:
             self._recorded.popitem(last=False)
         graph.replay()

@@ -31,6 +31,13 @@ def pick_device(device: torch.device | str | None) -> torch.device:
     return chosen
 
 
+def device_name(device: torch.device) -> str:
+    """The device in words: the GPU's name, or the CPU with its number of threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, {torch.get_num_threads()} threads"
+
+
 def is_memory_error(error: BaseException) -> bool:
     """Whether memory ran out, in the words of the CPU's or the GPU's allocator."""
     text = str(error)

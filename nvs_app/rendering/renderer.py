@@ -32,24 +32,15 @@ from nvs_app.model.detail import Sampling
 from nvs_app.model.detail.layers import resize
 from nvs_app.model.lact import LaCT
 from nvs_app.model.state import SceneState
-from nvs_app.rendering.cuda_graphs import Graphs
+from nvs_app.rendering.cuda_graphs import CudaGraphs
 from nvs_app.rendering.device import PRECISIONS, fast_bfloat16, is_memory_error, pick_device
-from nvs_app.rendering.plan import (
-    CPU_READ_PIXELS,
-    CPU_RENDER_PIXELS,
-    CUDA_PIXELS,
-    LaCTResolution,
-    RenderPlan,
-    plan_encode,
-    plan_render,
-)
+from nvs_app.rendering.plan import LaCTResolution, RenderPlan, plan_encode, plan_render
 from nvs_app.rendering.views import RenderedViews, views_of
 from nvs_app.scenes.posed import PosedImages
 
-# Tokens drawn at once. On two CPU cores larger batches gain nothing (they leave the cache: encoding 8 views of
-# 256x256 was a tenth slower) and delay the first image; a large GPU is busy with this many.
-_CPU_CHUNK_TOKENS = 2048
-_CUDA_CHUNK_TOKENS = 65536
+CUDA_TOKENS = 65536  # rendered at once where memory suffices: a large GPU is busy with this many
+_FIXED_CUDA_TOKENS = 32768
+DEFAULT_IMAGE_HW = (256, 256)  # where a checkpoint's card names no size
 QUICK_VIEWS = 2  # context views that the head looks at for a frame that must come soon
 _GRAPH_VIEWS = 2  # more views at once keep a GPU busy without a recording
 
@@ -65,10 +56,10 @@ class Renderer:
         compile: compile the blocks of the model; pays on a GPU after some tens of frames, gains nothing on a CPU.
         detail: whether a detail head, where the checkpoint has one, renders the views; without it LaCT does, alone.
         views: context views that the detail head looks at for each view; None: as the checkpoint is configured.
+        lact: LaCT's resolution under the detail head; None: as the checkpoint's card says.
 
     Attributes:
         detail: whether a detail head renders the views.
-        lact: LaCT's resolution under it, as the checkpoint's card says; None without one.
     """
 
     def __init__(
@@ -79,6 +70,7 @@ class Renderer:
         compile: bool = False,
         detail: bool = True,
         views: int | None = None,
+        lact: LaCTResolution | None = None,
     ):
         self.device = pick_device(device)
         if precision not in PRECISIONS:
@@ -92,11 +84,11 @@ class Renderer:
         self.card: dict = dict(getattr(model, "card", None) or {})
         self.patch: int = model.config.patch
         self.detail = detail and model.detail_head is not None
-        self.lact = LaCTResolution.of_card(self.card) if self.detail else None
+        self.lact = lact or LaCTResolution.of_card(self.card)
         if views is not None and views < 1:
             raise NVSError(f"views that the detail head looks at: {views}, expected 1 or more")
         self.views = views
-        self._graphs = Graphs()
+        self._graphs = CudaGraphs()
 
     @classmethod
     def from_checkpoint(
@@ -107,12 +99,13 @@ class Renderer:
         compile: bool = False,
         detail: bool = True,
         views: int | None = None,
+        lact: LaCTResolution | None = None,
     ) -> Renderer:
         """Loads a checkpoint by its name in checkpoints/ or by its folder; None takes `default_checkpoint()`.
         Raises NVSError when it is not there."""
         device = pick_device(device)
         model = load_checkpoint(name or default_checkpoint(), device=device)
-        renderer = cls(model, device, precision, compile, detail, views)
+        renderer = cls(model, device, precision, compile, detail, views, lact)
         if renderer.precision == "bf16":
             # Autocast would round the same matrices for every image; nobody else holds this network. The norms of
             # q and k get bfloat16 too, and one fused operation takes only both of one type.
@@ -123,13 +116,27 @@ class Renderer:
                     module.weight.data = module.weight.data.bfloat16()
         return renderer
 
-    def plan_encode(self, image_hw: tuple[int, int]) -> RenderPlan:
-        """At which sizes `encode` reads photos of `image_hw`."""
-        return plan_encode(image_hw, self.patch, self.lact)
+    @property
+    def train_image_hw(self) -> tuple[int, int]:
+        """The image size that the checkpoint was trained at, from its card; 256x256 where it does not say."""
+        value = self.card.get("train_image_hw")
+        if isinstance(value, (list, tuple)) and len(value) == 2 and all(type(side) is int for side in value):
+            return (value[0], value[1])
+        return DEFAULT_IMAGE_HW
 
-    def plan_render(self, image_hw: tuple[int, int]) -> RenderPlan:
-        """At which sizes `render` renders views of `image_hw`."""
-        return plan_render(image_hw, self.patch, self.lact)
+    def plan_encode(self, image_hw: tuple[int, int], detail: bool | None = None) -> RenderPlan:
+        """How `encode` reads photos of `image_hw`; detail: whether for a detail head, if not as this renderer does."""
+        detail = self.detail if detail is None else detail
+        return plan_encode(image_hw, self.patch, self.lact if detail else None)
+
+    def plan_render(self, image_hw: tuple[int, int], state: SceneState | None = None) -> RenderPlan:
+        """How `render` renders views of `image_hw`; state: LaCT alone renders one that holds no photos."""
+        detail = self.detail and (state is None or state.context is not None)
+        return plan_render(image_hw, self.patch, self.lact if detail else None)
+
+    def fixed_chunk(self, image_hw: tuple[int, int]) -> int | None:
+        """`chunk` for figures that must not depend on how much memory is free; None on a CPU, where it never does."""
+        return self.plan_render(image_hw).views_at_once(_FIXED_CUDA_TOKENS) if self.device.type == "cuda" else None
 
     def settings(self, image_hw: tuple[int, int] | None = None) -> dict[str, int | bool | str]:
         """How it renders, as reports say it: "detail", the context "views" that the head looks at for a view, and, for
@@ -184,7 +191,7 @@ class Renderer:
         transform = transform.to(self.device)
         normalised = transform.apply_cameras(_batched(cameras.to(self.device)))
         photos, photo_cameras = (images[None], normalised) if plan.detail else (None, None)
-        group = min(views, chunk or self._chunk_of(plan, CPU_READ_PIXELS))
+        group = min(views, chunk or self._views_at_once(plan))
         while True:
             try:
                 with self._inference(what, "give fewer or smaller views"):
@@ -268,12 +275,10 @@ class Renderer:
         """
         self._check_state(state, depth)
         height, width = cameras.image_hw
-        plan = self.plan_render((height, width))
-        if state.context is None and plan.detail:  # a state of before the head: LaCT alone
-            plan = plan_render((height, width), self.patch, None)
+        plan = self.plan_render((height, width), state)
         state = state.to(self.device)
         cameras = Cameras(cameras.c2w.float(), cameras.fxfycxcy.float(), plan.render_hw).to(self.device)
-        chunk = max(1, chunk or self._chunk_of(plan))
+        chunk = max(1, chunk or self._views_at_once(plan))
         done = 0
         while done < len(cameras):
             part = _batched(cameras[done : done + chunk])
@@ -319,18 +324,13 @@ class Renderer:
         key = (*reads, plan, sampling, cameras.shape[1])
         return self._graphs.run(key, work, cameras.c2w, cameras.fxfycxcy, holds=state)
 
-    def _chunk_of(self, plan: RenderPlan, cpu_pixels: int = CPU_RENDER_PIXELS) -> int:
-        """Views to put through the network at once."""
-        tokens = (plan.lact_hw[0] // self.patch) * (plan.lact_hw[1] // self.patch)
-        pixels = plan.render_hw[0] * plan.render_hw[1]
+    def _views_at_once(self, plan: RenderPlan) -> int:
         if self.device.type != "cuda":
-            most = cpu_pixels // pixels if plan.detail else _CPU_CHUNK_TOKENS
-            return max(1, min(most, _CPU_CHUNK_TOKENS // tokens))
+            return plan.views_at_once(None)
         free, _ = torch.cuda.mem_get_info(self.device)
         # Some 40 values of 4 bytes live at once for a channel of a token (the MLP's hidden layer is 4 of them).
         fitting = int(free * 0.5) // (self.model.config.dim * 160)
-        fitting = max(1, min(_CUDA_CHUNK_TOKENS, fitting) // tokens)
-        return max(1, min(fitting, CUDA_PIXELS // pixels)) if plan.detail else fitting
+        return plan.views_at_once(max(1, min(CUDA_TOKENS, fitting)))
 
     def _check_state(self, state: SceneState, depth: bool) -> None:
         """A state of another network renders noise, or fails deep inside; say it here."""

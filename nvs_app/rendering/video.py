@@ -22,7 +22,7 @@ from nvs_app.atomic_io import atomic_write, is_stream, remove_left
 from nvs_app.errors import NVSError
 from nvs_app.scenes.images import to_uint8
 
-FILM_SUFFIXES = (".mp4", ".gif")
+VIDEO_SUFFIXES = (".mp4", ".gif")
 
 
 class VideoWriter:
@@ -32,8 +32,8 @@ class VideoWriter:
     """
 
     def __init__(self, path: Path, fps: float):
-        if path.suffix.lower() not in FILM_SUFFIXES:
-            raise NVSError(f"{path}: expected a name that ends in {' or '.join(FILM_SUFFIXES)}")
+        if path.suffix.lower() not in VIDEO_SUFFIXES:
+            raise NVSError(f"{path}: expected a name that ends in {' or '.join(VIDEO_SUFFIXES)}")
         self.path = path
         self.fps = fps
         # The suffix stays at the end: the encoder goes by it.

@@ -50,6 +50,11 @@ class PosedImages:
         depth = None if self.depth is None else picked(self.depth, 2)
         return PosedImages(picked(self.images, 3), self.cameras[index], depth)
 
+    def tensors(self) -> list[Tensor]:
+        """Pixels, cameras, and depth where it is known."""
+        depth = [] if self.depth is None else [self.depth]
+        return [self.images, self.cameras.c2w, self.cameras.fxfycxcy, *depth]
+
     def to(self, device: torch.device | str) -> PosedImages:
         """Move pixels, cameras and depth to a device."""
         depth = None if self.depth is None else self.depth.to(device)

@@ -1,59 +1,70 @@
-"""Something made in the background while the network trains: one thread, and on a GPU one stream of its own.
+"""Things made in the background while the network works: threads, and on a GPU a stream for each of them.
 
-    prefetch = Prefetch(device)
-    prefetch.start(7, lambda: source.batch(...))     # returns at once
-    posed = prefetch.take(7)                         # waits for it; None when 7 was never started
+    prefetcher = Prefetcher(device)
+    take = prefetcher.start(lambda: source.batch(...))     # returns at once
+    posed = take()                                         # waits for it; raises what making it raised
 
-What is made must not depend on when: here scenes are functions of their numbers.
+What is made must not depend on when: scenes are functions of their names or numbers.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
+from torch import Tensor
 
-from nvs_app.scenes.posed import PosedImages
+
+@runtime_checkable
+class HasTensors(Protocol):
+    """What names its tensors, so that they may go from one stream to another."""
+
+    def tensors(self) -> list[Tensor]: ...
 
 
-class Prefetch:
-    """At most one batch of posed images on its way."""
+Made = TypeVar("Made", bound=HasTensors)
 
-    def __init__(self, device: torch.device) -> None:
+
+class Prefetcher:
+    """Makes things in `threads` threads, in the order of `start`."""
+
+    def __init__(self, device: torch.device, threads: int = 1) -> None:
         self.device = device
-        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-        self.threads = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
-        self.key: int | None = None
-        self.future: Future[PosedImages] | None = None
+        if device.type == "cuda" and device.index is None:
+            self.device = torch.device("cuda", torch.cuda.current_device())
+        self.pool = ThreadPoolExecutor(threads, thread_name_prefix="prefetch", initializer=self._set_up)
 
-    def start(self, key: int, make: Callable[[], PosedImages]) -> None:
-        """Begin to make what `take(key)` will return, unless it is on its way already."""
-        if self.key == key:
-            return
-        if self.future is not None:
-            self.future.result()
-        if self.stream is not None:  # the maker reads what the main stream wrote before this call
-            self.stream.wait_stream(torch.cuda.current_stream(self.device))
-        self.key, self.future = key, self.threads.submit(self._make, make)
+    def _set_up(self) -> None:
+        if self.device.type == "cuda":  # the current device and the current stream belong to a thread
+            torch.cuda.set_device(self.device)
+            torch.cuda.set_stream(torch.cuda.Stream(self.device))
 
-    def _make(self, make: Callable[[], PosedImages]) -> PosedImages:
-        if self.stream is None:
-            return make()
-        torch.cuda.set_device(self.device)  # the current device belongs to a thread
-        with torch.cuda.stream(self.stream):
-            return make()
+    def start(self, make: Callable[[], Made]) -> Callable[[], Made]:
+        """Begins to make something; the function that is returned waits for it and gives it, once, safe to use on the
+        stream of whoever calls that."""
+        begun = torch.cuda.current_stream(self.device).record_event() if self.device.type == "cuda" else None
+        return functools.partial(self._take, self.pool.submit(self._make, make, begun))
 
-    def take(self, key: int) -> PosedImages | None:
-        """The result, safe to use on the current stream; None (and nothing on its way) for another key."""
-        future, same = self.future, self.key == key
-        self.key = self.future = None
-        made = None if future is None else future.result()
-        if self.stream is not None:
+    def _make(self, make: Callable[[], Made], begun: torch.cuda.Event | None) -> tuple[Made, torch.cuda.Event | None]:
+        if begun is None:
+            return make(), None
+        stream = torch.cuda.current_stream(self.device)
+        stream.wait_event(begun)  # the maker reads what the main stream wrote before `start`
+        return make(), stream.record_event()
+
+    def _take(self, future: Future[tuple[Made, torch.cuda.Event | None]]) -> Made:
+        made, ready = future.result()
+        if ready is not None:
             current = torch.cuda.current_stream(self.device)
-            current.wait_stream(self.stream)
-            if made is not None:
-                depth = [] if made.depth is None else [made.depth]
-                for tensor in (made.images, made.cameras.c2w, made.cameras.fxfycxcy, *depth):
-                    tensor.record_stream(current)  # its memory is not reused before the main stream has read it
-        return made if same else None
+            current.wait_event(ready)
+            for tensor in made.tensors():
+                if tensor.is_cuda:
+                    tensor.record_stream(current)  # its memory is not reused before this stream has read it
+        return made
+
+    def close(self) -> None:
+        """Drops what has not begun and waits for the rest."""
+        self.pool.shutdown(wait=True, cancel_futures=True)

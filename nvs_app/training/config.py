@@ -125,7 +125,7 @@ class TrainConfig:
     inverse_mse_power: float = 0.0
     """0: every pixel's squared error counts alike; 1: every image's PSNR does; or in between."""
     lpips_file: str = ""
-    """TorchScript file of an LPIPS network, when there is one."""
+    """LPIPS weights, a file or folder as `eval --lpips` takes, when there are some."""
     lpips_weight: float = 0.0
     """Weight of LPIPS."""
     depth_weight: float = 1.0

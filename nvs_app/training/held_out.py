@@ -1,83 +1,58 @@
 """Held-out PSNR while training: scene folders that are never trained on, and procedural scenes of another seed.
 
-It runs the weight average in a model of its own that is never compiled, so that no evaluation costs a compilation.
+The figures are `evaluate_scene`'s, of a renderer around the weight average: a model of its own that is never compiled,
+so that no evaluation costs a compilation.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from nvs_app.errors import NVSError
-from nvs_app.evaluation.metrics import psnr
+from nvs_app.evaluation.evaluate import EvalConfig, evaluate_scene
 from nvs_app.geometry.cameras import Cameras
-from nvs_app.geometry.normalize import normalize_context
-from nvs_app.model.lact import LaCT
-from nvs_app.scenes.views import spread_views
-from nvs_app.training.sampling import choose_views, step_generator
+from nvs_app.rendering.renderer import Renderer
+from nvs_app.scenes.posed import PosedImages
 from nvs_app.training.sources import open_scenes
-from nvs_app.training.step_losses import lact_hw, smaller
 
-Make = Callable[[list[int], int, tuple[int, int]], Any]
-VIEWS_PER_CHUNK, HEAD_VIEWS_PER_CHUNK = 32, 8
+Make = Callable[[list[int], int, tuple[int, int]], PosedImages]
 MAX_TARGETS = 64
 PROCEDURAL_TARGETS = 8
 
 
-@torch.no_grad()
-def render_targets(
-    model: LaCT,
-    images: Tensor,
-    cameras: Cameras,
-    num_context: int,
-    autocast: contextlib.AbstractContextManager,
-    scale: float = 1.0,
-) -> Tensor:
-    """Float images [b, k, 3, h, w] and cameras in a scene's own frame, context first -> rendered targets.
+@dataclass(frozen=True)
+class LoadedViews:
+    """All views of a scene in memory, in the form of a `Scene`: float32 or uint8 images, cameras on the CPU."""
 
-    scale: LaCT's resolution over that of the images, where the network has a detail head.
-    """
-    cameras = normalize_context(cameras.c2w[:, :num_context], "auto").apply_cameras(cameras)
-    if model.detail_head is not None:
-        return _through_head(model, images, cameras, num_context, autocast, scale)
-    with autocast:
-        state = model.encode(images[:, :num_context], cameras[:, :num_context])
-        total = cameras.c2w.shape[1]
-        chunks = [
-            model.decode(state, cameras[:, start : min(start + VIEWS_PER_CHUNK, total)])
-            for start in range(num_context, total, VIEWS_PER_CHUNK)
-        ]
-    return torch.cat(chunks, dim=1).float()
+    name: str
+    root: Path
+    image_paths: list[Path]
+    posed: PosedImages
 
+    @property
+    def c2w(self) -> Float[Tensor, "n 4 4"]:
+        """OpenCV axes."""
+        return self.posed.cameras.c2w
 
-def _through_head(
-    model: LaCT,
-    images: Tensor,
-    cameras: Cameras,
-    num_context: int,
-    autocast: contextlib.AbstractContextManager,
-    scale: float,
-) -> Tensor:
-    context, photos = cameras[:, :num_context], images[:, :num_context]
-    hw, total = lact_hw(cameras.image_hw, scale, model.config.patch), cameras.c2w.shape[1]
-    rendered = []
-    with autocast:
-        for scene in range(len(images)):  # one after another: the head needs more memory than LaCT
-            one = slice(scene, scene + 1)
-            own = context[one]
-            small = smaller(photos[one], scale, model.config.patch)
-            state = model.encode(small, own.scaled_to(hw), photos=photos[one], photo_cameras=own)
-            chunks = [
-                model.decode_detail(state, cameras[one, start : min(start + HEAD_VIEWS_PER_CHUNK, total)], hw).images
-                for start in range(num_context, total, HEAD_VIEWS_PER_CHUNK)
-            ]
-            rendered.append(torch.cat(chunks, dim=1).float())
-    return torch.cat(rendered)
+    def __len__(self) -> int:
+        return len(self.posed)
+
+    def cameras(self, indices: Sequence[int] | None = None, image_hw: tuple[int, int] | None = None) -> Cameras:
+        """Some of the cameras, at the one size that there is."""
+        assert image_hw in (None, self.posed.cameras.image_hw)
+        return self.posed.cameras if indices is None else self.posed.cameras[list(indices)]
+
+    def load(self, indices: Sequence[int] | None = None, image_hw: tuple[int, int] | None = None) -> PosedImages:
+        """Some of the views, at the one size that there is."""
+        assert image_hw in (None, self.posed.cameras.image_hw)
+        rows = list(range(len(self)) if indices is None else indices)
+        return PosedImages(self.posed.images[rows], self.posed.cameras[rows])
 
 
 class HeldOut:
@@ -92,7 +67,6 @@ class HeldOut:
         self,
         paths: list[Path],
         num_context: int,
-        device: torch.device,
         make: Make | None = None,
         procedural: int = 0,
         generate: int = 16,
@@ -102,67 +76,50 @@ class HeldOut:
         for scene in self.scenes:
             if len(scene) <= num_context:
                 raise NVSError(f"--eval-scenes: {scene.name} has {len(scene)} views, expected more than --eval-context")
-        self.num_context, self.device = num_context, device
+        self.num_context = num_context
         self.make = make if procedural else None
         self.procedural, self.generate, self.views = procedural, generate, views
-        self.cache: dict[tuple[int, int], list[tuple[str, Tensor, Cameras, int]]] = {}
+        self.cache: dict[tuple[int, int], list[tuple[LoadedViews, EvalConfig]]] = {}
 
     def __bool__(self) -> bool:
         return bool(self.scenes or self.make)
 
-    def _load(self, image_hw: tuple[int, int]) -> list[tuple[str, Tensor, Cameras, int]]:
-        """(name, uint8 images [b, k, 3, h, w], cameras [b, k], context views) of everything held out."""
+    def _load(self, image_hw: tuple[int, int]) -> list[tuple[LoadedViews, EvalConfig]]:
+        """Everything held out at a size; of folders the views that are used alone."""
         loaded = []
         for scene in self.scenes:
-            context = spread_views(scene.c2w, self.num_context)
-            others = [index for index in range(len(scene)) if index not in set(context)]
-            stride = -(-len(others) // MAX_TARGETS)
-            posed = scene.load(context + others[::stride], image_hw)
-            images = posed.images.mul(255).round().to(torch.uint8)
-            loaded.append(
-                (scene.name, images[None].to(self.device), _batched(posed.cameras).to(self.device), len(context))
+            split = EvalConfig(self.num_context, image_hw, max_targets=MAX_TARGETS).choose(scene)
+            used = split.context + split.target
+            context, target = range(len(split.context)), range(len(split.context), len(used))
+            views = LoadedViews(
+                scene.name, scene.root, [scene.image_paths[i] for i in used], scene.load(used, image_hw)
             )
-        if self.make is not None:
-            loaded.append(("procedural", *self._procedural(image_hw)))
-        return loaded
+            loaded.append((views, EvalConfig(image_hw=image_hw, context=tuple(context), target=tuple(target))))
+        return loaded + ([] if self.make is None else self._procedural(self.make, image_hw))
 
-    def _procedural(self, image_hw: tuple[int, int]) -> tuple[Tensor, Cameras, int]:
-        assert self.make is not None
-        context = min(self.num_context, self.views // 2)
-        images, c2w, fxfycxcy = [], [], []
+    def _procedural(self, make: Make, image_hw: tuple[int, int]) -> list[tuple[LoadedViews, EvalConfig]]:
+        config = EvalConfig(min(self.num_context, self.views // 2), image_hw, max_targets=PROCEDURAL_TARGETS)
+        root, loaded = Path("procedural"), []
+        names = [root / str(view) for view in range(self.views)]
         for start in range(0, self.procedural, self.generate):
-            posed = self.make(list(range(start, start + self.generate)), self.views, image_hw)
-            generator = step_generator(0, 0, 0, posed.images.device)
-            targets = min(PROCEDURAL_TARGETS, self.views - context)
-            views = choose_views(posed.cameras.c2w, context, targets, 1.0, generator)
-            rows = torch.arange(self.generate, device=views.device)[:, None]
-            images.append(posed.images[rows, views])
-            c2w.append(posed.cameras.c2w[rows, views])
-            fxfycxcy.append(posed.cameras.fxfycxcy[rows, views])
-        n = self.procedural
-        return torch.cat(images)[:n], Cameras(torch.cat(c2w)[:n], torch.cat(fxfycxcy)[:n], image_hw), context
+            posed = make(list(range(start, start + self.generate)), self.views, image_hw)
+            cameras = posed.cameras.to("cpu")
+            for row, images in enumerate(posed.images):
+                loaded.append((LoadedViews("procedural", root, names, PosedImages(images, cameras[row])), config))
+        return loaded[: self.procedural]
 
-    def evaluate(
-        self,
-        model: LaCT,
-        image_hw: tuple[int, int],
-        autocast: Callable[[], contextlib.AbstractContextManager],
-        scale: float = 1.0,
-    ) -> dict[str, float]:
-        """PSNR in dB by name, over the target views of each scene; "mean" over the scenes of folders."""
+    def evaluate(self, renderer: Renderer, image_hw: tuple[int, int]) -> dict[str, float]:
+        """PSNR in dB by name, over the target views of each scene; "procedural" over scenes, "mean" over the scenes of
+        folders."""
         if image_hw not in self.cache:
             self.cache[image_hw] = self._load(image_hw)
-        figures: dict[str, Tensor] = {}
-        for name, images, cameras, context in self.cache[image_hw]:
-            views = images.float() / 255
-            rendered = render_targets(model, views, cameras, context, autocast(), scale)
-            figures[name] = psnr(rendered, views[:, context:]).mean()
-        result = {name: round(float(figure), 3) for name, figure in figures.items()}
-        scenes = [value for name, value in result.items() if name != "procedural"]
+        figures: dict[str, list[float]] = {}
+        chunk = renderer.fixed_chunk(image_hw)
+        for scene, config in self.cache[image_hw]:
+            result = evaluate_scene(renderer, scene, config, baselines=(), chunk=chunk)
+            figures.setdefault(scene.name, []).append(math.nan if result["psnr"] is None else result["psnr"])
+        means = {name: sum(values) / len(values) for name, values in figures.items()}
+        scenes = [value for name, value in means.items() if name != "procedural"]
         if scenes:
-            result["mean"] = round(sum(scenes) / len(scenes), 3)
-        return result
-
-
-def _batched(cameras: Cameras) -> Cameras:
-    return Cameras(cameras.c2w[None], cameras.fxfycxcy[None], cameras.image_hw)
+            means["mean"] = sum(scenes) / len(scenes)
+        return {name: round(value, 3) for name, value in means.items()}

@@ -11,14 +11,12 @@ squared error, and with it PSNR, still leads.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from nvs_app.errors import NVSError
+from nvs_app.evaluation.metrics import LPIPS
 
 SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
 
@@ -59,21 +57,11 @@ def perceptual_distance(x: Float[Tensor, "n c h w"], y: Float[Tensor, "n c h w"]
     return total / used
 
 
-def load_lpips(path: Path, device: torch.device) -> torch.jit.ScriptModule:
-    """An LPIPS network as a TorchScript file: module(x, y) with images in [-1, 1] -> a distance an image."""
-    if not path.is_file():
-        raise NVSError(f"--lpips-file {path}: no such file, expected a TorchScript LPIPS module")
-    try:
-        return torch.jit.load(str(path), map_location=device).eval().requires_grad_(False)
-    except RuntimeError as error:
-        raise NVSError(f"--lpips-file {path}: not a TorchScript file ({str(error).splitlines()[0]})") from error
-
-
 def image_loss(
     prediction: Float[Tensor, "b v 3 h w"],
     target: Float[Tensor, "b v 3 h w"],
     perceptual: float = 0.01,
-    lpips: torch.nn.Module | None = None,
+    lpips: LPIPS | None = None,
     lpips_weight: float = 0.0,
     inverse_mse_power: float = 0.0,
 ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
@@ -82,10 +70,10 @@ def image_loss(
     Args:
         prediction, target: images in [0, 1], any float type; computed in float32.
         perceptual: weight of the structure term, 0 = off.
-        lpips: from `load_lpips`, or None.
+        lpips: the network, or None.
         lpips_weight: its weight.
-        balance: 0 weighs every image's squared error alike, so that dark or plain images hardly count; 1 weighs
-            it by its inverse, which makes every image's PSNR count alike; between them, in between.
+        inverse_mse_power: 0 weighs every image's squared error alike, so that dark or plain images hardly count; 1
+            weighs it by its inverse, which makes every image's PSNR count alike; between them, in between.
     Returns:
         the loss, and detached scalars {"loss", "mse", "psnr"[, "perceptual", "lpips"]}; "psnr" in dB is averaged
         over images.
@@ -102,7 +90,7 @@ def image_loss(
         loss = loss + perceptual * structure
         parts["perceptual"] = structure.detach()
     if lpips is not None and lpips_weight:
-        distance = lpips(x * 2 - 1, y * 2 - 1).mean()
+        distance = lpips(x, y).mean()
         loss = loss + lpips_weight * distance
         parts["lpips"] = distance.detach()
     return loss, {"loss": loss.detach(), **parts}

@@ -6,13 +6,11 @@ OUT/state.pt       to resume            OUT/tensorboard
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import itertools
 import json
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,9 @@ from torch import Tensor
 from nvs_app.distributed import World
 from nvs_app.model.checkpoint import save_checkpoint
 from nvs_app.model.lact import LaCT
+from nvs_app.rendering.device import device_name
+from nvs_app.rendering.plan import LaCTResolution
+from nvs_app.rendering.renderer import Renderer
 from nvs_app.training.config import TrainConfig
 from nvs_app.training.held_out import HeldOut
 from nvs_app.training.log import TrainLog
@@ -43,10 +44,6 @@ class Counters:
     progress: float
 
 
-def device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-
-
 class RunOutput:
     """Evaluates, saves and ends a run. Its methods may be called by every process; only process 0 acts."""
 
@@ -60,10 +57,10 @@ class RunOutput:
         average_model: LaCT,
         flat: FlatParameters,
         tensors: dict[str, Tensor],
-        autocast: Callable[[], contextlib.AbstractContextManager],
+        precision: str,
     ) -> None:
         self.config, self.world, self.clock, self.log, self.held_out = config, world, clock, log, held_out
-        self.average_model, self.flat, self.tensors, self.autocast = average_model, flat, tensors, autocast
+        self.average_model, self.flat, self.tensors, self.precision = average_model, flat, tensors, precision
         self.figures: dict[str, dict[str, float]] = {}  # held-out PSNR by size and scene
         self.spent = 0.0  # seconds of evaluations and saves since the first step
         self.next_eval = self.next_save = math.inf
@@ -98,7 +95,9 @@ class RunOutput:
             began = time.perf_counter()
             scales = dict.fromkeys(self.config.lact_scales) if self.average_model.detail_head else [1.0]
             for image_hw, scale in itertools.product(dict.fromkeys(sizes), scales):
-                figures = self.held_out.evaluate(self.average_model, image_hw, self.autocast, scale)
+                lact = LaCTResolution.exactly(scale)
+                renderer = Renderer(self.average_model, self.world.device, self.precision, lact=lact)
+                figures = self.held_out.evaluate(renderer, image_hw)
                 name = "x".join(map(str, image_hw)) + ("" if scale == 1 else f" LaCT x{scale:g}")
                 self.figures[name] = figures
                 text = "  ".join(f"{name} {value:.2f}" for name, value in figures.items())

@@ -22,7 +22,7 @@ from data_tools.shards.read import find_shards, is_shards
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.scenes.posed import PosedImages
-from nvs_app.scenes.prefetch import Prefetch
+from nvs_app.scenes.prefetch import Prefetcher
 from nvs_app.training.sampling import (
     Augmentation,
     Examples,
@@ -53,7 +53,7 @@ class ProceduralPool:
 
     make: (indices, num_views, image_hw) -> PosedImages of uint8, e.g. a ProceduralSource's batch.
     fresh: new scenes a step (may be a fraction). Rank r of n uses scenes r, r + n, ….
-    prefetch: makes the next batch in the background; what the pool holds stays the same.
+    prefetcher: makes the next batch in the background; what the pool holds stays the same.
     """
 
     def __init__(
@@ -68,9 +68,10 @@ class ProceduralPool:
         seed: int,
         rank: int,
         world: int,
-        prefetch: Prefetch | None = None,
+        prefetcher: Prefetcher | None = None,
     ) -> None:
-        self.prefetch = prefetch
+        self.prefetcher = prefetcher
+        self.ahead: tuple[int, Callable[[], PosedImages]] | None = None  # the batch on its way
         self.make, self.image_hw, self.views, self.generate, self.fresh = make, image_hw, views, generate, fresh
         self.size = max(1, math.ceil(size / generate)) * generate
         self.even_view_prob, self.seed, self.rank, self.world = even_view_prob, seed, rank, world
@@ -88,16 +89,18 @@ class ProceduralPool:
         for start in missing:
             self._fill(start)
         self.first = first
-        if self.prefetch is not None:
-            self.prefetch.start(first + self.size, lambda: self._made(first + self.size))
+        upcoming = first + self.size
+        if self.prefetcher is not None and (self.ahead is None or self.ahead[0] != upcoming):
+            self.ahead = (upcoming, self.prefetcher.start(lambda: self._made(upcoming)))
 
     def _made(self, start: int) -> PosedImages:
         indices = [index * self.world + self.rank for index in range(start, start + self.generate)]
         return self.make(indices, self.views, self.image_hw)
 
     def _fill(self, start: int) -> None:
-        posed = None if self.prefetch is None else self.prefetch.take(start)
-        if posed is None:
+        ahead, self.ahead = self.ahead, None
+        posed = None if ahead is None else ahead[1]()  # waited for in any case: the generator serves one at a time
+        if posed is None or ahead is None or ahead[0] != start:
             posed = self._made(start)
         if not self.images.numel():
             device = posed.images.device
@@ -245,7 +248,7 @@ class TrainSource:
                     self.seed,
                     self.rank,
                     self.world,
-                    Prefetch(self.device) if plan.prefetch else None,
+                    Prefetcher(self.device) if plan.prefetch else None,
                 )
             elif name in self.shards:
                 self.pools[key] = ShardPool(

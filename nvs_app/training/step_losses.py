@@ -6,14 +6,15 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from nvs_app.evaluation.metrics import LPIPS
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.model.detail import Sampling
 from nvs_app.model.detail.layers import resize
 from nvs_app.model.lact import LaCT
+from nvs_app.rendering.plan import LaCTResolution
 from nvs_app.training.config import TrainConfig
 from nvs_app.training.detail_losses import depth_loss
 from nvs_app.training.losses import image_loss
@@ -28,8 +29,7 @@ def smaller(images: Float[Tensor, "b v 3 h w"], scale: float, patch: int) -> Flo
 
 def lact_hw(image_hw: tuple[int, int], scale: float, patch: int) -> tuple[int, int]:
     """The size at which LaCT reads and draws images of `image_hw`."""
-    height, width = (max(patch, round(side * scale / patch) * patch) for side in image_hw)
-    return height, width
+    return LaCTResolution.exactly(scale).hw(image_hw, patch)
 
 
 def step_losses(
@@ -38,7 +38,7 @@ def step_losses(
     config: TrainConfig,
     step: int,
     autocast: Callable[[], contextlib.AbstractContextManager],
-    lpips: torch.nn.Module | None = None,
+    lpips: LPIPS | None = None,
 ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
     """The loss to descend, and detached scalars for the log ("psnr" of what a user would see, "psnr_lact" of LaCT's own
     image at its own size, errors of depth as `depth_loss` names them)."""

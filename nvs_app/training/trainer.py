@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,17 +21,19 @@ from torch import Tensor
 
 from nvs_app.distributed import StopSignals, World
 from nvs_app.errors import NVSError
+from nvs_app.evaluation.evaluate import SMALLEST
+from nvs_app.evaluation.metrics import LPIPS
 from nvs_app.model.checkpoint import load_checkpoint
 from nvs_app.model.config import LaCTConfig
 from nvs_app.model.config_override import with_changes
 from nvs_app.model.flops import lact_flops
 from nvs_app.model.lact import LaCT
+from nvs_app.rendering.device import device_name
 from nvs_app.training.config import TrainConfig
 from nvs_app.training.held_out import HeldOut
 from nvs_app.training.log import StepProfiler, TrainLog
-from nvs_app.training.losses import load_lpips
 from nvs_app.training.optim import FlatParameters, MuonAdamW, update_average
-from nvs_app.training.output import Counters, RunOutput, device_name
+from nvs_app.training.output import Counters, RunOutput
 from nvs_app.training.sampling import Examples, step_generator
 from nvs_app.training.schedule import (
     Clock,
@@ -103,7 +104,8 @@ class Trainer:
         if self.model_config.detail_head is None:
             plan = dataclasses.replace(plan, depth=False)
         self.source = TrainSource(plan, config.seed, world.rank, world.size, self.device)
-        self.lpips = load_lpips(Path(config.lpips_file), self.device) if config.lpips_file else None
+        lpips = LPIPS.find(config.lpips_file) if config.lpips_file else None
+        self.lpips = lpips.to(self.device) if lpips else None
         self.stages = config.stages
         self.log = TrainLog(config.out, config.log_every, self.device, world.is_main, config.tensorboard)
         self.output = RunOutput(
@@ -115,7 +117,7 @@ class Trainer:
             self.average_model,
             self.flat,
             self.tensors,
-            self.autocast,
+            "bf16" if self.bf16 else "fp32",
         )
         self.step_seconds, self.steady, self.furthest = 0.0, (0, 0.0), 0.0
         self.events: list[torch.cuda.Event] = []
@@ -142,10 +144,11 @@ class Trainer:
         config, make = self.config, None
         if config.eval_procedural and "procedural" in config.plan.shares:
             make = make_procedural(config.plan, self.device, config.seed + HELD_OUT_SEED)
+        if (config.eval_paths or make) and min(side for stage in self.stages for side in stage.image_hw) < SMALLEST:
+            raise NVSError(f"--resolutions: held-out scenes need {SMALLEST} pixels or more a side")
         return HeldOut(
             config.eval_paths,
             config.eval_context,
-            self.device,
             make,
             config.eval_procedural,
             config.generate,

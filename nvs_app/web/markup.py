@@ -6,7 +6,7 @@ from nvs_app.web.services.encoding import Plan
 from nvs_app.web.services.gathering import PHOTOS, SCENE, SHOWN, VIDEO, Piece, Tray
 from nvs_app.web.services.machine import seconds_words
 from nvs_app.web.services.opening import LoadedScene
-from nvs_app.web.services.truth import Truth, TruthView, image_uri, legend_uri
+from nvs_app.web.services.truth import ComparedView, Comparison, image_uri, legend_uri
 from nvs_app.web.services.uploads import FEWEST
 from nvs_app.web.ui import escaped, fill
 
@@ -148,7 +148,7 @@ def meter_html(fraction: float, words: str) -> str:
     return fill("meter.html", percent=f"{100 * fraction:.0f}", what="Video", words=words)
 
 
-def compare_html(view: TruthView | None, table: Truth | None) -> str:
+def compare_html(view: ComparedView | None, table: Comparison | None) -> str:
     """Rendering and photo under one slider, the error beside them, and the table."""
     if view is None or table is None:
         return note_html("This scene has no photo to compare with: it came as a scene file, or all photos were used.")

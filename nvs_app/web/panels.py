@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 
 from nvs_app.errors import NVSError
-from nvs_app.evaluation.evaluate import device_name
+from nvs_app.rendering.device import device_name
 from nvs_app.scenes.images import read_image
 from nvs_app.web.app_state import AppState
 from nvs_app.web.cards import list_cards

@@ -12,12 +12,11 @@ from camera_rings import ring_c2w
 from image_scenes import image_scene
 
 from nvs_app.errors import NVSError
-from nvs_app.evaluation.evaluate import EvalConfig, evaluate, nearest_view
-from nvs_app.geometry.cameras import Cameras
+from nvs_app.evaluation.baselines import nearest_views
+from nvs_app.evaluation.evaluate import EvalConfig, evaluate
 from nvs_app.model.config import PRESETS
 from nvs_app.model.lact import LaCT
 from nvs_app.rendering.renderer import Renderer
-from nvs_app.scenes.posed import PosedImages
 from nvs_app.scenes.scene import Scene
 
 
@@ -34,8 +33,8 @@ def scenes(tmp_path: Path) -> dict[str, Scene]:
 class Gray(Renderer):
     """Answers half gray wherever it looks."""
 
-    def render(self, state, cameras, chunk=None, progress=None):
-        return torch.full((len(cameras), 3, *cameras.image_hw), 0.5)
+    def stream(self, state, cameras, chunk=None, on_device=False):
+        yield torch.full((len(cameras), 3, *cameras.image_hw), 0.5)
 
 
 def test_averages_over_views_then_scenes(scenes: dict[str, Scene]) -> None:
@@ -87,12 +86,10 @@ def test_failed_scenes_are_told_and_left_out(scenes: dict[str, Scene]) -> None:
 
 def test_nearest_view_looks_at_place_and_direction() -> None:
     c2w = ring_c2w(6, step=0.7)
-    context = PosedImages(torch.zeros(6, 3, 4, 4), Cameras(c2w, torch.ones(6, 4), (4, 4)))
-    for index in range(6):
-        assert nearest_view(context, c2w[index]) == index
+    assert nearest_views(c2w, c2w).tolist() == list(range(6))
     turned = c2w[2].clone()
     turned[:3, :3] = c2w[4, :3, :3]  # in the place of 2, looking as 4 does
-    assert nearest_view(context, turned) in (2, 3, 4)
+    assert int(nearest_views(c2w, turned[None])) in (2, 3, 4)
 
 
 @pytest.mark.parametrize("wrong", [{"num_context": 0}, {"image_hw": (8, 64)}, {"mode": "clever"}])

@@ -132,3 +132,11 @@ def test_lpips_from_a_file(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.allclose(distance, expected, rtol=1e-3)
     with pytest.raises(NVSError, match="no such file"):
         LPIPS.find(tmp_path / "absent.pth")
+    for name in ("no.pt", "no.safetensors"):
+        (tmp_path / name).write_bytes(b"no")
+        with pytest.raises(NVSError, match=f"{name}: expected tensors by name"):
+            LPIPS.find(tmp_path / name)
+    # As a term of a training loss: gradients reach the image, the network stays as it is.
+    a.requires_grad_()
+    lpips(a, b).sum().backward()
+    assert a.grad is not None and a.grad.abs().sum() > 0 and not any(p.requires_grad for p in lpips.parameters())

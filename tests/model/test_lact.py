@@ -23,7 +23,7 @@ CONFIGS = {
     "steps": LaCTConfig(dim=32, blocks=2, attention_head_dim=16, fast_head_dim=16, rotary="fast", write_steps=2),
     "patches": LaCTConfig(dim=32, blocks=2, attention_head_dim=16, write_steps=2, value_patch_skip=True),
     "keys": LaCTConfig(dim=32, blocks=2, attention_head_dim=16, qk_scale=4.0, rotary="fast"),
-    "rotary": LaCTConfig(dim=32, blocks=2, attention_head_dim=16, rotary="fast+attention+value"),
+    "rotary": LaCTConfig(dim=32, blocks=2, attention_head_dim=16, rotary="fast+attention"),
 }
 
 
@@ -175,7 +175,7 @@ from nvs_app.model.config import LaCTConfig
 from nvs_app.model.lact import LaCT
 
 torch.manual_seed(0)
-config = LaCTConfig(dim=32, blocks=4, attention_head_dim=16, rotary="fast+attention+value", value_patch_skip=True)
+config = LaCTConfig(dim=32, blocks=4, attention_head_dim=16, rotary="fast+attention", value_patch_skip=True)
 model = LaCT(config)
 eye = torch.randn(1, 8, 3)
 c2w = look_at(eye, torch.zeros(1, 8, 3), torch.tensor([0.0, 0.0, 1.0]).expand(1, 8, 3))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 
 import pytest
 
@@ -78,3 +79,24 @@ def test_the_card_says_lacts_resolution() -> None:
 )
 def test_photos_are_read_as_finely_as_views_are_rendered(stored, asked, expected) -> None:
     assert photos_hw(stored, asked) == expected
+
+
+def test_views_at_once_and_json() -> None:
+    render, encode = plan_render((250, 256), 8, HALF), plan_encode((250, 256), 8, HALF)
+    assert (render.tokens, render.passes, render.views_at_once(None)) == (256, ("lact", "detail"), 1)
+    assert encode.views_at_once(None) == 8  # the head reads more pixels at once than it renders
+    assert render.views_at_once(32768) == 32 and render.views_at_once(1) == 1
+    alone = plan_render((256, 256), 8, None)
+    assert (alone.tokens, alone.passes) == (1024, ("lact",))
+    assert (alone.views_at_once(None), alone.views_at_once(65536)) == (2, 64)
+    assert json.loads(json.dumps(render.to_dict())) == {
+        "image_hw": [250, 256],
+        "render_hw": [256, 256],
+        "lact_hw": [128, 128],
+        "passes": ["lact", "detail"],
+        "cut": [6, 0],
+        "tokens": 256,
+        "words": "250x256, LaCT at 128x128",
+    }
+    assert encode.to_dict()["cut"] == [0, 0]
+    assert LaCTResolution.exactly(0.5).hw((32, 1008), 8) == (16, 504)

@@ -136,7 +136,7 @@ def test_encoding_takes_the_chunk_it_is_told(renderer: Renderer, monkeypatch: py
 
     monkeypatch.setattr(renderer.model, "encode", encode)
     context, targets = posed(5), circle(2, (32, 40))
-    monkeypatch.setattr(Renderer, "_chunk_of", lambda self, plan, pixels=0: 4)
+    monkeypatch.setattr(Renderer, "_views_at_once", lambda self, plan: 4)
     whole = renderer.render(renderer.encode(context), targets)
     parts = renderer.render(renderer.encode(context, chunk=2), targets)
     assert told == [4, 2]

@@ -83,7 +83,7 @@ def test_choose_views_modes() -> None:
         ({"num_context": 20}, "20 context views asked for, expected 1 to 19"),
         ({"num_context": 0}, "expected 1 to 19"),
         ({"num_context": 20, "target": [1]}, "expected 1 to 19"),
-        ({"num_context": 3, "mode": "best"}, "'best': unknown, expected one of spread, random, listed"),
+        ({"num_context": 3, "mode": "best"}, "'best': unknown, expected one of spread, random, even"),
         ({"num_context": 3, "mode": "listed"}, "needs a list of context views"),
         ({"num_context": 3, "context": [1, 20]}, "context view 20 does not exist, expected 0 to 19"),
         ({"num_context": 3, "context": [1, -1]}, "context view -1 does not exist"),

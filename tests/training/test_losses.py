@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 
-from nvs_app.errors import NVSError
-from nvs_app.training.losses import dssim, image_loss, load_lpips, perceptual_distance
+from nvs_app.training.losses import dssim, image_loss, perceptual_distance
 
 
 def test_equal_images_cost_nothing() -> None:
@@ -44,14 +41,6 @@ def test_gradients_are_finite_where_the_image_is_flat() -> None:
 def test_small_and_odd_images() -> None:
     assert 0 <= dssim(torch.rand(1, 3, 5, 9), torch.rand(1, 3, 5, 9)) <= 1
     image_loss(torch.rand(1, 1, 3, 24, 40), torch.rand(1, 1, 3, 24, 40))
-
-
-def test_missing_lpips_is_named(tmp_path: Path) -> None:
-    with pytest.raises(NVSError, match="--lpips-file"):
-        load_lpips(tmp_path / "lpips.pt", torch.device("cpu"))
-    (tmp_path / "lpips.pt").write_bytes(b"no")
-    with pytest.raises(NVSError, match="TorchScript"):
-        load_lpips(tmp_path / "lpips.pt", torch.device("cpu"))
 
 
 def test_balance_makes_every_image_count_alike():

@@ -11,7 +11,7 @@ from train_fakes import circle, fake_procedural, make_scene
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.scenes.posed import PosedImages
-from nvs_app.scenes.prefetch import Prefetch
+from nvs_app.scenes.prefetch import Prefetcher
 from nvs_app.training import sources
 from nvs_app.training.sampling import Augmentation, choose_views, make_examples, mirror_world, step_generator
 from nvs_app.training.schedule import ViewCount
@@ -52,7 +52,7 @@ def test_pool_is_a_function_of_the_step() -> None:
 def test_prefetching_changes_nothing() -> None:
     plain, _ = make_pool()
     ahead, made = make_pool()
-    ahead.prefetch = Prefetch(CPU)
+    ahead.prefetcher = Prefetcher(CPU)
     for step in (0, 1, 2, 3, 8, 9, 40, 3):  # on, over a gap, and back
         one, two = plain.draw(step, 5, COUNT, stream=1), ahead.draw(step, 5, COUNT, stream=1)
         assert torch.equal(one.images, two.images) and torch.equal(one.cameras.c2w, two.cameras.c2w)

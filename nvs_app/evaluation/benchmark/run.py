@@ -1,6 +1,6 @@
 """A benchmark from the first scene to the report: resumes scene by scene, alone or on every process of torchrun.
 
-    run = BenchmarkRun(renderer, benchmark, benchmark.complete(settings), Measures(), Path("outputs/run"))
+    run = BenchmarkRun(renderer, benchmark, benchmark.complete(settings), MetricOptions(), Path("outputs/run"))
     report = run()          # None on processes other than the first
 
 Each process takes its share of the scenes (whole groups, by number), so the figures of a scene never depend on how
@@ -23,23 +23,22 @@ import torch
 from nvs_app.distributed import World
 from nvs_app.errors import NVSError
 from nvs_app.evaluation.baselines import DESCRIPTIONS
-from nvs_app.evaluation.benchmark.journal import Journal, fingerprint
-from nvs_app.evaluation.benchmark.load import Loaded, Prefetcher
+from nvs_app.evaluation.benchmark.load import BenchmarkScene, UpcomingScenes
+from nvs_app.evaluation.benchmark.results import SceneResults, fingerprint
 from nvs_app.evaluation.benchmark.scene import (
     NORMALIZE_WITH,
-    Clock,
-    Comparer,
-    Extreme,
-    Measures,
-    Work,
-    chunk_of,
+    ExtremeView,
+    MetricOptions,
+    RenderedCase,
     encode_images,
     figures_of,
     render_case,
 )
-from nvs_app.evaluation.evaluate import device_name, versions
+from nvs_app.evaluation.evaluate import versions
+from nvs_app.evaluation.evaluator import DeviceClock
 from nvs_app.evaluation.protocols.base import Benchmark, Entry, Settings
 from nvs_app.evaluation.report.summary import assemble, keep_shown_images
+from nvs_app.rendering.device import device_name
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.posed import PosedImages
 
@@ -80,35 +79,35 @@ class BenchmarkRun:
         renderer: Renderer,
         benchmark: Benchmark,
         settings: Settings,
-        measures: Measures,
+        metrics: MetricOptions,
         out: Path | None = None,
         *,
         world: World | None = None,
         limit: int | None = None,
         only: tuple[str, ...] = (),
         restart: bool = False,
-        telling: ProgressCallback | None = None,
+        callback: ProgressCallback | None = None,
         remarks: dict[str, str] | None = None,
     ) -> None:
-        self.renderer, self.benchmark, self.settings, self.measures = renderer, benchmark, settings, measures
-        self.comparer = Comparer(renderer.device, measures)
-        self.world, self.telling = world, telling or ProgressCallback()
+        self.renderer, self.benchmark, self.settings, self.metrics = renderer, benchmark, settings, metrics
+        self.comparer = metrics.comparer(renderer.device)
+        self.world, self.callback = world, callback or ProgressCallback()
         self.rank, self.size = (world.rank, world.size) if world is not None else (0, 1)
-        self.header = describe(renderer, benchmark, settings, measures, remarks or {})
+        self.header = describe(renderer, benchmark, settings, metrics, remarks or {})
         data = settings.data.resolve() if settings.data is not None else None
         decisive = [self.header, str(data), device_name(renderer.device), versions()]
         self.fingerprint = fingerprint(decisive)
         self.out = out or Path("outputs") / "benchmarks" / f"{benchmark.name}-{self.fingerprint}"
-        self.journal = Journal(self.out, self.fingerprint)
+        self.results = SceneResults(self.out, self.fingerprint)
         if restart and self.rank == 0:
-            self.journal.clear()
+            self.results.clear()
         if restart and world is not None:
             world.broadcast_object("restarted", True)
         listing = benchmark.entries(settings)
         self.entries = _picked(listing.entries, only, limit)
         self.absent = {} if only or limit else dict(listing.absent)
         self.failed: dict[str, dict[str, str]] = {}
-        self.spent = Timings()
+        self.timings = Timings()
         self.done = 0
 
     def __call__(self) -> dict[str, Any] | None:
@@ -117,11 +116,11 @@ class BenchmarkRun:
         mine = [entry for entry, owner in zip(self.entries, owners(self.entries, self.size)) if owner == self.rank]
         records: dict[str, dict[str, Any]] = {}
         for entry in mine:
-            if (record := self.journal.read(entry.name)) is not None:
+            if (record := self.results.read(entry.name)) is not None:
                 records[entry.name] = record
                 self._told(entry.name, None)
-        if self.journal.strange:
-            self.telling.note(f"{self.out}: {self.journal.strange} scenes done under other settings are done again")
+        if self.results.stale:
+            self.callback.note(f"{self.out}: {self.results.stale} scenes done under other settings are done again")
         rest = [entry for entry in mine if entry.name not in records]
         if rest:
             # A thread that makes the next scene would otherwise keep this one from the GPU for 5 ms at a time.
@@ -138,18 +137,18 @@ class BenchmarkRun:
         begun = None
         keeping: list[tuple[str, Future]] = []
         with ThreadPoolExecutor(1, thread_name_prefix="keep") as keeper:
-            ahead = Prefetcher(self.benchmark, self.settings, entries, self.renderer.device)
-            for entry, take in ahead:
+            upcoming = UpcomingScenes(self.benchmark, self.settings, entries, self.renderer.device)
+            for entry, take in upcoming:
                 waited = time.perf_counter()
                 try:
-                    loaded = take()
+                    scene = take()
                     if begun is None:
-                        self._warm_up(loaded)
+                        self._warm_up(scene)
                         begun = waited = time.perf_counter()
-                        self.spent.startup_s = begun - started
-                    self.spent.waiting_s += time.perf_counter() - waited
-                    ahead.fill(ahead.depth)
-                    record, extremes = self._measure(loaded)
+                        self.timings.startup_s = begun - started
+                    self.timings.waiting_s += time.perf_counter() - waited
+                    upcoming.fill(upcoming.depth)
+                    record, extremes = self._measure(scene)
                 except (NVSError, OSError) as error:
                     self._failed(entry.name, {"*": " ".join(str(error).split())})
                     continue
@@ -159,48 +158,48 @@ class BenchmarkRun:
             for _, future in keeping:
                 future.result()
         if begun is not None:
-            self.spent.wall_s = time.perf_counter() - begun
+            self.timings.wall_s = time.perf_counter() - begun
 
-    def _measure(self, loaded: Loaded) -> tuple[dict[str, Any], dict[str, Extreme]]:
+    def _measure(self, scene: BenchmarkScene) -> tuple[dict[str, Any], dict[str, ExtremeView]]:
         counts: dict[str, Any] = {}
         seconds: dict[str, dict[str, float]] = {}
-        failed = {str(count): " ".join(message.split()) for count, message in loaded.failed.items()}
-        extremes: dict[str, Extreme] = {}
-        rendered: dict[str, Work] = {}
-        for count in loaded.cases:
+        failed = {str(count): " ".join(message.split()) for count, message in scene.failed.items()}
+        extremes: dict[str, ExtremeView] = {}
+        rendered: dict[str, RenderedCase] = {}
+        for count in scene.cases:
             try:
-                keep = count == max(loaded.cases)
-                rendered[str(count)] = render_case(self.renderer, loaded, count, self.comparer, keep_images=keep)
+                keep = count == max(scene.cases)
+                rendered[str(count)] = render_case(self.renderer, scene, count, self.comparer, self.metrics, keep)
             except NVSError as error:  # memory, most likely: another number of views may fit
                 failed[str(count)] = " ".join(str(error).split())
         self.comparer.finish()
-        for count, work in rendered.items():
-            spent = work.seconds
-            self.spent.model_s += spent["encode_s"] + spent["decode_s"]
-            self.spent.compare_s += spent["compare_s"]
-            self.spent.gsplat_s += spent.get("gsplat_s", 0.0)
-            self.spent.views += len(work.rows)
+        for count, case in rendered.items():
+            spent = case.seconds
+            self.timings.model_s += spent["encode_s"] + spent["decode_s"]
+            self.timings.compare_s += spent["compare_s"]
+            self.timings.gsplat_s += spent.get("gsplat_s", 0.0)
+            self.timings.views += len(case.views.figures)
             try:
-                counts[count] = figures_of(work, self.measures, self.renderer)
+                counts[count] = figures_of(case, self.metrics, self.renderer)
             except NVSError as error:
                 failed[count] = str(error)
                 continue
             seconds[count] = spent
-            extremes = work.extremes or extremes
+            extremes = case.extremes or extremes
         if not counts:
             raise NVSError(next(iter(failed.values())))
         if failed:
-            self._failed(loaded.name, failed)
-        self.spent.scenes += 1
-        result = {"path": loaded.root, "image_hw": list(loaded.image_hw), "notes": loaded.remarks, "counts": counts}
+            self._failed(scene.name, failed)
+        self.timings.scenes += 1
+        result = {"path": scene.root, "image_hw": list(scene.image_hw), "notes": scene.remarks, "counts": counts}
         record = {
             "result": result,
             "failed": failed,
-            "timing": {"load_s": loaded.load_s, "counts": seconds},
+            "timing": {"load_s": scene.load_s, "counts": seconds},
         }
         return record, extremes
 
-    def _keep(self, name: str, record: dict[str, Any], extremes: dict[str, Extreme]) -> None:
+    def _keep(self, name: str, record: dict[str, Any], extremes: dict[str, ExtremeView]) -> None:
         """Writes a scene's record with its images; runs beside the next scene."""
         counts = record["result"]["counts"]
         largest = str(max(map(int, counts)))
@@ -213,47 +212,48 @@ class BenchmarkRun:
             }
             for which, extreme in extremes.items()
         }
-        self.journal.write(name, record)
+        self.results.write(name, record)
 
-    def _warm_up(self, loaded: Loaded) -> None:
+    def _warm_up(self, scene: BenchmarkScene) -> None:
         """Renders the first scene once untimed on a GPU (libraries load, memory is fetched) and notes the memory that
         encoding and decoding take beyond what was there."""
         device = self.renderer.device
         if device.type != "cuda":
             return
-        clock, comparer = Clock(device), Comparer(device, Measures(rounded=self.measures.rounded))
-        for count, case in loaded.cases.items():
+        options = MetricOptions(rounded=self.metrics.rounded)
+        clock, comparer = DeviceClock(device), options.comparer(device)
+        for count, case in scene.cases.items():
             try:
-                render_case(self.renderer, loaded, count, comparer, keep_images=True)
+                render_case(self.renderer, scene, count, comparer, options, keep_images=True)
                 comparer.finish()
-                images = loaded.pixels(case.context_rows, device)
+                images = scene.pixels(case.context_rows, device)
                 peaks = {}
                 for what in ("encode", "decode"):
                     clock()
                     torch.cuda.reset_peak_memory_stats(device)
                     before = torch.cuda.memory_allocated(device)
                     if what == "encode":
-                        chunk = chunk_of(self.renderer, loaded.image_hw)
+                        chunk = self.renderer.fixed_chunk(scene.image_hw)
                         state = self.renderer.encode(PosedImages(images, case.context_cameras), chunk=chunk)
                     else:
                         next(self.renderer.stream(state, case.target_cameras, 1, on_device=True))
                     clock()
                     peaks[f"{what}_bytes"] = torch.cuda.max_memory_allocated(device) - before
-                self.spent.memory[str(count)] = peaks
+                self.timings.memory[str(count)] = peaks
             except NVSError:
                 continue  # told when its turn comes
 
     def _failed(self, name: str, messages: dict[str, str]) -> None:
         self.failed[name] = messages
         for count, message in messages.items():
-            self.telling.error(name if count == "*" else f"{name} at {count} views", message)
+            self.callback.error(name if count == "*" else f"{name} at {count} views", message)
         if "*" in messages:
             self._told(name, None)
 
     def _told(self, name: str, record: dict[str, Any] | None) -> None:
         store = self.world.store if self.world is not None else None
         self.done = self.done + 1 if store is None else store.add("scenes done", 1)
-        self.telling.scene(self.done, len(self.entries), name, record)
+        self.callback.scene(self.done, len(self.entries), name, record)
 
     def _gather(self, records: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
         """Brings everything to the first process, which makes the report."""
@@ -273,9 +273,9 @@ class BenchmarkRun:
                     time.sleep(0.5)
                 return None
             while (done := store.add("scenes done", 0)) < len(self.entries):
-                self.telling.scene(done, len(self.entries), "", None)
+                self.callback.scene(done, len(self.entries), "", None)
                 time.sleep(0.5)
-            self.telling.scene(done, len(self.entries), "", None)
+            self.callback.scene(done, len(self.entries), "", None)
             shares += [json.loads(store.get(f"share {rank}")) for rank in range(1, self.size)]
         everything = dict(records)
         failed = {name: {"*": reason} for name, reason in self.absent.items()}
@@ -292,7 +292,7 @@ class BenchmarkRun:
         return assemble(self.header, ordered, failed, len(self.entries) + len(self.absent), timing, kinds)
 
     def _timing(self) -> dict[str, Any]:
-        spent = self.spent
+        spent = self.timings
         busy = spent.wall_s - spent.gsplat_s
         kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return {
@@ -304,7 +304,7 @@ class BenchmarkRun:
 
 
 def describe(
-    renderer: Renderer, benchmark: Benchmark, settings: Settings, measures: Measures, remarks: dict[str, str]
+    renderer: Renderer, benchmark: Benchmark, settings: Settings, metrics: MetricOptions, remarks: dict[str, str]
 ) -> dict[str, Any]:
     """What was measured and how: everything that decides the figures, in words and numbers."""
     card, image_hw = renderer.card, settings.image_hw or benchmark.image_hw
@@ -338,15 +338,15 @@ def describe(
             "rendering": renderer.settings(image_hw),
         },
         "measures": {
-            "normalize_with": measures.normalize_with,
-            "normalize_with_means": NORMALIZE_WITH[measures.normalize_with],
-            "rounded": measures.rounded,
+            "normalize_with": metrics.normalize_with,
+            "normalize_with_means": NORMALIZE_WITH[metrics.normalize_with],
+            "rounded": metrics.rounded,
             "ssim": "11x11 Gaussian window of sigma 1.5, each colour channel",
             "sharpness": "gradient energy of luma in parts of the photo's: 1 as sharp, below blurred, above noisy",
             "depth_error": "where the true depth is known: |depth - true| / true, median over a view's surface pixels",
-            "lpips": "VGG-16" if measures.lpips is not None else remarks.get("lpips", "not measured"),
-            "baselines": {name: DESCRIPTIONS[name] for name in measures.baselines},
-            "gsplat": f"{measures.gsplat_steps} steps" if measures.gsplat_steps else remarks.get("gsplat", "off"),
+            "lpips": "VGG-16" if metrics.lpips is not None else remarks.get("lpips", "not measured"),
+            "baselines": {name: DESCRIPTIONS[name] for name in metrics.baselines},
+            "gsplat": f"{metrics.gsplat_steps} steps" if metrics.gsplat_steps else remarks.get("gsplat", "off"),
         },
     }
 

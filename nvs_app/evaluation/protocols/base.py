@@ -1,52 +1,22 @@
-"""What a benchmark is: where its scenes are, which views are read and drawn, at which size, and who says so.
+"""What a benchmark is: where its scenes are, which views are read and rendered, at which size, and who says so.
 
 A protocol is a subclass of `Benchmark` in a file of its own. Where papers differ, or leave something open, there is an
-`Option`; the report prints the choice that was used. Nothing here draws an image: `evaluation.benchmark.run` does.
+`Option`; the report prints the choice that was used. Nothing here renders: `evaluation.benchmark.run` does.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from nvs_app.errors import NVSError
-from nvs_app.scenes.posed import PosedImages
 from nvs_app.scenes.scene import inside
-from nvs_app.scenes.views import ViewSplit
-
-
-@runtime_checkable
-class Views(Protocol):
-    """Posed images that are not loaded yet: a `Scene`, or something that can do this much of it.
-
-    name: for people. root: the folder, for people. image_paths: a name for each view. c2w: OpenCV axes, on the CPU.
-    """
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def root(self) -> Path: ...
-
-    @property
-    def image_paths(self) -> list[Path]: ...
-
-    @property
-    def c2w(self) -> Float[Tensor, "n 4 4"]: ...
-
-    def __len__(self) -> int: ...
-
-    def load(self, indices: Sequence[int] | None = None, image_hw: tuple[int, int] | None = None) -> PosedImages:
-        """The views at `image_hw`, float32 in [0, 1] or uint8, on any device."""
-        ...
+from nvs_app.scenes.views import Views, ViewSplit
 
 
 @dataclass(frozen=True)
@@ -147,7 +117,7 @@ class Benchmark:
         raise NotImplementedError
 
     def size(self, views: Views, settings: Settings) -> tuple[int, int]:
-        """(height, width) at which the scene is read and drawn."""
+        """(height, width) at which the scene is read and rendered."""
         size = settings.image_hw or self.image_hw
         assert size is not None, f"{self.name}: no size"
         return size

@@ -11,7 +11,7 @@ from nvs_app.evaluation.protocols.base import (
     Views,
     data_folder,
 )
-from nvs_app.evaluation.protocols.choose import checked, choose_context, hold_out
+from nvs_app.evaluation.protocols.choose import checked, hold_out, pick_context
 from nvs_app.evaluation.protocols.places import as_listing, is_form, scene_folders
 from nvs_app.scenes.views import ViewSplit
 
@@ -30,7 +30,7 @@ class DL3DV(Benchmark):
             "Targets are frames 0, 8, 16, ... in the order of file names. Context views are the cameras nearest to the"
             " means of k-means clusters of all other frames; the papers do not list them and their start differs."
         ),
-        "At 540x960 the context is cut to 536x960, whole patches; targets are drawn and compared at 540x960.",
+        "At 540x960 the context is cut to 536x960, whole patches; targets are rendered and compared at 540x960.",
     )
     contexts = (16, 32, 64, 128)
     image_hw = None
@@ -53,4 +53,4 @@ class DL3DV(Benchmark):
 
     def split(self, views: Views, count: int, settings: Settings) -> ViewSplit:
         candidates, targets = hold_out(views, 8)
-        return checked(views, choose_context(views, candidates, count, settings.options["cluster"]), targets)
+        return checked(views, pick_context(views, candidates, count, settings.options["cluster"]), targets)

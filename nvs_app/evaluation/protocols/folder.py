@@ -14,7 +14,7 @@ from nvs_app.evaluation.protocols.base import (
     data_folder,
     natural,
 )
-from nvs_app.evaluation.protocols.choose import checked, choose_context, hold_out
+from nvs_app.evaluation.protocols.choose import checked, hold_out, pick_context
 from nvs_app.evaluation.protocols.places import entries_of_path, subfolders
 from nvs_app.scenes.scene import Scene
 from nvs_app.scenes.views import ViewSplit
@@ -32,7 +32,7 @@ class Folder(Benchmark):
     options = (
         Option(
             "targets",
-            "which views are drawn",
+            "which views are rendered",
             {
                 "auto": "the scene's test split where it has one, else every 8th frame",
                 "every8": "every 8th frame",
@@ -60,10 +60,10 @@ class Folder(Benchmark):
         how = settings.options["targets"]
         everything = list(range(len(views)))
         if how == "rest":
-            context = choose_context(views, everything, count, "spread", settings.seed)
+            context = pick_context(views, everything, count, "spread", settings.seed)
             return checked(views, context, [index for index in everything if index not in set(context)])
         candidates, targets = hold_out(views, 8)
         own = [index for index in everything if isinstance(views, Scene) and views.split[index] == "test"]
         if how == "auto" and own:
             targets, candidates = own, [index for index in everything if index not in set(own)]
-        return checked(views, choose_context(views, candidates, count, "spread", settings.seed), targets)
+        return checked(views, pick_context(views, candidates, count, "spread", settings.seed), targets)

@@ -57,7 +57,7 @@ class GSO(Benchmark):
     options = (
         Option(
             "layout",
-            "which views are read and drawn",
+            "which views are read and rendered",
             {
                 "lact": "4 to 48 views nested around LRM-Zero's, 8 fixed targets",
                 "lrm-zero": "8 views: elevation 0 at 0/90/180/270 and 40 at 45/135/225/315; 4 views: elevation 20 at"

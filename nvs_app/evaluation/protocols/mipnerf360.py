@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from nvs_app.evaluation.protocols.base import Benchmark, Listing, Option, Settings, Views, data_folder
-from nvs_app.evaluation.protocols.choose import checked, choose_context, hold_out
+from nvs_app.evaluation.protocols.choose import checked, hold_out, pick_context
 from nvs_app.evaluation.protocols.places import as_listing, is_form, scene_folders
 from nvs_app.scenes.scene import Scene
 from nvs_app.scenes.views import ViewSplit
@@ -59,4 +59,4 @@ class MipNeRF360(Benchmark):
     def split(self, views: Views, count: int, settings: Settings) -> ViewSplit:
         candidates, targets = hold_out(views, 8)
         how = settings.options["context"]
-        return checked(views, choose_context(views, candidates, count, how, settings.seed), targets)
+        return checked(views, pick_context(views, candidates, count, how, settings.seed), targets)

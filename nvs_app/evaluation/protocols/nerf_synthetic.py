@@ -1,10 +1,10 @@
-"""NeRF synthetic: eight Blender objects, the test split drawn from some of the training views."""
+"""NeRF synthetic: eight Blender objects, the test split rendered from some of the training views."""
 
 from __future__ import annotations
 
 from nvs_app.errors import NVSError
 from nvs_app.evaluation.protocols.base import Benchmark, Listing, Option, Settings, Views, data_folder
-from nvs_app.evaluation.protocols.choose import checked, choose_context
+from nvs_app.evaluation.protocols.choose import checked, pick_context
 from nvs_app.evaluation.protocols.places import as_listing, is_form, scene_folders
 from nvs_app.scenes.scene import Scene
 from nvs_app.scenes.views import ViewSplit
@@ -34,7 +34,7 @@ class NeRFSynthetic(Benchmark):
         ),
         Option(
             "test",
-            "which test views are drawn",
+            "which test views are rendered",
             {"all": "all 200", "every8": "every 8th, 25 views, as DietNeRF and FreeNeRF do"},
         ),
     )
@@ -56,5 +56,5 @@ class NeRFSynthetic(Benchmark):
                 raise NVSError(f"scene {views.name}: DietNeRF's list has 8 of 100 views, not {count} of {len(train)}")
             context = [train[number] for number in DIETNERF_8]
         else:
-            context = choose_context(views, train, count, how, settings.seed)
+            context = pick_context(views, train, count, how, settings.seed)
         return checked(views, context, test[:: 8 if settings.options["test"] == "every8" else 1])

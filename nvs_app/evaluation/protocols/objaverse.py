@@ -6,7 +6,7 @@ from pathlib import Path
 
 from nvs_app.errors import NVSError
 from nvs_app.evaluation.protocols.base import Benchmark, Listing, Option, Settings, Views, data_folder
-from nvs_app.evaluation.protocols.choose import by_name, checked, choose_context
+from nvs_app.evaluation.protocols.choose import by_name, checked, pick_context
 from nvs_app.evaluation.protocols.places import as_listing, is_form, scene_folders
 from nvs_app.scenes.views import ViewSplit
 
@@ -27,7 +27,7 @@ class Objaverse(Benchmark):
     contexts = (4, 8, 16)
     options = (
         Option("list", "a text file with the name of a held-out object a line (default: all)"),
-        Option("targets", "how many of the last views are drawn", default="8"),
+        Option("targets", "how many of the last views are rendered", default="8"),
         Option("context", "which other views are read", {"first": "the first N", "spread": "evenly spread"}),
     )
 
@@ -46,7 +46,7 @@ class Objaverse(Benchmark):
 
     def split(self, views: Views, count: int, settings: Settings) -> ViewSplit:
         order, held = by_name(views), self.number(settings, "targets")
-        context = choose_context(views, order[:-held], count, settings.options["context"], settings.seed)
+        context = pick_context(views, order[:-held], count, settings.options["context"], settings.seed)
         return checked(views, context, order[-held:])
 
 

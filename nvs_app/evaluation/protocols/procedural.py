@@ -14,7 +14,7 @@ from torch import Tensor
 from data_tools.procedural import ProceduralSource
 from nvs_app.errors import NVSError
 from nvs_app.evaluation.protocols.base import Benchmark, Entry, Listing, Option, Settings, Views
-from nvs_app.evaluation.protocols.choose import choose_context
+from nvs_app.evaluation.protocols.choose import pick_context
 from nvs_app.scenes.posed import PosedImages
 from nvs_app.scenes.views import ViewSplit
 
@@ -71,7 +71,7 @@ class Procedural(Benchmark):
     )
     needs_data = False
     loaders = 1  # one generator, on the device
-    ahead = AT_ONCE + 1  # the next group is begun while the network draws the whole of this one
+    ahead = AT_ONCE + 1  # the next group is begun while the network renders the whole of this one
 
     def entries(self, settings: Settings) -> Listing:
         kinds = [kind.strip() for kind in settings.options["kinds"].split(",")]
@@ -89,7 +89,7 @@ class Procedural(Benchmark):
 
     def split(self, views: Views, count: int, settings: Settings) -> ViewSplit:
         candidates = list(range(TARGETS, TARGETS + CANDIDATES))
-        return ViewSplit(choose_context(views, candidates, count, "spread"), list(range(TARGETS)))
+        return ViewSplit(pick_context(views, candidates, count, "spread"), list(range(TARGETS)))
 
     def size(self, views: Views, settings: Settings) -> tuple[int, int]:
         return settings.image_hw or (256, 256)

@@ -1,6 +1,6 @@
 """Several reports of one benchmark: scenes are paired, and differences come with intervals.
 
-result = compare({"ours": read_report(a), "theirs": read_report(b)})
+result = compare_reports({"ours": read_report(a), "theirs": read_report(b)})
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def _short(path: Path) -> str:
     return path.parent.name if path.name == "report.json" else path.stem
 
 
-def compare(reports: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def compare_reports(reports: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Differences of every report to the first.
 
     A scene counts where both have it at the same number of context views with the same target views. Intervals come

@@ -22,6 +22,8 @@ class Measure:
     """Shown behind the point."""
     of_baselines: bool = True
     """Whether the baselines have it too."""
+    finite: bool = True
+    """Whether every view has it; else it is None where a view does not."""
 
     def goodness(self, value: float) -> float:
         """Grows as a figure gets better: sharpness is best at 1, LPIPS and depth errors at 0."""
@@ -31,11 +33,13 @@ class Measure:
 
 
 PSNR = Measure("psnr", "PSNR", 2)
-SSIM = Measure("ssim", "SSIM", 4)
-SHARPNESS = Measure("sharpness", "sharpness", 3)
-LPIPS = Measure("lpips", "LPIPS", 4, of_baselines=False)
-DEPTH_ERROR = Measure("depth_error", "depth error", 3, of_baselines=False)
-MEASURES = (PSNR, SSIM, SHARPNESS, LPIPS, DEPTH_ERROR)
+MEASURES = (
+    PSNR,
+    Measure("ssim", "SSIM", 4),
+    Measure("sharpness", "sharpness", 3),
+    Measure("lpips", "LPIPS", 4, of_baselines=False),
+    Measure("depth_error", "depth error", 3, of_baselines=False, finite=False),
+)
 BASELINE_MEASURES = tuple(measure for measure in MEASURES if measure.of_baselines)
 
 

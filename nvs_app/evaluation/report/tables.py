@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from nvs_app.evaluation.report.measures import LPIPS, PSNR, Measure, shown
+from nvs_app.evaluation.report.measures import PSNR, Measure, shown
 from nvs_app.evaluation.report.words import rendering_words
 
 MANY = 24  # scenes; of more, the worst are shown
@@ -151,7 +151,7 @@ def _scenes(report: dict[str, Any]) -> Table:
         title = f"PSNR of the {MANY} worst of {len(scenes)} scenes"
     table = Table(title=title, title_justify="left")
     table.add_column("scene", no_wrap=True)
-    beside = [m for m in shown(report["overall"][counts[-1]], beside_psnr=True) if m is not LPIPS]
+    beside = [m for m in shown(report["overall"][counts[-1]], beside_psnr=True) if m.name != "lpips"]
     columns = [f"{count} views" for count in counts] + [m.title for m in beside] + ["nearest", "mean colour"]
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)

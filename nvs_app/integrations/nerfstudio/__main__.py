@@ -94,6 +94,7 @@ def print_views(rest: list[str]) -> int:
     from nerfstudio.utils.eval_utils import eval_setup
 
     from data_tools.readers import open_scene
+    from nvs_app.rendering.plan import LaCTResolution
 
     with contextlib.redirect_stdout(sys.stderr):  # stdout is for the one line
         config, pipeline, _, _ = eval_setup(config_path)
@@ -114,6 +115,9 @@ def print_views(rest: list[str]) -> int:
     words += ["--image-hw", str(height), str(width), "--checkpoint", str(config.pipeline.model.checkpoint)]
     words += [] if config.pipeline.model.detail else ["--no-detail"]
     words += ["--look-at", str(config.pipeline.model.look_at)] if config.pipeline.model.look_at else []
+    renderer = pipeline.model.renderer
+    if renderer.detail and renderer.lact != LaCTResolution.of_card(renderer.card):
+        print("note: the run has another resolution of LaCT than its checkpoint, which eval takes", file=sys.stderr)
     print(shlex.join(words))
     return 0
 

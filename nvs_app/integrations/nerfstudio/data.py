@@ -26,13 +26,13 @@ from torch import Tensor
 from nvs_app.errors import NVSError
 from nvs_app.geometry.normalize import SimilarityTransform
 from nvs_app.integrations.nerfstudio.cameras import scene_of, to_nerfstudio
+from nvs_app.rendering.plan import HEAD_MULTIPLE
 from nvs_app.scenes.nerfstudio_frame import frame_of
 from nvs_app.scenes.posed import PosedImages
 from nvs_app.scenes.scene import Scene
 from nvs_app.scenes.views import choose_views
 
 SMALLEST = 16
-STEP = 8  # a patch: sides that are no multiple of it would be cut when they are read
 
 
 @dataclass
@@ -199,7 +199,7 @@ def fit_image_hw(image_hw: tuple[int, int], image_size: int) -> tuple[int, int]:
     if factor >= 1.0:
         fitted = image_hw
     else:
-        height, width = (max(STEP, round(side * factor / STEP) * STEP) for side in image_hw)
+        height, width = (max(HEAD_MULTIPLE, round(side * factor / HEAD_MULTIPLE) * HEAD_MULTIPLE) for side in image_hw)
         fitted = (height, width)
     if min(fitted) < SMALLEST:
         raise NVSError(

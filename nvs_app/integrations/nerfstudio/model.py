@@ -7,7 +7,6 @@ the scene's own world frame, and the way from that frame to nerfstudio's.
 from __future__ import annotations
 
 import math
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -23,11 +22,13 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
 from nvs_app.errors import NVSError
-from nvs_app.evaluation.metrics import LPIPS, psnr, ssim
+from nvs_app.evaluation.evaluator import measure
+from nvs_app.evaluation.metrics import LPIPS
 from nvs_app.geometry.normalize import SimilarityTransform
 from nvs_app.integrations.nerfstudio.cameras import from_nerfstudio, ray_lengths
-from nvs_app.model.checkpoint import default_checkpoint
+from nvs_app.model.checkpoint import default_checkpoint, find_checkpoint, read_description
 from nvs_app.model.state import SceneState
+from nvs_app.rendering.plan import LaCTResolution
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.nerfstudio_frame import to_scene
 from nvs_app.scenes.posed import PosedImages
@@ -49,6 +50,19 @@ class LaCTModelConfig(ModelConfig):
     """Whether the checkpoint's detail head renders, where it has one; without it LaCT does, which knows no depth."""
     look_at: int | None = None
     """Context views that the detail head looks at for each view; None: as the checkpoint says."""
+    lact_scale: float | None = None
+    """LaCT's resolution under the detail head, in parts of the photos'; None: as the checkpoint says."""
+    lact_least: int | None = None
+    """Pixels that its shorter side has at least; None: as the checkpoint says."""
+    lact_most: int | None = None
+    """Pixels that its shorter side has at most; None: as the checkpoint says."""
+    compile: bool = False
+    """Compile the network's blocks: pays on a GPU after some tens of images, gains nothing on a CPU."""
+
+    def lact(self, card: dict[str, Any]) -> LaCTResolution:
+        """LaCT's resolution: what was chosen, the rest from the checkpoint's card. Raises NVSError."""
+        chosen: dict[str, Any] = {"scale": self.lact_scale, "least": self.lact_least, "most": self.lact_most}
+        return replace(LaCTResolution.of_card(card), **{k: v for k, v in chosen.items() if v is not None})
 
 
 class Outputs(dict):
@@ -85,12 +99,15 @@ class LaCTModel(Model):
         """The network, loaded when it is first needed, on this model's device."""
         if not self._renderers or self._renderers[0].device.type != self.device.type:
             name = self.config.checkpoint or (self.state.meta.get("checkpoint") if self.state else None)
+            config = self.config
             renderer = Renderer.from_checkpoint(
                 name or default_checkpoint(),
                 self.device,
-                self.config.precision,
-                detail=self.config.detail,
-                views=self.config.look_at,
+                config.precision,
+                config.compile,
+                config.detail,
+                config.look_at,
+                config.lact(read_description(find_checkpoint(name or default_checkpoint()))["card"]),
             )
             self._renderers = [renderer]
         return self._renderers[0]
@@ -164,16 +181,16 @@ class LaCTModel(Model):
     def get_image_metrics_and_images(
         self, outputs: dict[str, Tensor], batch: dict[str, Any]
     ) -> tuple[dict[str, float], dict[str, Tensor]]:
-        """PSNR and SSIM (LPIPS where $NVS_LPIPS_WEIGHTS is set), as `python -m nvs_app eval` measures them, and the
-        photo beside the image."""
+        """PSNR, SSIM and sharpness (LPIPS where $NVS_LPIPS_WEIGHTS is set), as `python -m nvs_app eval` measures them,
+        and the photo beside the image."""
         truth = batch["image"].to(outputs["rgb"].device)
         rendered, photo = (image.permute(2, 0, 1).cpu() for image in (outputs["rgb"], truth))
-        figures = {"psnr": float(psnr(rendered, photo)), "ssim": float(ssim(rendered, photo))}
         if not self._lpips:
-            self._lpips = [LPIPS.find(os.environ.get("NVS_LPIPS_WEIGHTS"))]
-        if self._lpips[0] is not None:
-            figures["lpips"] = float(self._lpips[0](rendered, photo))
-        return figures, {"img": torch.cat([truth, outputs["rgb"]], dim=1)}
+            self._lpips = [LPIPS.find()]
+        figures = measure(rendered[None], photo[None], lpips=self._lpips[0])
+        return {name: float(value) for name, value in figures.items()}, {
+            "img": torch.cat([truth, outputs["rgb"]], dim=1)
+        }
 
     def get_extra_state(self) -> dict[str, Any]:
         """For the run's checkpoint: tensors and text only, which torch.load reads without unpickling objects."""

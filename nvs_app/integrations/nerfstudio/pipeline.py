@@ -33,8 +33,8 @@ class LaCTPipelineConfig(VanillaPipelineConfig):
     """which network"""
 
     def resolve(self) -> None:
-        """Puts the default checkpoint, its image size and the views that its detail head looks at where nothing was
-        chosen. Raises NVSError."""
+        """Puts the default checkpoint, its image size and what its detail head works with where nothing was chosen.
+        Raises NVSError."""
         self.model.checkpoint = self.model.checkpoint or default_checkpoint()
         description = read_description(find_checkpoint(self.model.checkpoint))
         config, card = LaCTConfig.from_dict(description["model"]), description["card"]
@@ -42,10 +42,13 @@ class LaCTPipelineConfig(VanillaPipelineConfig):
         if self.datamanager.image_size is None:
             self.datamanager.image_size = int(max(trained)) if isinstance(trained, (list, tuple)) and trained else 256
         head = config.detail_head if self.model.detail else None
-        if head is None and self.model.look_at is not None:
-            raise NVSError(f"look_at: {self.model.look_at}, but no detail head renders; leave it out")
-        if head is not None and self.model.look_at is None:
-            self.model.look_at = head.views
+        for name in ("look_at", "lact_scale", "lact_least", "lact_most") if head is None else ():
+            if getattr(self.model, name) is not None:
+                raise NVSError(f"{name}: {getattr(self.model, name)}, but no detail head renders; leave it out")
+        if head is not None:
+            lact = self.model.lact(card)
+            self.model.lact_scale, self.model.lact_least, self.model.lact_most = lact.scale, lact.least, lact.most
+            self.model.look_at = head.views if self.model.look_at is None else self.model.look_at
         if self.datamanager.num_context < 1:
             raise NVSError(f"num_context: {self.datamanager.num_context}, expected a view or more")
 

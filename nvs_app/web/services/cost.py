@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from nvs_app.model.flops import lact_flops
-from nvs_app.rendering.plan import CPU_READ_PIXELS, CUDA_PIXELS
-from nvs_app.rendering.renderer import Renderer
+from nvs_app.rendering.plan import RenderPlan
+from nvs_app.rendering.renderer import CUDA_TOKENS, Renderer
 
 SWEEP = 14  # bytes a value that a detail head's sweep looks up, with what is computed from it; measured on CPUs
 FEATURES = 60  # bytes a pixel of the photos, of its convolutions
@@ -12,9 +12,8 @@ FEATURES = 60  # bytes a pixel of the photos, of its convolutions
 
 def encoding_flops(renderer: Renderer, views: int, image_hw: tuple[int, int]) -> float:
     """Floating-point operations of encoding `views` photos of `image_hw`."""
-    plan, patch = renderer.plan_encode(image_hw), renderer.patch
-    per_view = (plan.lact_hw[0] // patch) * (plan.lact_hw[1] // patch)
-    flops = lact_flops(renderer.model.config, views * per_view, 0, per_view)
+    plan = renderer.plan_encode(image_hw)
+    flops = lact_flops(renderer.model.config, views * plan.tokens, 0, plan.tokens)
     head = renderer.model.config.detail_head
     if head is None or not renderer.detail:
         return flops
@@ -28,24 +27,22 @@ def encoding_flops(renderer: Renderer, views: int, image_hw: tuple[int, int]) ->
 def encoding_bytes(renderer: Renderer, views: int, image_hw: tuple[int, int]) -> int:
     """Memory that encoding `views` photos of `image_hw` takes on the renderer's device, beyond the network itself.
 
-    What stays for each token (pixels, rotary turns, the token twice, thrice where v sees the patch), what a group of
+    What stays for each token (pixels, rotary phases, the token twice, thrice where v sees the patch), what a group of
     views needs while it passes a block (about 170 bytes a channel, measured on CPUs), the fast weights with their
     gradients; and with a detail head, after that, what it works with and what the state keeps for it.
     """
     config, patch = renderer.model.config, renderer.patch
     plan = renderer.plan_encode(image_hw)
-    per_view = (plan.lact_hw[0] // patch) * (plan.lact_hw[1] // patch)
-    tokens = views * per_view
-    turns = 0
+    tokens = views * plan.tokens
+    rotary = 0
     if "attention" in config.rotary_parts:
-        turns += config.attention_head_dim
+        rotary += config.attention_head_dim
     if "fast" in config.rotary_parts:
-        turns += config.fast_head_dim + config.fast_hidden
+        rotary += config.fast_head_dim + config.fast_hidden
     half = 2 if renderer.precision == "bf16" else 4
     copies = 3 if config.value_patch_skip else 2
-    staying = tokens * (4 * 3 * patch**2 + half * turns + copies * half * config.dim)
-    group = min(tokens, max(per_view, 2048 if renderer.device.type != "cuda" else 65536))
-    passing = group * config.dim * 170
+    staying = tokens * (4 * 3 * patch**2 + half * rotary + copies * half * config.dim)
+    passing = _views_at_once(renderer, plan, views) * plan.tokens * config.dim * 170
     heads = config.num_fast_heads
     weights = 3 * heads * config.fast_head_dim * config.fast_hidden * 4
     lact = int(1.2 * staying) + passing + weights * (config.blocks + 6)
@@ -53,7 +50,7 @@ def encoding_bytes(renderer: Renderer, views: int, image_hw: tuple[int, int]) ->
         return lact
     # LaCT's tokens are still there when the head comes.
     kept = context_bytes(renderer, views, image_hw)
-    return max(lact, int(1.2 * staying) + weights * config.blocks + _head_bytes(renderer, views, plan.render_hw)) + kept
+    return max(lact, int(1.2 * staying) + weights * config.blocks + _head_bytes(renderer, views, plan)) + kept
 
 
 def context_bytes(renderer: Renderer, views: int, image_hw: tuple[int, int]) -> int:
@@ -66,14 +63,17 @@ def context_bytes(renderer: Renderer, views: int, image_hw: tuple[int, int]) -> 
     return views * (3 * height * width + 2 * (head.features + 2) * (height // 4) * (width // 4))
 
 
-def _head_bytes(renderer: Renderer, views: int, render_hw: tuple[int, int]) -> int:
+def _views_at_once(renderer: Renderer, plan: RenderPlan, views: int) -> int:
+    return min(views, plan.views_at_once(CUDA_TOKENS if renderer.device.type == "cuda" else None))
+
+
+def _head_bytes(renderer: Renderer, views: int, plan: RenderPlan) -> int:
     head = renderer.model.config.detail_head
     assert head is not None
     others = min(renderer.views or head.views, max(1, views - 1))
     looked_up = others * head.planes * (head.features + 2) / 64  # values a pixel: an eighth of the resolution
-    pixels = render_hw[0] * render_hw[1]
-    most = CUDA_PIXELS if renderer.device.type == "cuda" else CPU_READ_PIXELS
-    at_once = min(views, max(1, most // pixels))
+    pixels = plan.render_hw[0] * plan.render_hw[1]
+    at_once = _views_at_once(renderer, plan, views)
     # The photos themselves and their features, float32, stay for all views.
     staying = views * pixels * (12 + (head.features + 2) / 4)
     return int(staying + at_once * pixels * (FEATURES + SWEEP * looked_up))

@@ -168,7 +168,7 @@ def estimate(
         source = Source(source.name, (source.root,), source, hws)
     throughput = throughput or ThroughputEstimator(renderer)
     patch = renderer.patch
-    image_hw = image_hw or trained_size(renderer)
+    image_hw = image_hw or renderer.train_image_hw
     views = max(1, min(DEFAULT_VIEWS, source.available - 1)) if views is None else views
     if views < 1:
         raise NVSError(f"{views} views: expected one or more")
@@ -176,8 +176,7 @@ def estimate(
         raise NVSError(f"size {image_hw[1]}×{image_hw[0]}: expected {patch} to {MAX_SIDE} pixels a side")
     views = min(views, source.available)
     plan = renderer.plan_encode(image_hw)
-    per_view = (plan.lact_hw[0] // patch) * (plan.lact_hw[1] // patch)
-    tokens = views * per_view
+    tokens = views * plan.tokens
     cut_of = {hw: _cut(hw, image_hw, plan.render_hw) for hw in set(source.image_hws)}
     cuts = [cut_of[hw] for hw in source.image_hws]
     flops = encoding_flops(renderer, views, image_hw)
@@ -188,7 +187,7 @@ def estimate(
     if tokens > MAX_TOKENS:
         problems.append(
             f"{views} views of {image_hw[1]}×{image_hw[0]} are {tokens:,} tokens, {MAX_TOKENS:,} at most: take "
-            f"{max(1, MAX_TOKENS // per_view)} views or fewer, or a smaller size."
+            f"{max(1, MAX_TOKENS // plan.tokens)} views or fewer, or a smaller size."
         )
     elif memory > SPARE * free or reading + (memory if on_cpu else 0) > SPARE * free_main:
         needed, there = (memory, free) if memory > SPARE * free else (reading, free_main)
@@ -199,7 +198,7 @@ def estimate(
         views=views,
         image_hw=image_hw,
         plan=plan,
-        tokens_per_view=per_view,
+        tokens_per_view=plan.tokens,
         tokens=tokens,
         resized=sum(scaled for scaled, _ in cuts),
         cropped=sum(cut > 0.005 for _, cut in cuts),
@@ -231,7 +230,7 @@ def sizes_for(source: Source, renderer: Renderer) -> list[tuple[str, tuple[int, 
     tokens, where the images are no squares."""
     known = renderer.card.get("trained_image_hws")
     sides = sorted({hw[0] for hw in known if isinstance(hw, list) and len(hw) == 2} if isinstance(known, list) else ())
-    sides = [side for side in sides if type(side) is int and 0 < side <= MAX_SIDE] or [trained_size(renderer)[0]]
+    sides = [side for side in sides if type(side) is int and 0 < side <= MAX_SIDE] or [renderer.train_image_hw[0]]
     aspect = median(width / height for height, width in source.image_hws)
     patch, found = renderer.patch, []
     for side in dict.fromkeys([*sides, min(MAX_SIDE, 2 * sides[-1])]):
@@ -254,14 +253,6 @@ def context_split(scene: Scene, views: int, hold_out: bool = True) -> ViewSplit:
     if count == 1 or (views >= count and not hold_out):
         return ViewSplit(list(range(count)), [])
     return choose_views(scene, min(views, count - 1))
-
-
-def trained_size(renderer: Renderer) -> tuple[int, int]:
-    """The size that the checkpoint was trained at; 256×256 where its card does not say."""
-    value = renderer.card.get("train_image_hw")
-    if isinstance(value, (list, tuple)) and len(value) == 2 and all(type(side) is int for side in value):
-        return (value[0], value[1])
-    return (256, 256)
 
 
 def _cut(stored: tuple[int, int], image_hw: tuple[int, int], read_hw: tuple[int, int]) -> tuple[bool, float]:

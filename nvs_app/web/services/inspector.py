@@ -13,11 +13,11 @@ from nvs_app.web.services.cameras_plot import cameras_figure, thumbnails
 from nvs_app.web.services.capture import capture_message
 from nvs_app.web.services.opening import LoadedScene
 from nvs_app.web.services.truth import (
-    Truth,
-    TruthView,
-    compare,
+    ComparedView,
+    Comparison,
+    compare_views,
     held_out,
-    views_at_once,
+    views_per_call,
 )
 from nvs_app.web.services.videos import Videos
 from nvs_app.web.sessions import Session
@@ -77,7 +77,7 @@ class SceneInspector:
             return []
         return [(f"{i} · {opened.scene.image_paths[i].name}", i) for i in opened.split.target]
 
-    def truth(self, session: Session, index: int | None = None) -> tuple[TruthView | None, Truth | None]:
+    def truth(self, session: Session, index: int | None = None) -> tuple[ComparedView | None, Comparison | None]:
         """One held-out view beside its photo (a chosen one or the first of the table), and the table of some."""
         opened = self.app_state.require_scene(session)
         if opened.scene is None or opened.split is None or not opened.split.target:
@@ -97,14 +97,14 @@ class SceneInspector:
         with one_by_one:
             return found or self._compare(session, opened, [index]).views[0], table
 
-    def _compare(self, session: Session, opened: LoadedScene, indices: list[int]) -> Truth:
+    def _compare(self, session: Session, opened: LoadedScene, indices: list[int]) -> Comparison:
         # A lane for each scene: the comparison of the one before, still under way, is not broken off with an error.
         lane = f"{session.token}:truth:{opened.state_key}"
         assert opened.scene is not None
-        return compare(
+        return compare_views(
             lambda part: self.videos.draw(lane, opened, part),
             opened.scene,
             indices,
             opened.image_hw,
-            chunk=views_at_once(opened.renderer.plan_render(opened.image_hw).render_hw),
+            chunk=views_per_call(opened.renderer.plan_render(opened.image_hw).render_hw),
         )

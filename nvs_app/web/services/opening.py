@@ -15,7 +15,6 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from nvs_app.cli.common import trained_image_hw
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.model.state import SceneState, context_cameras
@@ -99,7 +98,7 @@ def open_scene_for_viewing(
     Raises NVSError as `Scene.load` and `Renderer.encode` do.
     """
     tell = report or (lambda *_: None)
-    image_hw = image_hw or trained_image_hw(renderer)
+    image_hw = image_hw or renderer.train_image_hw
     count = len(split.context)
     tell("read", 0.0, f"{count} images")
     context = scene.load(split.context, image_hw)

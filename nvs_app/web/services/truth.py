@@ -1,6 +1,6 @@
 """How good a reconstruction is: held-out views beside their photos, with error maps and figures.
 
-    truth = compare(render, scene, held_out(split), image_hw)     # render: Cameras [k] -> images [k, 3, h, w]
+    truth = compare_views(render, scene, held_out(split), image_hw)     # render: Cameras [k] -> images [k, 3, h, w]
     truth.psnr, truth.views[0].error                            # dB; uint8 [h, w, 3]
 
 The photos are read, the cameras rendered and the figures taken as `python -m nvs_app eval` does; the numbers are
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from data_tools.structure_from_motion.job import Cancelled
 from nvs_app.errors import NVSError
-from nvs_app.evaluation.metrics import psnr, ssim
+from nvs_app.evaluation.evaluator import Comparer, EvaluatedViews, TargetViews, compare_stream
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.scenes.images import to_uint8
 from nvs_app.scenes.scene import Scene
@@ -39,13 +39,13 @@ TOPS = (0.1, 0.2, 0.3, 0.5, 1.0)  # what the brightest colour of an error map ma
 
 
 @dataclass(frozen=True)
-class TruthView:
+class ComparedView:
     """One held-out view.
 
     Attributes:
         index: of the view in the scene. name: of its photo.
         rendered, photo: [h, w, 3].
-        error: absolute difference, mean over colours, from black (none) to yellow (`Truth.error_top` or more).
+        error: absolute difference, mean over colours, from black (none) to yellow (`Comparison.error_top` or more).
         psnr: dB. ssim: -1 to 1.
     """
 
@@ -59,10 +59,10 @@ class TruthView:
 
 
 @dataclass(frozen=True)
-class Truth:
+class Comparison:
     """Held-out views, their averages, and the range of their error maps (one for all, so that they compare)."""
 
-    views: tuple[TruthView, ...]
+    views: tuple[ComparedView, ...]
     psnr: float
     ssim: float
     error_top: float
@@ -83,7 +83,7 @@ def held_out(split: ViewSplit, count: int = 6) -> list[int]:
     return [targets[int((slot + 0.5) * len(targets) / count)] for slot in range(max(0, count))]
 
 
-def compare(
+def compare_views(
     render: RenderFunction,
     scene: Scene,
     indices: Sequence[int],
@@ -91,7 +91,7 @@ def compare(
     progress: FractionCallback | None = None,
     cancelled: Callable[[], bool] | None = None,
     chunk: int | None = None,
-) -> Truth:
+) -> Comparison:
     """Renders views of a scene and compares them with their photos.
 
     Args:
@@ -110,35 +110,28 @@ def compare(
         raise NVSError(f"{scene.name}: no view is held out; encode fewer of its {len(scene)}")
     if len(set(indices)) != len(indices):
         raise NVSError(f"{scene.name}: a view is listed twice")
-    found: list[tuple[int, Tensor, Tensor, float, float]] = []
-    size = chunk or views_at_once(image_hw)
-    for first in range(0, len(indices), size):
-        if cancelled is not None and cancelled():
-            raise Cancelled(f"{scene.name}: comparison cancelled")
-        part = indices[first : first + size]
-        truth = scene.load(part, image_hw)
-        rendered = render(truth.cameras)
-        figures = zip(psnr(rendered, truth.images).tolist(), ssim(rendered, truth.images).tolist())
-        found += [
-            (index, image, photo, *pair) for index, image, photo, pair in zip(part, rendered, truth.images, figures)
-        ]
-        if progress is not None:
-            progress(len(found) / len(indices), f"{len(found)} of {len(indices)} views compared")
-    top = error_top([absolute_error(image, photo) for _, image, photo, _, _ in found])
+    cameras = scene.cameras(indices, image_hw)
+    targets = TargetViews(cameras, lambda part: scene.load(indices[part], image_hw).images)
+    pairs: list[tuple[Tensor, Tensor]] = []
+    compared = EvaluatedViews(targets, lambda _, __, images, photos: pairs.extend(zip(images["rendered"], photos)))
+    comparer = Comparer(torch.device("cpu"))
+    compare_stream(render_chunks(render, cameras, chunk, progress, cancelled), compared, comparer)
+    comparer.finish()
+    top = error_top([absolute_error(image, photo) for image, photo in pairs])
     views = tuple(
-        TruthView(
+        ComparedView(
             index,
             scene.image_paths[index].name,
             to_uint8(image).cpu().numpy(),
             to_uint8(photo).cpu().numpy(),
             error_map(image, photo, top),
-            own_psnr,
-            own_ssim,
+            figures["psnr"],
+            figures["ssim"],
         )
-        for index, image, photo, own_psnr, own_ssim in found
+        for index, (image, photo), figures in zip(indices, pairs, compared.figures)
     )
     count = len(views)
-    return Truth(views, sum(v.psnr for v in views) / count, sum(v.ssim for v in views) / count, top, image_hw)
+    return Comparison(views, sum(v.psnr for v in views) / count, sum(v.ssim for v in views) / count, top, image_hw)
 
 
 def absolute_error(rendered: Float[Tensor, "3 h w"], photo: Float[Tensor, "3 h w"]) -> Float[Tensor, "h w"]:
@@ -180,7 +173,7 @@ def image_uri(image: UInt8[np.ndarray, "h w 3"], kind: str = "PNG") -> str:
     return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
-def views_at_once(image_hw: tuple[int, int]) -> int:
+def views_per_call(image_hw: tuple[int, int]) -> int:
     """How many views of this size one call renders."""
     return max(1, PIXELS_AT_ONCE // (image_hw[0] * image_hw[1]))
 
@@ -193,7 +186,7 @@ def render_chunks(
     cancelled: Callable[[], bool] | None = None,
 ) -> Iterator[Tensor]:
     """All images of a path [n], some at a time: [k, 3, h, w]. Raises Cancelled between two parts."""
-    size, total = chunk or views_at_once(cameras.image_hw), len(cameras)
+    size, total = chunk or views_per_call(cameras.image_hw), len(cameras)
     for first in range(0, total, size):
         if cancelled is not None and cancelled():
             raise Cancelled(f"cancelled after {first} of {total} images")

@@ -19,11 +19,11 @@ from camera_rings import ring_c2w
 from image_scenes import image_scene, noise
 
 from nvs_app.cli import main
-from nvs_app.cli.eval_benchmark import Progress
+from nvs_app.cli.eval_benchmark import BenchmarkProgress
 from nvs_app.evaluation.baselines import gsplat_missing, nearest_views
-from nvs_app.evaluation.benchmark.journal import Journal
+from nvs_app.evaluation.benchmark.results import SceneResults
 from nvs_app.evaluation.benchmark.run import BenchmarkRun, ProgressCallback, owners
-from nvs_app.evaluation.benchmark.scene import Measures
+from nvs_app.evaluation.benchmark.scene import MetricOptions
 from nvs_app.evaluation.metrics import LPIPS, psnr, sharpness, ssim
 from nvs_app.evaluation.protocols import find
 from nvs_app.evaluation.protocols.base import Entry, Settings
@@ -95,7 +95,7 @@ def test_averages_over_views_then_scenes(tmp_path: Path) -> None:
     for name, count in (("five", 9), ("nine", 17)):  # every 8th is a target: 2 and 3 of them
         write_scene(tmp_path / "data" / name, count, noisy=False)
     settings = find("folder").complete(Settings(tmp_path / "data", (4,), (32, 32)))
-    run = BenchmarkRun(Gray(LaCT(PRESETS["tiny"]), "cpu"), find("folder"), settings, Measures(), tmp_path / "out")
+    run = BenchmarkRun(Gray(LaCT(PRESETS["tiny"]), "cpu"), find("folder"), settings, MetricOptions(), tmp_path / "out")
     report = run()
 
     def decibel(a: float, b: float) -> float:
@@ -177,14 +177,14 @@ class NoNumber(Gray):
 def test_lpips_and_images_that_are_no_numbers(tmp_path: Path, folder: Path) -> None:
     settings = find("folder").complete(Settings(folder / "data", (2,), (32, 32)))
     model = LaCT(PRESETS["tiny"])
-    measures = Measures(lpips=Difference())
+    measures = MetricOptions(lpips=Difference())
     report = BenchmarkRun(Gray(model, "cpu"), find("folder"), settings, measures, tmp_path / "lpips", only=("a",))()
     case = report["scenes"]["a"]["counts"]["2"]
     mean = sum(view["lpips"] for view in case["views"]) / len(case["views"])
     assert case["lpips"] == pytest.approx(mean, abs=2e-6) and report["measures"]["lpips"] == "VGG-16"
     assert report["overall"]["2"]["lpips"]["mean"] == pytest.approx(mean, abs=2e-6)
     assert "lpips" in (views_csv(report).splitlines()[0]).split(",")
-    broken = BenchmarkRun(NoNumber(model, "cpu"), find("folder"), settings, Measures(), tmp_path / "nan")()
+    broken = BenchmarkRun(NoNumber(model, "cpu"), find("folder"), settings, MetricOptions(), tmp_path / "nan")()
     assert "has values that are no numbers" in broken["failed"]["a"]["*"]
     assert set(broken["scenes"]) == {"short"} and broken["overall"]["2"]["scenes"] == 1
 
@@ -243,7 +243,13 @@ def test_other_settings_are_done_again(folder: Path, tmp_path: Path) -> None:
     for how in ("context", "context+target"):
         settings = find("folder").complete(Settings(folder / "data", (2,), (32, 32)))
         run = BenchmarkRun(
-            renderer, find("folder"), settings, Measures(normalize_with=how), tmp_path, only=("a", "b"), telling=Notes()
+            renderer,
+            find("folder"),
+            settings,
+            MetricOptions(normalize_with=how),
+            tmp_path,
+            only=("a", "b"),
+            callback=Notes(),
         )
         reports.append(run())
     assert len(said) == 1 and "2 scenes done under other settings" in said[0]
@@ -251,19 +257,19 @@ def test_other_settings_are_done_again(folder: Path, tmp_path: Path) -> None:
     assert reports[0]["overall"]["2"]["psnr"] != reports[1]["overall"]["2"]["psnr"]
     assert reports[1]["measures"]["normalize_with"] == "context+target"
     (tmp_path / "scenes" / "a.json").write_text('{"fingerprint": "cut sho')
-    assert run.journal.read("a") is None and run.journal.read("b") is not None
+    assert run.results.read("a") is None and run.results.read("b") is not None
 
 
 def test_names_of_scenes_become_files(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, "f")
+    results = SceneResults(tmp_path, "f")
     names = ["plain", "x/y#z", "x_y_z", "..", "ü" * 300, "a b"]
-    assert len({journal.path(name) for name in names}) == len(names)
-    paths = [journal.path(name) for name in names]
+    assert len({results.path(name) for name in names}) == len(names)
+    paths = [results.path(name) for name in names]
     assert all(path.parent == tmp_path / "scenes" and len(path.name) < 120 for path in paths)
-    assert journal.path("plain").name == "plain.json"
+    assert results.path("plain").name == "plain.json"
     for name in names:
-        journal.write(name, {"value": name})
-    assert [journal.read(name)["value"] for name in names] == names
+        results.write(name, {"value": name})
+    assert [results.read(name)["value"] for name in names] == names
 
 
 def test_groups_stay_with_one_process() -> None:
@@ -303,7 +309,7 @@ def test_mistakes_are_one_line(wrong: tuple, message: str, capsys: pytest.Captur
 
 
 def test_time_left() -> None:
-    progress = Progress(quiet=True)
+    progress = BenchmarkProgress(quiet=True)
     progress.started, progress.first, progress.measured = 100.0, 1, 2
     assert progress.left(3, 43, now=104.0) == ", 2.00 s a scene, 1:20 left"
     assert progress.left(43, 43, now=104.0) == progress.left(1, 43, now=104.0) == ""

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from nvs_app.evaluation.benchmark.run import BenchmarkRun
-from nvs_app.evaluation.benchmark.scene import Measures
+from nvs_app.evaluation.benchmark.scene import MetricOptions
 from nvs_app.evaluation.metrics import depth_error
 from nvs_app.evaluation.protocols import find
 from nvs_app.evaluation.protocols.base import Settings
-from nvs_app.evaluation.report.compare import compare
+from nvs_app.evaluation.report.compare import compare_reports
 from nvs_app.evaluation.report.files import scenes_csv, views_csv
 from nvs_app.evaluation.report.tables import print_report
 from nvs_app.model.config import LaCTConfig
@@ -50,7 +50,7 @@ def settings(**options: str) -> Settings:
 @pytest.fixture(scope="module")
 def report(renderer: Renderer, tmp_path_factory: pytest.TempPathFactory) -> dict:
     out = tmp_path_factory.mktemp("depth") / "run"
-    return BenchmarkRun(renderer, find("procedural"), settings(), Measures(), out)()
+    return BenchmarkRun(renderer, find("procedural"), settings(), MetricOptions(), out)()
 
 
 def test_figures_are_those_of_the_renderer(renderer: Renderer, report: dict) -> None:
@@ -81,13 +81,13 @@ def test_it_is_averaged_and_shown(report: dict, capsys: pytest.CaptureFixture[st
     for text, rows in ((views_csv(report), 48), (scenes_csv(report), 6)):
         column = [row["depth_error"] for row in csv.DictReader(io.StringIO(text))]
         assert len(column) == rows and all(float(value) > 0 for value in column)
-    paired = compare({"a": report, "b": report})["others"]["b"]["counts"]["3"]
+    paired = compare_reports({"a": report, "b": report})["others"]["b"]["counts"]["3"]
     assert paired["depth_error"]["mean"] == 0
 
 
 def test_without_a_head_there_is_none(renderer: Renderer, tmp_path: Path) -> None:
     alone = Renderer(renderer.model, "cpu", "fp32", detail=False)
-    report = BenchmarkRun(alone, find("procedural"), settings(scenes="1"), Measures(), tmp_path)()
+    report = BenchmarkRun(alone, find("procedural"), settings(scenes="1"), MetricOptions(), tmp_path)()
     assert "depth_error" not in report["overall"]["2"] and "depth_error" not in views_csv(report)
 
 
@@ -116,7 +116,7 @@ def test_views_without_a_surface_do_not_count(renderer: Renderer, tmp_path: Path
     def opened(entry, count: int) -> Sky:
         return Sky(entry.open(), count)
 
-    run = BenchmarkRun(renderer, benchmark, settings(), Measures(), tmp_path)
+    run = BenchmarkRun(renderer, benchmark, settings(), MetricOptions(), tmp_path)
     counts = (1, 8, 0)
     run.entries = [
         replace(entry, open=partial(opened, entry, n)) for entry, n in zip(listing.entries, counts, strict=True)

@@ -15,10 +15,10 @@ from PIL import Image
 from nvs_app.errors import NVSError
 from nvs_app.evaluation.protocols import BENCHMARKS, find
 from nvs_app.evaluation.protocols.base import Listing, Settings, Views, view_name
-from nvs_app.evaluation.protocols.choose import evenly, kmeans_views
 from nvs_app.evaluation.protocols.procedural import WORLD_SEED
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.scenes.posed import PosedImages
+from nvs_app.scenes.views import kmeans_views, pick_views
 from nvs_app.training.trainer import HELD_OUT_SEED
 
 
@@ -176,7 +176,8 @@ def test_kmeans_sees_directions() -> None:
     assert [len(group & set(kmeans_views(c2w, 3))) for group in groups] == [1, 1, 1]
     assert kmeans_views(c2w, 2, directions=False) == [2, 4]  # 0.01 is nearest to the mean 0.0075
     assert kmeans_views(made.line([1.0] * 4), 3) == [0, 1, 2]  # never one camera twice
-    assert evenly(list(range(17)), 3) == [0, 8, 16] and evenly([5, 6, 7], 1) == [5]
+    assert pick_views(made.ring(17), 3, "even") == [0, 8, 16] and pick_views(made.ring(3), 1, "even") == [0]
+    assert pick_views(made.ring(17), 3, "first") == [0, 1, 2]
 
 
 def test_nerf_synthetic(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 from nvs_app.cli import main
 from nvs_app.errors import NVSError
 from nvs_app.evaluation.report.bootstrap import interval
-from nvs_app.evaluation.report.compare import compare, label_reports
+from nvs_app.evaluation.report.compare import compare_reports, label_reports
 from nvs_app.evaluation.report.files import read_report, scenes_csv, views_csv, write_json
 from nvs_app.evaluation.report.page import write_page
 from nvs_app.evaluation.report.summary import assemble, comparable
@@ -114,27 +114,27 @@ def test_comparison_by_hand() -> None:
               for number, (name, values) in enumerate(SCENES.items())}  # fmt: skip
     other = made_report({**better, "extra": [9.0, 9.0]}, "other")
     other["scenes"]["scene-4"]["counts"]["8"]["target"] = [0, 7]  # not the views that the first one drew
-    result = compare({"base": made_report(SCENES), "other": other})["others"]["other"]
+    result = compare_reports({"base": made_report(SCENES), "other": other})["others"]["other"]
     row = result["counts"]["4"]
     assert (row["scenes"], row["only_in_one"], row["other_targets"]) == (5, 1, 0)
     assert row["psnr"]["mean"] == pytest.approx(0.7) and row["psnr"]["better"] == 5
     assert 0.5 < row["psnr"]["low"] < 0.7 < row["psnr"]["high"] < 0.9 and row["psnr"]["verdict"] == "better"
     assert row["ssim"]["mean"] == 0 and row["ssim"]["verdict"] == "no clear difference"
     assert (result["counts"]["8"]["scenes"], result["counts"]["8"]["other_targets"]) == (4, 1)
-    back = compare({"other": other, "base": made_report(SCENES)})["others"]["base"]["counts"]["4"]["psnr"]
+    back = compare_reports({"other": other, "base": made_report(SCENES)})["others"]["base"]["counts"]["4"]["psnr"]
     assert back["mean"] == pytest.approx(-0.7) and back["verdict"] == "worse" and back["better"] == 0
 
 
 def test_sharpness_is_best_at_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     reports = {str(value): made_report(SCENES, str(value), sharpness=value) for value in (0.5, 0.8, 1.6, 3.0)}
     found = {}
-    for label, other in compare(reports)["others"].items():
+    for label, other in compare_reports(reports)["others"].items():
         row = other["counts"]["4"]["sharpness"]
         found[label] = (round(row["mean"], 6), row["better"], row["verdict"])
     # By factors: 1.6 is nearer to 1 than 0.5 is, 3 is further away.
     assert found == {"0.8": (0.3, 5, "better"), "1.6": (1.1, 5, "better"), "3.0": (2.5, 0, "worse")}
     old = made_report(SCENES, "old")
-    row = compare({"old": old, "new": reports["0.8"]})["others"]["new"]["counts"]["4"]
+    row = compare_reports({"old": old, "new": reports["0.8"]})["others"]["new"]["counts"]["4"]
     assert "sharpness" not in row and row["ssim"]["verdict"] == "no clear difference"
     assert "sharpness" not in views_csv(old) and "sharpness" not in old["overall"]["4"]
     header = views_csv(reports["0.8"]).splitlines()[0].split(",")
@@ -154,16 +154,16 @@ def test_sharpness_is_best_at_one(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_what_cannot_be_compared() -> None:
     one, two = made_report(SCENES), made_report({"elsewhere": [1.0, 2.0]})
     with pytest.raises(NVSError, match="share no scene"):
-        compare({"one": one, "two": two})
+        compare_reports({"one": one, "two": two})
     two["benchmark"]["name"] = "gso"
     with pytest.raises(NVSError, match="not comparable"):
-        compare({"one": one, "two": two})
+        compare_reports({"one": one, "two": two})
     with pytest.raises(NVSError, match="two reports or more"):
-        compare({"one": one})
+        compare_reports({"one": one})
     three = made_report(SCENES)
     three["measures"]["normalize_with"] = "context+target"
     three["benchmark"]["options"]["targets"]["value"] = "rest"
-    assert compare({"one": one, "three": three})["others"]["three"]["unlike"] == [
+    assert compare_reports({"one": one, "three": three})["others"]["three"]["unlike"] == [
         "normalize_with: context, context+target", "targets: auto, rest",
     ]  # fmt: skip
     assert list(label_reports([("a/report.json", one), ("b/report.json", three)])) == ["model (a)", "model (b)"]

@@ -380,16 +380,6 @@ def test_mistakes_in_options(change: Callable, said: str, scene: Path) -> None:
         config.setup(device="cpu", test_mode="test").model.encoded()
 
 
-def test_look_at_needs_a_detail_head(scene: Path) -> None:
-    from nvs_app.integrations.nerfstudio.method import lact
-
-    for checkpoint, detail in (("plain", True), ("detailed", False)):
-        config = copy.deepcopy(lact.config.pipeline)
-        config.model.checkpoint, config.model.detail, config.model.look_at = checkpoint, detail, 2
-        with pytest.raises(NVSError, match="look_at: 2, but no detail head renders"):
-            config.resolve()
-
-
 def test_mistakes_are_one_line(run: Path, work: Path, scene: Path, capsys) -> None:
     assert "absent.yml: No such file" in told(capsys, ["eval", "--load-config", work / "absent.yml"])
     assert "expected the config.yml of a run" in told(capsys, ["views", work / "absent.yml"])

@@ -19,7 +19,7 @@ from nvs_app.model.config import PRESETS
 from nvs_app.model.lact import LaCT
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.views import ViewSplit
-from nvs_app.web.services.truth import compare, error_map, error_top, held_out, image_uri, legend
+from nvs_app.web.services.truth import compare_views, error_map, error_top, held_out, image_uri, legend
 
 
 def test_figures_are_those_of_eval(small_scene: Path) -> None:
@@ -35,7 +35,7 @@ def test_figures_are_those_of_eval(small_scene: Path) -> None:
         calls.append(len(cameras))
         return renderer.render(state, cameras)
 
-    truth = compare(draw, scene, split.target, (32, 32), lambda done, words: told.append(done), chunk=2)
+    truth = compare_views(draw, scene, split.target, (32, 32), lambda done, words: told.append(done), chunk=2)
     assert calls == [2, 1] and told == [pytest.approx(2 / 3), 1.0]
     assert truth.psnr == pytest.approx(expected["psnr"], abs=1e-4)
     assert truth.ssim == pytest.approx(expected["ssim"], abs=1e-5)
@@ -87,7 +87,7 @@ def test_mistakes_and_cancel(small_scene: Path) -> None:
         ([1], (8, 8), "at least 11x11"),
     ):
         with pytest.raises(NVSError, match=said):
-            compare(white, scene, indices, image_hw)
+            compare_views(white, scene, indices, image_hw)
     asked: list[int] = []
 
     def stop() -> bool:
@@ -95,5 +95,5 @@ def test_mistakes_and_cancel(small_scene: Path) -> None:
         return len(asked) == 3
 
     with pytest.raises(Cancelled):
-        compare(white, scene, range(6), (32, 32), cancelled=stop, chunk=1)
+        compare_views(white, scene, range(6), (32, 32), cancelled=stop, chunk=1)
     assert len(asked) == 3

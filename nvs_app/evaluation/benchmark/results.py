@@ -1,7 +1,7 @@
 """What a benchmark run has done so far: a file a scene, written whole or not at all, so that a run can go on.
 
-journal = Journal(Path("outputs/benchmarks/re10k"), fingerprint)
-if (done := journal.read("scene")) is None: ...; journal.write("scene", record)
+results = SceneResults(Path("outputs/benchmarks/re10k"), fingerprint)
+if (done := results.read("scene")) is None: ...; results.write("scene", record)
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ def fingerprint(description: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-class Journal:
-    """Records of scenes in `folder`/scenes. `strange` counts records of other settings that were met."""
+class SceneResults:
+    """Records of scenes in `folder`/scenes. `stale` counts records of other settings that were met."""
 
     def __init__(self, folder: Path, fingerprint: str) -> None:
-        self.folder, self.fingerprint, self.strange = folder / "scenes", fingerprint, 0
+        self.folder, self.fingerprint, self.stale = folder / "scenes", fingerprint, 0
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -46,7 +46,7 @@ class Journal:
         except (OSError, ValueError):
             return None
         if not isinstance(record, dict) or record.get("fingerprint") != self.fingerprint:
-            self.strange += 1
+            self.stale += 1
             return None
         return record
 
