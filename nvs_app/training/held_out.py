@@ -19,7 +19,7 @@ from nvs_app.geometry.cameras import Cameras
 from nvs_app.geometry.normalize import normalize_context
 from nvs_app.model.lact import LaCT
 from nvs_app.scenes.views import spread_views
-from nvs_app.training.sampling import choose_views, step_generator
+from nvs_app.training.sampling import sample_views, step_generator
 from nvs_app.training.sources import open_scenes
 from nvs_app.training.step_losses import lact_hw, smaller
 
@@ -134,7 +134,7 @@ class HeldOut:
             posed = self.make(list(range(start, start + self.generate)), self.views, image_hw)
             generator = step_generator(0, 0, 0, posed.images.device)
             targets = min(PROCEDURAL_TARGETS, self.views - context)
-            views = choose_views(posed.cameras.c2w, context, targets, 1.0, generator)
+            views = sample_views(posed.cameras.c2w, context, targets, 1.0, generator)
             rows = torch.arange(self.generate, device=views.device)[:, None]
             images.append(posed.images[rows, views])
             c2w.append(posed.cameras.c2w[rows, views])

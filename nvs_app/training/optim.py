@@ -25,27 +25,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+from nvs_app.model.newton_schulz import newton_schulz
+
 ALIGNMENT = 64  # elements; a group starts on a boundary that vectorised kernels like
 MUON, ADAM_DECAY, ADAM = "muon", "adam_decay", "adam"
-
-
-def newton_schulz(matrices: Float[Tensor, "k m n"], steps: int = 5) -> Float[Tensor, "k m n"]:
-    """Singular values of each matrix to about one, all matrices in one call.
-
-    On CUDA the products run in bfloat16, elsewhere in float32 (CPUs are slow at bfloat16).
-    Returns float32 or bfloat16, the shape of the input.
-    """
-    a, b, c = NEWTON_SCHULZ
-    transposed = matrices.shape[-2] > matrices.shape[-1]
-    x = matrices.mT if transposed else matrices
-    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
-    if matrices.is_cuda:
-        x = x.bfloat16()
-    for _ in range(steps):
-        gram = torch.bmm(x, x.mT)
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x.mT if transposed else x
 
 
 def parameter_kind(name: str, parameter: Tensor) -> str:

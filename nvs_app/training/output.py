@@ -27,7 +27,7 @@ from nvs_app.training.config import TrainConfig
 from nvs_app.training.held_out import HeldOut
 from nvs_app.training.log import TrainLog
 from nvs_app.training.optim import FlatParameters
-from nvs_app.training.schedule import Clock
+from nvs_app.training.schedule import TrainingClock
 from nvs_app.training.state import save_state
 
 FIRST_SAVE_SECONDS = 30.0  # an early save measures how long one takes, and a killed run leaves something
@@ -54,7 +54,7 @@ class RunOutput:
         self,
         config: TrainConfig,
         world: World,
-        clock: Clock,
+        clock: TrainingClock,
         log: TrainLog,
         held_out: HeldOut | None,
         average_model: LaCT,

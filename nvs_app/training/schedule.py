@@ -2,7 +2,7 @@
 
 Everything is a function of the step and of `progress`, a number that goes from 0 (first step) to 1 (end), so
 that a resumed run continues as if it had never stopped. Progress is the larger of step / steps and trained
-seconds / available seconds; `Clock` turns `--minutes` into the latter.
+seconds / available seconds; `TrainingClock` turns `--minutes` into the latter.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def process_age() -> float:
     return age if started > 0 and since_import <= age + 1 and age < since_import + 600 else since_import
 
 
-class Clock:
+class TrainingClock:
     """Wall-clock budget of a run that may be spread over several processes.
 
     minutes: the whole run, every process from its start (imports and compilation) to its exit; 0 = no limit.

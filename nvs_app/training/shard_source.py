@@ -3,11 +3,9 @@
     pool = ShardPool(find_shards("data/shard-{000000..000127}.tar"), (128, 128), size=1024, views=24, fresh=4.0, ...)
     posed = pool.draw(step=17, scenes=32, count=ViewCount(8, 8, 1), stream=16)
 
-What the window holds at a step is a function of (seed, step, rank), as everywhere in `engine.sources`: a resumed run
+What the window holds at a step is a function of (seed, step, rank), as everywhere in `training.sources`: a resumed run
 reads the same shards again and goes on exactly. Shards are read whole and in order, so disks and servers see
 sequential reads; the window is the shuffle buffer. The next shard is fetched and decoded in a thread.
-
-`ShardStream` is the same data once an epoch, for a `torch.utils.data.DataLoader`.
 """
 
 from __future__ import annotations
@@ -15,7 +13,6 @@ from __future__ import annotations
 import math
 import random
 import sys
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -27,7 +24,6 @@ from data_tools.shards.tar_stream import shown
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.scenes.posed import PosedImages
-from nvs_app.scenes.scene import Scene
 from nvs_app.training.sampling import draw_views, step_generator
 from nvs_app.training.schedule import ViewCount
 
@@ -39,81 +35,13 @@ def shard_order(total: int, seed: int, epoch: int) -> list[int]:
     return order
 
 
-class ShardStream(torch.utils.data.IterableDataset):
-    """Every scene of the shards once, shuffled, split over processes and DataLoader workers.
-
-    Args:
-        seed, epoch: decide the order of shards and the shuffling of scenes.
-        rank, world: this process of how many. Each takes every so-many-th shard, or, where there are fewer shards
-            than processes times workers, every so-many-th scene of every shard: nothing twice, nothing lost.
-        buffer: scenes that are shuffled together; 1 keeps the order of the shards.
-        start: leave out that many scenes of this split: resumes an epoch exactly.
-
-    Iterating yields scenes with their images encoded. With a DataLoader pass `batch_size=None`.
-    """
-
-    def __init__(
-        self,
-        shards: ShardSet,
-        seed: int = 0,
-        epoch: int = 0,
-        rank: int = 0,
-        world: int = 1,
-        buffer: int = 64,
-        start: int = 0,
-    ) -> None:
-        self.shards, self.seed, self.epoch, self.rank, self.world = shards, seed, epoch, rank, world
-        self.buffer, self.start = max(1, buffer), start
-
-    def __iter__(self) -> Iterator[Scene]:
-        worker = torch.utils.data.get_worker_info()
-        workers = worker.num_workers if worker else 1
-        split, splits = self.rank * workers + (worker.id if worker else 0), self.world * workers
-        draw = random.Random(f"scenes {self.seed} {self.epoch} {split}")
-        waiting: list[Scene] = []
-        passed = 0
-        for scene in self._scenes(split, splits):
-            waiting.append(scene)
-            if len(waiting) < self.buffer:
-                continue
-            chosen = _pop(waiting, draw)
-            passed += 1
-            if passed > self.start:
-                yield chosen
-        while waiting:
-            chosen = _pop(waiting, draw)
-            passed += 1
-            if passed > self.start:
-                yield chosen
-
-    def _scenes(self, split: int, splits: int) -> Iterator[Scene]:
-        places = self.shards.places
-        order = shard_order(len(places), self.seed, self.epoch)
-        if len(order) >= splits:
-            for index in order[split::splits]:
-                yield from read_shard(places[index], warn)
-            return
-        number = 0
-        for index in order:
-            for scene in read_shard(places[index], warn):
-                if number % splits == split:
-                    yield scene
-                number += 1
-
-
-def _pop(waiting: list[Scene], draw: random.Random) -> Scene:
-    slot = draw.randrange(len(waiting))
-    waiting[slot], waiting[-1] = waiting[-1], waiting[slot]
-    return waiting.pop()
-
-
 def warn(text: str) -> None:
     """One line about a sample that is left out."""
     print(f"left out: {text}", file=sys.stderr, flush=True)
 
 
 @dataclass
-class Loaded:
+class LoadedShard:
     """The scenes of one shard as uint8 [v, 3, h, w] with their cameras. cut: not all views of every scene."""
 
     images: list[Tensor]
@@ -159,10 +87,10 @@ class ShardPool:
         self.own = list(range(total)) if self.by_scene else list(range(total))[rank::world]
         self.all_fit = wanted >= (total if self.by_scene else -(-total // world))  # the same for every rank
         self.window = len(self.own) if self.all_fit else wanted
-        self.held: dict[int, Loaded] = {}
+        self.held: dict[int, LoadedShard] = {}
         self.told: set[str] = set()
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="shards")
-        self.ahead: dict[int, Future[Loaded]] = {}
+        self.ahead: dict[int, Future[LoadedShard]] = {}
 
     def place(self, number: int) -> int:
         """Which shard is number `number` of this rank's endless list."""
@@ -197,13 +125,13 @@ class ShardPool:
             if number not in self.ahead and (again is None or again.cut):
                 self.ahead[number] = self.thread.submit(self._load, number)
 
-    def _take(self, number: int) -> Loaded:
+    def _take(self, number: int) -> LoadedShard:
         future = self.ahead.pop(number, None)
         return self._load(number) if future is None else future.result()
 
-    def _load(self, number: int) -> Loaded:
+    def _load(self, number: int) -> LoadedShard:
         """Read, choose and decode; a function of `number`."""
-        loaded = Loaded([], [])
+        loaded = LoadedShard([], [])
         place = self.shards.places[self.place(number)]
         generator = step_generator(self.seed, number, 9 + 64 * self.rank, "cpu")
         for index, scene in enumerate(read_shard(place, self._warn_once)):

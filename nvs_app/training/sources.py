@@ -26,9 +26,9 @@ from nvs_app.scenes.prefetch import Prefetch
 from nvs_app.training.sampling import (
     Augmentation,
     Examples,
-    choose_views,
     draw_views,
     make_examples,
+    sample_views,
     step_generator,
 )
 from nvs_app.training.schedule import ViewCount
@@ -120,7 +120,7 @@ class ProceduralPool:
         chosen = torch.rand(self.size, generator=generator, device=self.images.device).argsort()
         chosen = chosen.repeat(-(-scenes // self.size))[:scenes]
         c2w = self.c2w[chosen]
-        views = choose_views(c2w, count.context, count.target, self.even_view_prob, generator)
+        views = sample_views(c2w, count.context, count.target, self.even_view_prob, generator)
         rows = chosen[:, None]
         cameras = Cameras(self.c2w[rows, views], self.fxfycxcy[rows, views], self.image_hw)
         return PosedImages(self.images[rows, views], cameras, None if self.depth is None else self.depth[rows, views])

@@ -35,7 +35,7 @@ from nvs_app.training.optim import FlatParameters, MuonAdamW, update_average
 from nvs_app.training.output import Counters, RunOutput, device_name
 from nvs_app.training.sampling import Examples, step_generator
 from nvs_app.training.schedule import (
-    Clock,
+    TrainingClock,
     draw_view_count,
     ema_decay,
     learning_rate_factor,
@@ -96,7 +96,7 @@ class Trainer:
         counters = self._resume()
         self.step, self.processes = counters["step"], counters["processes"] + 1
         self.tokens, self.step_at_start = counters["tokens"], counters["step"]
-        self.clock = Clock(
+        self.clock = TrainingClock(
             config.minutes, config.process_minutes, counters["wall"], counters["trained"], config.reserve_seconds
         )
         plan = config.plan

@@ -14,7 +14,7 @@ from nvs_app.errors import NVSError
 from nvs_app.training import schedule
 from nvs_app.training.config import TrainConfig, field_help, parse_model
 from nvs_app.training.schedule import (
-    Clock,
+    TrainingClock,
     draw_view_count,
     learning_rate_factor,
     parse_resolutions,
@@ -66,15 +66,15 @@ def test_average_decay_warms_up() -> None:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, float], Clock]:
+def clock(monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, float], TrainingClock]:
     """A clock whose time is set by the test: 10 minutes, process 60 s old."""
     now = {"age": 60.0}
-    clock = Clock(10.0, 0.0, reserve=20.0)
+    clock = TrainingClock(10.0, 0.0, reserve=20.0)
     monkeypatch.setattr(clock, "age", lambda: now["age"])
     return now, clock
 
 
-def test_clock_follows_the_wall(clock: tuple[dict[str, float], Clock]) -> None:
+def test_clock_follows_the_wall(clock: tuple[dict[str, float], TrainingClock]) -> None:
     now, c = clock
     assert c.progress() == 0.0  # nothing trained yet, however long the imports took
     c.first_step_done()
@@ -92,12 +92,12 @@ def test_clock_follows_the_wall(clock: tuple[dict[str, float], Clock]) -> None:
 
 
 def test_clock_goes_on_after_a_resume() -> None:
-    first = Clock(10.0, 0.0, reserve=20.0)
+    first = TrainingClock(10.0, 0.0, reserve=20.0)
     now = 50.0
     first.age = lambda: now  # type: ignore[method-assign]
     first.first_step_done()
     now = 300.0
-    second = Clock(10.0, 0.0, first.wall(), first.trained(), reserve=20.0)
+    second = TrainingClock(10.0, 0.0, first.wall(), first.trained(), reserve=20.0)
     later = 0.0
     second.age = lambda: later  # type: ignore[method-assign]
     later = 40.0
@@ -109,7 +109,7 @@ def test_clock_goes_on_after_a_resume() -> None:
 
 
 def test_process_minutes_ends_the_process_not_the_schedule() -> None:
-    c = Clock(20.0, 5.0, reserve=20.0)
+    c = TrainingClock(20.0, 5.0, reserve=20.0)
     now = 30.0
     c.age = lambda: now  # type: ignore[method-assign]
     c.first_step_done()

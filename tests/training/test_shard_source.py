@@ -1,9 +1,8 @@
-"""Training from shards: a few steps, exact resume, the split over processes and workers."""
+"""Training from shards: a few steps, exact resume, the split over processes."""
 
 from __future__ import annotations
 
 import shutil
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from nvs_app.errors import NVSError
 from nvs_app.training import sources
 from nvs_app.training import trainer as train
 from nvs_app.training.schedule import ViewCount
-from nvs_app.training.shard_source import ShardPool, ShardStream, shard_order
+from nvs_app.training.shard_source import ShardPool, shard_order
 from nvs_app.training.sources import TrainSource, parse_shares
 from nvs_app.training.state import state_path
 
@@ -152,31 +151,6 @@ def test_fewer_shards_than_ranks_are_split_by_scenes(many: Path, tmp_path: Path)
     third = make_pool(one, 2, 3)
     with pytest.raises(NVSError, match="no scene of two views or more for process 2 of 3"):
         third.advance(0)
-
-
-def stream(shards: ShardSet, **options: Any) -> list[str]:
-    return [scene.name for scene in ShardStream(shards, seed=1, buffer=4, **options)]
-
-
-def test_stream_loses_nothing_and_repeats_nothing(many: Path) -> None:
-    shards = find_shards(str(many))
-    names = [f"{number:02d}" for number in range(14)]
-    once = Counter(names)
-    epochs = [stream(shards, epoch=epoch) for epoch in range(2)]
-    assert sorted(epochs[0]) == sorted(epochs[1]) == names and names != epochs[0] != epochs[1]
-    assert stream(shards, epoch=1) == epochs[1]
-    assert stream(shards, epoch=1, start=5) == epochs[1][5:]
-    for world in (2, 9):  # more processes than shards: split by scenes
-        assert Counter(name for rank in range(world) for name in stream(shards, rank=rank, world=world)) == once
-
-
-def test_stream_in_loader_workers(many: Path) -> None:
-    shards = find_shards(str(many))
-    seen: list[str] = []
-    for rank in range(2):
-        loader = torch.utils.data.DataLoader(ShardStream(shards, rank=rank, world=2), batch_size=None, num_workers=2)
-        seen += [scene.name for scene in loader]
-    assert sorted(seen) == [f"{number:02d}" for number in range(14)]
 
 
 def test_a_broken_shard_ends_the_run_in_one_line(many: Path, tmp_path: Path) -> None:

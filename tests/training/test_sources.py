@@ -13,7 +13,7 @@ from nvs_app.geometry.cameras import Cameras
 from nvs_app.scenes.posed import PosedImages
 from nvs_app.scenes.prefetch import Prefetch
 from nvs_app.training import sources
-from nvs_app.training.sampling import Augmentation, choose_views, make_examples, mirror_world, step_generator
+from nvs_app.training.sampling import Augmentation, make_examples, mirror_world, sample_views, step_generator
 from nvs_app.training.schedule import ViewCount
 from nvs_app.training.sources import ProceduralPool, SourcePlan, TrainSource, parse_shares
 
@@ -69,16 +69,16 @@ def test_ranks_see_different_scenes() -> None:
 def test_views_are_distinct_and_spread() -> None:
     c2w = circle(24).expand(50, -1, -1, -1)
     for even_view_prob in (0.0, 1.0):
-        views = choose_views(c2w, 8, 8, even_view_prob, step_generator(0, 0, 0, CPU))
+        views = sample_views(c2w, 8, 8, even_view_prob, step_generator(0, 0, 0, CPU))
         assert all(len(set(row.tolist())) == 16 for row in views)
 
     def gap(even_view_prob: float) -> float:
-        views = choose_views(c2w, 4, 1, even_view_prob, step_generator(0, 0, 0, CPU))[:, :4]
+        views = sample_views(c2w, 4, 1, even_view_prob, step_generator(0, 0, 0, CPU))[:, :4]
         positions = c2w[0, :, :3, 3][views]
         return float((torch.cdist(positions, positions) + 9 * torch.eye(4)).amin((1, 2)).mean())
 
     assert gap(1.0) > 1.5 * gap(0.0)
-    short = choose_views(c2w[:, :5], 3, 4, 0.5, step_generator(0, 0, 0, CPU))
+    short = sample_views(c2w[:, :5], 3, 4, 0.5, step_generator(0, 0, 0, CPU))
     assert all(not set(row[:3]) & set(row[3:]) for row in short.tolist())
 
 
