@@ -62,11 +62,11 @@ def perceptual_distance(x: Float[Tensor, "n c h w"], y: Float[Tensor, "n c h w"]
 def load_lpips(path: Path, device: torch.device) -> torch.jit.ScriptModule:
     """An LPIPS network as a TorchScript file: module(x, y) with images in [-1, 1] -> a distance an image."""
     if not path.is_file():
-        raise NVSError(f"--lpips-file {path}: no such file, expected a TorchScript LPIPS module")
+        raise NVSError(f"--loss.lpips-file {path}: no such file, expected a TorchScript LPIPS module")
     try:
         return torch.jit.load(str(path), map_location=device).eval().requires_grad_(False)
     except RuntimeError as error:
-        raise NVSError(f"--lpips-file {path}: not a TorchScript file ({str(error).splitlines()[0]})") from error
+        raise NVSError(f"--loss.lpips-file {path}: not a TorchScript file ({str(error).splitlines()[0]})") from error
 
 
 def image_loss(
@@ -84,8 +84,8 @@ def image_loss(
         perceptual: weight of the structure term, 0 = off.
         lpips: from `load_lpips`, or None.
         lpips_weight: its weight.
-        balance: 0 weighs every image's squared error alike, so that dark or plain images hardly count; 1 weighs
-            it by its inverse, which makes every image's PSNR count alike; between them, in between.
+        inverse_mse_power: 0 weighs every image's squared error alike, so that dark or plain images hardly count; 1
+            weighs it by its inverse, which makes every image's PSNR count alike; between them, in between.
     Returns:
         the loss, and detached scalars {"loss", "mse", "psnr"[, "perceptual", "lpips"]}; "psnr" in dB is averaged
         over images.

@@ -28,6 +28,8 @@ from torch import Tensor, nn
 from nvs_app.model.newton_schulz import newton_schulz
 
 ALIGNMENT = 64  # elements; a group starts on a boundary that vectorised kernels like
+MOMENTUM = 0.95  # of Muon (Nesterov)
+BETAS = (0.9, 0.95)  # of AdamW
 MUON, ADAM_DECAY, ADAM = "muon", "adam_decay", "adam"
 
 
@@ -171,8 +173,8 @@ class SpikeGuard:
 class MuonAdamW:
     """One step of Muon and AdamW over `FlatParameters`, with clipping and skipping.
 
-    muon_lr, adam_lr: base learning rates; weight_decay: decoupled, on matrices; momentum: of Muon (Nesterov);
-    betas: of AdamW; clip, spike: see `SpikeGuard`; rate: of a parameter's name, what multiplies its learning rates.
+    muon_lr, adam_lr: base learning rates; weight_decay: decoupled, on matrices; clip, grad_skip_factor: see
+    `SpikeGuard`; rate: of a parameter's name, what multiplies its learning rates.
     """
 
     def __init__(
@@ -181,14 +183,12 @@ class MuonAdamW:
         muon_lr: float = 2e-3,
         adam_lr: float = 1e-3,
         weight_decay: float = 0.05,
-        momentum: float = 0.95,
-        betas: tuple[float, float] = (0.9, 0.95),
         clip: float = 1.0,
         grad_skip_factor: float = 6.0,
         rate: Callable[[str], float] | None = None,
     ) -> None:
         self.flat, self.muon_lr, self.adam_lr = flat, muon_lr, adam_lr
-        self.weight_decay, self.momentum, self.betas = weight_decay, momentum, betas
+        self.weight_decay = weight_decay
         device = flat.data.device
         muon, adam = flat.span(MUON), self._adam_span()
         self.velocity = torch.zeros(muon.stop - muon.start, device=device)
@@ -235,8 +235,8 @@ class MuonAdamW:
         if span.start == span.stop:
             return
         data, gradient = self.flat.data[span], gradient[span]
-        self.velocity.lerp_(gradient, (1 - self.momentum) * ok)
-        direction = gradient.lerp(self.velocity, self.momentum)
+        self.velocity.lerp_(gradient, (1 - MOMENTUM) * ok)
+        direction = gradient.lerp(self.velocity, MOMENTUM)
         rates = self._rates(span) * ok
         data.mul_(1 - lr * self.weight_decay * rates)
         for rows, columns, start, end in self.flat.groups:
@@ -251,7 +251,7 @@ class MuonAdamW:
         if span.start == span.stop:
             return
         gradient = gradient[span]
-        first, second = self.betas
+        first, second = BETAS
         self.mean.lerp_(gradient, (1 - first) * ok)
         self.square.lerp_(gradient.square(), (1 - second) * ok)
         decay = self.flat.span(ADAM_DECAY)

@@ -37,20 +37,19 @@ class Examples:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Chances and sizes of changes that keep an example consistent.
-
-    mirror: chance that the world is reflected (images flipped, cameras with it).
-    colour: chance that colour channels are permuted and bent (x^gamma keeps black and white, so backgrounds stay).
-    scale: the normalised world is scaled by a factor in [1 - scale, 1 + scale].
-    repeat: chance that a scene's first target is one of its context views, so that detail must come back whole.
-    capture: chance that a scene's context looks like a real capture, see `training.capture`.
-    """
+    """Changes of a scene that keep its images and cameras consistent."""
 
     mirror: float = 0.0
+    """Chance that the world is reflected (images flipped, cameras with it)."""
     colour: float = 0.0
+    """Chance that colour channels are permuted and bent (x^gamma keeps black and white, so backgrounds stay)."""
     scale: float = 0.0
+    """The normalised world is scaled by 1 - this to 1 + this."""
     repeat: float = 0.0
+    """Chance that the first target is one of the context views, so that detail must come back whole."""
     capture: float = 0.0
+    """Chance that the context looks like a real capture: exposure and white balance, blur, noise, JPEG, cameras a
+    little wrong."""
 
 
 def step_generator(seed: int, step: int, stream: int, device: torch.device | str) -> torch.Generator:

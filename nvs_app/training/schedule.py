@@ -35,7 +35,7 @@ def learning_rate_factor(
     elif kind == "constant":
         return warm
     else:
-        raise NVSError(f"--schedule: {kind!r} is unknown, expected wsd, cosine or constant")
+        raise NVSError(f"--schedule.kind: {kind!r} is unknown, expected wsd, cosine or constant")
     return warm * (floor + (1 - floor) * left)
 
 
@@ -50,29 +50,6 @@ class Stage:
 
     image_hw: tuple[int, int]
     begins: float
-
-
-def parse_resolutions(text: str) -> list[Stage]:
-    """`"128:0,256:0.8"` or `"144x256:0"` -> stages in order. Raises NVSError when malformed.
-
-    Stages that begin together alternate step by step: `"128:0,128:0.8,256:0.8"` ends with both sizes in turn; a size
-    named more often comes more often.
-    """
-    stages = []
-    for part in text.split(","):
-        size, _, begins = part.strip().partition(":")
-        try:
-            sides = [int(side) for side in size.lower().split("x")]
-            stage = Stage((sides[0], sides[-1]), float(begins or 0))
-        except ValueError:
-            stage = None
-        if stage is None or len(sides) > 2 or min(sides) < 8 or not 0 <= stage.begins < 1:
-            raise NVSError(f"--resolutions: {part!r} is not SIZE:PROGRESS with progress in [0, 1), e.g. 128:0,256:0.8")
-        stages.append(stage)
-    starts = [stage.begins for stage in stages]
-    if starts[0] != 0 or starts != sorted(starts):
-        raise NVSError(f"--resolutions: {text!r} must start at progress 0 and rise, e.g. 128:0,256:0.8")
-    return stages
 
 
 def resolutions_at(stages: list[Stage], progress: float) -> list[tuple[int, int]]:
@@ -98,21 +75,6 @@ class ViewCount:
     @property
     def total(self) -> int:
         return self.context + self.target
-
-
-def parse_views(text: str) -> list[ViewCount]:
-    """`"4:12:3,8:8:4"` (context:target:weight) -> list. Raises NVSError when malformed."""
-    counts = []
-    for part in text.split(","):
-        fields = part.strip().split(":")
-        try:
-            count = ViewCount(int(fields[0]), int(fields[1]), float(fields[2]) if len(fields) > 2 else 1.0)
-        except (ValueError, IndexError):
-            count = None
-        if count is None or count.context < 1 or count.target < 1 or not count.weight > 0:
-            raise NVSError(f"--views: {part!r} is not CONTEXT:TARGET:WEIGHT with positive numbers, e.g. 4:12:3,8:8:4")
-        counts.append(count)
-    return counts
 
 
 def draw_view_count(counts: list[ViewCount], uniform: float) -> ViewCount:

@@ -116,8 +116,8 @@ class ShardPool:
             self.held[number] = kept or self._take(number)
         if not any(loaded.images for loaded in self.held.values()):
             raise NVSError(
-                f"--data {shown(self.shards.places[0])}: no scene of two views or more for process {self.rank} of"
-                f" {self.world} in {self.window} shard(s)"
+                f"--data.sources {shown(self.shards.places[0])}: no scene of two views or more for process {self.rank} "
+                f"of {self.world} in {self.window} shard(s)"
             )
         self.ahead = {number: future for number, future in self.ahead.items() if number > numbers[-1]}
         for number in range(numbers[-1] + 1, numbers[-1] + 1 + max(1, math.ceil(self.pace))):

@@ -47,7 +47,7 @@ def test_small_and_odd_images() -> None:
 
 
 def test_missing_lpips_is_named(tmp_path: Path) -> None:
-    with pytest.raises(NVSError, match="--lpips-file"):
+    with pytest.raises(NVSError, match="--loss.lpips-file"):
         load_lpips(tmp_path / "lpips.pt", torch.device("cpu"))
     (tmp_path / "lpips.pt").write_bytes(b"no")
     with pytest.raises(NVSError, match="TorchScript"):

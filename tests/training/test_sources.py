@@ -15,7 +15,7 @@ from nvs_app.scenes.prefetch import Prefetch
 from nvs_app.training import sources
 from nvs_app.training.sampling import Augmentation, make_examples, mirror_world, sample_views, step_generator
 from nvs_app.training.schedule import ViewCount
-from nvs_app.training.sources import ProceduralPool, SourcePlan, TrainSource, parse_shares
+from nvs_app.training.sources import ProceduralPool, SourcePlan, TrainSource
 
 CPU = torch.device("cpu")
 COUNT = ViewCount(3, 4, 1.0)
@@ -167,10 +167,3 @@ def test_a_folder_of_scenes_and_wrong_paths(tmp_path: Path) -> None:
     for wrong in (tmp_path / "none", tmp_path):
         with pytest.raises(NVSError, match="--data"):
             sources.open_scenes(wrong, "--data")
-
-
-def test_shares() -> None:
-    assert parse_shares("a=2,b", "--data") == {"a": 2.0, "b": 1.0}
-    for wrong in ("", "a=-1", "a=x", "=3"):
-        with pytest.raises(NVSError, match="--data"):
-            parse_shares(wrong, "--data")
