@@ -95,7 +95,8 @@ def from_old(values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     for name, value in values.items():
         target = NEW_NAMES.get(name, name)
         if target != name:
-            notes.append(f"--{name.replace('_', '-')} is now --{target.replace('_', '-')}")
+            also = " and --model.config-override" if name == "model" else ""
+            notes.append(f"--{name.replace('_', '-')} is now --{target.replace('_', '-')}{also}")
         try:
             value = READERS[name](value) if name in READERS else value
             if isinstance(value, str) and name not in TEXTS and name not in READERS:

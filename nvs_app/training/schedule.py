@@ -15,15 +15,16 @@ from dataclasses import dataclass
 from nvs_app.errors import NVSError
 
 _IMPORTED = time.monotonic()
+LEAST_FACTOR = 0.02  # of the learning rate, at the end of a run
 
 
 def learning_rate_factor(
-    progress: float, step: int, warmup_steps: int, kind: str = "wsd", decay_share: float = 0.4, floor: float = 0.02
+    progress: float, step: int, warmup_steps: int, kind: str = "wsd", decay_share: float = 0.4
 ) -> float:
     """Multiplier of the base learning rates, in (0, 1].
 
     The warm-up is linear in steps: in wall-clock time it would be over before the first compiled step. "wsd"
-    stays at 1 and falls linearly to `floor` over the last `decay_share` of the run; "cosine" falls all along;
+    stays at 1 and falls linearly to `LEAST_FACTOR` over the last `decay_share` of the run; "cosine" falls all along;
     "constant" does not fall.
     """
     warm = min(1.0, (step + 1) / max(1, warmup_steps))
@@ -36,7 +37,7 @@ def learning_rate_factor(
         return warm
     else:
         raise NVSError(f"--schedule.kind: {kind!r} is unknown, expected wsd, cosine or constant")
-    return warm * (floor + (1 - floor) * left)
+    return warm * (LEAST_FACTOR + (1 - LEAST_FACTOR) * left)
 
 
 def ema_decay(step: int, decay: float) -> float:
