@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +16,9 @@ from nvs_app.errors import NVSError
 def atomic_write(path: Path, shown: str = "") -> Iterator[Path]:
     """A temporary name beside `path`, renamed to it when the block ends well, else removed.
 
+    A link is followed: what it leads to is replaced, not the link. A device or a pipe cannot be replaced by a file;
+    its own name is given, and what is written goes there at once.
+
     Args:
         path: the file to be; missing folders above it are made.
         shown: what a message calls it; empty: its path.
@@ -21,20 +26,56 @@ def atomic_write(path: Path, shown: str = "") -> Iterator[Path]:
     Raises:
         NVSError: the system refuses to write it.
     """
-    # Of this process and this call alone: threads of a server may write the same file.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
+    temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if is_stream(path):
+            yield path
+            return
+        target = Path(os.path.realpath(path))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Of this process and this call alone: threads of a server may write the same file.
+        temporary = target.with_name(f".{target.name[:200]}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
         yield temporary
-        os.replace(temporary, path)
+        os.replace(temporary, target)
     except OSError as error:
         raise NVSError(f"{shown or path}: cannot be written ({error.strerror or error})") from error
     finally:
         with contextlib.suppress(OSError):  # the folder itself may be none
-            temporary.unlink(missing_ok=True)
+            if temporary is not None:
+                temporary.unlink(missing_ok=True)
 
 
 def write_whole(path: Path, text: str, shown: str = "") -> None:
     """Writes a text file in UTF-8, line ends as given; see `atomic_write`."""
     with atomic_write(path, shown) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="")
+
+
+def is_stream(path: Path) -> bool:
+    """Whether a path is there and no file or folder: a device, a pipe, a socket."""
+    try:
+        kind = path.stat().st_mode
+    except OSError:  # nothing is there, or its name is too long
+        return False
+    return not stat.S_ISREG(kind) and not stat.S_ISDIR(kind)
+
+
+def remove_left(folder: Path, before: str, after: str) -> None:
+    """Removes the temporary files in a folder, named `before`, a process's number and `after`, of killed processes."""
+    pattern = re.compile(re.escape(before) + r"(\d+)" + re.escape(after))
+    for left in folder.iterdir():
+        found = pattern.fullmatch(left.name)
+        if found and not process_lives(int(found[1])):
+            with contextlib.suppress(OSError):
+                left.unlink()
+
+
+def process_lives(number: int) -> bool:
+    """Whether there is a process of this number."""
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True

@@ -1,11 +1,23 @@
 """The one exception of the library that a user's mistake raises."""
 
+LONGEST = 1000  # characters of a message
+
 
 class NVSError(Exception):
     """A user's mistake, told in one line: where, what, and the remedy.
 
     The command line prints ``str(error)`` on one line and exits with status 2; the web application shows it
-    in the page. Programming mistakes keep Python's own exceptions.
+    in the page. Programming mistakes keep Python's own exceptions. What a stranger's file brings into a message can
+    be sent anywhere: halves of characters are replaced, and the middle of a long text is left out.
 
     Example: ``NVSError("scene/transforms.json: frame 12 (images/012.png): transform_matrix is 3x4, expected 4x4")``
     """
+
+    def __init__(self, message: str = ""):
+        text = whole_characters(message)
+        super().__init__(text if len(text) <= LONGEST else f"{text[: LONGEST // 2]}...{text[-LONGEST // 2 :]}")
+
+
+def whole_characters(text: str) -> str:
+    """``text`` with a question mark for each lone surrogate, which no encoding can write."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")

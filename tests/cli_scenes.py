@@ -8,17 +8,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
+from camera_rings import ring_c2w
+from image_scenes import image_scene, noise
 
 from nvs_app.cli import main
-from nvs_app.geometry.cameras import look_at
 from nvs_app.model.checkpoint import save_checkpoint
 from nvs_app.model.config import PRESETS, LaCTConfig
 from nvs_app.model.detail import DetailHeadConfig
 from nvs_app.model.lact import LaCT
-from nvs_app.scenes.scene import Scene
 
 REPO = Path(__file__).resolve().parent.parent
 HEAD = DetailHeadConfig(features=8, groups=4, guide=16, volume=4, blend=8, planes=4, fine_planes=3)
@@ -40,23 +38,8 @@ def write_scenes(folder: Path) -> None:
                 parameter.normal_(std=0.1)
     save_checkpoint(folder / "checkpoints" / "detailed", model.state_dict(), WITH_HEAD, card)
     for name in ("one", "two"):
-        photos = folder / "photos" / name
-        photos.mkdir(parents=True)
-        for index in range(6):
-            Image.fromarray(np.random.default_rng(index).integers(0, 255, (36, 48, 3), np.uint8)).save(
-                photos / f"{index:03d}.png"
-            )
-        angle = torch.linspace(0, 5, 6)
-        eye = torch.stack((3 * angle.cos(), 3 * angle.sin(), torch.ones(6)), -1)
-        Scene(
-            name=name,
-            root=photos,
-            image_paths=sorted(photos.glob("*.png")),
-            c2w=look_at(eye, torch.zeros(6, 3), torch.tensor([0.0, 0, 1]).expand(6, 3)),
-            fxfycxcy=torch.tensor([50.0, 50.0, 24.0, 18.0]).expand(6, 4).clone(),
-            image_hws=torch.tensor([[36, 48]]).expand(6, 2).clone(),
-            split=[None] * 6,
-        ).save(folder / name)
+        photos, lens = folder / "photos" / name, (50.0, 50.0, 24.0, 18.0)
+        image_scene(photos, noise(6, (36, 48)), ring_c2w(6, step=1.0), lens).save(folder / name)
     (folder / "broken").mkdir()
     (folder / "broken" / "transforms.json").write_text('{"frames": [{"file_path": "a.png"}]}')
 

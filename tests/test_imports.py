@@ -47,7 +47,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
 }
 
 # Not on every machine that trains. The library imports them, if at all, inside the function that needs them.
-KERNELS = "_triton"  # modules of GPU kernels: triton comes with the CUDA build of torch only
+KERNELS = "_triton"  # modules of GPU kernels: triton is not everywhere
 OPTIONAL = ["nerfstudio", "gradio", "tyro", "imageio", "imageio_ffmpeg", "pycolmap", "trimesh", "plotly", "tensorboard"]
 
 
@@ -179,6 +179,18 @@ def test_core_needs_no_optional_package() -> None:
     )
 
 
+def test_kernels_need_little_but_triton() -> None:
+    """A machine that trains may have no more than torch, triton, numpy, Pillow and jaxtyping."""
+    pytest.importorskip("triton", reason="triton is not installed (make setup)")
+    kernels = [module for module in source_files() if module.endswith(KERNELS)]
+    assert kernels
+    run_python(
+        "import importlib, sys\n"
+        f"for name in {[*OPTIONAL, 'cv2', 'beartype', 'einops', 'safetensors', 'rich']!r}: sys.modules[name] = None\n"
+        f"for name in {kernels!r}: importlib.import_module(name)"
+    )
+
+
 def test_the_package_alone_is_light() -> None:
     """And gives its public names when asked for them."""
     code = "import sys, nvs_app; print('torch' in sys.modules, 'numpy' in sys.modules)"
@@ -212,7 +224,7 @@ def test_import_does_no_work() -> None:
     assert seen == {"events": [], "cuda": False, "threads": ["MainThread"]}
 
 
-@pytest.mark.parametrize("package", OURS)
+@pytest.mark.parametrize("package", [*OURS, "tests"])
 def test_files_stay_small(package: str) -> None:
     files = [p for p in (REPO / package).rglob("*") if p.suffix in {".py", ".js", ".css", ".html"}]
     long = {str(p.relative_to(REPO)): n for p in files if (n := len(p.read_text("utf-8").splitlines())) > 400}

@@ -12,6 +12,8 @@ import tomllib
 import zipfile
 from pathlib import Path
 
+import pytest
+
 
 def canonical(requirement: str) -> str:
     """`Hugging_Face>=1` -> `hugging-face`."""
@@ -54,6 +56,7 @@ def set_up(folder: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_setup_does_its_work_once_and_recovers(repo: Path, tmp_path: Path) -> None:
     """With an empty list of packages, in a path with spaces."""
     folder = tmp_path / "a path with spaces"

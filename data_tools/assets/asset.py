@@ -133,7 +133,7 @@ def normalise(asset: Asset) -> tuple[list[float], float]:
     return centre.tolist(), 1.0 / side
 
 
-class Files:
+class AssetFiles:
     """The files beside an asset, none outside of ``root``.
 
     Attributes:

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from data_tools.assets.asset import MAX_TRIANGLES, MAX_VERTICES, Asset, Files, Part
+from data_tools.assets.asset import MAX_TRIANGLES, MAX_VERTICES, Asset, AssetFiles, Part
 from data_tools.assets.gltf_data import Buffers, item, numbers, open_container
-from data_tools.assets.gltf_materials import Materials
-from data_tools.assets.images import Images
+from data_tools.assets.gltf_materials import GltfMaterials
+from data_tools.assets.images import TextureImages
 from nvs_app.errors import NVSError
 
 SUPPORTED = {
@@ -61,10 +61,10 @@ class _Reader:
             raise NVSError(f"needs {', '.join(missing[:4])}, which is not supported; export it without")
         if not str((self.content.get("asset") or {}).get("version", "2")).startswith("2"):
             raise NVSError(f"glTF version {str(self.content['asset']['version'])[:20]}, only version 2 is supported")
-        self.buffers = Buffers(self.content, binary, Files(path.parent, root))
+        self.buffers = Buffers(self.content, binary, AssetFiles(path.parent, root))
         self.asset = Asset([], [])
-        self.images = Images(max_texture)
-        self.materials = Materials(self.content, self.buffers, self.images, self.asset.notes)
+        self.images = TextureImages(max_texture)
+        self.materials = GltfMaterials(self.content, self.buffers, self.images, self.asset.notes)
         self.triangles = self.vertices = 0
 
     def read(self) -> Asset:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from data_tools.assets.asset import MAX_JSON_BYTES, MAX_VERTICES, Files
+from data_tools.assets.asset import MAX_JSON_BYTES, MAX_VERTICES, AssetFiles
 from nvs_app.errors import NVSError
 
 COMPONENTS = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
@@ -73,9 +73,9 @@ def item(content: Any, name: str, index: Any) -> dict[str, Any]:
     return items[index]
 
 
-def whole(values: dict[str, Any], name: str, default: int = 0) -> int:
-    """A number of 0 or more. Raises NVSError."""
-    value = values.get(name, default)
+def non_negative_int(values: dict[str, Any], name: str) -> int:
+    """A whole number of 0 or more, 0 where it is left out. Raises NVSError."""
+    value = values.get(name, 0)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 40:
         raise NVSError(f"malformed glTF: {name} is {str(value)[:40]}, expected a whole number of 0 or more")
     return value
@@ -84,7 +84,7 @@ def whole(values: dict[str, Any], name: str, default: int = 0) -> int:
 class Buffers:
     """Buffers, views and accessors of one file, read when asked for."""
 
-    def __init__(self, content: dict[str, Any], binary: bytes | None, files: Files) -> None:
+    def __init__(self, content: dict[str, Any], binary: bytes | None, files: AssetFiles) -> None:
         self.content, self.binary, self.files = content, binary, files
         self.buffers: dict[int, bytes] = {}
 
@@ -111,7 +111,7 @@ class Buffers:
                 data = self.binary
             else:
                 raise NVSError(f"malformed glTF: buffer {index} has no bytes")
-            declared = whole(values, "byteLength")
+            declared = non_negative_int(values, "byteLength")
             if declared > len(data):
                 raise NVSError(f"cut short: buffer {index} has {len(data)} of {declared} bytes")
             self.buffers[index] = data
@@ -122,11 +122,11 @@ class Buffers:
         values = item(self.content, "bufferViews", index)
         if "EXT_meshopt_compression" in (values.get("extensions") or {}):
             raise NVSError("meshopt compression (EXT_meshopt_compression) is not supported; export it without")
-        data = self.buffer(whole(values, "buffer"))
-        start, size = whole(values, "byteOffset"), whole(values, "byteLength")
+        data = self.buffer(non_negative_int(values, "buffer"))
+        start, size = non_negative_int(values, "byteOffset"), non_negative_int(values, "byteLength")
         if start + size > len(data):
             raise NVSError(f"damaged: buffer view {index} ends at {start + size} of {len(data)} bytes")
-        return memoryview(data)[start : start + size], whole(values, "byteStride")
+        return memoryview(data)[start : start + size], non_negative_int(values, "byteStride")
 
     def accessor(self, index: Any, width: int, what: str) -> np.ndarray:
         """[count, width], integers as stored, or floats in their range where the accessor is normalised.
@@ -135,7 +135,7 @@ class Buffers:
             NVSError: it does not fit into its buffer, or has another number of components.
         """
         values = item(self.content, "accessors", index)
-        code, kind, count = values.get("componentType"), values.get("type"), whole(values, "count")
+        code, kind, count = values.get("componentType"), values.get("type"), non_negative_int(values, "count")
         if code not in COMPONENTS or WIDTHS.get(str(kind)) != width:
             raise NVSError(f"malformed glTF: {what} is {kind} of {code}, expected {width} components")
         if count > 3 * MAX_VERTICES:
@@ -143,7 +143,7 @@ class Buffers:
         dtype = np.dtype(COMPONENTS[code])
         if "bufferView" in values:
             data, stride = self.view(values["bufferView"])
-            array = self.strided(data, whole(values, "byteOffset"), stride, count, width, dtype, what)
+            array = self.strided(data, non_negative_int(values, "byteOffset"), stride, count, width, dtype, what)
         else:
             array = np.zeros((count, width), dtype)
         if isinstance(values.get("sparse"), dict):
@@ -165,14 +165,14 @@ class Buffers:
         return np.ndarray((count, width), dtype, data, offset, (stride, dtype.itemsize)).copy()
 
     def sparse(self, array: np.ndarray, values: dict[str, Any], what: str) -> np.ndarray:
-        count, where, new = whole(values, "count"), values["indices"], values["values"]
+        count, where, new = non_negative_int(values, "count"), values["indices"], values["values"]
         if count > len(array) or where.get("componentType") not in (5121, 5123, 5125):
             raise NVSError(f"malformed glTF: {what} has a wrong sparse part")
         data, _ = self.view(where["bufferView"])
         kind = np.dtype(COMPONENTS[where["componentType"]])
-        rows = self.strided(data, whole(where, "byteOffset"), 0, count, 1, kind, what)[:, 0]
+        rows = self.strided(data, non_negative_int(where, "byteOffset"), 0, count, 1, kind, what)[:, 0]
         data, _ = self.view(new["bufferView"])
-        fresh = self.strided(data, whole(new, "byteOffset"), 0, count, array.shape[1], array.dtype, what)
+        fresh = self.strided(data, non_negative_int(new, "byteOffset"), 0, count, array.shape[1], array.dtype, what)
         if count and int(rows.max()) >= len(array):
             raise NVSError(f"malformed glTF: {what} has a wrong sparse part")
         array[rows] = fresh

@@ -10,16 +10,16 @@ from typing import Any
 
 from data_tools.assets.asset import BASE, EMISSIVE, METAL_ROUGH, NORMAL, OCCLUSION, Material, TextureUse
 from data_tools.assets.gltf_data import Buffers, item, numbers
-from data_tools.assets.images import Images
+from data_tools.assets.images import TextureImages
 from nvs_app.errors import NVSError
 
 WRAPS = (10497, 33071, 33648)
 
 
-class Materials:
+class GltfMaterials:
     """The materials of one file, each read at the first use, with the images that they need."""
 
-    def __init__(self, content: dict[str, Any], buffers: Buffers, images: Images, notes: list[str]) -> None:
+    def __init__(self, content: dict[str, Any], buffers: Buffers, images: TextureImages, notes: list[str]) -> None:
         self.content, self.buffers, self.images, self.notes = content, buffers, images, notes
         self.known: dict[int | None, Material] = {None: Material()}
 

@@ -1,4 +1,4 @@
-"""Pictures of textures: judged by their headers, decoded, and shrunk to what the views can show."""
+"""Images of textures: judged by their headers, decoded, and shrunk to what the views can show."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BROKEN = (
 )
 
 
-class Images:
+class TextureImages:
     """The images of one asset, each decoded once; ``kept`` is the list that textures point into."""
 
     def __init__(self, max_side: int) -> None:

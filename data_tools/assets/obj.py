@@ -13,15 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from data_tools.assets.asset import BASE, MAX_TRIANGLES, Asset, Files, Material, Part, TextureUse
-from data_tools.assets.images import Images
+from data_tools.assets.asset import BASE, MAX_TRIANGLES, Asset, AssetFiles, Material, Part, TextureUse
+from data_tools.assets.images import TextureImages
 from nvs_app.errors import NVSError
 
 
-class _Beside:
+class _Resolver:
     """trimesh's way to ask for other files. It goes on without a file that fails, so faults are kept."""
 
-    def __init__(self, files: Files, max_texture: int) -> None:
+    def __init__(self, files: AssetFiles, max_texture: int) -> None:
         self.files, self.max_texture = files, max_texture
         self.faults: list[NVSError] = []
 
@@ -56,7 +56,7 @@ def read_obj(path: Path, data: bytes, root: Path, max_texture: int) -> Asset:
     if not data.strip():
         raise NVSError("an empty file")
     logging.getLogger("trimesh").setLevel(logging.CRITICAL)
-    beside: Any = _Beside(Files(path.parent, root), max_texture)
+    beside: Any = _Resolver(AssetFiles(path.parent, root), max_texture)
     text = data.decode("utf-8", "replace")
     try:
         loaded = load_obj(io.StringIO(text), resolver=beside)
@@ -69,7 +69,7 @@ def read_obj(path: Path, data: bytes, root: Path, max_texture: int) -> Asset:
 
 def _convert(loaded: dict[str, Any], max_texture: int) -> Asset:
     meshes = list(loaded["geometry"].values()) if "geometry" in loaded else [loaded]
-    asset, images = Asset([], []), Images(max_texture)
+    asset, images = Asset([], []), TextureImages(max_texture)
     total = 0
     for number, mesh in enumerate(meshes):
         faces = mesh.get("faces")
@@ -99,7 +99,7 @@ def _convert(loaded: dict[str, Any], max_texture: int) -> Asset:
     return asset
 
 
-def _material(visual: Any, images: Images, number: int, count: int) -> tuple[Material, np.ndarray | None]:
+def _material(visual: Any, images: TextureImages, number: int, count: int) -> tuple[Material, np.ndarray | None]:
     """The material of one mesh, and its texture coordinates with v downwards."""
     material = getattr(visual, "material", None)
     if material is None:
@@ -114,7 +114,7 @@ def _material(visual: Any, images: Images, number: int, count: int) -> tuple[Mat
         return Material((r, g, b, alpha), 0.0, alpha_mode=mode, double_sided=True), None
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=0)
-    use = TextureUse(images.add(id(image), buffer.getvalue(), f"picture of material {number}"))
+    use = TextureUse(images.add(id(image), buffer.getvalue(), f"image of material {number}"))
     clear = bool((images.kept[use.image][:, :, 3] < 250).any())
     uvs = np.zeros((count, 4), np.float32)
     uvs[:, 0], uvs[:, 1] = np.nan_to_num(uv[:, 0]), 1.0 - np.nan_to_num(uv[:, 1])

@@ -23,8 +23,8 @@ from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from data_tools.assets.render_task import DIED, TIMEOUT, FatalError, RenderTask
 from data_tools.assets.renderer import thread_environment
-from data_tools.assets.work import DIED, TIMEOUT, FatalError, Task
 
 START_SECONDS = 120.0
 MAX_MEMORY = 16 << 30  # of one worker
@@ -32,7 +32,7 @@ RECYCLE = 1000  # assets, after which a worker is replaced: drivers leak
 TRIES = 2
 
 
-class Worker:
+class RenderWorker:
     """One render worker process; not safe for threads."""
 
     def __init__(self, image_hw: tuple[int, int], device: int = 0, share: int = 1) -> None:
@@ -52,7 +52,7 @@ class Worker:
             env={**os.environ, **thread_environment(share), "PYTHONPATH": path},
         )
         self.buffer = b""
-        self.task: Task | None = None
+        self.task: RenderTask | None = None
         self.ready = False
         self.name = ""
         self.done = 0
@@ -63,7 +63,7 @@ class Worker:
         assert self.process.stdout is not None
         return self.process.stdout.fileno()
 
-    def give(self, task: Task) -> None:
+    def give(self, task: RenderTask) -> None:
         """Hand over a task."""
         self.task, self.since = task, time.monotonic()
         assert self.process.stdin is not None
@@ -130,14 +130,14 @@ class Worker:
                     pipe.close()
 
 
-def failure(task: Task, status: str, error: str, seconds: float) -> dict[str, Any]:
+def failure(task: RenderTask, status: str, error: str, seconds: float) -> dict[str, Any]:
     """The answer for an asset whose worker could not give one."""
     return {"asset": task.key, "scene": task.name, "status": status, "views": 0, "error": error,
             "seconds": round(seconds, 3)}  # fmt: skip
 
 
 def run_pool(
-    tasks: Iterable[Task],
+    tasks: Iterable[RenderTask],
     image_hw: tuple[int, int],
     workers: int,
     timeout: float,
@@ -159,18 +159,18 @@ class _Pool:
     def __init__(self, image_hw: tuple[int, int], workers: int, timeout: float, max_memory: int) -> None:
         self.image_hw, self.workers, self.timeout, self.max_memory = image_hw, workers, timeout, max_memory
         self.selector = selectors.DefaultSelector()
-        self.alive: list[Worker] = []
-        self.again: deque[Task] = deque()
+        self.alive: list[RenderWorker] = []
+        self.again: deque[RenderTask] = deque()
         self.deaths: dict[str, int] = {}
         self.idle_deaths = 0
 
-    def run(self, tasks: Iterator[Task]) -> Iterator[dict[str, Any]]:
+    def run(self, tasks: Iterator[RenderTask]) -> Iterator[dict[str, Any]]:
         waiting = next(tasks, None)
         devices = 0
         while waiting is not None or self.again or self.alive:
             more = waiting is not None or bool(self.again)
             while more and len(self.alive) < self.workers:
-                worker = Worker(self.image_hw, devices, self.workers)
+                worker = RenderWorker(self.image_hw, devices, self.workers)
                 devices += 1
                 self.alive.append(worker)
                 self.selector.register(worker, selectors.EVENT_READ)
@@ -209,7 +209,7 @@ class _Pool:
         else:
             yield failure(task, DIED, f"{ending}, {TRIES} times", spent)
 
-    def watch(self, worker: Worker) -> Iterator[dict[str, Any]]:
+    def watch(self, worker: RenderWorker) -> Iterator[dict[str, Any]]:
         if worker not in self.alive:
             return
         fault = worker.fault(self.timeout, self.max_memory)
@@ -218,7 +218,7 @@ class _Pool:
             yield failure(worker.task, *fault, time.monotonic() - worker.since)
             self.remove(worker)
 
-    def remove(self, worker: Worker) -> None:
+    def remove(self, worker: RenderWorker) -> None:
         self.selector.unregister(worker)
         self.alive.remove(worker)
         worker.stop()

@@ -1,6 +1,6 @@
 """Draws an asset with OpenGL 3.3 through EGL: no screen needed, on a GPU or on Mesa's software renderer.
 
-    renderer = Renderer((512, 512))
+    renderer = AssetRenderer((512, 512))
     with renderer.load(asset) as model:
         rgba = renderer.draw(model, c2w, fxfycxcy)      # uint8 [512, 512, 4], sRGB, straight alpha
 
@@ -30,7 +30,7 @@ MODES = {"OPAQUE": 0, "MASK": 1, "BLEND": 2}
 
 
 @dataclass
-class _Drawn:
+class _GpuPart:
     """A part on the device."""
 
     part: Part
@@ -41,7 +41,7 @@ class _Drawn:
     centres: np.ndarray | None  # of the triangles, of blended parts
 
 
-class Renderer:
+class AssetRenderer:
     """One OpenGL context. Raises NVSError where there is no EGL or no OpenGL 3.3.
 
     Attributes:
@@ -78,7 +78,7 @@ class Renderer:
             self.program[name].value = value
 
     @contextmanager
-    def load(self, asset: Asset, unlit: bool = False, cull: bool = False) -> Iterator[list[_Drawn]]:
+    def load(self, asset: Asset, unlit: bool = False, cull: bool = False) -> Iterator[list[_GpuPart]]:
         """The asset on the device, given back at the end of the block.
 
         Args:
@@ -97,7 +97,7 @@ class Renderer:
             for thing in (*kept, *textures.values()):
                 thing.release()
 
-    def _upload(self, part: Part, asset: Asset, textures: dict[Any, Any], kept: list[Any]) -> _Drawn:
+    def _upload(self, part: Part, asset: Asset, textures: dict[Any, Any], kept: list[Any]) -> _GpuPart:
         context, count = self.context, len(part.positions)
         columns = [
             part.positions,
@@ -120,7 +120,7 @@ class Renderer:
                 textures[key] = self._texture(asset.images[use.image], *key[1:])
             used[slot] = textures[key]
         centres = part.positions[part.faces].mean(axis=1) if mode == "BLEND" else None
-        return _Drawn(part, mode, array, indices, used, centres)
+        return _GpuPart(part, mode, array, indices, used, centres)
 
     def _texture(self, pixels: UInt8[np.ndarray, "h w 4"], srgb: bool, wrap: tuple[int, int], nearest: bool) -> Any:
         # moderngl knows repeat and clamp only: a mirrored repeat is a repeat of the image and its mirror image.
@@ -139,7 +139,7 @@ class Renderer:
         return texture
 
     def draw(
-        self, model: list[_Drawn], c2w: Float64[np.ndarray, "4 4"], fxfycxcy: Float64[np.ndarray, "4"]
+        self, model: list[_GpuPart], c2w: Float64[np.ndarray, "4 4"], fxfycxcy: Float64[np.ndarray, "4"]
     ) -> UInt8[np.ndarray, "h w 4"]:
         """One view: sRGB with straight alpha; colour 0 where nothing is.
 
@@ -177,7 +177,7 @@ class Renderer:
         rgba[rgba[..., 3] == 0] = 0
         return rgba
 
-    def _draw_part(self, drawn: _Drawn, c2w: np.ndarray) -> None:
+    def _draw_part(self, drawn: _GpuPart, c2w: np.ndarray) -> None:
         context, material = self.context, drawn.part.material
         blended = drawn.mode == "BLEND"
         if drawn.centres is not None:
@@ -190,7 +190,7 @@ class Renderer:
         self._material(material, drawn)
         drawn.array.render(context.TRIANGLES)
 
-    def _material(self, material: Material, drawn: _Drawn) -> None:
+    def _material(self, material: Material, drawn: _GpuPart) -> None:
         uses = [material.textures.get(slot) for slot in range(5)]
         for slot in range(5):
             drawn.textures.get(slot, self.white).use(slot)

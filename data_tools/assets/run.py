@@ -21,15 +21,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
-from data_tools.assets.inputs import find_assets, make_tasks
 from data_tools.assets.pool import run_pool
-from data_tools.assets.work import PART, REFUSED, RENDERED, RenderOptions, Task, finished
+from data_tools.assets.render_task import PART, REFUSED, RENDERED, RenderOptions, RenderTask, finished
+from data_tools.assets.sources import find_assets, make_tasks
 from nvs_app.atomic_io import write_whole
 from nvs_app.errors import NVSError
 
 LOG, SETTINGS, LOCK = "log.jsonl", "run.json", ".lock"
 
-Progress = Callable[[int, int, dict[str, Any] | None], None]
+RenderProgress = Callable[[int, int, dict[str, Any] | None], None]
 
 
 @dataclass
@@ -84,12 +84,12 @@ def render_assets(
     timeout: float = 300.0,
     ray: str | None = None,
     retry_failed: bool = False,
-    progress: Progress = lambda done, total, answer: None,
+    progress: RenderProgress = lambda done, total, answer: None,
 ) -> Report:
     """Render assets, or go on rendering them.
 
     Args:
-        inputs: see :func:`data_tools.assets.inputs.find_assets`.
+        inputs: see :func:`data_tools.assets.sources.find_assets`.
         out: folder of the scenes; absent, empty, or of an earlier run with the same options.
         options: see :class:`RenderOptions`.
         workers: processes; on Ray, how many assets at a time on a cluster that is started here.
@@ -113,8 +113,8 @@ def render_assets(
 
 
 def _run(
-    tasks: list[Task], out: Path, options: RenderOptions, workers: int, timeout: float, ray: str | None,
-    retry_failed: bool, progress: Progress,
+    tasks: list[RenderTask], out: Path, options: RenderOptions, workers: int, timeout: float, ray: str | None,
+    retry_failed: bool, progress: RenderProgress,
 ) -> Report:  # fmt: skip
     report = Report(total=len(tasks))
     answers: Generator[dict[str, Any], None, None]
@@ -125,7 +125,7 @@ def _run(
         progress(done, report.total, None)
         started = time.perf_counter()
         if ray is not None and waiting:
-            from data_tools.assets.on_ray import run_on_ray
+            from data_tools.assets.ray_cluster import run_on_ray
 
             answers = run_on_ray(waiting, options.image_hw, ray, workers, timeout, out)
         else:
@@ -149,13 +149,13 @@ def _run(
 
 
 def _sort_out(
-    tasks: list[Task],
+    tasks: list[RenderTask],
     out: Path,
     logged: dict[str, dict[str, Any]],
     retry_failed: bool,
     report: Report,
     log: TextIO,
-) -> list[Task]:
+) -> list[RenderTask]:
     """The tasks that are still to do; counts the others."""
     waiting = []
     for task in tasks:

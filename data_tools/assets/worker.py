@@ -3,7 +3,7 @@
     python -m data_tools.assets.worker '{"image_hw": [512, 512], "device": 0}'
 
 A process of its own, because a stranger's file may crash a driver or hang a decoder; whoever started it
-(:class:`data_tools.assets.pool.Worker`) watches the clock and its memory. It ends when its input ends and, on
+(:class:`data_tools.assets.pool.RenderWorker`) watches the clock and its memory. It ends when its input ends and, on
 Linux, when its parent dies, so that a killed run leaves nothing behind.
 """
 
@@ -23,8 +23,8 @@ def main() -> int:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # drivers and packages print what they like to stdout
 
-    from data_tools.assets.renderer import Renderer
-    from data_tools.assets.work import FatalError, Task, render_asset
+    from data_tools.assets.render_task import FatalError, RenderTask, render_asset
+    from data_tools.assets.renderer import AssetRenderer
     from nvs_app.errors import NVSError
 
     def answer(values: dict[str, Any]) -> None:
@@ -33,14 +33,14 @@ def main() -> int:
 
     settings = json.loads(sys.argv[1])
     try:
-        renderer = Renderer(tuple(settings["image_hw"]), settings["device"])
+        renderer = AssetRenderer(tuple(settings["image_hw"]), settings["device"])
     except NVSError as error:
         answer({"fatal": str(error)})
         return 1
     answer({"ready": renderer.name})
     for line in sys.stdin:
         try:
-            answer(render_asset(Task.from_json(json.loads(line)), renderer))
+            answer(render_asset(RenderTask.from_json(json.loads(line)), renderer))
         except FatalError as error:
             answer({"fatal": str(error)})
             return 1

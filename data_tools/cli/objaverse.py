@@ -32,7 +32,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help=".glb, .gltf or .obj file, folder of them, .txt or .json list of files and uids, or Objaverse uid",
     )  # fmt: skip
     parser.add_argument("out", type=Path, metavar="OUT", help="folder of the scenes and of log.jsonl")
-    parser.add_argument("--views", type=int, default=32, metavar="N", help="pictures an asset (default 32)")
+    parser.add_argument("--views", type=int, default=32, metavar="N", help="images an asset (default 32)")
     parser.add_argument(
         "--image-hw",
         type=int,
@@ -71,8 +71,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Render; see EXIT."""
+    from data_tools.assets.render_task import RenderOptions
     from data_tools.assets.run import Report, render_assets
-    from data_tools.assets.work import RenderOptions
 
     if len(options.fov) > 2:
         raise NVSError(f"--fov: {len(options.fov)} numbers, expected one or two")

@@ -1,4 +1,4 @@
-"""Depth of the pixels' centres from the rasteriser's keys, for supervision and measures of depth."""
+"""Depth of the pixels' centres from the rasteriser's visibility buffer, for supervision and measures of depth."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from data_tools.procedural.keys import EMPTY
+from data_tools.procedural.raster_constants import EMPTY
 
 _CHUNK_PIXELS = 2**24
 _REACH = 2.0
@@ -14,7 +14,7 @@ _REACH = 2.0
 
 
 def pixel_depth(
-    keys: Int64[Tensor, "n p q"],
+    visibility: Int64[Tensor, "n p q"],
     c2w: Float[Tensor, "n 4 4"],
     fxfycxcy: Float[Tensor, "n 4"],
     triangles: Float[Tensor, "f 3 3"],
@@ -27,28 +27,33 @@ def pixel_depth(
     exact for flat faces and, where a face ends inside the pixel, goes on in its plane by a quarter of a pixel.
 
     Args:
-        keys: of ``rasterize`` at twice the image's size: p = 2 h, q = 2 w.
+        visibility: of ``rasterize`` at twice the image's size: p = 2 h, q = 2 w.
         c2w: cameras, OpenCV axes; fxfycxcy: intrinsics in pixels of the image.
-        triangles: corners in world space, numbered as in ``keys``; sky: faces that stand for the sky.
+        triangles: corners in world space, numbered as in ``visibility``; sky: faces that stand for the sky.
 
     Returns:
         float32 in units of the world; 0 where there is no surface, inf for sky.
     """
-    n, height, width = keys.shape[0], keys.shape[1] // 2, keys.shape[2] // 2
+    n, height, width = visibility.shape[0], visibility.shape[1] // 2, visibility.shape[2] // 2
     normal = torch.linalg.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
     normal = torch.nn.functional.normalize(normal, dim=-1, eps=1e-30)
     offset = (normal * triangles[:, 0]).sum(-1)
     planes = torch.cat([normal, torch.where(sky, torch.inf, offset)[:, None]], 1)
-    depth = torch.empty((n, height, width), device=keys.device)
+    depth = torch.empty((n, height, width), device=visibility.device)
     step = max(1, _CHUNK_PIXELS // (height * width))
     for start in range(0, n, step):
         part = slice(start, start + step)
-        depth[part] = _views(keys[part], c2w[part], fxfycxcy[part], planes)
+        depth[part] = _views(visibility[part], c2w[part], fxfycxcy[part], planes)
     return depth
 
 
-def _views(keys: Tensor, c2w: Tensor, fxfycxcy: Tensor, planes: Tensor) -> Tensor:
-    a, b, c, d = keys[:, ::2, ::2], keys[:, ::2, 1::2], keys[:, 1::2, ::2], keys[:, 1::2, 1::2]
+def _views(
+    visibility: Int64[Tensor, "n p q"],
+    c2w: Float[Tensor, "n 4 4"],
+    fxfycxcy: Float[Tensor, "n 4"],
+    planes: Float[Tensor, "f 4"],
+) -> Float[Tensor, "n h w"]:
+    a, b, c, d = visibility[:, ::2, ::2], visibility[:, ::2, 1::2], visibility[:, 1::2, ::2], visibility[:, 1::2, 1::2]
     # The second smallest of four; EMPTY is the largest.
     second = torch.minimum(
         torch.maximum(torch.minimum(a, b), torch.minimum(c, d)),
@@ -59,11 +64,11 @@ def _views(keys: Tensor, c2w: Tensor, fxfycxcy: Tensor, planes: Tensor) -> Tenso
     nx, ny, nz, offset = planes[torch.where(hit, second & 0xFFFFFFFF, 0)].unbind(-1)
     height, width = second.shape[1:]
     fx, fy, cx, cy = fxfycxcy[:, :, None, None].unbind(1)
-    x = (torch.arange(width, device=keys.device) + 0.5 - cx) / fx
-    y = (torch.arange(height, device=keys.device)[:, None] + 0.5 - cy) / fy
+    x = (torch.arange(width, device=visibility.device) + 0.5 - cx) / fx
+    y = (torch.arange(height, device=visibility.device)[:, None] + 0.5 - cy) / fy
     m = c2w[:, :3, :, None, None]
 
-    def along(column: Tensor) -> Tensor:
+    def along(column: Float[Tensor, "n 3 _ _"]) -> Float[Tensor, "n h w"]:
         return nx * column[:, 0] + ny * column[:, 1] + nz * column[:, 2]
 
     slope = along(m[:, :, 0] * x[:, None] + m[:, :, 1] * y[:, None] + m[:, :, 2])

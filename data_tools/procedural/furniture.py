@@ -8,11 +8,12 @@ from __future__ import annotations
 from functools import lru_cache
 
 import torch
+from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
-from data_tools.procedural.bank import TextureBank
-from data_tools.procedural.draws import Draws, constant
-from data_tools.procedural.pieces import DEAD, Pieces, boxes, materials
+from data_tools.procedural.instances import NO_MESH, MeshInstances, boxes, random_materials
+from data_tools.procedural.rng import CounterRNG, constant
+from data_tools.procedural.texture_bank import TextureBank
 
 SLOTS = 21
 CHAIR, TABLE, STOOL, SOFA, SHELF, CABINET = range(6)
@@ -29,21 +30,23 @@ _SIZES = (
 )
 
 
-def furniture(draws: Draws, bank: TextureBank, kind: Tensor) -> tuple[Pieces, Tensor]:
-    """Composites of the given kinds (int64 [*keys]).
+def furniture(
+    rng: CounterRNG, bank: TextureBank, kind: Int64[Tensor, "*keys"]
+) -> tuple[MeshInstances, Float[Tensor, "*keys 3"]]:
+    """Composites of the given kinds.
 
     Returns:
-        pieces [*keys, SLOTS] and the half sizes of the whole [*keys, 3] (it spans z from 0 to twice half z).
+        instances [*keys, SLOTS] and the half sizes of the whole [*keys, 3] (it spans z from 0 to twice half z).
     """
-    device, rank = draws.device, len(draws.batch)
+    device, rank = rng.device, len(rng.batch)
     sizes = constant(_SIZES, device)[kind]  # [*keys, 5, 2]
     low, high = sizes.unbind(-1)
-    sx, sy, top, thick, back = (low + (high - low) * draws.uniform(5)).unbind(-1)
-    rod, inset, puff, arm, stretcher = draws.ranges((0.01, 0.032), (0.75, 1.0), (0.02, 0.06), (0.14, 0.26), (0.1, 0.4))
+    sx, sy, top, thick, back = (low + (high - low) * rng.uniform(5)).unbind(-1)
+    rod, inset, puff, arm, stretcher = rng.ranges((0.01, 0.032), (0.75, 1.0), (0.02, 0.06), (0.14, 0.26), (0.1, 0.4))
     chances = constant((0.12, 0.6, 0.5, 0.35, 0.5, 0.5, 0.5, 0.4, 0.25, 0.45, 0.4, 0.3, 0.35, 0.3, 0.3), device)
     (single, cushion, level, panel, arms, rail_a, rail_b, rail_c, board, common, round_rods, soft_edges, round_top,
-     waved, bent) = draws.chance(chances, 15).unbind(rank)  # fmt: skip
-    slats, boards, waves = (draws.uniform(3) * constant((5.0, 4.0, 4.0), device)).floor().unbind(-1)
+     waved, bent) = rng.bernoulli(chances, 15).unbind(rank)  # fmt: skip
+    slats, boards, waves = (rng.uniform(3) * constant((5.0, 4.0, 4.0), device)).floor().unbind(-1)
     slats, boards = slats + 1.0, boards + 2.0
 
     sofa, case = kind == SOFA, kind >= SHELF
@@ -97,7 +100,7 @@ def furniture(draws: Draws, bank: TextureBank, kind: Tensor) -> tuple[Pieces, Te
     plan.put((13, 14, 15, 16, 17), cabinet, (0.0, sy + 0.02, knob), (0.05, 0.012, 0.008))
     centre, half, alive = plan.resolve()
 
-    texture, material = materials(draws, bank, 4, ("furniture", "furniture", "fabric", "fabric"))
+    texture, material = random_materials(rng, bank, 4, ("furniture", "furniture", "fabric", "fabric"))
     look = (0, 0, 0, 0, 1, 2, 0, 0, 3, 3, 3, 3, 3, 0, 0, 0, 0, 0, 0, 0, 0)
     slot_look = constant(look, device, torch.int64)
     texture, material = texture[..., slot_look], material[..., slot_look, :]
@@ -108,7 +111,7 @@ def furniture(draws: Draws, bank: TextureBank, kind: Tensor) -> tuple[Pieces, Te
 
     is_rod = constant((1, 1, 1, 1, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 0), device) > 0
     soft = constant((0, 0, 0, 0, 1, 2, 0, 0, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0), device)
-    pillow, slim, wavy, bend = draws.ranges((3.0, 8.0), (0.8, 1.6), (0.0, 0.25), (-1.4, 1.4))
+    pillow, slim, wavy, bend = rng.ranges((3.0, 8.0), (0.8, 1.6), (0.0, 0.25), (-1.4, 1.4))
     rounded = torch.where(_column(soft_edges) & (soft == 1), 8.0, 64.0)
     rounded = torch.where(_column(case), 64.0, torch.where(soft == 2, _column(pillow), rounded))
     slot = torch.arange(SLOTS, device=device)
@@ -117,18 +120,18 @@ def furniture(draws: Draws, bank: TextureBank, kind: Tensor) -> tuple[Pieces, Te
     )
     turned = lathe & is_rod
     power = torch.where(lathe, 2.0, rounded)
-    pieces = boxes(
+    instances = boxes(
         centre, half, texture, material, family=lathe, power=power,
         taper=torch.where(turned, _column(slim), 1.0), wave=turned * _column(wavy * waved),
         waves=_column(waves + 1.0).expand_as(power),
         bend_y=_column(bend * (bent & ~sofa & ~case)) * (slot < 4),
     )  # fmt: skip
-    pieces.mesh = torch.where(alive, (power < 60).to(torch.int64), DEAD)
+    instances.mesh = torch.where(alive, (power < 60).to(torch.int64), NO_MESH)
     whole = torch.stack([sx, sy + 0.02, (top + back) / 2], -1)
-    return pieces, whole
+    return instances, whole
 
 
-def _column(value: Tensor) -> Tensor:
+def _column(value: Shaped[Tensor, "*b"]) -> Shaped[Tensor, "*b 1"]:
     return value[..., None]
 
 
@@ -138,17 +141,23 @@ class _Plan:
     Each call costs a launch or two, so that what can be is put in for several slots at once.
     """
 
-    def __init__(self, like: Tensor) -> None:
+    def __init__(self, like: Float[Tensor, "*keys"]) -> None:
         self.shape, self.device = like.shape, like.device
         self.slots: list[int] = []
-        self.conditions: list[Tensor] = []
-        self.numbers: list[Tensor] = []
+        self.conditions: list[Bool[Tensor, "..."]] = []
+        self.numbers: list[Float[Tensor, "... 6"]] = []
 
-    def put(self, slots: tuple[int, ...], where: Tensor, position: tuple, size: tuple) -> None:
+    def put(
+        self,
+        slots: tuple[int, ...],
+        where: Bool[Tensor, "..."],
+        position: tuple[float | Float[Tensor, "..."], ...],
+        size: tuple[float | Float[Tensor, "..."], ...],
+    ) -> None:
         """where, and each number of position and size: of every composite [*keys], of its slots too, or a float."""
         full = (*self.shape, len(slots))
 
-        def expanded(value: Tensor | float) -> Tensor:
+        def expanded(value: Shaped[Tensor, "..."] | float) -> Shaped[Tensor, "..."]:
             tensor = value if isinstance(value, Tensor) else constant(value, self.device)
             return (tensor[..., None] if tensor.ndim == len(self.shape) else tensor).expand(full)
 
@@ -156,7 +165,7 @@ class _Plan:
         self.conditions.append(expanded(where))
         self.numbers.append(torch.stack([expanded(value) for value in (*position, *size)], -1))
 
-    def resolve(self) -> tuple[Tensor, Tensor, Tensor]:
+    def resolve(self) -> tuple[Float[Tensor, "*keys n 3"], Float[Tensor, "*keys n 3"], Bool[Tensor, "*keys n"]]:
         """Centres and half sizes [*keys, SLOTS, 3], and which slots are filled [*keys, SLOTS]."""
         table, order = _entries(tuple(self.slots))
         entries = constant(table, self.device, torch.int64)

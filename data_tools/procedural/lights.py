@@ -5,91 +5,103 @@ from __future__ import annotations
 import math
 
 import torch
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from data_tools.procedural.draws import Draws, constant
+from data_tools.procedural.rng import CounterRNG, constant
 
 LIGHT_FIELDS = 24
 """0-2 sky radiance, 3-5 ground radiance, 6-8 key position, 9-11 key radiance, 12-14 fill direction,
 15-17 fill radiance, 18 shadow strength, 19 shadow blur in texels, 20-22 background, 23 exposure."""
 
 
-def _warmth(draws: Draws, strength: float) -> Tensor:
+def _warmth(rng: CounterRNG, strength: float) -> Float[Tensor, "*keys 3"]:
     """A slight colour of light from bluish to orange, [*keys, 3], largest channel 1."""
-    shift = draws.normal(std=strength)
-    green = draws.normal(std=strength * 0.25)
+    shift = rng.normal(std=strength)
+    green = rng.normal(std=strength * 0.25)
     colour = torch.stack([1.0 + shift, 1.0 + green, 1.0 - shift], -1).clamp_min(0.3)
     return colour / colour.amax(-1, keepdim=True)
 
 
-def object_lights(keys: Tensor) -> Tensor:
+def object_lights(keys: Int64[Tensor, " s"]) -> Float[Tensor, "s l"]:
     """Soft studio light around the unit ball at the origin, white background; [s, LIGHT_FIELDS]."""
-    draws = Draws(keys, "light", 64)
-    soft = draws.uniform(low=0.5, high=1.0)  # share of the sky; NeRF-synthetic and product scans are lit softly
-    soft = torch.where(draws.chance(0.15), draws.uniform(low=0.2, high=0.5), soft)
-    level = draws.uniform(low=1.2, high=1.7)
-    sky = _warmth(draws, 0.04) * (soft * level)[..., None]
-    ground = sky * draws.uniform(1, low=0.35, high=0.95)
-    azimuth, height = draws.uniform(high=2 * math.pi), draws.uniform(low=0.35, high=1.0)
+    rng = CounterRNG(keys, "light", 64)
+    soft = rng.uniform(low=0.5, high=1.0)  # share of the sky; NeRF-synthetic and product scans are lit softly
+    soft = torch.where(rng.bernoulli(0.15), rng.uniform(low=0.2, high=0.5), soft)
+    level = rng.uniform(low=1.2, high=1.7)
+    sky = _warmth(rng, 0.04) * (soft * level)[..., None]
+    ground = sky * rng.uniform(1, low=0.35, high=0.95)
+    azimuth, height = rng.uniform(high=2 * math.pi), rng.uniform(low=0.35, high=1.0)
     flat = (1.0 - height * height).clamp_min(0).sqrt()
     direction = torch.stack([flat * torch.cos(azimuth), flat * torch.sin(azimuth), height], -1)
-    key = _warmth(draws, 0.06) * ((1.05 - soft) * level * 1.1)[..., None]
-    azimuth, height = draws.uniform(high=2 * math.pi), draws.uniform(low=-0.3, high=0.8)
+    key = _warmth(rng, 0.06) * ((1.05 - soft) * level * 1.1)[..., None]
+    azimuth, height = rng.uniform(high=2 * math.pi), rng.uniform(low=-0.3, high=0.8)
     flat = (1.0 - height * height).sqrt()
     fill_direction = torch.stack([flat * torch.cos(azimuth), flat * torch.sin(azimuth), height], -1)
-    fill = _warmth(draws, 0.06) * draws.uniform(1, high=0.3)
-    strength = torch.where(draws.chance(0.7), draws.uniform(low=0.4, high=1.0), 0.0)
-    blur, exposure = draws.ranges((1.0, 5.0), (0.95, 1.7))
+    fill = _warmth(rng, 0.06) * rng.uniform(1, high=0.3)
+    strength = torch.where(rng.bernoulli(0.7), rng.uniform(low=0.4, high=1.0), 0.0)
+    blur, exposure = rng.ranges((1.0, 5.0), (0.95, 1.7))
     rest = torch.stack([strength, blur, *[torch.ones_like(strength)] * 3, exposure], -1)
     return torch.cat([sky, ground, direction * 5.0, key, fill_direction, fill, rest], -1)
 
 
-def room_lights(keys: Tensor, room_half: Tensor, room_height: Tensor, focus: Tensor) -> Tensor:
+def room_lights(
+    keys: Int64[Tensor, " s"],
+    room_half: Float[Tensor, "s 2"],
+    room_height: Float[Tensor, " s"],
+    focus: Float[Tensor, "s 3"],
+) -> Float[Tensor, "s l"]:
     """A lamp below the ceiling (or the sun through it), bounced light, a random exposure; [s, LIGHT_FIELDS]."""
-    draws = Draws(keys, "light", 64)
-    level = draws.uniform(low=0.35, high=0.75)
-    cast = _warmth(draws, 0.16)
+    rng = CounterRNG(keys, "light", 64)
+    level = rng.uniform(low=0.35, high=0.75)
+    cast = _warmth(rng, 0.16)
     sky = cast * level[..., None]
-    ground = sky * draws.uniform(1, low=0.35, high=0.8) * _warmth(draws, 0.08)
-    spread = draws.uniform(2, low=-0.75, high=0.75) * room_half
-    spread = focus[..., :2] + (spread - focus[..., :2]) * draws.uniform(1, low=0.2, high=0.9)
-    position = torch.cat([spread, (room_height * draws.uniform(low=0.85, high=0.97))[..., None]], -1)
-    key = cast * _warmth(draws, 0.08) * draws.uniform(1, low=0.25, high=0.9)
-    azimuth = draws.uniform(high=2 * math.pi)
+    ground = sky * rng.uniform(1, low=0.35, high=0.8) * _warmth(rng, 0.08)
+    spread = rng.uniform(2, low=-0.75, high=0.75) * room_half
+    spread = focus[..., :2] + (spread - focus[..., :2]) * rng.uniform(1, low=0.2, high=0.9)
+    position = torch.cat([spread, (room_height * rng.uniform(low=0.85, high=0.97))[..., None]], -1)
+    key = cast * _warmth(rng, 0.08) * rng.uniform(1, low=0.25, high=0.9)
+    azimuth = rng.uniform(high=2 * math.pi)
     fill_direction = torch.stack(
         [0.8 * torch.cos(azimuth), 0.8 * torch.sin(azimuth), torch.full_like(azimuth, 0.6)], -1
     )
-    fill = _warmth(draws, 0.15) * draws.uniform(1, low=0.05, high=0.3)
-    strength = torch.where(draws.chance(0.85), draws.uniform(low=0.4, high=1.0), 0.0)
+    fill = _warmth(rng, 0.15) * rng.uniform(1, low=0.05, high=0.3)
+    strength = torch.where(rng.bernoulli(0.85), rng.uniform(low=0.4, high=1.0), 0.0)
     # Phones under-expose as often as not: a quarter of the captures is dark.
-    exposure = torch.where(draws.chance(0.25), draws.log_uniform(low=0.15, high=0.7), draws.uniform(low=0.8, high=1.7))
-    rest = torch.stack([strength, draws.uniform(low=1.0, high=5.0)], -1)
+    exposure = torch.where(rng.bernoulli(0.25), rng.log_uniform(low=0.15, high=0.7), rng.uniform(low=0.8, high=1.7))
+    rest = torch.stack([strength, rng.uniform(low=1.0, high=5.0)], -1)
     return torch.cat([sky, ground, position, key, fill_direction, fill, rest, sky * 0.5, exposure[..., None]], -1)
 
 
-def outdoor_lights(keys: Tensor, focus: Tensor, reach: Tensor, sun: Tensor, overcast: Tensor) -> Tensor:
+def outdoor_lights(
+    keys: Int64[Tensor, " s"],
+    focus: Float[Tensor, "s 3"],
+    reach: Float[Tensor, " s"],
+    sun: Float[Tensor, " s"],
+    overcast: Bool[Tensor, " s"],
+) -> Float[Tensor, "s l"]:
     """Sun and sky, or a bright grey sky alone; [s, LIGHT_FIELDS].
 
     Args:
         focus: [s, 3] middle of the place; reach: [s] its half side, metres.
         sun: [s] azimuth of the sun, radians; overcast: bool [s].
     """
-    draws = Draws(keys, "light", 64)
-    level = torch.where(overcast, draws.uniform(low=0.75, high=1.05), draws.uniform(low=0.35, high=0.6))
+    rng = CounterRNG(keys, "light", 64)
+    level = torch.where(overcast, rng.uniform(low=0.75, high=1.05), rng.uniform(low=0.35, high=0.6))
     blue = constant((0.93, 0.98, 1.06), keys.device)
-    sky = _warmth(draws, 0.04) * torch.where(overcast[:, None], 1.0, blue) * level[:, None]
-    ground = sky * draws.uniform(1, low=0.35, high=0.7) * _warmth(draws, 0.08)
-    height = draws.uniform(low=0.22, high=0.95)
+    sky = _warmth(rng, 0.04) * torch.where(overcast[:, None], 1.0, blue) * level[:, None]
+    ground = sky * rng.uniform(1, low=0.35, high=0.7) * _warmth(rng, 0.08)
+    height = rng.uniform(low=0.22, high=0.95)
     flat = (1.0 - height * height).sqrt()
     direction = torch.stack([flat * torch.cos(sun), flat * torch.sin(sun), height], -1)
     # Low suns are warm ones.
     warm = torch.stack([torch.ones_like(height), 0.82 + 0.16 * height, 0.62 + 0.34 * height], -1)
-    bright = torch.where(overcast, draws.uniform(high=0.12), draws.uniform(low=0.8, high=1.6))
+    bright = torch.where(overcast, rng.uniform(high=0.12), rng.uniform(low=0.8, high=1.6))
     key = warm * bright[:, None]
-    fill = _warmth(draws, 0.1) * draws.uniform(1, low=0.02, high=0.15)
-    strength = draws.uniform(low=0.75, high=1.0)
-    blur = torch.where(overcast, 5.0, draws.uniform(low=0.6, high=2.0))
-    exposure = torch.where(draws.chance(0.15), draws.log_uniform(low=0.35, high=0.7), draws.uniform(low=0.8, high=1.25))
+    fill = _warmth(rng, 0.1) * rng.uniform(1, low=0.02, high=0.15)
+    strength = rng.uniform(low=0.75, high=1.0)
+    blur = torch.where(overcast, 5.0, rng.uniform(low=0.6, high=2.0))
+    exposure = torch.where(rng.bernoulli(0.15), rng.log_uniform(low=0.35, high=0.7), rng.uniform(low=0.8, high=1.25))
     # Far enough that its rays are all but parallel.
     position = focus + direction * (reach * 40.0)[:, None]
     rest = torch.stack([strength, blur], -1)

@@ -1,6 +1,6 @@
 """Two steps of meshing as Triton kernels, each of which would be hundreds of small launches.
 
-``surface_triton`` is ``shapes.surface``; ``sky_triton`` is ``ambient.sky_share``. Those are the references.
+Their references: ``shapes.surface`` and ``shadows.sky_visibility_torch``.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 _PI = tl.constexpr(3.141592653589793)
@@ -43,16 +44,16 @@ def _slab(centre, size, x):
 
 
 @triton.jit(do_not_specialize=["lanes"])
-def _surface_kernel(shape_ptr, piece_ptr, patch_ptr, a_ptr, b_ptr, out_ptr, lanes, FIELDS: tl.constexpr,
+def _surface_kernel(shape_ptr, instance_ptr, patch_ptr, a_ptr, b_ptr, out_ptr, lanes, FIELDS: tl.constexpr,
                     BLOCK: tl.constexpr):  # fmt: skip
     lane = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     mask = lane < lanes
-    piece = tl.load(piece_ptr + lane, mask, 0)
+    instance = tl.load(instance_ptr + lane, mask, 0)
     patch = tl.load(patch_ptr + lane, mask, 0).to(tl.int32)
     a = tl.load(a_ptr + lane, mask, 0.0)
     b = tl.load(b_ptr + lane, mask, 0.0)
     # The order of shapes.SHAPE_FIELDS.
-    f = shape_ptr + piece * FIELDS
+    f = shape_ptr + instance * FIELDS
     family = tl.load(f, mask, 0.0)
     power = tl.maximum(tl.load(f + 1, mask, 2.0), 0.5)
     taper, bulge = tl.load(f + 2, mask, 1.0), tl.load(f + 3, mask, 0.0)
@@ -128,12 +129,18 @@ def _surface_kernel(shape_ptr, piece_ptr, patch_ptr, a_ptr, b_ptr, out_ptr, lane
     tl.store(out + 2, z, mask)
 
 
-def surface_triton(shape: Tensor, piece: Tensor, patch: Tensor, a: Tensor, b: Tensor) -> Tensor:
+def surface_triton(
+    shape: Float[Tensor, "p k"],
+    instance: Int64[Tensor, " n"],
+    patch: Int64[Tensor, " n"],
+    a: Float[Tensor, " n"],
+    b: Float[Tensor, " n"],
+) -> Float[Tensor, "n 3"]:
     """:func:`data_tools.procedural.shapes.surface_of` on a GPU, [n, 3]."""
     out = torch.empty(len(a), 3, device=a.device)
     if len(a):
         grid = (triton.cdiv(len(a), _SURFACE_BLOCK),)
-        _surface_kernel[grid](shape.contiguous(), piece, patch, a, b, out, len(a), FIELDS=shape.shape[1],
+        _surface_kernel[grid](shape.contiguous(), instance, patch, a, b, out, len(a), FIELDS=shape.shape[1],
                               BLOCK=_SURFACE_BLOCK)  # fmt: skip
     return out
 
@@ -191,11 +198,17 @@ def _sky_kernel(corner_ptr, normal_ptr, scene_ptr, radius_ptr, direction_ptr, w2
     tl.store(out_ptr + lane, 0.2 + 0.8 * tl.maximum(front_seen / front, back_seen / back), mask)
 
 
-def sky_triton(
-    corners: Tensor, normals: Tensor, scene: Tensor, radius: Tensor, direction: Tensor, w2c: Tensor, fxfycxcy: Tensor,
-    depth: Tensor,
-) -> Tensor:  # fmt: skip
-    """:func:`data_tools.procedural.ambient.sky_share` on a GPU, [f, 3]."""
+def sky_visibility_triton(
+    corners: Float[Tensor, "f 3 3"],
+    normals: Float[Tensor, "f 3 3"],
+    scene: Int64[Tensor, " f"],
+    radius: Float[Tensor, " s"],
+    direction: Float[Tensor, "k 3"],
+    w2c: Float[Tensor, "s k 3 4"],
+    fxfycxcy: Float[Tensor, "s k 4"],
+    depth: Float[Tensor, "s k r r"],
+) -> Float[Tensor, "f 3"]:
+    """:func:`data_tools.procedural.shadows.sky_visibility_torch` on a GPU, [f, 3]."""
     out = torch.empty(len(corners), 3, device=corners.device)
     if len(corners):
         grid = (triton.cdiv(out.numel(), _SKY_BLOCK),)

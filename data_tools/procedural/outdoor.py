@@ -6,14 +6,14 @@ import math
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
-from data_tools.procedural.assets import AssetPack
-from data_tools.procedural.bank import TextureBank
-from data_tools.procedural.draws import Draws, constant, mix
+from data_tools.procedural.asset_pack import AssetPack
 from data_tools.procedural.furniture import furniture
-from data_tools.procedural.pieces import DEAD, Pieces, boxes, materials, turn
-from data_tools.procedural.rooms import things
+from data_tools.procedural.instances import NO_MESH, MeshInstances, boxes, random_materials, rotation_z
+from data_tools.procedural.rng import CounterRNG, constant, hash32
+from data_tools.procedural.rooms import small_objects
 from data_tools.procedural.scenery import (
     BUSHES,
     CARS,
@@ -24,22 +24,23 @@ from data_tools.procedural.scenery import (
     LAMPS,
     SKYLINE,
     TREES,
-    Looks,
-    at,
+    Materials,
     dome,
-    dyed,
     far_away,
     grounds,
     houses,
     polar,
-    repeated,
+    rotated,
+    tiled,
+    tinted,
     trees,
-    turned,
+    xyz,
 )  # fmt: skip
 from data_tools.procedural.sky import OVERCAST, SKIES
+from data_tools.procedural.texture_bank import TextureBank
 
 FAR_SLOTS = 1 + GROUNDS + HILLS + SKYLINE
-"""The first pieces: sky, ground and what is far away cast no shadows."""
+"""The first instances: sky, ground and what is far away cast no shadows."""
 FURNITURE, THINGS, SCATTERED, WALLS = 4, 12, 8, 3
 OUTDOOR_COLUMNS = 6000
 
@@ -49,24 +50,24 @@ class OutdoorLayout:
     """What cameras and lights need to know.
 
     Attributes:
-        focus: [s, 3] middle of the cluster that captures look at; radius: [s] of that cluster, metres.
-        reach: [s] half side of the place around it.
-        front: [s] azimuth of the house that stands nearest; facade: [s, 3] middle of its front; broad: [s, 2] its half
+        focus: middle of the cluster that captures look at; radius: of that cluster, metres.
+        reach: half side of the place around it.
+        front: azimuth of the house that stands nearest; facade: middle of its front; broad: its half
             width and half height.
-        sun: [s] azimuth; overcast: bool [s].
+        sun: its azimuth; overcast: no sun is seen.
         blocks: what cameras keep clear of: middles and half axes (columns) of boxes, [s, n, 3] and [s, n, 3, 3]; those
             that do not exist lie far away.
     """
 
-    focus: Tensor
-    radius: Tensor
-    reach: Tensor
-    front: Tensor
-    facade: Tensor
-    broad: Tensor
-    sun: Tensor
-    overcast: Tensor
-    blocks: tuple[Tensor, Tensor]
+    focus: Float[Tensor, "s 3"]
+    radius: Float[Tensor, " s"]
+    reach: Float[Tensor, " s"]
+    front: Float[Tensor, " s"]
+    facade: Float[Tensor, "s 3"]
+    broad: Float[Tensor, "s 2"]
+    sun: Float[Tensor, " s"]
+    overcast: Bool[Tensor, " s"]
+    blocks: tuple[Float[Tensor, "s n 3"], Float[Tensor, "s n 3 3"]]
 
 
 _STYLES = (
@@ -76,87 +77,97 @@ _STYLES = (
 )  # fmt: skip
 
 
-def outdoor_scene(keys: Tensor, bank: TextureBank, pack: AssetPack | None) -> tuple[Pieces, OutdoorLayout]:
-    """Pieces [s, n] of open places in metres, ground at z = 0, the cluster around the origin; and their layout."""
-    draws, device = Draws(keys, "outdoor", OUTDOOR_COLUMNS), keys.device
-    reach, radius = draws.log_ranges((7.0, 40.0), (0.7, 3.5))
+def outdoor_scene(
+    keys: Int64[Tensor, " s"], bank: TextureBank, pack: AssetPack | None
+) -> tuple[MeshInstances, OutdoorLayout]:
+    """Instances [s, n] of open places in metres, ground at z = 0, the cluster around the origin; and their layout."""
+    rng, device = CounterRNG(keys, "outdoor", OUTDOOR_COLUMNS), keys.device
+    reach, radius = rng.log_ranges((7.0, 40.0), (0.7, 3.5))
     radius = torch.minimum(radius, 0.3 * reach)
-    front, sun = (2 * math.pi * draws.uniform(2)).unbind(-1)
-    town = draws.uniform()  # from a park to a town
+    front, sun = (2 * math.pi * rng.uniform(2)).unbind(-1)
+    town = rng.uniform()  # from a park to a town
     urban, green = 0.15 + 0.8 * town, 0.9 - 0.7 * town
-    hilly = torch.where(draws.chance(0.6), 0.9, 0.2)
-    overcast = draws.chance(0.3)
-    sky = draws.uniform()
+    hilly = torch.where(rng.bernoulli(0.6), 0.9, 0.2)
+    overcast = rng.bernoulli(0.3)
+    sky = rng.uniform()
     sky = torch.where(overcast, SKIES - OVERCAST + sky * OVERCAST, sky * (SKIES - OVERCAST)).to(torch.int64)
     haze = torch.where(overcast[:, None], constant((0.8, 0.82, 0.84), device), constant((0.74, 0.82, 0.9), device))
-    haze = haze * draws.uniform(1, low=0.85, high=1.0)
+    haze = haze * rng.uniform(1, low=0.85, high=1.0)
 
-    texture, material = materials(draws, bank, len(_STYLES), _STYLES)
+    texture, material = random_materials(rng, bank, len(_STYLES), _STYLES)
     taken = 0
 
-    def some(count: int) -> Looks:
+    def some(count: int) -> Materials:
         nonlocal taken
         part = slice(taken, taken + count)
         taken += count
         return texture[:, part], material[:, part]
 
-    tints = _ground_colours(draws, GROUNDS + 1, town)
-    ground = grounds(draws, some(GROUNDS), reach, tints[:, :GROUNDS], haze)
-    far = far_away(draws, some(HILLS + SKYLINE), reach, haze, hilly, urban)
-    walls, fittings = houses(draws, some(2 * HOUSES + FRONTS), reach, front, urban)
-    plants = trees(draws, some(2 * TREES + BUSHES), reach, radius * 1.8 + 1.0, green)
-    low = _low_walls(draws, some(WALLS), reach, radius)
-    looks = some(THINGS + SCATTERED)
-    items = things(draws, bank, pack, THINGS + SCATTERED, looks)
-    cluster = _cluster(draws, items, some(1), some(1), reach, radius, tints[:, GROUNDS:])
-    street = _street(draws, some(CARS), some(1), some(1), reach, radius, urban)
-    seats = _seats(draws, keys, bank, radius)
-    solid = Pieces.cat([walls, low, plants, cluster, street, seats], 1)
-    blocks = (torch.where((solid.mesh == DEAD)[..., None], 1e4, solid.offset), solid.linear)
-    height = draws.uniform(low=0.15, high=0.6)
-    focus = at(0.0, 0.0, radius * height)
-    # In the order of the columns of a piece's frame: across, towards the middle, up.
+    tints = _ground_colours(rng, GROUNDS + 1, town)
+    ground = grounds(rng, some(GROUNDS), reach, tints[:, :GROUNDS], haze)
+    far = far_away(rng, some(HILLS + SKYLINE), reach, haze, hilly, urban)
+    walls, fittings = houses(rng, some(2 * HOUSES + FRONTS), reach, front, urban)
+    plants = trees(rng, some(2 * TREES + BUSHES), reach, radius * 1.8 + 1.0, green)
+    low = _low_walls(rng, some(WALLS), reach, radius)
+    materials = some(THINGS + SCATTERED)
+    items = small_objects(rng, bank, pack, THINGS + SCATTERED, materials)
+    cluster = _cluster(rng, items, some(1), some(1), reach, radius, tints[:, GROUNDS:])
+    street = _street(rng, some(CARS), some(1), some(1), reach, radius, urban)
+    seats = _seats(rng, keys, bank, radius)
+    solid = MeshInstances.cat([walls, low, plants, cluster, street, seats], 1)
+    blocks = (torch.where((solid.mesh == NO_MESH)[..., None], 1e4, solid.offset), solid.linear)
+    height = rng.uniform(low=0.15, high=0.6)
+    focus = xyz(0.0, 0.0, radius * height)
+    # In the order of the columns of an instance's frame: across, towards the middle, up.
     axes = walls.linear[:, 0]
     layout = OutdoorLayout(
         focus, radius, reach, front, walls.offset[:, 0] + axes[..., 1],
         torch.stack([axes[..., 0].norm(dim=-1), axes[..., 2].norm(dim=-1)], -1), sun, overcast, blocks,
     )  # fmt: skip
-    pieces = Pieces.cat([dome(bank.first_sky + sky, sun), ground, far, fittings, solid], 1)
-    return pieces, layout
+    instances = MeshInstances.cat([dome(bank.first_sky + sky, sun), ground, far, fittings, solid], 1)
+    return instances, layout
 
 
-def _ground_colours(draws: Draws, count: int, town: Tensor) -> Tensor:
+def _ground_colours(rng: CounterRNG, count: int, town: Float[Tensor, " s"]) -> Float[Tensor, "s n 3"]:
     """Grass, earth, sand, paving and asphalt, [s, count, 3]; more of the latter in towns."""
     kinds = ((0.44, 0.56, 0.28), (0.58, 0.54, 0.34), (0.56, 0.44, 0.34), (0.8, 0.74, 0.62), (0.7, 0.68, 0.66),
              (0.4, 0.4, 0.42))  # fmt: skip
-    colours = constant(kinds, draws.device)
-    share = draws.uniform(count)
+    colours = constant(kinds, rng.device)
+    share = rng.uniform(count)
     share = torch.where(town[:, None] > 0.5, 0.3 + 0.7 * share, share * 0.85)
     colour = colours[(share * len(colours)).to(torch.int64)]
-    return colour * draws.uniform(count, 3, low=0.88, high=1.12) * draws.uniform(count, 1, low=1.1, high=1.7)
+    return colour * rng.uniform(count, 3, low=0.88, high=1.12) * rng.uniform(count, 1, low=1.1, high=1.7)
 
 
-def _low_walls(draws: Draws, looks: Looks, reach: Tensor, radius: Tensor) -> Pieces:
+def _low_walls(
+    rng: CounterRNG, materials: Materials, reach: Float[Tensor, " s"], radius: Float[Tensor, " s"]
+) -> MeshInstances:
     """Garden walls, hedges and fences, [s, WALLS]."""
-    n, (texture, material) = WALLS, looks
-    angle, apart, long, tall, skew, scale = draws.uniform(6, n).unbind(1)
-    half = at(1.5 + 6.0 * long, 0.06 + 0.14 * skew, 0.2 + 0.7 * tall * tall)
+    n, (texture, material) = WALLS, materials
+    angle, apart, long, tall, skew, scale = rng.uniform(6, n).unbind(1)
+    half = xyz(1.5 + 6.0 * long, 0.06 + 0.14 * skew, 0.2 + 0.7 * tall * tall)
     distance = radius[:, None] * 1.8 + 1.0 + (reach[:, None] * 0.9 - radius[:, None]) * apart
     spot = polar(2 * math.pi * angle, distance, half[..., 2])
-    walls = boxes(spot, half, texture, repeated(material, 0.4 + 0.8 * scale))
-    return turned(walls, 2 * math.pi * angle + 0.5 * math.pi + 0.5 * (skew - 0.5)).where(draws.chance(0.45, n))
+    walls = boxes(spot, half, texture, tiled(material, 0.4 + 0.8 * scale))
+    return rotated(walls, 2 * math.pi * angle + 0.5 * math.pi + 0.5 * (skew - 0.5)).where(rng.bernoulli(0.45, n))
 
 
 def _cluster(
-    draws: Draws, items: Pieces, paving: Looks, plinth: Looks, reach: Tensor, radius: Tensor, tint: Tensor
-) -> Pieces:
+    rng: CounterRNG,
+    items: MeshInstances,
+    paving: Materials,
+    plinth: Materials,
+    reach: Float[Tensor, " s"],
+    radius: Float[Tensor, " s"],
+    tint: Float[Tensor, "s 1 3"],
+) -> MeshInstances:
     """The things that captures look at: a large one in the middle, often on a plinth, others around, on paving; and
     a few that lie about the place. items: [s, THINGS + SCATTERED] of size 1."""
-    n, device = THINGS + SCATTERED, draws.device
+    n, device = THINGS + SCATTERED, rng.device
     slot = torch.arange(n, device=device)
     first, far = slot == 0, slot >= THINGS
-    angle, apart, size = draws.uniform(3, n).unbind(1)
-    raised, paved, square, high = draws.uniform(4).unbind(1)
+    angle, apart, size = rng.uniform(3, n).unbind(1)
+    raised, paved, square, high = rng.uniform(4).unbind(1)
     raised = raised < 0.45
     foot = torch.where(raised, radius * (0.1 + 0.25 * high), 0.0)
     scale = radius[:, None] * torch.where(first, 0.5 + 0.25 * size, 0.13 + 0.25 * size * size)
@@ -164,36 +175,44 @@ def _cluster(
     away = radius[:, None] * torch.where(first, 0.0, 0.6 + 0.45 * apart)
     away = torch.where(far, radius[:, None] * 1.7 + 1.0 + 0.9 * reach[:, None] * apart, away)
     items = items.scaled(scale, polar(2 * math.pi * angle, away, first * foot[:, None]))
-    items = items.where(draws.chance(torch.where(first, 0.97, 0.75), n))
+    items = items.where(rng.bernoulli(torch.where(first, 0.97, 0.75), n))
 
     side = scale[:, 0] * 1.05
-    base = boxes(at(0.0, 0.0, 0.5 * foot)[:, None], at(side, side, 0.5 * foot.clamp_min(0.01))[:, None], plinth[0],
-                 repeated(plinth[1], 0.7 / radius[:, None]), family=1.0,
+    base = boxes(xyz(0.0, 0.0, 0.5 * foot)[:, None], xyz(side, side, 0.5 * foot.clamp_min(0.01))[:, None], plinth[0],
+                 tiled(plinth[1], 0.7 / radius[:, None]), family=1.0,
                  power=torch.where(square < 0.5, 2.0, 64.0)[:, None])  # fmt: skip
     base.mesh = torch.ones_like(base.mesh)
     disc = 1.25 * radius * (1.0 + square)
-    flat = boxes(at(0.0, 0.0, 0.01 + 0.0 * disc)[:, None], at(disc, disc, 0.012)[:, None], paving[0],
-                 repeated(dyed(paving[1], tint, 0.5), (0.4 + 0.5 * high)[:, None]), family=1.0,
+    flat = boxes(xyz(0.0, 0.0, 0.01 + 0.0 * disc)[:, None], xyz(disc, disc, 0.012)[:, None], paving[0],
+                 tiled(tinted(paving[1], tint, 0.5), (0.4 + 0.5 * high)[:, None]), family=1.0,
                  power=torch.where(high < 0.5, 2.0, 64.0)[:, None])  # fmt: skip
     flat.mesh = torch.full_like(flat.mesh, 2)
-    return Pieces.cat([items, base.where(raised[:, None]), flat.where((paved < 0.6)[:, None])], 1)
+    return MeshInstances.cat([items, base.where(raised[:, None]), flat.where((paved < 0.6)[:, None])], 1)
 
 
 def _street(
-    draws: Draws, paint: Looks, glass: Looks, metal: Looks, reach: Tensor, radius: Tensor, urban: Tensor
-) -> Pieces:
+    rng: CounterRNG,
+    paint: Materials,
+    glass: Materials,
+    metal: Materials,
+    reach: Float[Tensor, " s"],
+    radius: Float[Tensor, " s"],
+    urban: Float[Tensor, " s"],
+) -> MeshInstances:
     """Parked cars and lamp posts."""
-    n, device = CARS, draws.device
-    angle, apart, yaw, long, tall, there = draws.uniform(6, n).unbind(1)
+    n, device = CARS, rng.device
+    angle, apart, yaw, long, tall, there = rng.uniform(6, n).unbind(1)
     spot = polar(2 * math.pi * angle, radius[:, None] * 1.5 + 3.0 + reach[:, None] * 0.6 * apart)
     centre = constant(((0, 0, 0.62), (-0.25, 0, 1.15), (1.3, 0.78, 0.32), (1.3, -0.78, 0.32), (-1.3, 0.78, 0.32),
                        (-1.3, -0.78, 0.32)), device)  # fmt: skip
     half = constant(((2.1, 0.85, 0.34), (1.15, 0.74, 0.32), *((0.32, 0.32, 0.11),) * 4), device)
-    stretch = at(0.85 + 0.3 * long, 1.0, 0.9 + 0.5 * tall)[..., None, :]
+    stretch = xyz(0.85 + 0.3 * long, 1.0, 0.9 + 0.5 * tall)[..., None, :]
     parts = (n, len(half))
     wheel = constant((0.0, 0.0, 1.0, 1.0, 1.0, 1.0), device)
 
-    def dressed(body: Tensor, window: Tensor, tyre: Tensor) -> Tensor:
+    def dressed(
+        body: Shaped[Tensor, "s n *m"], window: Shaped[Tensor, "s 1 *m"], tyre: Shaped[Tensor, "s 1 *m"]
+    ) -> Shaped[Tensor, "s n k *m"]:
         window, tyre = (value.expand_as(body) for value in (window, tyre))
         return torch.stack([body, window, *[tyre] * (len(half) - 2)], 2)
 
@@ -209,34 +228,34 @@ def _street(
     lay = constant(((1.0, 0.0, 0.0), (0.0, 0.0, 1.0), (0.0, -1.0, 0.0)), device)
     cars.linear = torch.where(wheel[:, None, None] > 0, lay @ cars.linear, cars.linear) * stretch[..., None]
     cars.offset = cars.offset * stretch
-    cars = cars.moved(turn(2 * math.pi * yaw)[:, :, None], spot[:, :, None])
+    cars = cars.moved(rotation_z(2 * math.pi * yaw)[:, :, None], spot[:, :, None])
     cars = cars.where((there < 0.7 * urban[:, None])[..., None].expand(-1, *parts)).map(lambda v: v.flatten(1, 2))
 
     m = LAMPS
-    angle, apart, tall = draws.uniform(3, m).unbind(1)
+    angle, apart, tall = rng.uniform(3, m).unbind(1)
     height, thin = 1.4 + 1.3 * tall, torch.full_like(tall, 0.06)
     spot = polar(2 * math.pi * angle, radius[:, None] * 1.4 + 1.0 + reach[:, None] * 0.7 * apart)
     look = [value.expand(-1, m, *value.shape[2:]) for value in metal]
-    posts = boxes(spot + at(0.0, 0.0, height), at(thin, thin, height), *look, family=1.0, power=2.0, taper=0.6)
-    heads = boxes(spot + at(0.0, 0.0, 2.0 * height), at(*[3.5 * thin] * 3), *look, power=2.0 + 4.0 * apart)
+    posts = boxes(spot + xyz(0.0, 0.0, height), xyz(thin, thin, height), *look, family=1.0, power=2.0, taper=0.6)
+    heads = boxes(spot + xyz(0.0, 0.0, 2.0 * height), xyz(*[3.5 * thin] * 3), *look, power=2.0 + 4.0 * apart)
     heads.mesh = torch.ones_like(heads.mesh)
-    there = draws.uniform(m) < 0.8 * urban[:, None]
-    return Pieces.cat([cars, posts.where(there), heads.where(there)], 1)
+    there = rng.uniform(m) < 0.8 * urban[:, None]
+    return MeshInstances.cat([cars, posts.where(there), heads.where(there)], 1)
 
 
-def _seats(draws: Draws, keys: Tensor, bank: TextureBank, radius: Tensor) -> Pieces:
+def _seats(rng: CounterRNG, keys: Int64[Tensor, " s"], bank: TextureBank, radius: Float[Tensor, " s"]) -> MeshInstances:
     """Benches, tables and stalls around the cluster."""
     n = FURNITURE
-    group = mix(keys[:, None] + 6101 * torch.arange(1, n + 1, device=keys.device))
-    kind = draws.pick((0.2, 0.25, 0.1, 0.3, 0.05, 0.1), n)
-    parts, _ = furniture(Draws(group, "furniture", 600), bank, kind)
-    angle, apart, skew = draws.uniform(3, n).unbind(1)
+    group = hash32(keys[:, None] + 6101 * torch.arange(1, n + 1, device=keys.device))
+    kind = rng.choice((0.2, 0.25, 0.1, 0.3, 0.05, 0.1), n)
+    parts, _ = furniture(CounterRNG(group, "furniture", 600), bank, kind)
+    angle, apart, skew = rng.uniform(3, n).unbind(1)
     angle = 2 * math.pi * angle
     spot = polar(angle, radius[:, None] * 1.25 + 0.8 + 3.0 * apart)
     # The front is local +y; people sit so that they see the middle.
     yaw = angle + 0.5 * math.pi + 1.2 * (skew - 0.5)
-    parts = parts.moved(turn(yaw)[:, :, None], spot[:, :, None])
-    return parts.where(draws.chance(0.55, n)[..., None].expand_as(parts.mesh)).map(lambda value: value.flatten(1, 2))
+    parts = parts.moved(rotation_z(yaw)[:, :, None], spot[:, :, None])
+    return parts.where(rng.bernoulli(0.55, n)[..., None].expand_as(parts.mesh)).map(lambda value: value.flatten(1, 2))
 
 
 __all__ = ["FAR_SLOTS", "OutdoorLayout", "outdoor_scene"]

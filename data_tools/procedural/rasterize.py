@@ -1,4 +1,4 @@
-"""A z-buffer rasteriser for triangle soups: homogeneous edge functions, tile jobs, one atomic minimum.
+"""A z-buffer rasteriser for triangles: homogeneous edge functions, tile jobs, one atomic minimum.
 
 Every (triangle, view) pair is set up once; pairs that touch no sample are dropped; the others are cut into
 jobs of K x K samples, and each covered sample takes the minimum of ``depth_bits << 32 | face``. Positive floats
@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from data_tools.procedural.keys import EMPTY, NEAR, SLACK
+from data_tools.procedural.raster_constants import EDGE_TOLERANCE, EMPTY, NEAR_PLANE
 
 _MAX_PAIRS = 2_000_000
 _MAX_LANES = 8_000_000
@@ -56,12 +56,12 @@ def rasterize_torch(
 ) -> Int64[Tensor, "s v h w"]:
     """:func:`rasterize` in plain PyTorch, for any device: the reference of the kernels."""
     (scenes, views), (height, width) = w2c.shape[:2], sample_hw
-    keys = torch.full((scenes * views * height * width,), EMPTY, dtype=torch.int64, device=triangles.device)
+    visibility = torch.full((scenes * views * height * width,), EMPTY, dtype=torch.int64, device=triangles.device)
     step = max(1, _MAX_PAIRS // views)
     for start in range(0, len(triangles), step):
         _draw(triangles[start : start + step], start, face_scene[start : start + step], w2c, fxfycxcy,
-              sample_hw, keys)  # fmt: skip
-    return keys.view(scenes, views, height, width)
+              sample_hw, visibility)  # fmt: skip
+    return visibility.view(scenes, views, height, width)
 
 
 def pair_corners(
@@ -80,23 +80,25 @@ def pair_corners(
     return torch.stack([x, y, z], -1)
 
 
-def pair_boxes(corners: Tensor, sample_hw: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def pair_boxes(
+    corners: Float[Tensor, "*b 3 3"], sample_hw: tuple[int, int]
+) -> tuple[Int64[Tensor, "*b"], Int64[Tensor, "*b"], Int64[Tensor, "*b"], Int64[Tensor, "*b"]]:
     """Sample rectangle x0, y0, x1, y1 (inclusive, int64) of homogeneous corners [..., 3, 3]; empty when x1 < x0."""
     height, width = sample_hw
     x, y, z = corners.unbind(-1)
-    crosses = (z < NEAR).any(-1)
-    safe = z.clamp_min(NEAR)
+    crosses = (z < NEAR_PLANE).any(-1)
+    safe = z.clamp_min(NEAR_PLANE)
     px, py = x / safe, y / safe
 
-    def low(values: Tensor) -> Tensor:
+    def low(values: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b"]:
         return (values.amin(-1) - 0.5).ceil().clamp_min(0)
 
-    def high(values: Tensor, size: int) -> Tensor:
+    def high(values: Float[Tensor, "*b 3"], size: int) -> Float[Tensor, "*b"]:
         return (values.amax(-1) - 0.5).floor().clamp_max(size - 1)
 
     x0, x1 = low(px).masked_fill(crosses, 0), high(px, width).masked_fill(crosses, width - 1)
     y0, y1 = low(py).masked_fill(crosses, 0), high(py, height).masked_fill(crosses, height - 1)
-    outside = (z < NEAR).all(-1) | (x < 0).all(-1) | (x > z * width).all(-1)
+    outside = (z < NEAR_PLANE).all(-1) | (x < 0).all(-1) | (x > z * width).all(-1)
     outside |= (y < 0).all(-1) | (y > z * height).all(-1) | (x1 < x0) | (y1 < y0)
     x0, x1 = x0.masked_fill(outside, 0), x1.masked_fill(outside, -1)
     # Clamped before the cast: a point far outside the frame would overflow.
@@ -104,7 +106,7 @@ def pair_boxes(corners: Tensor, sample_hw: tuple[int, int]) -> tuple[Tensor, Ten
     return x0, y0, x1, y1
 
 
-def edge_rows(corners: Tensor) -> Tensor:
+def edge_rows(corners: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 3 3"]:
     """Rows of the inverse corner matrix, [..., 3, 3]: barycentric_i * (1 / depth) = row_i . (x, y, 1)."""
     a, b, c = corners.unbind(-2)
     rows = torch.stack([torch.linalg.cross(b, c), torch.linalg.cross(c, a), torch.linalg.cross(a, b)], -2)
@@ -114,7 +116,7 @@ def edge_rows(corners: Tensor) -> Tensor:
     return rows * inverse[..., None, None]
 
 
-def _draw(triangles, first_face, face_scene, w2c, fxfycxcy, sample_hw, keys) -> None:
+def _draw(triangles, first_face, face_scene, w2c, fxfycxcy, sample_hw, visibility) -> None:
     height, width = sample_hw
     views = w2c.shape[1]
     corners = pair_corners(triangles, face_scene, w2c, fxfycxcy)
@@ -145,9 +147,9 @@ def _draw(triangles, first_face, face_scene, w2c, fxfycxcy, sample_hw, keys) -> 
             row = rows[p]
             e = [row[:, i, 0:1] * (x + 0.5) + row[:, i, 1:2] * (y + 0.5) + row[:, i, 2:3] for i in range(3)]
             total = e[0] + e[1] + e[2]
-            inside = torch.minimum(torch.minimum(e[0], e[1]), e[2]) >= -SLACK * total
-            inside &= (total > 0) & (total < 1 / NEAR) & (x <= x1[p, None]) & (y <= y1[p, None])
+            inside = torch.minimum(torch.minimum(e[0], e[1]), e[2]) >= -EDGE_TOLERANCE * total
+            inside &= (total > 0) & (total < 1 / NEAR_PLANE) & (x <= x1[p, None]) & (y <= y1[p, None])
             job, hit = inside.nonzero().unbind(-1)
             depth = (1.0 / total[job, hit]).contiguous().view(torch.int32).to(torch.int64)
             position = (image[p][job] * height + y[job, hit]) * width + x[job, hit]
-            keys.scatter_reduce_(0, position, depth << 32 | (first_face + face[p][job]), "amin")
+            visibility.scatter_reduce_(0, position, depth << 32 | (first_face + face[p][job]), "amin")

@@ -1,16 +1,17 @@
-"""The rasteriser of ``rasterize`` as two Triton kernels; same arithmetic, same keys up to ties on edges."""
+"""The rasteriser of ``rasterize`` as two Triton kernels; same arithmetic, same result up to ties on edges."""
 
 from __future__ import annotations
 
 import torch
 import triton
 import triton.language as tl
+from jaxtyping import Float, Int64
 from torch import Tensor
 
-from data_tools.procedural.keys import EMPTY, NEAR, SLACK
+from data_tools.procedural.raster_constants import EDGE_TOLERANCE, EMPTY, NEAR_PLANE
 
-_NEAR = tl.constexpr(NEAR)
-_SLACK_C = tl.constexpr(SLACK)
+_NEAR_PLANE = tl.constexpr(NEAR_PLANE)
+_EDGE_TOLERANCE = tl.constexpr(EDGE_TOLERANCE)
 
 
 @triton.jit
@@ -45,14 +46,14 @@ def _setup_kernel(tri_ptr, scene_ptr, cam_ptr, k_ptr, box_ptr, tiles_ptr, pairs,
     cx, cy, cz = _corner(tri_ptr, cam_ptr, k_ptr, face, image, 2, mask)
     z_low = tl.minimum(tl.minimum(az, bz), cz)
     z_high = tl.maximum(tl.maximum(az, bz), cz)
-    out = (z_high < _NEAR) | (tl.maximum(tl.maximum(ax, bx), cx) < 0) | (tl.maximum(tl.maximum(ay, by), cy) < 0)
+    out = (z_high < _NEAR_PLANE) | (tl.maximum(tl.maximum(ax, bx), cx) < 0) | (tl.maximum(tl.maximum(ay, by), cy) < 0)
     right = tl.minimum(tl.minimum(ax - az * width, bx - bz * width), cx - cz * width)
     below = tl.minimum(tl.minimum(ay - az * height, by - bz * height), cy - cz * height)
     out = out | (right > 0) | (below > 0)
-    crosses = z_low < _NEAR
-    az = tl.maximum(az, _NEAR)
-    bz = tl.maximum(bz, _NEAR)
-    cz = tl.maximum(cz, _NEAR)
+    crosses = z_low < _NEAR_PLANE
+    az = tl.maximum(az, _NEAR_PLANE)
+    bz = tl.maximum(bz, _NEAR_PLANE)
+    cz = tl.maximum(cz, _NEAR_PLANE)
     ax /= az
     bx /= bz
     cx /= cz
@@ -117,8 +118,9 @@ def _raster_kernel(tri_ptr, scene_ptr, cam_ptr, k_ptr, box_ptr, job_ptr, number_
     e1 = (e1x * inv)[:, None] * sx + (e1y * inv)[:, None] * sy + (e1z * inv)[:, None]
     e2 = (e2x * inv)[:, None] * sx + (e2y * inv)[:, None] * sy + (e2z * inv)[:, None]
     total = e0 + e1 + e2
-    inside = tl.minimum(tl.minimum(e0, e1), e2) >= -_SLACK_C * total
-    inside = inside & (total > 0) & (total < 1.0 / _NEAR) & good[:, None]
+    # Not -constant * total: Triton's interpreter has no product of a constant and a tensor.
+    inside = tl.minimum(tl.minimum(e0, e1), e2) >= -(total * _EDGE_TOLERANCE)
+    inside = inside & (total > 0) & (total < 1.0 / _NEAR_PLANE) & good[:, None]
     inside = inside & (x <= x1[:, None]) & (y <= y1[:, None])
     depth = 1.0 / tl.where(inside, total, 1.0)
     bits = depth.to(tl.int32, bitcast=True).to(tl.int64)
@@ -130,16 +132,20 @@ def _raster_kernel(tri_ptr, scene_ptr, cam_ptr, k_ptr, box_ptr, job_ptr, number_
 
 
 def rasterize_triton(
-    triangles: Tensor, face_scene: Tensor, w2c: Tensor, fxfycxcy: Tensor, sample_hw: tuple[int, int]
-) -> Tensor:
+    triangles: Float[Tensor, "f 3 3"],
+    face_scene: Int64[Tensor, " f"],
+    w2c: Float[Tensor, "s v 3 4"],
+    fxfycxcy: Float[Tensor, "s v 4"],
+    sample_hw: tuple[int, int],
+) -> Int64[Tensor, "s v h w"]:
     """:func:`data_tools.procedural.rasterize.rasterize` on a GPU; sides up to 32,767 samples."""
     (scenes, views), (height, width) = w2c.shape[:2], sample_hw
     device, faces = triangles.device, len(triangles)
-    keys = torch.full((scenes, views, height, width), EMPTY, dtype=torch.int64, device=device)
+    visibility = torch.full((scenes, views, height, width), EMPTY, dtype=torch.int64, device=device)
     triangles, w2c, fxfycxcy = triangles.contiguous(), w2c.contiguous(), fxfycxcy.contiguous()
     pairs = faces * views
     if not pairs:
-        return keys
+        return visibility
     boxes = torch.empty(pairs, 2, dtype=torch.int32, device=device)
     tiles = torch.empty(pairs, dtype=torch.int32, device=device)
     shared = (triangles, face_scene, w2c, fxfycxcy, boxes)
@@ -148,7 +154,7 @@ def rasterize_triton(
     small = (tiles < 0).nonzero().squeeze(-1)
     if len(small):
         grid = (triton.cdiv(len(small), 16),)
-        _raster_kernel[grid](*shared, small, small, keys, len(small), views, width, height,
+        _raster_kernel[grid](*shared, small, small, visibility, len(small), views, width, height,
                              JOBS=16, TILE=4, SINGLE=True)  # fmt: skip
     large = (tiles > 0).nonzero().squeeze(-1)
     if len(large):
@@ -156,6 +162,6 @@ def rasterize_triton(
         job = torch.repeat_interleave(torch.arange(len(large), device=device), count)
         number = torch.arange(len(job), device=device) - (count.cumsum(0) - count)[job]
         grid = (triton.cdiv(len(job), 4),)
-        _raster_kernel[grid](*shared, large[job], number, keys, len(job), views, width, height,
+        _raster_kernel[grid](*shared, large[job], number, visibility, len(job), views, width, height,
                              JOBS=4, TILE=8, SINGLE=False)  # fmt: skip
-    return keys
+    return visibility

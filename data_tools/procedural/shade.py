@@ -1,4 +1,4 @@
-"""Deferred shading: one pass over the samples, from triangle keys to linear RGB.
+"""Deferred shading: one pass over the samples, from visible triangles to linear RGB.
 
 ``shade`` is the plain reference, for a CPU; ``shade_triton`` does the same in one kernel on a GPU.
 """
@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float, Int32, Int64, UInt8
 from torch import Tensor
 
-from data_tools.procedural.keys import EMPTY
+from data_tools.procedural.raster_constants import EMPTY
+from data_tools.procedural.shading_buffers import ShadingBuffers
 
 SHADOW_TAPS = (
     (-0.94, -0.4),
@@ -25,33 +27,31 @@ _CHUNK_SAMPLES = 2**18
 
 
 def shade(
-    keys: Tensor, view_rows: Tensor, view_scene: Tensor, rows: Tensor, piece: Tensor, texture: Tensor, material: Tensor,
-    table: Tensor, texels: Tensor, lights: Tensor, shadow_camera: Tensor, shadow_depth: Tensor,
-) -> Tensor:  # fmt: skip
+    visibility: Int64[Tensor, "n h w"],
+    view_rows: Float[Tensor, "n 16"],
+    view_scene: Int64[Tensor, " n"],
+    buffers: ShadingBuffers,
+) -> Float[Tensor, "n 3 h w"]:
     """Colours of all samples.
 
     Args:
-        keys: int64 [n, h, w] from the rasteriser, n views.
-        view_rows: [n, 16]: c2w rows (12), then fx, fy, cx, cy in samples.
-        view_scene: int64 [n].
-        rows: [f, ROW] (``soup.shading_rows``); piece: int64 [f].
-        texture: int64 [p]; material: [p, MATERIAL_FIELDS]; table, texels: of the bank.
-        lights: [s, LIGHT_FIELDS].
-        shadow_camera: [s, 16]: w2c rows of the lamp's camera and its intrinsics; shadow_depth: [s, r, r].
+        visibility: what the rasteriser found in n views.
+        view_rows: c2w rows (12), then fx, fy, cx, cy in samples; view_scene: the scene of each view.
 
     Returns:
-        Linear RGB in [0, 1], [n, 3, h, w].
+        Linear RGB in [0, 1].
     """
-    n, height, width = keys.shape
-    hit = keys != EMPTY
-    face = torch.where(hit, keys & 0xFFFFFFFF, 0)
+    n, height, width = visibility.shape
+    hit = visibility != EMPTY
+    face = torch.where(hit, visibility & 0xFFFFFFFF, 0)
+    rows, lights, material = buffers.faces, buffers.lights, buffers.material
     scene = view_scene[:, None, None].expand(n, height, width)
 
-    def view(k: int) -> Tensor:
+    def view(k: int) -> Float[Tensor, "n 1 1"]:
         return view_rows[:, k][:, None, None]
 
-    x = (torch.arange(width, device=keys.device) + 0.5 - view(14)) / view(12)
-    y = (torch.arange(height, device=keys.device)[:, None] + 0.5 - view(15)) / view(13)
+    x = (torch.arange(width, device=visibility.device) + 0.5 - view(14)) / view(12)
+    y = (torch.arange(height, device=visibility.device)[:, None] + 0.5 - view(15)) / view(13)
     d = [view(4 * k) * x + view(4 * k + 1) * y + view(4 * k + 2) for k in range(3)]
     eye = [view(4 * k + 3) for k in range(3)]
 
@@ -62,7 +62,7 @@ def shade(
     total = torch.where(total.abs() < 1e-20, 1.0, total)
     weight = [(w / total).clamp(0.0, 1.0) for w in weight]
 
-    def mixed(first: int, step: int) -> Tensor:
+    def mixed(first: int, step: int) -> Float[Tensor, "n h w"]:
         a, b, c = (weight[corner] * rows[face, first + step * corner] for corner in range(3))
         return a + b + c
 
@@ -73,16 +73,16 @@ def shade(
     normal = [torch.where(facing < 0, -component, component) for component in normal]
     depth = _dot([p - e for p, e in zip(position, eye, strict=True)], [view(2), view(6), view(10)]).clamp_min(1e-3)
 
-    part = piece[face]
-    number = texture[part]
+    part = buffers.instance[face]
+    number = buffers.texture[part]
     footprint = rows[face, 24] * depth / view(12) / facing.abs().clamp_min(0.12).sqrt()
     level = (torch.log2(footprint.clamp_min(1e-6)) + 0.4).floor().clamp(0.0, 4.0).to(torch.int64)
-    texel = _fetch(texels, table, number, level, mixed(18, 2), mixed(19, 2))
+    texel = _fetch(buffers.texels, buffers.texture_table, number, level, mixed(18, 2), mixed(19, 2))
 
-    def look(k: int) -> Tensor:
+    def look(k: int) -> Float[Tensor, "n h w"]:
         return material[part, k]
 
-    def light(k: int) -> Tensor:
+    def light(k: int) -> Float[Tensor, "n h w"]:
         return lights[scene, k]
 
     albedo = []
@@ -94,7 +94,9 @@ def shade(
     sky = mixed(25, 1)
     up = 0.5 + 0.5 * normal[2]
     to_key = _unit([light(6 + k) - position[k] for k in range(3)])
-    visible = 1.0 - light(18) * _shadow(position, normal, to_key, shadow_camera, shadow_depth, scene, light(19))
+    visible = 1.0 - light(18) * _shadow(
+        position, normal, to_key, buffers.shadow_camera, buffers.shadow_depth, scene, light(19)
+    )
     key = _dot(normal, to_key).clamp_min(0.0) * visible
     fill_direction = [light(12 + k) for k in range(3)]
     fill = (0.5 + 0.5 * _dot(normal, fill_direction)) * (0.4 + 0.6 * sky)
@@ -114,46 +116,55 @@ def shade(
 
 
 def shade_pixels(
-    keys: Tensor, view_rows: Tensor, view_scene: Tensor, rows: Tensor, piece: Tensor, texture: Tensor, material: Tensor,
-    table: Tensor, texels: Tensor, lights: Tensor, shadow_camera: Tensor, shadow_depth: Tensor, samples: int,
-) -> Tensor:  # fmt: skip
-    """Pictures: the samples shaded (see :func:`shade`), averaged in linear light, coded and rounded.
+    visibility: Int64[Tensor, "n p_h p_w"],
+    view_rows: Float[Tensor, "n 16"],
+    view_scene: Int64[Tensor, " n"],
+    buffers: ShadingBuffers,
+    samples: int,
+) -> UInt8[Tensor, "n 3 h w"]:
+    """Images: the samples shaded (see :func:`shade`), averaged in linear light, coded and rounded.
 
     Args:
-        samples: samples along either side of a pixel; the sides of ``keys`` are multiples of it.
+        samples: samples along either side of a pixel; the sides of ``visibility`` are multiples of it.
 
     Returns:
-        uint8 [n, 3, h / samples, w / samples]; an exposed white of 1 is exactly 255.
+        h = p_h / samples and w = p_w / samples; an exposed white of 1 is exactly 255.
     """
-    scene = (rows, piece, texture, material, table, texels, lights, shadow_camera, shadow_depth)
-    if keys.device.type == "cuda":
+    if visibility.device.type == "cuda":
         from data_tools.procedural.shade_triton import shade_pixels_triton
 
-        return shade_pixels_triton(keys, view_rows, view_scene, *scene, samples)
+        return shade_pixels_triton(visibility, view_rows, view_scene, buffers, samples)
     images = []
-    step = max(1, _CHUNK_SAMPLES // (keys.shape[1] * keys.shape[2]))
-    for start in range(0, len(keys), step):
+    step = max(1, _CHUNK_SAMPLES // (visibility.shape[1] * visibility.shape[2]))
+    for start in range(0, len(visibility), step):
         part = slice(start, start + step)
-        linear = shade(keys[part], view_rows[part], view_scene[part], *scene)
+        linear = shade(visibility[part], view_rows[part], view_scene[part], buffers)
         mean = torch.nn.functional.avg_pool2d(linear, samples)
         images.append((mean.sqrt() * 255.0 + 0.5).to(torch.uint8))
     return torch.cat(images)
 
 
-def _dot(a: list[Tensor], b: list[Tensor]) -> Tensor:
+def _dot(a: list[Float[Tensor, "n h w"]], b: list[Float[Tensor, "n #h #w"]]) -> Float[Tensor, "n h w"]:
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
-def _cross(a: list[Tensor], b: list[Tensor]) -> list[Tensor]:
+def _cross(a: list[Float[Tensor, "n h w"]], b: list[Float[Tensor, "n h w"]]) -> list[Float[Tensor, "n h w"]]:
     return [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]]
 
 
-def _unit(a: list[Tensor]) -> list[Tensor]:
+def _unit(a: list[Float[Tensor, "n h w"]]) -> list[Float[Tensor, "n h w"]]:
     scale = _dot(a, a).clamp_min(1e-20).rsqrt()
     return [component * scale for component in a]
 
 
-def _fetch(texels: Tensor, table: Tensor, number: Tensor, level: Tensor, u: Tensor, v: Tensor) -> list[Tensor]:
+def _fetch(
+    texels: Int32[Tensor, " texels"],
+    table: Int32[Tensor, "t 8"],
+    number: Int64[Tensor, "n h w"],
+    level: Int64[Tensor, "n h w"],
+    u: Float[Tensor, "n h w"],
+    v: Float[Tensor, "n h w"],
+) -> list[Float[Tensor, "n h w"]]:
     """Bilinear texels of one mip level: three channels in [0, 1]."""
     start = table[number, level].to(torch.int64)
     repeats = table[number, 7] > 0
@@ -166,7 +177,7 @@ def _fetch(texels: Tensor, table: Tensor, number: Tensor, level: Tensor, u: Tens
     x0, y0 = u.floor(), v.floor()
     fx, fy = u - x0, v - y0
 
-    def inside(i: Tensor, size: Tensor) -> Tensor:
+    def inside(i: Int64[Tensor, "n h w"], size: Int64[Tensor, "n h w"]) -> Int64[Tensor, "n h w"]:
         wrapped = torch.where(i < 0, i + size, torch.where(i >= size, i - size, i))
         return torch.where(repeats, wrapped, torch.minimum(i.clamp_min(0), size - 1))
 
@@ -176,7 +187,7 @@ def _fetch(texels: Tensor, table: Tensor, number: Tensor, level: Tensor, u: Tens
     taps = [texels[start + yy * w + xx] for yy in (y0, y1) for xx in (x0, x1)]
     weights = [(1 - fx) * (1 - fy), fx * (1 - fy), (1 - fx) * fy, fx * fy]
 
-    def channel(k: int) -> Tensor:
+    def channel(k: int) -> Float[Tensor, "n h w"]:
         a, b, c, d = (weight * ((tap >> (8 * k)) & 255) for tap, weight in zip(taps, weights, strict=True))
         return (a + b + c + d) * (1.0 / 255.0)
 
@@ -184,14 +195,19 @@ def _fetch(texels: Tensor, table: Tensor, number: Tensor, level: Tensor, u: Tens
 
 
 def _shadow(
-    position: list[Tensor], normal: list[Tensor], to_key: list[Tensor], camera: Tensor, depth: Tensor, scene: Tensor,
-    blur: Tensor,
-) -> Tensor:  # fmt: skip
+    position: list[Float[Tensor, "n h w"]],
+    normal: list[Float[Tensor, "n h w"]],
+    to_key: list[Float[Tensor, "n h w"]],
+    camera: Float[Tensor, "s 16"],
+    depth: Float[Tensor, "s r r"],
+    scene: Int64[Tensor, "n h w"],
+    blur: Float[Tensor, "n h w"],
+) -> Float[Tensor, "n h w"]:
     """Share of the taps around the point that lie in shadow; [n, h, w]."""
     side = depth.shape[-1]
     flat = depth.reshape(-1)
 
-    def cam(k: int) -> Tensor:
+    def cam(k: int) -> Float[Tensor, "n h w"]:
         return camera[scene, k]
 
     local = [sum(cam(4 * r + k) * position[k] for k in range(3)) + cam(4 * r + 3) for r in range(3)]

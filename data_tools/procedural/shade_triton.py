@@ -8,9 +8,11 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from data_tools.procedural.keys import EMPTY
+from data_tools.procedural.raster_constants import EMPTY
+from data_tools.procedural.shading_buffers import ShadingBuffers
 
 _EMPTY = tl.constexpr(EMPTY)
 _BLOCK = 128
@@ -134,7 +136,7 @@ def _colour(light, k, albedo, up, sky, key, fill, glow, bright_key, bright_fill,
 
 
 @triton.jit
-def _shade_kernel(key_ptr, view_ptr, view_scene_ptr, rows_ptr, piece_ptr, texture_ptr, material_ptr, table_ptr,
+def _shade_kernel(key_ptr, view_ptr, view_scene_ptr, rows_ptr, instance_ptr, texture_ptr, material_ptr, table_ptr,
                   texels_ptr, light_ptr, lamp_ptr, depth_ptr, out_ptr, height, width, side,
                   ROW: tl.constexpr, MATERIAL: tl.constexpr, LIGHT: tl.constexpr, SAMPLES: tl.constexpr,
                   BLOCK: tl.constexpr):  # fmt: skip
@@ -211,7 +213,7 @@ def _shade_kernel(key_ptr, view_ptr, view_scene_ptr, rows_ptr, piece_ptr, textur
         depth = tl.maximum(_dot(rx, ry, rz, ax, ay, az), 1e-3)
         wx, wy, wz = rx + ex, ry + ey, rz + ez
 
-        part = tl.load(piece_ptr + face, hit, 0)
+        part = tl.load(instance_ptr + face, hit, 0)
         number = tl.load(texture_ptr + part, hit, 0)
         look = material_ptr + part * MATERIAL
         footprint = tl.load(row + 24, hit, 0.0) * depth / focal_x / tl.sqrt(tl.maximum(facing, 0.12))
@@ -256,18 +258,20 @@ def _shade_kernel(key_ptr, view_ptr, view_scene_ptr, rows_ptr, piece_ptr, textur
 
 
 def shade_pixels_triton(
-    keys: Tensor, view_rows: Tensor, view_scene: Tensor, rows: Tensor, piece: Tensor, texture: Tensor, material: Tensor,
-    table: Tensor, texels: Tensor, lights: Tensor, shadow_camera: Tensor, shadow_depth: Tensor, samples: int,
-) -> Tensor:  # fmt: skip
+    visibility: Int64[Tensor, "n p_h p_w"],
+    view_rows: Float[Tensor, "n 16"],
+    view_scene: Int64[Tensor, " n"],
+    buffers: ShadingBuffers,
+    samples: int,
+) -> UInt8[Tensor, "n 3 h w"]:
     """:func:`data_tools.procedural.shade.shade_pixels` on a GPU, in one launch."""
-    n, height, width = keys.shape[0], keys.shape[1] // samples, keys.shape[2] // samples
-    out = torch.empty(n, 3, height, width, dtype=torch.uint8, device=keys.device)
-    tensors = (keys, view_rows, view_scene, rows, piece, texture, material, table, texels, lights, shadow_camera,
-               shadow_depth)  # fmt: skip
+    n, height, width = visibility.shape[0], visibility.shape[1] // samples, visibility.shape[2] // samples
+    out = torch.empty(n, 3, height, width, dtype=torch.uint8, device=visibility.device)
+    tensors = (visibility, view_rows, view_scene, *vars(buffers).values())
     grid = (n, triton.cdiv(height * width, _BLOCK))
     _shade_kernel[grid](
-        *(tensor.contiguous() for tensor in tensors), out, height, width, shadow_depth.shape[-1],
-        ROW=rows.shape[1], MATERIAL=material.shape[1], LIGHT=lights.shape[1], SAMPLES=samples, BLOCK=_BLOCK,
-        num_warps=4,
+        *(tensor.contiguous() for tensor in tensors), out, height, width, buffers.shadow_depth.shape[-1],
+        ROW=buffers.faces.shape[1], MATERIAL=buffers.material.shape[1], LIGHT=buffers.lights.shape[1],
+        SAMPLES=samples, BLOCK=_BLOCK, num_warps=4,
     )  # fmt: skip
     return out

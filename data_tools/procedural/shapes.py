@@ -1,7 +1,7 @@
 """Parametric solids on six grid patches: boxes, balls, lathes, tori, with bends, bumps, cuts and lattices.
 
-One function, ``surface``, maps (patch, a, b) to a point for a whole batch of pieces; normals are its finite
-differences, so that every deformation is shaded right. A piece's shape is one row of numbers (``SHAPE_FIELDS``).
+One function, ``surface``, maps (patch, a, b) to a point for a whole batch of instances; normals are its finite
+differences, so that every deformation is shaded right. An instance's shape is one row of numbers (``SHAPE_FIELDS``).
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
-from data_tools.procedural.draws import constant
+from data_tools.procedural.rng import constant
 
 SHAPE_FIELDS = (
     "family",  # 0 ball of a p-norm (cube, rounded box, sphere, octahedron), 1 lathe, 2 torus
@@ -39,7 +40,7 @@ SHAPE_FIELDS = (
     "cut_size",
     "lattice",  # 0 none, else keep each m-th grid line's cells
 )
-INDEX = {name: number for number, name in enumerate(SHAPE_FIELDS)}
+SHAPE_INDEX = {name: number for number, name in enumerate(SHAPE_FIELDS)}
 GRID_SIDES = (3, 8, 12)
 """Quads along a patch side of the three levels of detail."""
 _MAX_LANES = 2**17
@@ -48,14 +49,14 @@ _MAX_LANES = 2**17
 _PLAIN = {"power": 64.0, "taper": 1.0, "arc": 1.0, "tube": 0.3}
 
 
-def plain_shape(*shape: int, device: torch.device) -> Tensor:
+def unit_cube_shape(*shape: int, device: torch.device) -> Float[Tensor, "*b k"]:
     """Rows of unit cubes, [*shape, fields]; set the fields to vary."""
     row = constant(tuple(_PLAIN.get(name, 0.0) for name in SHAPE_FIELDS), device)
     return row.expand(*shape, len(SHAPE_FIELDS)).clone()
 
 
-def shape_rows(like: Tensor, **values: Tensor | float) -> Tensor:
-    """Rows [*like, fields] of the named fields, the others as in :func:`plain_shape`."""
+def shape_rows(like: Shaped[Tensor, "*b"], **values: Shaped[Tensor, "..."] | float) -> Float[Tensor, "*b k"]:
+    """Rows [*like, fields] of the named fields, the others as in :func:`unit_cube_shape`."""
     device = like.device
     fields = [values.get(name, _PLAIN.get(name, 0.0)) for name in SHAPE_FIELDS]
     columns = [
@@ -65,8 +66,8 @@ def shape_rows(like: Tensor, **values: Tensor | float) -> Tensor:
     return torch.stack(columns, -1)
 
 
-def _cube_point(patch: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """Points of the cube's surface; patches 0-3 go around z, 4 is the top and 5 the bottom. -> [..., 3]."""
+def _cube_point(patch: Int64[Tensor, " n"], a: Float[Tensor, " n"], b: Float[Tensor, " n"]) -> Float[Tensor, "n 3"]:
+    """Points of the cube's surface; patches 0-3 go around z, 4 is the top and 5 the bottom."""
     one = torch.ones_like(a)
     x = torch.where(patch == 0, one, torch.where(patch == 1, -a, torch.where(patch == 2, -one, a)))
     y = torch.where(patch == 0, a, torch.where(patch == 1, one, torch.where(patch == 2, -a, -one)))
@@ -75,17 +76,14 @@ def _cube_point(patch: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return torch.stack([torch.where(cap, a, x), torch.where(cap, b, y), z], -1)
 
 
-def surface(shape: Tensor, patch: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """Points on the pieces' surfaces.
+def surface(
+    shape: Float[Tensor, "n k"], patch: Int64[Tensor, " n"], a: Float[Tensor, " n"], b: Float[Tensor, " n"]
+) -> Float[Tensor, "n 3"]:
+    """Points on the instances' surfaces, within about the cube [-1, 1]^3.
 
-    Args:
-        shape: [n, fields].
-        patch: int64 [n]; a, b: [n], patch coordinates in [-1, 1].
-
-    Returns:
-        [n, 3], within about the cube [-1, 1]^3.
+    shape: rows of ``SHAPE_FIELDS``; a, b: patch coordinates in [-1, 1].
     """
-    f = {name: shape[..., number] for name, number in INDEX.items()}
+    f = {name: shape[..., number] for name, number in SHAPE_INDEX.items()}
     cube = _cube_point(patch, a, b)
     x, y, z = cube.unbind(-1)
     power = f["power"].clamp_min(0.5)
@@ -125,8 +123,8 @@ def surface(shape: Tensor, patch: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return torch.stack([c * x - s * y + f["bend_x"] * z * z, s * x + c * y + f["bend_y"] * z * z, z], -1)
 
 
-def _bump_field(point: Tensor, f: dict[str, Tensor]) -> Tensor:
-    """A smooth field of four plane waves, made into plateaus where asked; [p, k]."""
+def _bump_field(point: Float[Tensor, "n 3"], f: dict[str, Float[Tensor, " n"]]) -> Float[Tensor, " n"]:
+    """A smooth field of four plane waves, made into plateaus where asked."""
     total: Any = 0.0  # a tensor from the first wave on
     for k in range(4):
         phase = f["bump_phase"] * (1.0 + 0.37 * k)
@@ -138,10 +136,10 @@ def _bump_field(point: Tensor, f: dict[str, Tensor]) -> Tensor:
     return f["bump"] * (total + (plateau - total) * f["bump_sharp"])
 
 
-def _cut(point: Tensor, f: dict[str, Tensor]) -> Tensor:
-    """Subtract a ball or box: points inside it slide towards the piece's centre until they leave it.
+def _cut(point: Float[Tensor, "n 3"], f: dict[str, Float[Tensor, " n"]]) -> Float[Tensor, "n 3"]:
+    """Subtract a ball or box: points inside it slide towards the instance's centre until they leave it.
 
-    Exact for a star-shaped piece with its centre outside the cutter.
+    Exact for a star-shaped instance with its centre outside the cutter.
     """
     centre = torch.stack([f["cut_x"], f["cut_y"], f["cut_z"]], -1)
     size = f["cut_size"][..., None].clamp_min(1e-3)
@@ -160,38 +158,46 @@ def _cut(point: Tensor, f: dict[str, Tensor]) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Grids:
+class PatchGrids:
     """Vertices and triangles of the levels of detail, one level after another.
 
     Attributes:
-        vertex_start, vertex_count, face_start, face_count: int64 [levels].
-        patch: int64 [k]; a, b: [k].
-        faces: int64 [m, 3], vertices counted from the level's first; row, column: int64 [m] of each face's quad.
+        patch, a, b: of each vertex; a, b: patch coordinates in [-1, 1].
+        faces: vertices counted from the level's first; row, column: of each face's quad.
     """
 
-    vertex_start: Tensor
-    vertex_count: Tensor
-    face_start: Tensor
-    face_count: Tensor
-    patch: Tensor
-    a: Tensor
-    b: Tensor
-    faces: Tensor
-    row: Tensor
-    column: Tensor
+    vertex_start: Int64[Tensor, " levels"]
+    vertex_count: Int64[Tensor, " levels"]
+    face_start: Int64[Tensor, " levels"]
+    face_count: Int64[Tensor, " levels"]
+    patch: Int64[Tensor, " n"]
+    a: Float[Tensor, " n"]
+    b: Float[Tensor, " n"]
+    faces: Int64[Tensor, "f 3"]
+    row: Int64[Tensor, " f"]
+    column: Int64[Tensor, " f"]
 
 
-def make_grids(device: torch.device) -> Grids:
+def make_patch_grids(device: torch.device) -> PatchGrids:
     """Six patches of side x side quads for every level of ``GRID_SIDES``."""
-    levels = [_grid_topology(side) for side in GRID_SIDES]
+    levels = [_patch_grid(side) for side in GRID_SIDES]
     vertices, faces = [len(level[0]) for level in levels], [len(level[3]) for level in levels]
     counts = [torch.tensor(values) for values in ([0, *vertices][:-1], vertices, [0, *faces][:-1], faces)]
     joined = [torch.cat(parts) for parts in zip(*levels, strict=True)]
-    return Grids(*(value.to(device) for value in (counts[0].cumsum(0), counts[1], counts[2].cumsum(0), counts[3],
+    return PatchGrids(*(value.to(device) for value in (counts[0].cumsum(0), counts[1], counts[2].cumsum(0), counts[3],
                                                   *joined)))  # fmt: skip
 
 
-def _grid_topology(side: int) -> tuple[Tensor, ...]:
+def _patch_grid(
+    side: int,
+) -> tuple[
+    Int64[Tensor, " n"],
+    Float[Tensor, " n"],
+    Float[Tensor, " n"],
+    Int64[Tensor, "f 3"],
+    Int64[Tensor, " f"],
+    Int64[Tensor, " f"],
+]:
     axis = torch.linspace(-1.0, 1.0, side + 1)
     number = torch.arange(6 * (side + 1) ** 2)
     patch, rest = number // (side + 1) ** 2, number % (side + 1) ** 2
@@ -206,23 +212,33 @@ def _grid_topology(side: int) -> tuple[Tensor, ...]:
             row.repeat_interleave(2), column.repeat_interleave(2))  # fmt: skip
 
 
-def surface_of(shape: Tensor, piece: Tensor, patch: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """:func:`surface` of pieces by number: shape [p, fields], piece int64 [n]; one kernel on a GPU."""
+def surface_of(
+    shape: Float[Tensor, "p k"],
+    instance: Int64[Tensor, " n"],
+    patch: Int64[Tensor, " n"],
+    a: Float[Tensor, " n"],
+    b: Float[Tensor, " n"],
+) -> Float[Tensor, "n 3"]:
+    """:func:`surface` of instances by number (rows of ``shape``); one kernel on a GPU."""
     if shape.device.type == "cuda":
         from data_tools.procedural.mesh_triton import surface_triton
 
-        return surface_triton(shape, piece, patch, a, b)
-    lanes = (piece, patch, a, b)
+        return surface_triton(shape, instance, patch, a, b)
+    lanes = (instance, patch, a, b)
     parts = zip(*(lane.split(_MAX_LANES) for lane in lanes), strict=True)
     return torch.cat([surface(shape[rows], *rest) for rows, *rest in parts])
 
 
-def evaluate(shape: Tensor, piece: Tensor, patch: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Vertices and the two tangents' cross product (not normalised, outward), each [n, 3].
+def surface_and_normals(
+    shape: Float[Tensor, "p k"],
+    instance: Int64[Tensor, " n"],
+    patch: Int64[Tensor, " n"],
+    a: Float[Tensor, " n"],
+    b: Float[Tensor, " n"],
+) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3"]]:
+    """Vertices and the two tangents' cross product (not normalised, outward).
 
-    Args:
-        shape: [p, fields]; piece: int64 [n] in [0, p).
-        patch: int64 [n]; a, b: [n], patch coordinates in [-1, 1].
+    instance: row of ``shape`` of each vertex; a, b: patch coordinates in [-1, 1].
     """
     # Step inwards, so that an edge of a cube gets the normal of its own patch.
     step_a, step_b = torch.where(a > 0, -1e-2, 1e-2), torch.where(b > 0, -1e-2, 1e-2)
@@ -230,7 +246,7 @@ def evaluate(shape: Tensor, piece: Tensor, patch: Tensor, a: Tensor, b: Tensor) 
     inner_a, inner_b = a * 0.97, b * 0.97
     all_a = torch.cat([a, a + step_a, a, inner_a, inner_a + 1e-2, inner_a])
     all_b = torch.cat([b, b, b + step_b, inner_b, inner_b, inner_b + 1e-2])
-    points = surface_of(shape, piece.repeat(6), patch.repeat(6), all_a, all_b).view(6, -1, 3)
+    points = surface_of(shape, instance.repeat(6), patch.repeat(6), all_a, all_b).view(6, -1, 3)
     point, base = points[0], points[3]
     sign = (step_a * step_b).sign()[:, None]
     normal = torch.linalg.cross(points[1] - point, points[2] - point) * sign

@@ -10,10 +10,11 @@ import math
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
-from data_tools.procedural.draws import Draws, constant, scene_keys
-from data_tools.procedural.tiles import TILE_SIZE, _fractal, hsv_to_rgb
+from data_tools.procedural.patterns import PATTERN_SIZE, _fractal, hsv_to_rgb
+from data_tools.procedural.rng import CounterRNG, constant, scene_keys
 
 SKIES, OVERCAST = 24, 6
 """How many there are; the last ``OVERCAST`` of them have no sun."""
@@ -23,12 +24,12 @@ BULGE, DIP = 0.35, 0.06
 this much below the ground."""
 
 
-def sky_keys(seed: int, numbers: Tensor) -> Tensor:
+def sky_keys(seed: int, numbers: Int64[Tensor, " n"]) -> Int64[Tensor, " n"]:
     """Keys for :func:`make_skies` of sky numbers (int64)."""
     return scene_keys(seed ^ 0x5C1E5, numbers)
 
 
-def _directions(device: torch.device) -> Tensor:
+def _directions(device: torch.device) -> Float[Tensor, "h w 3"]:
     """Unit vectors of the texels as seen from the dome's middle on the ground, [H, W, 3]."""
     height, width = SKY_HW
     share = 1.0 - (torch.arange(height, device=device) + 0.5) / height  # 1 at the top
@@ -41,14 +42,14 @@ def _directions(device: torch.device) -> Tensor:
     return F.normalize(torch.cat([flat, up[..., None]], -1), dim=-1)
 
 
-def make_skies(keys: Tensor, overcast: Tensor) -> Tensor:
+def make_skies(keys: Int64[Tensor, " n"], overcast: Bool[Tensor, " n"]) -> UInt8[Tensor, "n 3 h w"]:
     """Skies uint8 [n, 3, *SKY_HW] of 32-bit keys [n], bool [n] without sun."""
-    draws = Draws(keys, "sky", 48_000)
+    rng = CounterRNG(keys, "sky", 48_000)
     toward = _directions(keys.device)[None]
     up = toward[..., 2].clamp_min(0.0)
     hue, deep, bright, pale, power, glow, warmth = (
         value[:, None, None]
-        for value in draws.ranges(
+        for value in rng.ranges(
             (0.54, 0.605), (0.35, 0.75), (0.55, 0.95), (0.03, 0.2), (0.35, 0.9), (0.2, 1.0), (0.0, 1.0)
         )
     )
@@ -57,7 +58,7 @@ def make_skies(keys: Tensor, overcast: Tensor) -> Tensor:
     horizon = hsv_to_rgb(hue, torch.where(dull, 0.03, pale), 0.82 + 0.13 * bright)
     # Evenings: a warm horizon on the sun's side.
     low = (warmth > 0.75) & ~dull
-    level = draws.uniform(1, 1, low=0.25, high=0.95)
+    level = rng.uniform(1, 1, low=0.25, high=0.95)
     level = torch.where(low, 0.12, level)
     sun = torch.stack([(1.0 - level * level).sqrt(), torch.zeros_like(level), level], -1)
     near = (toward * sun).sum(-1).clamp_min(0.0)
@@ -69,15 +70,15 @@ def make_skies(keys: Tensor, overcast: Tensor) -> Tensor:
     image = torch.lerp(image, warm * 0.95, (low * 0.6 * (1.0 - up) ** 8 * near)[..., None])
 
     # Clouds lie on a plane above: small and flat towards the horizon, where haze takes them.
-    noise = _fractal(draws, 1, 7)
+    noise = _fractal(rng, 1, 7)
     cover, sharp, size, dark, mist = (
-        value[:, None, None] for value in draws.ranges((0.35, 0.85), (1.5, 6.0), (0.06, 0.2), (0.55, 0.95), (0.04, 0.2))
+        value[:, None, None] for value in rng.ranges((0.35, 0.85), (1.5, 6.0), (0.06, 0.2), (0.55, 0.95), (0.04, 0.2))
     )
     cover, sharp = torch.where(dull, 0.3, cover), torch.where(dull, 1.2, sharp)
     across = toward[..., :2] / (up + 0.12)[..., None] * size[..., None]
-    place = (across + draws.uniform(1, 1, 2)) % 1.0
+    place = (across + rng.uniform(1, 1, 2)) % 1.0
     ring = F.pad(noise[:, None], (1, 1, 1, 1), mode="circular")
-    at = ((place * TILE_SIZE + 1.0) / (TILE_SIZE + 2.0)) * 2.0 - 1.0
+    at = ((place * PATTERN_SIZE + 1.0) / (PATTERN_SIZE + 2.0)) * 2.0 - 1.0
     cloud = F.grid_sample(ring, at, mode="bilinear", align_corners=False)[:, 0]
     amount = ((cloud - cover) * sharp).clamp(0.0, 1.0) * (up / mist).clamp(0.0, 1.0)
     body = torch.lerp(torch.full_like(cloud, 0.98), dark.expand_as(cloud), ((cloud - cover) * 1.5).clamp(0.0, 1.0))

@@ -8,27 +8,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
-from data_tools.procedural.ambient import inverse, lamp_shadows, sky_visibility
-from data_tools.procedural.assets import read_assets
-from data_tools.procedural.bank import TextureBank, read_surfaces
-from data_tools.procedural.captures import CAPTURES
+from data_tools.procedural.asset_pack import read_assets
+from data_tools.procedural.cameras import object_cameras, room_cameras
+from data_tools.procedural.capture_styles import CAPTURES
 from data_tools.procedural.depth import pixel_depth
-from data_tools.procedural.draws import Draws, scene_keys
+from data_tools.procedural.instances import SKY, MeshInstances
 from data_tools.procedural.lights import object_lights, outdoor_lights, room_lights
+from data_tools.procedural.mesh_batch import MeshBatch, Mesher, face_attributes
 from data_tools.procedural.objects import asset_scene, object_scene
 from data_tools.procedural.outdoor import FAR_SLOTS, outdoor_scene
-from data_tools.procedural.outdoor_viewpoints import outdoor_cameras
-from data_tools.procedural.pieces import SKY, Pieces
+from data_tools.procedural.outdoor_cameras import outdoor_cameras
 from data_tools.procedural.rasterize import rasterize
+from data_tools.procedural.rng import CounterRNG, scene_keys
 from data_tools.procedural.rooms import room_scene
 from data_tools.procedural.shade import shade_pixels
-from data_tools.procedural.soup import Mesher, Soup, shading_rows
-from data_tools.procedural.viewpoints import object_cameras, room_cameras
+from data_tools.procedural.shading_buffers import ShadingBuffers
+from data_tools.procedural.shadows import shadow_maps, sky_visibility, w2c_from_c2w
+from data_tools.procedural.texture_bank import TextureBank, read_surfaces
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.scenes.posed import PosedImages
@@ -38,7 +41,30 @@ DEFAULT_MIX = {"object": 0.28, "asset": 0.24, "room": 0.28, "outdoor": 0.2}
 SUPERSAMPLING = 2
 SHELL_SLOTS = 6
 _CHUNK_SAMPLES = 2**28
-"""Samples rasterised at once: 2 GiB of keys, and about as much again for the pairs of triangles and views."""
+"""Samples rasterised at once: a visibility buffer of 2 GiB, about as much again for pairs of triangles and views."""
+
+
+@dataclass(frozen=True)
+class _SceneGroup:
+    """Scenes of one kind, k of the batch's.
+
+    Attributes:
+        member: their positions in the batch.
+        lights: rows of ``lights.LIGHT_FIELDS``.
+        centre, radius: of the ball that shadow maps show; dome: radius of the ball for which the sky is probed.
+        casts: instances that cast shadows; metric: scenes in metres, which are not normalised.
+    """
+
+    member: Int64[Tensor, " k"]
+    instances: MeshInstances
+    c2w: Float[Tensor, "k v 4 4"]
+    fxfycxcy: Float[Tensor, "k v 4"]
+    lights: Float[Tensor, "k l"]
+    centre: Float[Tensor, "k 3"]
+    radius: Float[Tensor, " k"]
+    dome: Float[Tensor, " k"]
+    casts: Bool[Tensor, "k n"]
+    metric: Bool[Tensor, " k"]
 
 
 class ProceduralSource:
@@ -76,7 +102,7 @@ class ProceduralSource:
     def kinds_of(self, indices: Sequence[int]) -> list[str]:
         """The kind of each scene number."""
         keys = scene_keys(self.seed, torch.as_tensor(list(indices), dtype=torch.int64))
-        picked = Draws(keys, "kind", 1).pick([self.mix.get(kind, 0.0) for kind in KINDS])
+        picked = CounterRNG(keys, "kind", 1).choice([self.mix.get(kind, 0.0) for kind in KINDS])
         names = [KINDS[number] for number in picked.tolist()]
         return [self._available(name) for name in names]
 
@@ -86,7 +112,7 @@ class ProceduralSource:
     @torch.no_grad()
     def batch(
         self,
-        indices: Sequence[int] | Tensor,
+        indices: Sequence[int] | Int64[Tensor, " s"],
         num_views: int,
         image_hw: tuple[int, int] = (128, 128),
         kinds: Sequence[str] | None = None,
@@ -126,77 +152,86 @@ class ProceduralSource:
                 member = torch.tensor(members, device=self.device)
                 own = None if capture is None else capture[member]
                 groups.append(self._group(kind, member, keys, num_views, image_hw, own))
-        order = torch.cat([group["member"] for group in groups]).argsort()
-        pieces = Pieces.cat([group["pieces"].map(lambda value: value.flatten(0, 1)) for group in groups], 0)
-        scene = torch.cat([g["member"].repeat_interleave(g["pieces"].mesh.shape[1]) for g in groups])
-        casts = torch.cat([group["casts"].flatten() for group in groups])
+        order = torch.cat([group.member for group in groups]).argsort()
+        instances = MeshInstances.cat([group.instances.map(lambda value: value.flatten(0, 1)) for group in groups], 0)
+        scene = torch.cat([g.member.repeat_interleave(g.instances.mesh.shape[1]) for g in groups])
+        casts = torch.cat([group.casts.flatten() for group in groups])
         # In the order of the scenes: the triangles of a run of scenes are then one run of rows.
         scene, by_scene = scene.sort(stable=True)
-        pieces, casts = pieces.map(lambda value: value[by_scene]), casts[by_scene]
+        instances, casts = instances.map(lambda value: value[by_scene]), casts[by_scene]
 
-        def joined(name: str) -> Tensor:
-            return torch.cat([group[name] for group in groups])[order]
+        def joined(name: str) -> Shaped[Tensor, "..."]:
+            return torch.cat([getattr(group, name) for group in groups])[order]
 
         c2w, intrinsics, lights = joined("c2w"), joined("fxfycxcy"), joined("lights")
         centre, radius, dome = joined("centre"), joined("radius"), joined("dome")
-        soup = self.mesher(pieces, scene)
-        soup = _normalised(soup, joined("metric"), len(numbers))
-        cast = casts[soup.piece].nonzero().squeeze(-1)
-        blockers, blocker_scene = soup.corners[cast], soup.scene[cast]
-        self.bank.ensure(pieces.texture[soup.piece] if self.device.type == "cpu" else pieces.texture)
-        sky = sky_visibility(soup, blockers, blocker_scene, centre, dome)
-        rows = shading_rows(soup, pieces, self.bank, sky)
-        lamp, lamp_depth = lamp_shadows(blockers, blocker_scene, lights[:, 6:9], centre, radius)
+        meshes = self.mesher(instances, scene)
+        meshes = _normalised(meshes, joined("metric"), len(numbers))
+        cast = casts[meshes.instance].nonzero().squeeze(-1)
+        blockers, blocker_scene = meshes.corners[cast], meshes.scene[cast]
+        self.bank.ensure(instances.texture[meshes.instance] if self.device.type == "cpu" else instances.texture)
+        sky = sky_visibility(meshes, blockers, blocker_scene, centre, dome)
+        rows = face_attributes(meshes, instances, self.bank, sky)
+        shadow_camera, shadow_depth = shadow_maps(blockers, blocker_scene, lights[:, 6:9], centre, radius)
 
         sample_hw = (image_hw[0] * SUPERSAMPLING, image_hw[1] * SUPERSAMPLING)
         sample_intrinsics = intrinsics * SUPERSAMPLING
-        w2c = inverse(c2w)
+        w2c = w2c_from_c2w(c2w)
         view_rows = torch.cat([c2w[..., :3, :].flatten(2), sample_intrinsics], -1)
         images = torch.empty((len(numbers), num_views, 3, *image_hw), dtype=torch.uint8, device=self.device)
         depths = torch.empty((len(numbers), num_views, *image_hw), device=self.device) if depth else None
         limit = _CHUNK_SAMPLES if self.device.type == "cuda" else _CHUNK_SAMPLES >> 4
         step = max(1, limit // (num_views * sample_hw[0] * sample_hw[1]))
         starts = list(range(0, len(numbers), step))
-        edges = [0, len(soup.scene)]
+        edges = [0, len(meshes.scene)]
         if len(starts) > 1:
             bounds = torch.tensor(starts[1:], device=self.device)
-            edges[1:1] = torch.searchsorted(soup.scene, bounds).tolist()
+            edges[1:1] = torch.searchsorted(meshes.scene, bounds).tolist()
         for start, first, last in zip(starts, edges[:-1], edges[1:], strict=True):
             part, faces = slice(start, start + step), slice(first, last)
             # Copied, if it is a part: a kernel would compile anew for pointers that are less aligned.
             whole = len(starts) == 1
-            corners, piece = (value if whole else value[faces].clone() for value in (soup.corners, soup.piece))
-            hits = rasterize(corners, soup.scene[faces] - start, w2c[part], sample_intrinsics[part], sample_hw)
+            corners, instance = (
+                value if whole else value[faces].clone() for value in (meshes.corners, meshes.instance)
+            )
+            hits = rasterize(corners, meshes.scene[faces] - start, w2c[part], sample_intrinsics[part], sample_hw)
             view_scene = torch.arange(start, start + len(hits), device=self.device).repeat_interleave(num_views)
+            buffers = ShadingBuffers(
+                rows[faces], instance, instances.texture, instances.material, self.bank.table, self.bank.texels, lights,
+                shadow_camera, shadow_depth,
+            )  # fmt: skip
             images[part] = shade_pixels(
-                hits.flatten(0, 1), view_rows[part].flatten(0, 1), view_scene, rows[faces], piece,
-                pieces.texture, pieces.material, self.bank.table, self.bank.texels, lights, lamp, lamp_depth,
-                SUPERSAMPLING,
-            ).unflatten(0, hits.shape[:2])  # fmt: skip
+                hits.flatten(0, 1), view_rows[part].flatten(0, 1), view_scene, buffers, SUPERSAMPLING
+            ).unflatten(0, hits.shape[:2])
             if depths is not None:
                 depths[part] = pixel_depth(
                     hits.flatten(0, 1), c2w[part].flatten(0, 1), intrinsics[part].flatten(0, 1), corners,
-                    pieces.material[piece, SKY] > 0.5,
+                    instances.material[instance, SKY] > 0.5,
                 ).unflatten(0, hits.shape[:2])  # fmt: skip
         return PosedImages(images, Cameras(c2w, intrinsics, image_hw), depths)
 
     def _group(
-        self, kind: str, member: Tensor, all_keys: Tensor, num_views: int, image_hw: tuple[int, int],
-        capture: Tensor | None,
-    ) -> dict:  # fmt: skip
-        """Pieces, cameras and lights of the scenes of one kind."""
+        self,
+        kind: str,
+        member: Int64[Tensor, " k"],
+        all_keys: Int64[Tensor, " s"],
+        num_views: int,
+        image_hw: tuple[int, int],
+        capture: Int64[Tensor, " k"] | None,
+    ) -> _SceneGroup:
+        """Instances, cameras and lights of the scenes of one kind."""
         keys = all_keys[member]
         count = len(keys)
-        hidden = 0  # pieces that cast no shadows, from the first
+        hidden = 0  # instances that cast no shadows, from the first
         if kind == "room":
-            pieces, room = room_scene(keys, self.bank, self.pack)
+            instances, room = room_scene(keys, self.bank, self.pack)
             cameras = room_cameras(keys, room, num_views, image_hw, capture)
             lights = room_lights(keys, room.half, room.height, room.focus)
             centre, radius = room.focus, room.radius * 1.6
             dome = radius
             hidden = SHELL_SLOTS  # lamps hang inside the shell, the sky's light comes through it
         elif kind == "outdoor":
-            pieces, place = outdoor_scene(keys, self.bank, self.pack)
+            instances, place = outdoor_scene(keys, self.bank, self.pack)
             cameras = outdoor_cameras(keys, place, num_views, image_hw, capture)
             lights = outdoor_lights(keys, place.focus, place.reach, place.sun, place.overcast)
             # Sharp shadows around the cluster, none far off.
@@ -206,9 +241,9 @@ class ProceduralSource:
         else:
             if kind == "asset":
                 assert self.pack is not None
-                pieces = asset_scene(keys, self.bank, self.pack)
+                instances = asset_scene(keys, self.bank, self.pack)
             else:
-                pieces = object_scene(keys, self.bank)
+                instances = object_scene(keys, self.bank)
             cameras = object_cameras(keys, num_views, image_hw, capture)
             lights = object_lights(keys)
             centre, radius = (
@@ -216,24 +251,25 @@ class ProceduralSource:
                 torch.full((count,), 1.02, device=self.device),
             )
             dome = radius
-        casts = torch.ones_like(pieces.mesh, dtype=torch.bool)
+        casts = torch.ones_like(instances.mesh, dtype=torch.bool)
         casts[:, :hidden] = False
         metric = torch.full((count,), kind in ("room", "outdoor"), device=self.device)
-        return {"member": member, "pieces": pieces, "c2w": cameras.c2w, "fxfycxcy": cameras.fxfycxcy, "lights": lights,
-                "centre": centre, "radius": radius, "dome": dome, "casts": casts, "metric": metric}  # fmt: skip
+        return _SceneGroup(
+            member, instances, cameras.c2w, cameras.fxfycxcy, lights, centre, radius, dome, casts, metric
+        )
 
 
-def _normalised(soup: Soup, metric: Tensor, scenes: int) -> Soup:
-    """Objects moved to the origin and scaled into the unit ball (scenes in metres, bool [s], stay as they are)."""
+def _normalised(meshes: MeshBatch, metric: Bool[Tensor, " s"], scenes: int) -> MeshBatch:
+    """Objects moved to the origin and scaled into the unit ball (scenes in metres stay as they are)."""
 
-    def extreme(values: Tensor, how: str) -> Tensor:
+    def extreme(values: Float[Tensor, "f k"], how: str) -> Float[Tensor, "s k"]:
         start = torch.full((scenes, values.shape[-1]), -math.inf if how == "amax" else math.inf, device=values.device)
-        index = soup.scene[:, None].expand_as(values)
+        index = meshes.scene[:, None].expand_as(values)
         return start.scatter_reduce(0, index, values, how)
 
-    low, high = extreme(soup.corners.amin(1), "amin"), extreme(soup.corners.amax(1), "amax")
+    low, high = extreme(meshes.corners.amin(1), "amin"), extreme(meshes.corners.amax(1), "amax")
     centre = torch.where(metric[:, None], 0.0, 0.5 * (low + high))
-    centred = soup.corners - centre[soup.scene][:, None]
+    centred = meshes.corners - centre[meshes.scene][:, None]
     reach = extreme(centred.norm(dim=-1).amax(1, keepdim=True), "amax")
     scale = torch.where(metric[:, None], 1.0, 1.0 / reach.clamp_min(1e-6))
-    return Soup(centred * scale[soup.scene][:, None], soup.normals, soup.uvs, soup.piece, soup.scene)
+    return MeshBatch(centred * scale[meshes.scene][:, None], meshes.normals, meshes.uvs, meshes.instance, meshes.scene)

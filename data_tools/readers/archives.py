@@ -4,15 +4,20 @@
     format, image_hw = check_image("work/upload/a.jpg")
 
 An archive is refused as a whole when one entry leads out of the folder, is a link or a device, or breaks a limit.
-Sizes written in an archive are not believed: the bytes that really come out are counted.
+Sizes written in an archive are not believed: the bytes that really come out are counted, those of headers and of
+entries that are left out too.
 """
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import lzma
 import os
+import re
 import shutil
 import stat
+import struct
 import tarfile
 import tempfile
 import zipfile
@@ -21,11 +26,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from PIL import Image, UnidentifiedImageError
 
-from nvs_app.errors import NVSError
+from nvs_app.errors import NVSError, whole_characters
 from nvs_app.scenes.images import MAX_PIXELS
 
 # By content, never by name; anything else that Pillow could open (PostScript, old video formats) is not tried.
@@ -35,6 +40,9 @@ TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
 LITTER = ("__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini")
 CHUNK = 1 << 20
 MIB = 1 << 20
+# Of names and their like: what a tar file may hold between two files and in all, and a zip file at its end.
+HEADER_BYTES, HEADERS_BYTES = MIB, 32 * MIB
+UNPACKERS: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
 
 
 @dataclass(frozen=True)
@@ -115,7 +123,8 @@ class _Unpacker:
     def __init__(self, archive: Path, folder: Path, limits: Limits):
         self.archive, self.folder, self.limits = archive, folder, limits
         self.packed = max(1, archive.stat().st_size)
-        self.entries = self.total = 0
+        self.entries = self.total = self.headers = self.header = 0
+        self.in_file = False
         self.written: set[str] = set()
 
     def unpack_zip(self) -> None:
@@ -129,6 +138,8 @@ class _Unpacker:
             ValueError,
             OSError,
         )
+        if _directory_bytes(self.archive) > HEADERS_BYTES:
+            self._fail("its list of entries is too long")
         with self._damage(errors), zipfile.ZipFile(self.archive) as packed:
             for info in packed.infolist():
                 kind = stat.S_IFMT(info.external_attr >> 16)
@@ -139,20 +150,61 @@ class _Unpacker:
                 target = self._accept(info.filename, info.file_size, info.is_dir())
                 if target is not None:
                     with packed.open(info) as source:
-                        self._write(info.filename, source.read, target)
+                        self._write(info.filename, self._counted(source.read), target)
 
     def unpack_tar(self) -> None:
         errors = (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, ValueError, OSError)
-        with self._damage(errors), tarfile.open(self.archive, "r:*") as packed:
-            # One by one: reading the whole list first would unpack a bomb before its size is looked at.
-            for info in packed:
-                if not (info.isreg() or info.isdir()) or info.issparse():
-                    self._refuse(info.name, "is a link or a device")
-                target = self._accept(info.name, info.size, info.isdir())
-                source = packed.extractfile(info) if target is not None else None
-                if target is not None and source is not None:
-                    with source:
-                        self._write(info.name, source.read, target)
+        with self._damage(errors), self.archive.open("rb") as file:
+            unpacker = UNPACKERS.get(file.read(2))
+            file.seek(0)
+            stream = unpacker(file) if unpacker else file
+            # As a stream, one by one: whatever comes out passes `_tar_bytes`, and nothing is read twice.
+            with tarfile.open(fileobj=_Reader(self._tar_bytes(stream.read)), mode="r|") as packed:  # type: ignore[call-overload]
+                while True:
+                    self.header, self.in_file = 0, False
+                    info = packed.next()
+                    packed.members = []  # tarfile keeps all; names may be long
+                    if info is None:
+                        return
+                    self.headers += info.offset_data - info.offset
+                    if self.headers > HEADERS_BYTES:
+                        self._fail("the names of its entries are too long")
+                    if not (info.isreg() or info.isdir()) or info.issparse():
+                        self._refuse(info.name, "is a link or a device")
+                    target = self._accept(info.name, info.size, info.isdir())
+                    self.in_file = True
+                    source = packed.extractfile(info)
+                    if source is not None:
+                        with source:
+                            self._write(info.name, source.read, target)
+
+    def _counted(self, read: Callable[[int], bytes]) -> Callable[[int], bytes]:
+        """``read``, that stops at the limits of all that comes out."""
+
+        def counted(size: int) -> bytes:
+            part = read(size)
+            self.total += len(part)
+            if self.total > self.limits.total_bytes:
+                self._fail(f"more than {_shown(self.limits.total_bytes)} when unpacked; send fewer files")
+            if self.total > self.limits.ratio_from and self.total > self.limits.ratio * self.packed:
+                self._fail(f"unpacks to more than {self.limits.ratio:g} times its size: refused as a zip bomb")
+            return part
+
+        return counted
+
+    def _tar_bytes(self, read: Callable[[int], bytes]) -> Callable[[int], bytes]:
+        """As `_counted`, with a limit of its own for what is no file's content."""
+        counted = self._counted(read)
+
+        def part_of(size: int) -> bytes:
+            part = counted(size)
+            if not self.in_file:
+                self.header += len(part)
+                if self.header > HEADER_BYTES:
+                    self._fail("the name of an entry is too long")
+            return part
+
+        return part_of
 
     def _accept(self, name: str, size: int, is_folder: bool) -> Path | None:
         """Where the entry goes; None for folders and litter, which are not written."""
@@ -161,8 +213,10 @@ class _Unpacker:
             self._fail(f"more than {self.limits.files} entries; send fewer files")
         if not name or "\0" in name or len(name) > self.limits.path_length:
             self._refuse(name, "has no usable name")
+        name = _clean(name)
         parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
-        if name.startswith(("/", "\\")) or (parts and ":" in parts[0]):
+        drive = ":" in name if os.name == "nt" else re.match(r"[A-Za-z]:[/\\]", name)
+        if name.startswith(("/", "\\")) or drive:
             self._refuse(name, "has an absolute path")
         if ".." in parts:
             self._refuse(name, "leads out of its folder")
@@ -176,7 +230,12 @@ class _Unpacker:
         self.written.add(key)
         return self.folder.joinpath(*parts)
 
-    def _write(self, name: str, read: Callable[[int], bytes], target: Path) -> None:
+    def _write(self, name: str, read: Callable[[int], bytes], target: Path | None) -> None:
+        """Writes one entry; without a target it is only read."""
+        if target is None:
+            while read(CHUNK):
+                pass
+            return
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             file = target.open("xb")
@@ -186,13 +245,8 @@ class _Unpacker:
         with file:
             while chunk := read(CHUNK):
                 written += len(chunk)
-                self.total += len(chunk)
                 if written > self.limits.file_bytes:
                     self._refuse(name, f"is larger than {_shown(self.limits.file_bytes)} when unpacked")
-                if self.total > self.limits.total_bytes:
-                    self._fail(f"more than {_shown(self.limits.total_bytes)} when unpacked; send fewer files")
-                if self.total > self.limits.ratio_from and self.total > self.limits.ratio * self.packed:
-                    self._fail(f"unpacks to more than {self.limits.ratio:g} times its size: refused as a zip bomb")
                 file.write(chunk)
 
     @contextmanager
@@ -213,6 +267,42 @@ class _Unpacker:
 
     def _fail(self, reason: str) -> NoReturn:
         raise NVSError(f"{self.archive.name}: {reason}")
+
+
+class _Reader:
+    """What tarfile takes for a file."""
+
+    def __init__(self, read: Callable[[int], bytes]):
+        self.read = read
+
+
+def _clean(name: str) -> str:
+    """A name that can be written anywhere: bytes that are no UTF-8, from old systems, are read as Latin-1."""
+    try:
+        return name.encode("utf-8", "surrogateescape").decode("utf-8")
+    except UnicodeDecodeError:
+        return name.encode("utf-8", "surrogateescape").decode("latin-1")
+    except UnicodeEncodeError:
+        return whole_characters(name)
+
+
+def _directory_bytes(archive: Path) -> int:
+    """Size of a zip file's list of entries, which the zipfile module reads as a whole; 0 where there is none."""
+    with archive.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 66_000))
+        tail = file.read()
+        at = tail.rfind(b"PK\x05\x06")
+        if at < 0 or at + 16 > len(tail):
+            return 0
+        (found,) = struct.unpack_from("<I", tail, at + 12)
+        locator = tail[at - 20 : at] if at >= 20 else b""
+        if locator.startswith(b"PK\x06\x07"):
+            file.seek(min(size, struct.unpack_from("<Q", locator, 8)[0]))
+            record = file.read(56)
+            if record.startswith(b"PK\x06\x06") and len(record) == 56:
+                found = max(found if found != 0xFFFFFFFF else 0, struct.unpack_from("<Q", record, 40)[0])
+    return found
 
 
 def register_heif() -> bool:

@@ -47,7 +47,7 @@ def read(path: Path) -> Scene:
     if len(lines) < 2 + 5 * count:
         raise NVSError(f"{label}: cut short ({len(lines)} lines, at least {2 + 5 * count} expected)")
     builder = SceneBuilder(root)
-    for index, name in enumerate(names):
+    for index, name in builder.sampled(list(enumerate(names))):
         rows = [floats(f"{label}: line {at + 1}", lines[at].split(), 3) for at in range(2 + 5 * index, 7 + 5 * index)]
         if rows[0][0] == 0.0:
             continue  # Bundler's mark of an image that it could not place

@@ -8,7 +8,6 @@ are 1 (``ndc_norm_image_bounds``), or half its shorter side is (``ndc_isotropic`
 from __future__ import annotations
 
 import gzip
-import json
 import zlib
 from functools import lru_cache
 from pathlib import Path
@@ -16,13 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from data_tools.readers.fields import Record, SceneBuilder, find_image, inverse_rigid, scene_label
+from data_tools.readers.fields import Record, SceneBuilder, find_image, inverse_rigid, parse_json, scene_label
 from nvs_app.errors import NVSError
 from nvs_app.scenes.scene import Scene
 
 NAME = "frame_annotations.jgz"
-# Unpacked; the largest category of CO3D is smaller.
-MAX_BYTES = 2 << 30
+# Unpacked; CO3D's largest categories are smaller. Its text is packed to a tenth.
+MAX_BYTES = 512 << 20
+MAX_RATIO, RATIO_FROM = 50, 16 << 20
+MAX_VALUES = 20_000_000
 
 
 def recognise(path: Path) -> bool:
@@ -51,7 +52,7 @@ def read(path: Path, key: str | None = None) -> Scene:
     # Image names start with the category's folder.
     builder = SceneBuilder(file.resolve().parent.parent, name=key)
     label = f"{scene_label(file)}: sequence {key}"
-    for frame in _sequences(file)[key]:
+    for frame in builder.sampled(_sequences(file)[key]):
         number = frame.get("frame_number")
         record = Record(f"{label}: frame {number}", frame)
         image = _object(record, "image")
@@ -131,16 +132,17 @@ def _sequences(file: Path) -> dict[str, list[dict[str, Any]]]:
 def _sequences_cached(file: Path, changed: int, size: int) -> dict[str, list[dict[str, Any]]]:
     label = scene_label(file)
     try:
+        most = min(MAX_BYTES, max(RATIO_FROM, MAX_RATIO * size))
         with gzip.open(file) as stream:
-            data = stream.read(MAX_BYTES + 1)
+            data = stream.read(most + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise NVSError(
             f"{label}: cut short or not gzipped ({(str(error) or 'end of file').splitlines()[0]})"
         ) from error
-    if len(data) > MAX_BYTES:
-        raise NVSError(f"{label}: unpacks to more than 2 GiB; refused")
+    if len(data) > most:
+        raise NVSError(f"{label}: unpacks to more than {most >> 20} MiB; refused")
     try:
-        frames = json.loads(data)
+        frames = parse_json(label, data, MAX_VALUES)
     except (ValueError, RecursionError) as error:
         raise NVSError(f"{label}: not valid JSON ({str(error).splitlines()[0][:100]})") from error
     if not isinstance(frames, list) or not frames or not all(isinstance(frame, dict) for frame in frames):

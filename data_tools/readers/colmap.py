@@ -7,6 +7,7 @@ the process for some broken ones.
 
 from __future__ import annotations
 
+import mmap
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from data_tools.readers.fields import (
     inverse_rigid,
     scene_label,
 )
-from data_tools.readers.text import floats, integer, load_bytes, load_text
+from data_tools.readers.text import floats, integer, lines_of, load_text
 from nvs_app.errors import NVSError
 from nvs_app.scenes.lens import COLMAP_ONLY
 from nvs_app.scenes.scene import Scene
@@ -52,6 +53,7 @@ COUNTS = dict(MODELS.values())
 SINGLE = ("SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE", "SIMPLE_DIVISION",
           "SIMPLE_FISHEYE")  # fmt: skip
 FISHEYES = ("OPENCV_FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE", "SIMPLE_FISHEYE", "FISHEYE")
+MAX_IMAGES = 200_000
 PLACES = ("sparse/0", "sparse", "colmap/sparse/0", "")
 
 
@@ -108,7 +110,7 @@ def read(path: Path) -> Scene:
     builder = SceneBuilder(root)
     if len(models) > 1:
         builder.note(f"several models: {models[0].name} read, {', '.join(m.name for m in models[1:])} left alone")
-    for image in images:
+    for image in builder.sampled(images):
         record = Record(f"{label} ({image.name})", {})
         if image.camera not in cameras:
             record.fail(f"camera {image.camera} is not in cameras{suffix}")
@@ -198,7 +200,22 @@ class _Cursor:
     """Little-endian values of a file, one after the other."""
 
     def __init__(self, path: Path) -> None:
-        self.label, self.data, self.at = scene_label(path), load_bytes(path), 0
+        self.label, self.at = scene_label(path), 0
+        try:
+            # Mapped: most of images.bin are points, which are skipped.
+            with path.open("rb") as file:
+                self.data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if path.stat().st_size else b""
+        except OSError as error:
+            raise NVSError(f"{self.label}: cannot be read ({error.strerror or error})") from error
+
+    def count(self) -> int:
+        """How many entries follow."""
+        (count,) = self.take("Q")
+        if count > len(self.data) - self.at:
+            self.skip(count)
+        if count > MAX_IMAGES:
+            raise NVSError(f"{self.label}: {count} entries, {MAX_IMAGES} at most")
+        return count
 
     def take(self, layout: str) -> tuple:
         layout = "<" + layout
@@ -225,7 +242,7 @@ class _Cursor:
 
 def _binary_cameras(path: Path) -> dict[int, Camera]:
     cursor, cameras = _Cursor(path), {}
-    for _ in range(cursor.take("Q")[0]):
+    for _ in range(cursor.count()):
         number, model, width, height = cursor.take("iiQQ")
         if model not in MODELS:
             raise NVSError(f"{cursor.label}: camera {number} has the unknown model {model}")
@@ -237,7 +254,7 @@ def _binary_cameras(path: Path) -> dict[int, Camera]:
 
 def _binary_images(path: Path) -> list[Image]:
     cursor, images = _Cursor(path), []
-    for _ in range(cursor.take("Q")[0]):
+    for _ in range(cursor.count()):
         values = cursor.take("I7di")
         images.append(Image(values[1:5], values[5:8], values[8], cursor.name()))
         cursor.skip(24 * cursor.take("Q")[0])
@@ -262,7 +279,8 @@ def _text_cameras(path: Path) -> dict[int, Camera]:
 
 
 def _text_images(path: Path) -> list[Image]:
-    images, lines = [], iter(enumerate(load_text(path).splitlines(), 1))
+    images: list[Image] = []
+    lines = enumerate(lines_of(path), 1)
     for number, line in lines:
         words = line.split(maxsplit=9)
         if not words or words[0].startswith("#"):
@@ -270,6 +288,8 @@ def _text_images(path: Path) -> list[Image]:
         label = f"{scene_label(path)}: line {number}"
         if len(words) != 10:
             raise NVSError(f"{label}: expected IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME")
+        if len(images) == MAX_IMAGES:
+            raise NVSError(f"{label}: more than {MAX_IMAGES} images")
         values = tuple(floats(label, words[1:8]))
         images.append(Image(values[:4], values[4:], integer(label, words[8]), words[9].strip()))
         next(lines, None)  # its points, an empty line where it has none

@@ -8,14 +8,15 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 import torch
 
-from nvs_app.errors import NVSError
+from nvs_app.errors import NVSError, whole_characters
 from nvs_app.scenes.images import Lens, image_size
 from nvs_app.scenes.scene import Scene
 
@@ -24,6 +25,12 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".PNG", ".JPG", ".JPEG")
 ROTATION_TOLERANCE = 0.02
 # Beyond this a float32 camera has no meaning left.
 LARGEST = 1e15
+MAX_VIEWS = 5000  # of a scene; of more, an even choice is taken
+MAX_JSON_BYTES = 64 << 20
+# Each may become an object of a hundred bytes. A frame has about fifty.
+MAX_JSON_VALUES = 4_000_000
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -110,6 +117,13 @@ class SceneBuilder:
         """Remember, once, what was assumed or left out."""
         if text not in self.notes:
             self.notes.append(text)
+
+    def sampled(self, views: Sequence[T]) -> list[T]:
+        """The views that are taken: all, or MAX_VIEWS of them, evenly spaced, with a note."""
+        if len(views) <= MAX_VIEWS:
+            return list(views)
+        self.note(f"{len(views)} views: {MAX_VIEWS} of them taken, evenly spaced")
+        return [views[index * len(views) // MAX_VIEWS] for index in range(MAX_VIEWS)]
 
     def inside(self, record: Record, path: Path) -> Path:
         """``path``, refused where it leads out of the scene's folder (by a link, say)."""
@@ -200,16 +214,39 @@ def scene_label(path: Path) -> str:
 
 
 def load_json(path: Path) -> Any:
-    """The content of a JSON file."""
+    """The content of a JSON file of at most 64 MiB."""
     label = scene_label(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise NVSError(f"{label}: larger than {MAX_JSON_BYTES >> 20} MiB, so no camera file")
+        return parse_json(label, path.read_bytes())
     except OSError as error:
         raise NVSError(f"{label}: cannot be read ({error.strerror or error})") from error
     except json.JSONDecodeError as error:
         raise NVSError(f"{label}: not valid JSON ({error.msg} in line {error.lineno})") from error
     except (ValueError, RecursionError) as error:
         raise NVSError(f"{label}: not valid JSON ({type(error).__name__})") from error
+
+
+def parse_json(label: str, data: bytes, most: int = MAX_JSON_VALUES) -> Any:
+    """What JSON bytes hold; refused before it is parsed where its values would fill the memory.
+
+    Names that no file can have (halves of characters) get a question mark. Raises NVSError, and ValueError and
+    RecursionError where the bytes are no JSON."""
+    if data.count(b",") + data.count(b"[") + data.count(b"{") > most:
+        raise NVSError(f"{label}: holds more than {most:,} values, so no camera file")
+    content = json.loads(data.decode("utf-8-sig"))
+    return _whole_characters(content) if b"\\ud" in data or b"\\uD" in data else content
+
+
+def _whole_characters(value: Any) -> Any:
+    if isinstance(value, str):
+        return whole_characters(value)
+    if isinstance(value, list):
+        return [_whole_characters(entry) for entry in value]
+    if isinstance(value, dict):
+        return {whole_characters(key): _whole_characters(entry) for key, entry in value.items()}
+    return value
 
 
 def frame_records(label: str, frames: Any, what: str = "frames") -> list[Record]:
@@ -256,7 +293,7 @@ def find_image(record: Record, builder: SceneBuilder, name: str) -> Path:
             smaller = PurePosixPath(*parts[:at], f"images_{factor}", *parts[at + 1 :])
             stem = smaller.with_suffix("")
             if path := _inside(record, root, str(smaller), ("",)) or _inside(record, root, str(stem), SUFFIXES):
-                builder.note(f"pictures missing in images/ read from images_{factor}/, intrinsics scaled to them")
+                builder.note(f"images missing in images/ read from images_{factor}/, intrinsics scaled to them")
                 return path
     record.fail("the image file does not exist")
 

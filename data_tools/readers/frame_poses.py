@@ -42,7 +42,7 @@ def read(path: Path) -> Scene:
     images = _images(path)
     shared = next((file for name in INTRINSICS if (file := path / name).is_file()), None)
     lost, bare = 0, []
-    for name, file in poses.items():
+    for name, file in builder.sampled(list(poses.items())):
         record = Record(scene_label(file), {})
         matrix = load_matrix(file, [(4, 4), (3, 4)])
         if not np.isfinite(matrix).all():
@@ -60,7 +60,7 @@ def read(path: Path) -> Scene:
         refuse_other_size(record, intrinsics[2:], (height, width))
         builder.add(record, image, c2w, intrinsics, None)
     if not builder.image_paths:
-        raise NVSError(f"{path}: {len(poses)} pose files, {lost} of them lost, none with its picture")
+        raise NVSError(f"{path}: {len(poses)} pose files, {lost} of them lost, none with its image")
     if lost:
         builder.note(f"{lost} of {len(poses)} frames left out: tracking was lost (the pose is not finite)")
     if bare:

@@ -31,7 +31,7 @@ def read(path: Path) -> Scene:
         raise NVSError(f"{label}: frames is missing")
     frames = content["frames"] if isinstance(content, dict) else content
     builder = SceneBuilder(path.parent)
-    for record in frame_records(label, frames):
+    for record in builder.sampled(frame_records(label, frames)):
         image = image_path(record, builder)
         c2w = inverse_rigid(record.pose("w2c"))
         fx, fy = record.number("fx", positive=True), record.number("fy", positive=True)

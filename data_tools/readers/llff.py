@@ -38,7 +38,7 @@ def read(path: Path) -> Scene:
         raise NVSError(f"{label}: {len(rows)} cameras, but {folder}/ has {len(images)} images; they must match")
     if folder != "images":
         builder.note(f"images/ is absent: images read from {folder}/, intrinsics scaled to them")
-    for index, (row, image) in enumerate(zip(rows, images)):
+    for index, (row, image) in builder.sampled(list(enumerate(zip(rows, images)))):
         record = Record(f"{label}: camera {index} ({image.name})", {})
         down, right, backwards, position, (height, width, focal) = row[:15].reshape(3, 5).T
         c2w = np.eye(4)

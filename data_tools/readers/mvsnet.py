@@ -43,7 +43,7 @@ def read(path: Path) -> Scene:
     if not images:
         raise NVSError(f"{scene_label(files[0])}: no images in images/ (nor blended_images, image) beside {path.name}")
     missing = []
-    for file in files:
+    for file in builder.sampled(files):
         number = int(file.name.split("_")[0])
         if number not in images:
             missing.append(f"{number:08d}")
@@ -104,7 +104,7 @@ def _camera_files(path: Path) -> list[Path]:
 
 
 def _by_number(images: list[Path], builder: SceneBuilder) -> dict[int, Path]:
-    """Pictures by the number of their camera, which counts from 0."""
+    """Images by the number of their camera, which counts from 0."""
     plain = {int(p.stem): p for p in images if p.stem.isdigit()}
     if plain:
         return plain

@@ -58,7 +58,7 @@ def add_transforms(builder: SceneBuilder, path: Path, split: str | None = None) 
         raise NVSError(f"{label}: frames is missing")
     records = frame_records(label, content["frames"])
     splits = _splits(label, content, records)
-    for record in records:
+    for record in builder.sampled(records):
         merged = Record(record.label, {**content, **record.values})
         image = image_path(record, builder)
         c2w = merged.pose("transform_matrix") * OPENGL_TO_OPENCV

@@ -55,7 +55,7 @@ def read(path: Path, key: str | None = None) -> Scene:
         if len(stamps.unique()) == len(images):
             names = [str(int(stamp)) for stamp in stamps.tolist()]
     builder = SceneBuilder(file.parent / file.stem / key, name=key)
-    for name, row, image in zip(names, cameras.double().tolist(), images):
+    for name, row, image in builder.sampled(list(zip(names, cameras.double().tolist(), images))):
         record = Record(f"{label}: frame {name}", {})
         data = _bytes(record, image)
         suffix = ".png" if data.startswith(b"\x89PNG") else ".jpg"

@@ -9,8 +9,12 @@ Read from ``sparse.ply`` (as `data_tools.structure_from_motion` writes it), the 
 
 from __future__ import annotations
 
+import array
+import contextlib
+import io
 import struct
-from dataclasses import dataclass
+import warnings
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +22,13 @@ from jaxtyping import Float, UInt8
 
 from data_tools.readers import colmap
 from data_tools.readers.fields import load_json
-from data_tools.readers.text import load_bytes
+from data_tools.readers.isolated import isolated
+from data_tools.readers.text import lines_of
 from nvs_app.errors import NVSError
 from nvs_app.scenes.scene import Scene
 
-MAX_POINTS = 5_000_000
-MAX_FILE_BYTES = 512 << 20
+MAX_POINTS = 2_000_000
+MAX_FILE_BYTES = 256 << 20
 _PLY_TYPES = {
     **dict.fromkeys(("char", "int8"), "i1"),
     **dict.fromkeys(("uchar", "uint8"), "u1"),
@@ -69,6 +74,14 @@ def scene_points(scene: Scene) -> Points | None:
     return None
 
 
+def uploaded_points(scene: Scene) -> Points | None:
+    """`scene_points` of a stranger's scene, read in a child process."""
+    try:
+        return isolated(scene_points, replace(scene, encoded=()))
+    except NVSError:
+        return None
+
+
 def _candidates(root: Path) -> list[Path]:
     found = [root / "sparse.ply"]
     if (root / "transforms.json").is_file():
@@ -105,13 +118,14 @@ def read_ply(path: Path) -> Points:
     if count > MAX_POINTS:
         raise NVSError(f"{path.name}: {count} points, {MAX_POINTS} at most")
     if form == "ascii":
-        rows = [line.split() for line in data[start:].split(b"\n")[:count]]
-        if len(rows) != count or any(len(row) != len(names) for row in rows):
-            raise NVSError(f"{path.name}: cut short")
-        try:
-            table = np.array(rows, dtype=np.float64).reshape(count, len(names))
-        except ValueError as error:
-            raise NVSError(f"{path.name}: holds something that is no number") from error
+        table = np.empty((0, 0))
+        with warnings.catch_warnings(), contextlib.suppress(ValueError):
+            # NumPy's own reading, row by row in C: lists of words would take thirty times the file.
+            warnings.simplefilter("ignore")
+            table = np.loadtxt(io.BytesIO(data[start:]), np.float64, comments=None, max_rows=count, ndmin=2)
+        table = table if count else np.empty((0, len(names)))
+        if table.shape != (count, len(names)):
+            raise NVSError(f"{path.name}: cut short, or holds something that is no number")
         columns = {name: table[:, column] for column, name in enumerate(names)}
     else:
         order = _PLY_ORDER[form]
@@ -129,23 +143,26 @@ _PLY_ORDER = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"
 
 def read_colmap_points(path: Path) -> Points:
     """``points3D.bin`` or ``points3D.txt`` of a COLMAP model; tracks are passed over. Raises NVSError."""
-    data = _content(path)
-    rows: list[tuple[float, ...]] = []
+    rows = array.array("d")  # a list of tuples would take five times the file
     try:
         if path.suffix == ".txt":
-            for line in data.decode("utf-8", errors="replace").splitlines():
+            for line in lines_of(path):
                 if line.strip() and not line.startswith("#"):
-                    rows.append(tuple(float(word) for word in line.split()[1:7]))
+                    words = line.split(maxsplit=7)[1:7]
+                    rows.extend([float(word) for word in words] if len(words) == 6 else ())
+                    if len(words) != 6 or len(rows) > 6 * MAX_POINTS:
+                        raise ValueError
         else:
+            data = _content(path)
             (count,) = struct.unpack_from("<Q", data)
             if count > MAX_POINTS:
                 raise NVSError(f"{path.name}: {count} points, {MAX_POINTS} at most")
             at = 8
             for _ in range(count):
                 *values, _, track = struct.unpack_from("<3d3BdQ", data, at + 8)
-                rows.append(tuple(values))
+                rows.extend(values)
                 at += 8 + 43 + 8 * track
-        table = np.array(rows, dtype=np.float64).reshape(-1, 6)
+        table = np.frombuffer(rows, dtype=np.float64).reshape(-1, 6)
     except (struct.error, ValueError, OverflowError) as error:
         raise NVSError(f"{path.name}: cut short or no COLMAP file") from error
     return _checked(table[:, :3], table[:, 3:])
@@ -154,7 +171,7 @@ def read_colmap_points(path: Path) -> Points:
 def _content(path: Path) -> bytes:
     if path.stat().st_size > MAX_FILE_BYTES:
         raise NVSError(f"{path.name}: larger than {MAX_FILE_BYTES >> 20} MiB")
-    return load_bytes(path)
+    return path.read_bytes()
 
 
 def _checked(xyz: np.ndarray, rgb: np.ndarray) -> Points:

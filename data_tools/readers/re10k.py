@@ -56,6 +56,8 @@ def read(path: Path, key: str | None = None) -> Scene:
     if not rows:
         raise NVSError(f"{label}: no frame")
     builder = SceneBuilder(file.parent, name=file.stem)
+    kept = builder.sampled(list(zip(stamps, rows)))
+    stamps, rows = [stamp for stamp, _ in kept], [row for _, row in kept]
     found, data = _frames(file, label, stamps, builder)
     for stamp, row in zip(stamps, rows):
         if stamp in found:

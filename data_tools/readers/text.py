@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +10,9 @@ import numpy as np
 from data_tools.readers.fields import scene_label
 from nvs_app.errors import NVSError
 
-# A camera file of a million images is smaller.
-MAX_BYTES = 1 << 30
+# Poses of a hundred thousand images are smaller. COLMAP's lists also hold every point of every image: see `lines_of`.
+MAX_BYTES = 64 << 20
+MAX_LINE = 1 << 20
 
 
 def load_text(path: Path) -> str:
@@ -20,12 +21,25 @@ def load_text(path: Path) -> str:
 
 
 def load_bytes(path: Path) -> bytes:
-    """The content of a file of at most 1 GiB."""
+    """The content of a file of at most 64 MiB."""
     label = scene_label(path)
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise NVSError(f"{label}: larger than 1 GiB, so no camera file")
+            raise NVSError(f"{label}: larger than {MAX_BYTES >> 20} MiB, so no camera file")
         return path.read_bytes()
+    except OSError as error:
+        raise NVSError(f"{label}: cannot be read ({error.strerror or error})") from error
+
+
+def lines_of(path: Path) -> Iterator[str]:
+    """The lines of a text file of any size, one at a time; what a line has beyond 1 MiB is left out."""
+    label = scene_label(path)
+    try:
+        with path.open(encoding="utf-8-sig", errors="replace") as file:
+            while line := file.readline(MAX_LINE):
+                yield line.rstrip("\n")
+                while len(line) == MAX_LINE and not line.endswith("\n"):
+                    line = file.readline(MAX_LINE)
     except OSError as error:
         raise NVSError(f"{label}: cannot be read ({error.strerror or error})") from error
 

@@ -1,7 +1,7 @@
 """Training shards: tars in the WebDataset layout, one sample a scene, read as a stream of scenes.
 
     shards = find_shards("https://host/set/shard-{000000..000127}.tar")     # or a glob, a folder, an index.json
-    for scene in read_shard(shards.places[0]): scene.load([0, 5], (128, 128))
+    for scene in read_shard(shards.urls[0]): scene.load([0, 5], (128, 128))
 
 A sample is `KEY.cameras.json` and the images that it lists, `KEY.000.jpg`, `KEY.001.jpg`, ...:
 
@@ -26,7 +26,7 @@ from urllib.parse import urljoin
 import numpy as np
 import torch
 
-from data_tools.shards.tar_stream import is_url, members, read_all, shown
+from data_tools.shards.tar_stream import is_http, members, read_all, shown
 from nvs_app.errors import NVSError
 from nvs_app.scenes.images import image_size
 from nvs_app.scenes.scene import SPLITS, Scene
@@ -45,17 +45,22 @@ LARGEST = 1e15
 
 @dataclass(frozen=True)
 class ShardSet:
-    """Shards in their order. scenes: how many scenes a shard holds on average, None where no index tells."""
+    """Shards in their order.
 
-    places: tuple[str, ...]
+    Attributes:
+        urls: paths or http(s) addresses.
+        scenes: how many scenes a shard holds on average, None where no index tells.
+    """
+
+    urls: tuple[str, ...]
     scenes: float | None = None
 
 
-def is_shards(place: str) -> bool:
+def is_shards(url: str) -> bool:
     """Whether --data names shards rather than a scene: `shards:...`, a .tar, or an index.json of shards."""
-    if place.startswith("shards:") or is_url(place) or place.endswith(".tar"):
+    if url.startswith("shards:") or is_http(url) or url.endswith(".tar"):
         return True
-    path = Path(place)
+    path = Path(url)
     index = path / INDEX if path.is_dir() else path
     if index.name != INDEX or not index.is_file():
         return False
@@ -74,26 +79,26 @@ def find_shards(pattern: str) -> ShardSet:
         NVSError: nothing there, too many, or a malformed index.
     """
     pattern = pattern.removeprefix("shards:")
-    places: list[str] = []
+    urls: list[str] = []
     counts: list[float] = []
     for each in expand_braces(pattern):
         path = Path(each)
-        if not is_url(each) and path.is_dir():
+        if not is_http(each) and path.is_dir():
             found = [str(path / INDEX)] if (path / INDEX).is_file() else [str(p) for p in sorted(path.glob("*.tar"))]
-        elif is_url(each) or path.is_file():
+        elif is_http(each) or path.is_file():
             found = [each]
         else:
             found = sorted(glob.glob(each, recursive=True))
-        for place in found:
-            if place.partition("?")[0].endswith(".json"):
-                listed, scenes = _read_index(place)
-                places += listed
+        for url in found:
+            if url.partition("?")[0].endswith(".json"):
+                listed, scenes = _read_index(url)
+                urls += listed
                 counts += scenes
             else:
-                places.append(place)
-    if not places:
+                urls.append(url)
+    if not urls:
         raise NVSError(f"--data {shown(pattern)}: no shards there, expected .tar files or their {INDEX}")
-    return ShardSet(tuple(places), sum(counts) / len(counts) if len(counts) == len(places) else None)
+    return ShardSet(tuple(urls), sum(counts) / len(counts) if len(counts) == len(urls) else None)
 
 
 def expand_braces(pattern: str) -> list[str]:
@@ -115,32 +120,32 @@ def expand_braces(pattern: str) -> list[str]:
     return [pattern[: match.start()] + choice + tail for choice in choices for tail in rest]
 
 
-def load_object(place: str, data: bytes) -> dict[str, Any]:
+def load_object(url: str, data: bytes) -> dict[str, Any]:
     """A JSON object from a stranger's file. Raises NVSError."""
     try:
         content = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise NVSError(f"{shown(place)}: not valid JSON ({type(error).__name__})") from error
+        raise NVSError(f"{shown(url)}: not valid JSON ({type(error).__name__})") from error
     if not isinstance(content, dict):
-        raise NVSError(f"{shown(place)}: expected a JSON object")
+        raise NVSError(f"{shown(url)}: expected a JSON object")
     return content
 
 
-def _read_index(place: str) -> tuple[list[str], list[float]]:
-    """The places of the shards of an index, and their numbers of scenes."""
-    content = load_object(place, read_all(place, MAX_INDEX_BYTES))
+def _read_index(url: str) -> tuple[list[str], list[float]]:
+    """The addresses of the shards of an index, and their numbers of scenes."""
+    content = load_object(url, read_all(url, MAX_INDEX_BYTES))
     shards = content.get("shards")
     if content.get("format") != FORMAT or not isinstance(shards, list):
-        raise NVSError(f'{shown(place)}: not an index of shards, expected "format": "{FORMAT}" and a list "shards"')
-    places, counts = [], []
+        raise NVSError(f'{shown(url)}: not an index of shards, expected "format": "{FORMAT}" and a list "shards"')
+    urls, counts = [], []
     for number, shard in enumerate(shards):
         name, scenes = (shard.get("file"), shard.get("scenes")) if isinstance(shard, dict) else (None, None)
         # A plain name: an index from elsewhere must not make this machine read other files or hosts.
         if not isinstance(name, str) or not re.fullmatch(r"[\w-][\w.-]*\.tar", name) or not isinstance(scenes, int):
-            raise NVSError(f"{shown(place)}: shard {number} is malformed, expected a file NAME.tar and its scenes")
-        places.append(urljoin(place, name) if is_url(place) else str(Path(place).parent / name))
+            raise NVSError(f"{shown(url)}: shard {number} is malformed, expected a file NAME.tar and its scenes")
+        urls.append(urljoin(url, name) if is_http(url) else str(Path(url).parent / name))
         counts.append(float(scenes))
-    return places, counts
+    return urls, counts
 
 
 def _key(name: str) -> tuple[str, str]:
@@ -155,11 +160,11 @@ def _wanted(name: str) -> bool:
     return extension == CAMERAS or extension.rpartition(".")[2] in IMAGES
 
 
-def read_shard(place: str, on_fault: Callable[[str], None] | None = None) -> Iterator[Scene]:
+def read_shard(url: str, on_fault: Callable[[str], None] | None = None) -> Iterator[Scene]:
     """The scenes of a shard, in order, with their images as encoded bytes.
 
     Args:
-        place: path or http(s) address of a tar.
+        url: path or http(s) address of a tar.
         on_fault: told in one line of a malformed sample, which is then left out; without it that is an error.
 
     Raises:
@@ -168,25 +173,25 @@ def read_shard(place: str, on_fault: Callable[[str], None] | None = None) -> Ite
     key, total = "", 0
     files: dict[str, bytes] = {}
     # Members of other kinds (labels, captions) do not end a sample; a member without a key cannot start one.
-    for name, data in members(place, _wanted):
+    for name, data in members(url, _wanted):
         own, extension = _key(name)
         if own != key:
-            yield from _scene(place, key, files, on_fault)
+            yield from _scene(url, key, files, on_fault)
             key, files, total = own, {}, 0
         if data is None:
             continue
         total += len(data)
         if extension in files or total > MAX_SCENE_BYTES:
             what = "twice" if extension in files else f"after more than {MAX_SCENE_BYTES >> 30} GiB of one scene"
-            raise NVSError(f"{shown(place)}: {shown(name)} is there {what}")
+            raise NVSError(f"{shown(url)}: {shown(name)} is there {what}")
         files[extension] = data
-    yield from _scene(place, key, files, on_fault)
+    yield from _scene(url, key, files, on_fault)
 
 
-def _scene(place: str, key: str, files: dict[str, bytes], on_fault: Callable[[str], None] | None) -> Iterator[Scene]:
+def _scene(url: str, key: str, files: dict[str, bytes], on_fault: Callable[[str], None] | None) -> Iterator[Scene]:
     if not files:
         return
-    label = f"{shown(place)}: {shown(key)}"
+    label = f"{shown(url)}: {shown(key)}"
     try:
         yield decode_sample(label, key, files)
     except NVSError as error:
@@ -199,7 +204,7 @@ def decode_sample(label: str, key: str, files: dict[str, bytes]) -> Scene:
     """A scene from a sample's members by extension. Raises NVSError for anything malformed."""
     data = files.get(CAMERAS)
     if data is None or len(data) > MAX_CAMERAS_BYTES:
-        raise NVSError(f"{label}: no {CAMERAS} (of at most {MAX_CAMERAS_BYTES >> 20} MiB) beside its pictures")
+        raise NVSError(f"{label}: no {CAMERAS} (of at most {MAX_CAMERAS_BYTES >> 20} MiB) beside its images")
     content = load_object(f"{label}.{CAMERAS}", data)
     listed = content.get("files")
     if not isinstance(listed, list) or not listed or not all(isinstance(name, str) for name in listed):

@@ -40,30 +40,30 @@ class Stream(Protocol):
     def close(self) -> None: ...
 
 
-def is_url(place: str) -> bool:
+def is_http(url: str) -> bool:
     """Whether it is read over http or https."""
-    return place.startswith(("http://", "https://"))
+    return url.startswith(("http://", "https://"))
 
 
-def shown(place: str) -> str:
+def shown(url: str) -> str:
     """A path or address for messages: without password and query, which may hold a key; printable."""
-    if is_url(place):
-        parts = urlsplit(place)
-        place = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-    return "".join(character if character.isprintable() else "?" for character in place)[:300]
+    if is_http(url):
+        parts = urlsplit(url)
+        url = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    return "".join(character if character.isprintable() else "?" for character in url)[:300]
 
 
-def open_stream(place: str) -> Stream:
+def open_stream(url: str) -> Stream:
     """Bytes of a local file or an http(s) address. Raises NVSError."""
-    if is_url(place):
-        return _HttpStream(place)
+    if is_http(url):
+        return _HttpStream(url)
     try:
-        path = Path(place)
+        path = Path(url)
         if path.exists() and not path.is_file():
-            raise NVSError(f"{shown(place)}: no file")  # a pipe would never end
+            raise NVSError(f"{shown(url)}: no file")  # a pipe would never end
         return path.open("rb")
     except OSError as error:
-        raise NVSError(f"{shown(place)}: cannot be read ({error.strerror or error})") from error
+        raise NVSError(f"{shown(url)}: cannot be read ({error.strerror or error})") from error
 
 
 class _HttpStream:
@@ -118,39 +118,39 @@ class _HttpStream:
         self.answer = None
 
 
-def read_all(place: str, limit: int) -> bytes:
+def read_all(url: str, limit: int) -> bytes:
     """A whole small file. Raises NVSError where it is longer than `limit` bytes."""
-    stream, parts, total = open_stream(place), [], 0
+    stream, parts, total = open_stream(url), [], 0
     try:
         while data := stream.read(1 << 16):
             parts.append(data)
             total += len(data)
             if total > limit:
-                raise NVSError(f"{shown(place)}: more than {limit >> 20} MiB")
+                raise NVSError(f"{shown(url)}: more than {limit >> 20} MiB")
     except OSError as error:
-        raise NVSError(f"{shown(place)}: cannot be read ({error.strerror or error})") from error
+        raise NVSError(f"{shown(url)}: cannot be read ({error.strerror or error})") from error
     finally:
         stream.close()
     return b"".join(parts)
 
 
-def members(place: str, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes | None]]:
+def members(url: str, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes | None]]:
     """The files of an uncompressed tar in their order: (name, bytes), or (name, None) where it is not wanted.
 
     Raises:
         NVSError: it cannot be read, is no tar, is cut short or damaged, or holds a link, a device, a sparse file, a
             name that is absolute or has ``..``, a file of more than 256 MiB; one line with the shard and the member.
     """
-    stream = open_stream(place)
+    stream = open_stream(url)
     try:
-        yield from _Walk(stream, shown(place)).members(wanted)
+        yield from _TarReader(stream, shown(url)).members(wanted)
     except OSError as error:
-        raise NVSError(f"{shown(place)}: cannot be read ({error.strerror or error})") from error
+        raise NVSError(f"{shown(url)}: cannot be read ({error.strerror or error})") from error
     finally:
         stream.close()
 
 
-class _Walk:
+class _TarReader:
     """One pass over a tar."""
 
     def __init__(self, stream: Stream, label: str) -> None:

@@ -32,14 +32,14 @@ from data_tools.shards.samples import MIB, ShardOptions, make_sample
 from nvs_app.atomic_io import write_whole
 from nvs_app.errors import NVSError
 
-__all__ = ["ShardOptions", "Written", "list_scenes", "make_sample", "write_shards"]
+__all__ = ["ShardOptions", "ShardReport", "list_scenes", "make_sample", "write_shards"]
 
 # What reading a stranger's scene may raise; anything else is a mistake of ours and should be seen.
 FAULTS = (NVSError, OSError, ValueError, RuntimeError, MemoryError, cv2.error)
 
 
 @dataclass
-class Written:
+class ShardReport:
     """What a run did. shards, scenes: in all; present: shards that were there already; skipped: scene -> reason."""
 
     shards: int = 0
@@ -90,7 +90,7 @@ def write_shards(
     out: str | Path,
     options: ShardOptions | None = None,
     progress: Callable[[int, int, str], None] = lambda done, total, text: None,
-) -> Written:
+) -> ShardReport:
     """Write or go on writing shards.
 
     Args:
@@ -111,7 +111,7 @@ def write_shards(
     }  # fmt: skip
     try:
         out.mkdir(parents=True, exist_ok=True)
-        start = _take_up(out, index)
+        start = _resume(out, index)
         index["next"], present = start, len(index["shards"])
         _write_index(out, index)
         progress(start, len(references), f"{present} shards there already" if present else "")
@@ -125,13 +125,13 @@ def write_shards(
     if not shards:
         reason = f" ({index['skipped'][0]['reason']})" if index["skipped"] else ""
         raise NVSError(f"{out}: none of {len(references)} scenes could be used{reason}")
-    return Written(
+    return ShardReport(
         len(shards), sum(s["scenes"] for s in shards), sum(s["views"] for s in shards), present,
         {entry["scene"]: entry["reason"] for entry in index["skipped"]},
     )  # fmt: skip
 
 
-def _take_up(out: Path, index: dict[str, Any]) -> int:
+def _resume(out: Path, index: dict[str, Any]) -> int:
     """Put what an earlier run finished into ``index``; returns the number of the next source."""
     path = out / INDEX
     if not path.exists():

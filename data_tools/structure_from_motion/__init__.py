@@ -1,1 +1,1 @@
-"""Pictures and videos without cameras -> scenes, through structure from motion: see `photos`."""
+"""Images and videos without cameras -> scenes, through structure from motion: see `photos`."""

@@ -1,4 +1,4 @@
-"""Pictures without cameras become a scene: photos, a zip of photos or a video, through structure from motion.
+"""Images without cameras become a scene: photos, a zip of photos or a video, through structure from motion.
 
     report = reconstruct(["plush.zip"], "scenes/plush", progress=print)
     scene = open_input("plush.zip", workdir="renders")     # any input: with cameras it is opened, else as above

@@ -195,7 +195,7 @@ class _Run:
             self.work,
             folder,
             name,
-            lambda n: self.tell("scene", n / count, f"{n} of {count} pictures"),
+            lambda n: self.tell("scene", n / count, f"{n} of {count} images"),
         )
         self.tell("done", 1.0, f"{count} of {len(photos)} photos have cameras")
         source = {photo.name: photo.source for photo in photos}

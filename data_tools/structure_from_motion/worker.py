@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import threading
 import time
@@ -24,6 +25,8 @@ IMAGES_A_CALL = 4
 PAIRS_A_CALL = 60
 PEAK = 0.003  # SIFT's contrast threshold: below the default of 0.0067, for soft toys and plain walls
 ENLARGE_BELOW = 1100  # pixels; smaller images are searched at twice their size too, larger ones have enough
+PREVIEW = "preview.json"  # what the mapper has so far: {"cameras": [n][12], "points": [m][6]}, see `preview`
+PREVIEW_POINTS = 1500
 SEED = 1  # of everything drawn at random
 RELIABLE = 30  # points that a camera must see: with 22 of them one was a quarter of the extent of a capture off
 CLOSE_PAIRS = 150  # compared a second time at most
@@ -207,11 +210,16 @@ class Worker:
             options.mapper.abs_pose_min_num_inliers = 20
             options.mapper.max_reg_trials = 6
         count = 2
+        snapshots = self.work / "snapshots"
+        shutil.rmtree(snapshots, ignore_errors=True)
+        snapshots.mkdir()
+        options.snapshot_path, options.snapshot_frames_freq = snapshots, 1 + total // 30
 
         def registered() -> None:
             nonlocal count
             count += 1
             shown = min(count, total)
+            self.preview(snapshots)
             self.emit("cameras", 0.95 * shown / total, f"{shown} of {total} cameras placed")
 
         self.emit("cameras", 0.0, "looking for a pair to begin with")
@@ -222,6 +230,29 @@ class Worker:
             self.database, self.work / "images", target, options=options, next_image_callback=registered
         )
         return max(models.values(), key=lambda m: (m.num_reg_images(), m.num_points3D()), default=None)
+
+    def preview(self, snapshots: Path) -> None:
+        """Writes the mapper's newest snapshot as JSON and removes it: cameras as the upper three rows of c2w (OpenCV
+        axes), points as x, y, z, red, green, blue, in the mapper's own frame."""
+        found = sorted(path for path in snapshots.iterdir() if path.is_dir())
+        if not found:
+            return
+        try:
+            model = self.colmap.Reconstruction(found[-1])
+        except (ValueError, RuntimeError, OSError):  # still being written
+            return
+        poses = [image.cam_from_world().inverse().matrix() for image in model.images.values() if image.has_pose]
+        points = list(model.points3D.values())
+        points = points[:: 1 + len(points) // PREVIEW_POINTS]
+        content = {
+            "cameras": [np.round(pose, 4).flatten().tolist() for pose in poses],
+            "points": [[*(round(float(x), 4) for x in p.xyz), *map(int, p.color)] for p in points],
+        }
+        temporary = self.work / f"{PREVIEW}.tmp"
+        temporary.write_text(json.dumps(content), encoding="utf-8")
+        os.replace(temporary, self.work / PREVIEW)
+        for folder in found:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def result(self) -> None:
         """Statistics of every photo, and the best model as arrays."""

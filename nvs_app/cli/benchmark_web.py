@@ -155,7 +155,7 @@ async def _frame(line: Any, view: list[float], fov: float, size: int, number: in
     import cv2
     import numpy as np
 
-    from nvs_app.web.viewer_connection import unpack
+    from nvs_app.web.protocol import unpack
 
     start = time.perf_counter()
     message = {"type": "frame", "id": number, "c2w": view, "fov": fov, "hw": [size, size], "quality": 80}

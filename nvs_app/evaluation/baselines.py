@@ -12,12 +12,12 @@ from torch import Tensor
 
 DESCRIPTIONS = {
     "nearest_view": "the context image whose camera is nearest",
-    "mean_colour": "the mean colour of the context pictures",
+    "mean_colour": "the mean colour of the context images",
     "gsplat": "3D Gaussian splatting fitted to the same context",
 }
 
 
-def nearest_views(context: Float[Tensor, "n 4 4"], target: Float[Tensor, "t 4 4"]) -> Int[Tensor, "t"]:
+def nearest_views(context: Float[Tensor, "n 4 4"], target: Float[Tensor, "t 4 4"]) -> Int[Tensor, " t"]:
     """Row of the context camera nearest to each target camera: distance of positions, in units of the context's
     mean distance from its middle, plus the angle between viewing directions in radians."""
     context, target = context.float(), target.float()

@@ -143,7 +143,7 @@ def _start(context: PosedImages, size: float, generator: torch.Generator) -> tor
     return torch.nn.ParameterDict({name: torch.nn.Parameter(value.contiguous()) for name, value in values.items()})
 
 
-def _neighbour_distance(points: Float[Tensor, "n 3"]) -> Float[Tensor, "n"]:
+def _neighbour_distance(points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
     """Mean distance of each point from its three nearest neighbours."""
     found = []
     for part in points.split(2048):

@@ -106,7 +106,7 @@ def _neighbours(cameras: Cameras, view: int) -> Tensor:
 
 def _sweep(
     origins: Tensor, directions: Tensor, patch: Tensor, patches: Tensor, cameras: Cameras, distance: float
-) -> tuple[Float[Tensor, "n"], Bool[Tensor, "n"]]:
+) -> tuple[Float[Tensor, " n"], Bool[Tensor, " n"]]:
     """The depth of each ray [3, n] at which the patches [k, 27, h, w] of other cameras differ least from its own
     [27, n], and whether they match there."""
     inverse = torch.linspace(1 / _FAR, 1 / _NEAR, _DEPTHS, device=patch.device) / distance

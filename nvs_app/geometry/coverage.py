@@ -26,7 +26,7 @@ class Arc:
     half: float
 
 
-def covered_arc(azimuth: Float[Tensor, "v"]) -> Arc:
+def covered_arc(azimuth: Float[Tensor, " v"]) -> Arc:
     """The arc that cameras cover, from their azimuths in radians; one camera or more.
 
     All around where no gap between neighbours reaches SURROUNDED. Else the circle is cut at each such gap, and the
@@ -48,12 +48,12 @@ def covered_arc(azimuth: Float[Tensor, "v"]) -> Arc:
     return Arc(False, middle, max(0.5 * (high - low), LEAST))
 
 
-def elevations(direction: Float[Tensor, "v 3"]) -> Float[Tensor, "v"]:
+def elevations(direction: Float[Tensor, "v 3"]) -> Float[Tensor, " v"]:
     """Above the horizon of the z axis, radians."""
     return torch.atan2(direction[:, 2], direction[:, :2].norm(dim=-1))
 
 
-def azimuths(direction: Float[Tensor, "v 3"]) -> Float[Tensor, "v"]:
+def azimuths(direction: Float[Tensor, "v 3"]) -> Float[Tensor, " v"]:
     """About the z axis from x towards y, radians."""
     return torch.atan2(direction[:, 1], direction[:, 0])
 

@@ -175,6 +175,7 @@ class CoveredViews:
 
     around: from all sides; else within `half` degrees of `middle` (unit vector from the focus, square to `up`).
     elevation: lowest and highest in degrees above the plane square to `up`.
+    outward: photos look outwards from the middle; then directions are those that they look from, not where they stand.
     """
 
     around: bool
@@ -182,6 +183,7 @@ class CoveredViews:
     half: float
     up: Float[Tensor, "3"]
     elevation: tuple[float, float]
+    outward: bool = False
 
 
 def covered_views(c2w: Float[Tensor, "v 4 4"]) -> CoveredViews:
@@ -192,4 +194,5 @@ def covered_views(c2w: Float[Tensor, "v 4 4"]) -> CoveredViews:
     back = layout.transform.inverse()
     world = (back.apply_points(ahead) - back.apply_points(torch.zeros_like(ahead))).to(c2w.dtype)
     middle, up = torch.nn.functional.normalize(world, dim=-1)
-    return CoveredViews(arc.around, middle, math.degrees(arc.half), up, (math.degrees(low), math.degrees(high)))
+    degrees = (math.degrees(low), math.degrees(high))
+    return CoveredViews(arc.around, middle, math.degrees(arc.half), up, degrees, layout.kind == OUTWARD)

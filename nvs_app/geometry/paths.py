@@ -115,7 +115,7 @@ def spline(keyframes: Cameras, n: int, loop: bool = False) -> Cameras:
     return spline_at(keyframes, index, loop)
 
 
-def spline_at(keyframes: Cameras, index: Float[Tensor, "n"], loop: bool = False) -> Cameras:
+def spline_at(keyframes: Cameras, index: Float[Tensor, " n"], loop: bool = False) -> Cameras:
     """The path of :func:`spline` at given places: whole numbers are keyframes, 1.5 is between the second and third.
 
     Args:

@@ -24,6 +24,9 @@ RIDGE = 0.003
 STEPS = 6
 # From this number of views on, one that disagrees with the rest is believed less.
 MAJORITY = 4
+# Views beyond this number are compared with so many of them, evenly spaced: a table of all pairs of thousands takes
+# gigabytes and tells the same.
+COMPARED = 1024
 
 
 class CameraStatistics(NamedTuple):
@@ -113,14 +116,19 @@ def _position_weights(position: Tensor) -> tuple[Tensor, Tensor]:
     Fewer than four views give no majority to say which one is wild: they all count alike.
 
     A view's distance from the rest is the median of its distances from all views: no starting point is needed,
-    and one far camera changes the medians of the others little. The weight is near 1 up to twice the spread and
+    and one far camera changes the medians of the others little (of more than COMPARED views, an even choice stands
+    for all). The weight is near 1 up to twice the spread and
     falls with the sixth power: captures that merely stretch out keep all their views.
     """
     count = position.shape[-2]
     if count < MAJORITY:
         centered = position - position.mean(-2, keepdim=True)
         return torch.full_like(position[..., 0], 1.0 / count), centered.norm(dim=-1).mean(-1)
-    pairwise = (position[..., :, None, :] - position[..., None, :, :]).norm(dim=-1)
+    if count <= COMPARED:
+        pairwise = (position[..., :, None, :] - position[..., None, :, :]).norm(dim=-1)
+    else:
+        even = torch.arange(COMPARED, device=position.device) * count // COMPARED
+        pairwise = torch.cdist(position, position[..., even, :], compute_mode="donot_use_mm_for_euclid_dist")
     from_rest = median(pairwise)
     spread = median(from_rest)
     ratio = from_rest / (2.5 * spread[..., None]).clamp_min(1e-30)

@@ -84,7 +84,7 @@ def slerp(
     return multiply(first, from_rotation_vector(step * fraction[..., None]))
 
 
-def squad(keyframes: Float[Tensor, "k 4"], index: Float[Tensor, "n"], loop: bool = False) -> Float[Tensor, "n 4"]:
+def squad(keyframes: Float[Tensor, "k 4"], index: Float[Tensor, " n"], loop: bool = False) -> Float[Tensor, "n 4"]:
     """Smooth interpolation through keyframes (Shoemake's spherical quadrangle).
 
     Args:

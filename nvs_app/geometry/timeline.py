@@ -6,7 +6,7 @@ renderer.render(state, timeline.cameras())
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -112,28 +112,6 @@ class Timeline:
             time = torch.linspace(0, self.seconds, self.frames, dtype=torch.float64)
         return paths.spline_at(keys, _place_of(time, seconds if loop else seconds[:-1], loop), loop)
 
-    def with_keyframe(self, keyframe: Keyframe, at: int | None = None) -> Timeline:
-        """The timeline with a keyframe more: before number `at`, or at the end."""
-        keys = list(self.keyframes)
-        keys.insert(len(keys) if at is None else self._checked(at, len(keys)), keyframe)
-        return replace(self, keyframes=tuple(keys))
-
-    def replaced(self, at: int, keyframe: Keyframe) -> Timeline:
-        """The timeline with another keyframe in place of number `at`."""
-        keys = list(self.keyframes)
-        keys[self._checked(at, len(keys) - 1)] = keyframe
-        return replace(self, keyframes=tuple(keys))
-
-    def without(self, at: int) -> Timeline:
-        """The timeline without keyframe number `at`."""
-        at = self._checked(at, len(self.keyframes) - 1)
-        return replace(self, keyframes=self.keyframes[:at] + self.keyframes[at + 1 :])
-
-    def moved(self, at: int, to: int) -> Timeline:
-        """The timeline with keyframe number `at` as number `to`."""
-        key = self.keyframes[self._checked(at, len(self.keyframes) - 1)]
-        return self.without(at).with_keyframe(key, to)
-
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; poses are 16 numbers row by row, OpenCV axes."""
         keys = [
@@ -141,11 +119,6 @@ class Timeline:
             for key in self.keyframes
         ]
         return {"keyframes": keys, "fps": self.fps, "loop": self.loop, "image_hw": list(self.image_hw)}
-
-    def _checked(self, index: int, last: int) -> int:
-        if not 0 <= index <= last:
-            raise NVSError(f"camera path: keyframe {index} does not exist, there are {len(self.keyframes)}")
-        return index
 
 
 def keyframes_of(cameras: Cameras, fps: float | int, count: int = 8, loop: bool = False) -> Timeline:

@@ -85,9 +85,7 @@ class LaCT(nn.Module):
         """Tokens of posed images, or of cameras alone (`images` None: zeros in place of colours)."""
         height, width = cameras.image_hw
         if height % self.config.patch or width % self.config.patch:
-            raise NVSError(
-                f"picture size {height}x{width}: expected multiples of the patch, {self.config.patch} pixels"
-            )
+            raise NVSError(f"image size {height}x{width}: expected multiples of the patch, {self.config.patch} pixels")
         with torch.autocast(device_type=cameras.c2w.device.type, enabled=False):
             rays = ray_features(cameras)
             colours = torch.zeros_like(rays[:, :, :3]) if images is None else images.to(rays.dtype) * 2 - 1

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from nvs_app.atomic_io import atomic_write
+from nvs_app.atomic_io import atomic_write, is_stream, remove_left
 from nvs_app.errors import NVSError
 from nvs_app.scenes.images import to_uint8
 
@@ -37,14 +37,19 @@ class VideoWriter:
         self.path = path
         self.fps = fps
         # The suffix stays at the end: the encoder goes by it.
-        self._partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix.lower()}")
+        self._target = path if is_stream(path) else Path(os.path.realpath(path))  # links are followed
+        self._names = f".{path.stem[:200]}.", f".partial{path.suffix.lower()}"
+        self._partial = path
+        if not is_stream(path):
+            self._partial = self._target.with_name(f"{self._names[0]}{os.getpid()}{self._names[1]}")
         self._writer: Any = None
 
     def __enter__(self) -> VideoWriter:
         import imageio.v2 as imageio
 
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._target.parent.mkdir(parents=True, exist_ok=True)
+            remove_left(self._target.parent, *self._names)
             if self.path.suffix.lower() == ".mp4":
                 try:
                     import imageio_ffmpeg  # noqa: F401 - imageio's own message asks for an extra of itself
@@ -93,13 +98,14 @@ class VideoWriter:
     ) -> None:
         try:
             self._writer.close()
-            if kind is None:
-                os.replace(self._partial, self.path)
+            if kind is None and self._partial != self._target:
+                os.replace(self._partial, self._target)
         except OSError as failure:
             if kind is None:
                 raise NVSError(f"{self.path}: cannot be written ({failure.strerror or failure})") from failure
         finally:
-            self._partial.unlink(missing_ok=True)
+            if self._partial != self._target:
+                self._partial.unlink(missing_ok=True)
 
 
 def save_png(image: Float[Tensor, "3 h w"], path: Path) -> None:

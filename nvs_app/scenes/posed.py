@@ -1,4 +1,4 @@
-"""Pictures with their cameras: what goes into the network and what training compares with."""
+"""Images with their cameras: what goes into the network and what training compares with."""
 
 from __future__ import annotations
 

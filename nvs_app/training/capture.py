@@ -30,7 +30,7 @@ _QUANTISATION = (
 
 
 def like_captures(
-    images: Float[Tensor, "b v 3 h w"], cameras: Cameras, changed: Bool[Tensor, "b"], generator: torch.Generator
+    images: Float[Tensor, "b v 3 h w"], cameras: Cameras, changed: Bool[Tensor, " b"], generator: torch.Generator
 ) -> tuple[Float[Tensor, "b v 3 h w"], Cameras]:
     """Change the photos [0, 1] and cameras [b, v] (normalised frame, 1 from what they look at) of some scenes.
 
@@ -65,7 +65,7 @@ def _blurred(x: Tensor, share: Float[Tensor, "b v"]) -> Tensor:
     return x + share[..., None, None, None] * (mean - x)
 
 
-def compressed(images: Float[Tensor, "b v 3 h w"], coarseness: Float[Tensor, "b"]) -> Float[Tensor, "b v 3 h w"]:
+def compressed(images: Float[Tensor, "b v 3 h w"], coarseness: Float[Tensor, " b"]) -> Float[Tensor, "b v 3 h w"]:
     """As JPEG leaves images: blocks of 8x8 in the cosine basis, rounded. coarseness: 0 leaves them as they are, 1 is
     about quality 25. Chroma is not subsampled. Images whose sides are no multiples of 8 are left as they are."""
     height, width = images.shape[-2:]

@@ -263,6 +263,6 @@ class MuonAdamW:
 
 
 @torch.no_grad()
-def update_average(average: Float[Tensor, "n"], data: Float[Tensor, "n"], decay: float, ok: Tensor) -> None:
+def update_average(average: Float[Tensor, " n"], data: Float[Tensor, " n"], decay: float, ok: Tensor) -> None:
     """average <- decay * average + (1 - decay) * data, in place; nothing on a skipped step (`ok` 0)."""
     average.lerp_(data, (1 - decay) * ok)

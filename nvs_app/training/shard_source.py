@@ -79,9 +79,9 @@ class ShardPool:
     ) -> None:
         self.shards, self.image_hw, self.views, self.even_view_prob = shards, image_hw, views, even_view_prob
         self.seed, self.rank, self.world, self.device = seed, rank, world, device
-        total = len(shards.places)
+        total = len(shards.urls)
         self.by_scene = total < world  # too few shards: everyone reads all, and takes every so-many-th scene
-        mean = shards.scenes or sum(1 for _ in read_shard(shards.places[0], warn)) or 1.0
+        mean = shards.scenes or sum(1 for _ in read_shard(shards.urls[0], warn)) or 1.0
         self.pace = fresh / mean
         wanted = max(1, math.ceil(size / mean))
         self.own = list(range(total)) if self.by_scene else list(range(total))[rank::world]
@@ -96,7 +96,7 @@ class ShardPool:
         """Which shard is number `number` of this rank's endless list."""
         if self.all_fit:  # in turn, so that any window holds each once
             return self.own[number % len(self.own)]
-        total = len(self.shards.places)
+        total = len(self.shards.urls)
         epoch, slot = divmod(number if self.by_scene else number * self.world + self.rank, total)
         return shard_order(total, self.seed, epoch)[slot]
 
@@ -116,7 +116,7 @@ class ShardPool:
             self.held[number] = kept or self._take(number)
         if not any(loaded.images for loaded in self.held.values()):
             raise NVSError(
-                f"--data.sources {shown(self.shards.places[0])}: no scene of two views or more for process {self.rank} "
+                f"--data.sources {shown(self.shards.urls[0])}: no scene of two views or more for process {self.rank} "
                 f"of {self.world} in {self.window} shard(s)"
             )
         self.ahead = {number: future for number, future in self.ahead.items() if number > numbers[-1]}
@@ -132,9 +132,9 @@ class ShardPool:
     def _load(self, number: int) -> LoadedShard:
         """Read, choose and decode; a function of `number`."""
         loaded = LoadedShard([], [])
-        place = self.shards.places[self.place(number)]
+        url = self.shards.urls[self.place(number)]
         generator = step_generator(self.seed, number, 9 + 64 * self.rank, "cpu")
-        for index, scene in enumerate(read_shard(place, self._warn_once)):
+        for index, scene in enumerate(read_shard(url, self._warn_once)):
             if self.by_scene and index % self.world != self.rank:
                 continue
             kept: list[int] | None = None
@@ -142,7 +142,7 @@ class ShardPool:
                 kept = sorted(torch.randperm(len(scene), generator=generator)[: self.views].tolist())
             try:
                 if len(scene) < 2:
-                    raise NVSError(f"{shown(place)}: {scene.name}: one view, two or more are needed")
+                    raise NVSError(f"{shown(url)}: {scene.name}: one view, two or more are needed")
                 posed = scene.load(kept, self.image_hw)
             except NVSError as error:
                 self._warn_once(str(error))

@@ -8,8 +8,8 @@ Both are written under a temporary name and moved into place, so a run killed wh
 
 from __future__ import annotations
 
-import os
 import pickle
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,7 @@ def save_state(
     with atomic_write(path) as temporary:
         torch.save(content, temporary)
         if path.exists():
-            os.replace(path, previous_path(out))
+            shutil.move(path.resolve(), previous_path(out))  # a link stays where it is
     return path
 
 

@@ -7,19 +7,23 @@ the same cookie and the same login. Programs (gradio_client) bring no cookie; fo
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import secrets
+from collections import Counter
 from collections.abc import Callable
-from http.cookies import CookieError, SimpleCookie
 from typing import Any
 
 from starlette.datastructures import MutableHeaders
+from starlette.requests import cookie_parser
 from starlette.routing import BaseRoute, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from nvs_app.web.app_state import AppState
+from nvs_app.web.headers import login
 from nvs_app.web.viewer_connection import REFUSED, ViewerConnection, same_origin
 
 COOKIE = "nvs-visitor"
+FULL = 1013  # "try again later"
 COOKIE_DAYS = 365  # kept scenes are found again by it
 
 
@@ -33,6 +37,24 @@ def owner_of_request(request: Any) -> str:
     """The owner behind a `gradio.Request`; a call without one (from a test) is nobody's."""
     starlette = getattr(request, "request", None)
     return owner_of(getattr(starlette, "cookies", None), getattr(request, "username", None))
+
+
+def is_anonymous(owner: str) -> bool:
+    """Whether an owner is everybody who brought neither cookie nor login."""
+    return secrets.compare_digest(owner, owner_of(None, None))
+
+
+def address_of(connection: Any) -> str:
+    """The address that a request or socket of starlette came from, or a `gradio.Request`; of IPv6 the network, which
+    is what one person has. Empty where there is none."""
+    client = getattr(getattr(connection, "request", connection), "client", None)
+    if client is None:
+        return ""
+    try:
+        address = ipaddress.ip_address(client.host)
+    except ValueError:  # a name, or the path of a socket file
+        return str(client.host)
+    return str(address if address.version == 4 else ipaddress.ip_network((address, 64), strict=False))
 
 
 class VisitorCookie:
@@ -66,8 +88,10 @@ def routes(app_state: AppState, public: str | None = None) -> list[BaseRoute]:
     public: the public address, where --root-path gives a whole one.
     """
 
+    sockets: Counter[str] = Counter()  # open ones, by address
+
     async def socket(ws: WebSocket) -> None:
-        user, login_wanted = _login(ws)
+        user, login_wanted = login(ws)
         if not same_origin(ws.headers, public):
             await ws.close(1008, "opened from another site")
             return
@@ -80,23 +104,22 @@ def routes(app_state: AppState, public: str | None = None) -> list[BaseRoute]:
         if session is None:
             await ws.close(REFUSED, "This visit has ended. Reload the page to start again.")
             return
-        await ViewerConnection(app_state, session, ws).run()
+        address = address_of(ws)
+        if sockets[address] >= app_state.limits.address_sockets:
+            await ws.close(FULL, "Too many viewers are open at your address; close one of them.")
+            return
+        sockets[address] += 1
+        try:
+            await ViewerConnection(app_state, session, ws).run()
+        finally:
+            sockets[address] -= 1
+            if not sockets[address]:
+                del sockets[address]
 
     return [WebSocketRoute("/nvs/socket", socket)]
 
 
-def _login(ws: WebSocket) -> tuple[str | None, bool]:
-    """The user that is logged in with gradio, and whether a login is asked for."""
-    app = ws.app
-    token = ws.cookies.get(f"access-token-{app.cookie_id}") or ws.cookies.get(f"access-token-unsecure-{app.cookie_id}")
-    return app.tokens.get(token), app.get_blocks().auth is not None
-
-
 def _has_cookie(scope: dict) -> bool:
-    for name, value in scope["headers"]:
-        if name == b"cookie":
-            try:
-                return COOKIE in SimpleCookie(value.decode("latin-1"))
-            except CookieError:
-                return False
-    return False
+    """As starlette reads cookies: one that is odd, of another program on this host, does not hide ours."""
+    found = (value for name, value in scope["headers"] if name == b"cookie")
+    return any(COOKIE in cookie_parser(value.decode("latin-1")) for value in found)

@@ -1,10 +1,10 @@
 """What all visitors share: the renderers, the encoded states, the row of jobs, the rendering thread, the sessions.
 
-hub = Hub(renderer, examples, limits)
-session = hub.store.create("owner")
-hub.open_example(session, "object chair")
-frame = hub.frame(opened, camera)
-hub.close()
+app_state = AppState(renderer, examples)
+session = app_state.store.create("owner")
+app_state.show(session, app_state.example("object chair"))
+frame = app_state.frame(session.scene, camera)
+app_state.close()
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import shutil
 import threading
 import time
 from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from data_tools.readers import open_scene
-from nvs_app.cli.common import trained_image_hw
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.model.state import SceneState
@@ -31,17 +29,18 @@ from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.views import ViewSplit, choose_views
 from nvs_app.web.scheduler import RenderScheduler
 from nvs_app.web.services.jobs import JobQueue
-from nvs_app.web.services.opening import ExampleCache, LoadedScene, Report, open_scene_for_viewing
+from nvs_app.web.services.machine import trim_memory
+from nvs_app.web.services.opening import ExampleCache, LoadedScene, StageCallback, open_scene_for_viewing
 from nvs_app.web.services.states import StateCache
-from nvs_app.web.services.surfaces import Shown, coverage, depth_in_colours, surface_point
+from nvs_app.web.services.surfaces import OutputImage, coverage, depth_in_colours, surface_point
 from nvs_app.web.sessions import Limits, Session, SessionStore, temporary_root
 
 KEPT_RENDERERS = 2  # the first one always stays
-SHOWS = {"depth": depth_in_colours, "coverage": coverage}
+OF_DEPTH = {"depth": depth_in_colours, "coverage": coverage}  # outputs that are made of a view's geometry
 
 
 @dataclass(frozen=True)
-class Frame:
+class RenderedFrame:
     """A rendered view [3, h, w] in [0, 1], on the renderer's device, the milliseconds that the model took, and what
     else the header of its frame says."""
 
@@ -67,16 +66,17 @@ class AppState:
         self.num_context = num_context
         self.keep = keep
         self.states = StateCache(self.root / "states", state_bytes)
-        self.scheduler = RenderScheduler()
+        # A GPU is quick, and its recordings (`rendering.cuda_graphs`) are of one thread.
+        self.scheduler = RenderScheduler(relief=not torch.cuda.is_available())
         self.jobs = JobQueue("encoder")
         self.videos = JobQueue("videos")
-        self.pool = ThreadPoolExecutor(2, "paths")  # what is quick, but too slow for the event loop
+        self.previews = RenderScheduler("path previews")  # what is quick, but too slow for the event loop
         self.store = SessionStore(self.root / "visits", limits, self._forget)
         self.example_cache = ExampleCache()
         self._first = renderer
         self._renderers: OrderedDict[tuple[str, str], Renderer] = OrderedDict()
         self._lock = threading.Lock()
-        self._stop = threading.Event()
+        self._stop, self._freed = threading.Event(), threading.Event()
         self._sweeper = threading.Thread(target=self._sweep, name="sweeper", daemon=True)
         self._sweeper.start()
 
@@ -111,7 +111,7 @@ class AppState:
         """The devices that may be chosen."""
         return [*(f"cuda:{i}" if i else "cuda" for i in range(torch.cuda.device_count())), "cpu"]
 
-    def example(self, name: str, renderer: Renderer | None = None, report: Report | None = None) -> LoadedScene:
+    def example(self, name: str, renderer: Renderer | None = None, report: StageCallback | None = None) -> LoadedScene:
         """An example, encoded on the first call. Raises NVSError."""
         if name not in self.examples:
             raise NVSError(f"example {name!r}: there is none of that name, expected one of {', '.join(self.examples)}")
@@ -126,7 +126,10 @@ class AppState:
             split = choose_views(scene, count) if count else ViewSplit([0], [])
             return open_scene_for_viewing(scene, split, renderer, self.states, None, report)
 
-        return self.example_cache.get(self._example_key(name, renderer), make)
+        def there(opened: LoadedScene) -> bool:
+            return self.states.has(opened.state_key)
+
+        return self.example_cache.get(self._example_key(name, renderer), make, there)
 
     @staticmethod
     def _example_key(name: str, renderer: Renderer) -> tuple[str, str, str]:
@@ -147,19 +150,20 @@ class AppState:
         if before is not None and before.state_key != opened.state_key:
             self._drop(before)
 
-    def frame(self, opened: LoadedScene, camera: Cameras, show: str = "image", quick: bool = False) -> Frame:
+    def frame(self, opened: LoadedScene, camera: Cameras, output: str = "image", quick: bool = False) -> RenderedFrame:
         """Renders one camera [1] now, in the calling thread: for `scheduler.submit`, which keeps the turns.
 
-        show: "image", or one of SHOWS; quick: see `Renderer.stream`. Raises NVSError for those where the scene knows
-        no depth."""
+        output: "image", or one of OF_DEPTH; quick: see `Renderer.stream`. Raises NVSError for those where the scene
+        knows no depth."""
         state = self.state(opened)
         start = time.perf_counter()
         # Left on the device: as bytes it is a quarter of what would have to be copied.
-        rendered = next(opened.renderer.stream(state, camera[:1], on_device=True, depth=show in SHOWS, quick=quick))
-        shown = SHOWS[show](rendered) if show in SHOWS else Shown(rendered[0])
+        depth = output in OF_DEPTH
+        rendered = next(opened.renderer.stream(state, camera[:1], on_device=True, depth=depth, quick=quick))
+        shown = OF_DEPTH[output](rendered) if depth else OutputImage(rendered[0])
         if shown.image.is_cuda:
             torch.cuda.current_stream(shown.image.device).synchronize()
-        return Frame(shown.image, 1e3 * (time.perf_counter() - start), shown.facts)
+        return RenderedFrame(shown.image, 1e3 * (time.perf_counter() - start), shown.facts)
 
     def point(self, opened: LoadedScene, camera: Cameras, at: tuple[float, float]) -> dict[str, Any]:
         """The surface under a place of a camera's view, see `surface_point`: {"point", "depth"}, null where there is
@@ -174,17 +178,12 @@ class AppState:
             raise NVSError("There is no scene yet: open an example or encode your photos first.")
         return opened
 
-    def trained_hw(self) -> tuple[int, int]:
-        """The image size that the first renderer's checkpoint was trained at."""
-        return trained_image_hw(self._first)
-
     def close(self) -> None:
         """Ends visits and threads and removes all temporary files."""
         self._stop.set()
         self.store.close()
-        for part in (self.jobs, self.videos, self.scheduler):
+        for part in (self.jobs, self.videos, self.scheduler, self.previews):
             part.close()
-        self.pool.shutdown(cancel_futures=True)
         shutil.rmtree(self.root, ignore_errors=True)
 
     def _drop(self, opened: LoadedScene) -> None:
@@ -192,10 +191,15 @@ class AppState:
             self.states.drop(opened.state_key)
 
     def _forget(self, session: Session) -> None:
+        self._freed.set()
         if session.scene is not None:
             self._drop(session.scene)
 
     def _sweep(self) -> None:
         shortest = min(self.limits.away_seconds, self.limits.idle_seconds)
         while not self._stop.wait(min(10.0, shortest / 4)):
+            freed = self._freed.is_set()
+            self._freed.clear()
+            if freed:  # a while ago: the visit's scene and images are gone by now
+                trim_memory()
             self.store.sweep()

@@ -13,25 +13,42 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
+from data_tools.readers.isolated import isolated
 from data_tools.structure_from_motion.job import Cancelled
 from nvs_app.errors import NVSError
 from nvs_app.scenes.nerfstudio_frame import DATAPARSER_FILE, FRAME_FILE, read_frame
-from nvs_app.web.access import owner_of_request
+from nvs_app.web.access import address_of, owner_of_request
 from nvs_app.web.app_state import AppState
+from nvs_app.web.markup import (
+    action,
+    brought_html,
+    compare_html,
+    inputs_html,
+    meter_html,
+    note_html,
+    photos_html,
+    plan_html,
+    problem_html,
+    took,
+    unregistered_html,
+)
 from nvs_app.web.panels import card_html
+from nvs_app.web.protocol import NoticeMessage, WorkedMessage
 from nvs_app.web.services import saved_scenes
-from nvs_app.web.services.encoding import Encoding, Gathered, Plan, plan_html, progress_html, ready_html
+from nvs_app.web.services.encoding import Encoding
 from nvs_app.web.services.exports import save_colmap, save_scene, save_snapshot
-from nvs_app.web.services.inspector import SceneInspector, truth_html, unregistered_html
-from nvs_app.web.services.opening import LoadedScene
+from nvs_app.web.services.gathering import Tray
+from nvs_app.web.services.inspector import SceneInspector
 from nvs_app.web.services.paths import load_path
 from nvs_app.web.services.videos import Videos, file_stem, view_from_page
 from nvs_app.web.sessions import Session
+from nvs_app.web.ui import fill
 
 
 def told(function: Callable) -> Callable:
@@ -77,16 +94,17 @@ class EventHandlers:
 
     def session(self, request: gr.Request) -> Session:
         """The visit behind a request; API clients get theirs with the first call."""
-        return self.app_state.store.of_page(str(request.session_hash), owner_of_request(request))
+        page, owner = str(request.session_hash), owner_of_request(request)
+        return self.app_state.store.of_page(page, owner, address_of(request))
 
-    # -- entering, and the scene: updates of [facts, plan, views, size, encode]
+    # -- entering, and the scene: updates of [facts, plan, views, size, encode, photos, brought]
 
     def enter(self, kept: str, request: gr.Request) -> str:
         """A page opens: its visit's token. After a reload (`kept`: the token before) the visit goes on."""
         owner = owner_of_request(request)
         session = self.app_state.store.find(kept, owner)
         if session is None or session.away_since is None:  # None: it is open in another tab
-            session = self.app_state.store.of_page(str(request.session_hash), owner)
+            session = self.app_state.store.of_page(str(request.session_hash), owner, address_of(request))
         self.app_state.store.bind(str(request.session_hash), session)
         session.touch()
         return session.token
@@ -94,78 +112,87 @@ class EventHandlers:
     def first(self, request: gr.Request) -> tuple:
         """The scene of the visit, or the first example."""
         session = self.session(request)
-        if session.scene is not None:
-            return self._opened(session, session.scene)
+        if session.scene is not None or session.tray is not None:
+            return self._shown(session)
         if not self.app_state.examples:
-            session.tell({"type": "notice", "words": "Drop photos to begin."})
-            return (gr.skip(),) * 5
+            session.tell(NoticeMessage("Drop photos to begin."))
+            return self._shown(session)
         return self.example(next(iter(self.app_state.examples)), request)
 
     def example(self, name: str, request: gr.Request) -> tuple:
         """Opens an example."""
         session = self.session(request)
-        return self._opened(session, self.encoding.bring_example(session, name))
+        self.encoding.bring_example(session, name)
+        return self._shown(session)
 
     def receive(self, files: list[str] | None, request: gr.Request) -> tuple:
-        """Uploads arrive; as `_opened`, and the field for files is emptied."""
+        """Uploads arrive and join those before; as `_shown`, and the field for files is emptied."""
         session = self.session(request)
         if not files:
-            return (gr.skip(),) * 6
+            return (gr.skip(),) * 8
         try:
-            found = self.encoding.receive(session, files, join=True)
+            self.encoding.gather(session, files)
         except NVSError as error:
             # Not raised: the field would keep the refused files, and bring them again with the next ones.
-            words = html.escape(" ".join(str(error).split()))
-            problem = f"<p class='nvs-problem-line' role='alert'>{words}</p>"
-            return gr.skip(), problem, gr.skip(), gr.skip(), gr.Button(interactive=session.source is not None), None
-        if isinstance(found, Gathered):
-            words = f"<p class='nvs-source' role='status'>{html.escape(found.words)}</p>"
-            return gr.skip(), words, gr.skip(), gr.skip(), gr.Button(interactive=False), None
-        if isinstance(found, LoadedScene):
-            return *self._opened(session, found), None
-        return gr.skip(), *self._planned(found), None
+            tray = session.tray or Tray()
+            session.tray = replace(tray, said=" ".join(str(error).split()), open=True)
+        return *self._shown(session), None
 
-    def quiet(self, request: gr.Request) -> Any:
-        """What was said of an encoding goes when another scene is there; update of progress."""
-        job = self.session(request).job
-        return "" if job is None or job.done else gr.skip()
+    def photos(self, action: str, key: str, request: gr.Request) -> tuple:
+        """What is done with the photos that were brought: "remove" one, "clear", "hide" or "show" all."""
+        session = self.session(request)
+        tray = session.tray or Tray()
+        if action == "remove":
+            tray = tray.without(key)
+        elif action == "clear":
+            tray = Tray()
+        elif action in ("hide", "show"):
+            tray = replace(tray, said="", open=action == "show")
+        self.encoding.use(session, tray if tray.pieces else replace(tray, open=False))
+        return self._shown(session)
 
     def plan(self, views: float, size: str | None, request: gr.Request) -> tuple:
-        """The estimate for other settings; updates of [plan, views, size, encode]."""
-        return self._planned(self.encoding.plan(self.session(request), int(views), size))
+        """The estimate for other settings; as `_shown` without facts."""
+        return self._shown(self.session(request), int(views), size)[1:]
 
     def encode(self, views: float, size: str | None, request: gr.Request) -> Iterator[tuple]:
-        """Encodes; updates of [progress, encode, cancel, facts]."""
+        """Reconstructs; the page is told the steps. Then as `_shown`."""
         session = self.session(request)
-        before = session.revision
-        job = self.encoding.encode(session, int(views), size)
-        reconstructs = session.source.scene is None
-        busy = gr.Button(visible=False), gr.Button(visible=True)
-        idle = gr.Button(visible=True, interactive=True), gr.Button(visible=False)
+        self.encoding.encode(session, int(views), size)
+        yield from self._follow(session)
+
+    def resume(self, request: gr.Request) -> Iterator[tuple]:
+        """A reloaded page follows the work that is still under way, or learns how it ended; as `_shown`."""
+        session = self.session(request)
+        if session.job is not None:
+            yield from self._follow(session)
+        yield (gr.skip(),) * 7
+
+    def _follow(self, session: Session) -> Iterator[tuple]:
+        job, progress = session.job, session.progress
         try:
-            for words in progress_html(job.follow(), reconstructs):
+            for step in job.follow():
                 session.touch()
-                yield words, *busy, gr.skip()
-            opened = job.result()
+                session.tell(progress.message(step))
+            job.result()
+            session.tell(WorkedMessage())
         except Cancelled:
             if session.job is not job:  # a newer one of the same page took its place
+                yield (gr.skip(),) * 7
                 return
-            words = "Cancelled. The next start goes on from here."
-            yield f"<div class='nvs-progress'><p role='status'>{words}</p></div>", *idle, gr.skip()
-            return
+            session.tell(WorkedMessage(words="Cancelled. The next start goes on from here."))
         except NVSError as error:
-            words = html.escape(" ".join(str(error).split()))
-            yield f"<p class='nvs-problem-line' role='alert'>{words}</p>", *idle, gr.skip()
-            return
+            session.tell(WorkedMessage(" ".join(str(error).split())))
         except Exception as error:  # ours: the page is told, the log has the rest
-            name = html.escape(type(error).__name__)
-            yield f"<p class='nvs-problem-line' role='alert'>The encoding failed ({name}).</p>", *idle, gr.skip()
+            session.tell(WorkedMessage(f"The reconstruction failed ({type(error).__name__})."))
             raise
-        if session.revision >= before:
-            yield ready_html(opened), *idle, facts_html(opened)
+        finally:
+            if session.job is job and job.done:  # told
+                session.job = None
+        yield self._shown(session)
 
     def cancel(self, request: gr.Request) -> None:
-        """Stops the encoding; `encode` tells it."""
+        """Stops the reconstruction; `encode` tells it."""
         self.encoding.cancel(self.session(request))
 
     # -- tabs
@@ -185,14 +212,14 @@ class EventHandlers:
             if session.revision != revision:  # another scene came meanwhile, and its own refresh
                 return (nothing,) * 5
             choice = gr.Dropdown(choices, value=view.index if view else None, visible=bool(choices))
-            return nothing, nothing, choice, truth_html(view, table), nothing
+            return nothing, nothing, choice, compare_html(view, table), nothing
         if which == "take":
             return (nothing,) * 4 + (self._kept(session),)
         return (nothing,) * 5
 
     def truth(self, index: int | None, request: gr.Request) -> str:
         """Another held-out view."""
-        return truth_html(*self.inspector.truth(self.session(request), None if index is None else int(index)))
+        return compare_html(*self.inspector.truth(self.session(request), None if index is None else int(index)))
 
     def model_card(self, name: str) -> str:
         """The card of a checkpoint."""
@@ -203,7 +230,7 @@ class EventHandlers:
         session = self.session(request)
         self.app_state.renderer(name, device)  # refuses now what cannot be loaded
         session.model = (name, device)
-        return self._planned(self.encoding.plan(session, int(views), size))
+        return self._shown(session, int(views), size)[1:]
 
     # -- paths and videos
 
@@ -216,8 +243,9 @@ class EventHandlers:
         if len(drawn) != 1 or len(frames) > 1:
             raise NVSError(f"choose one camera path, and {DATAPARSER_FILE} with it where nerfstudio's viewer drew it")
         try:
-            loaded = load_path(drawn[0])
-            frame = read_frame(frames[0], opened.scene.root if opened.scene else None) if frames else None
+            loaded = isolated(load_path, drawn[0], what=drawn[0].name)
+            root = opened.scene.root if opened.scene else None
+            frame = isolated(read_frame, frames[0], root, what=frames[0].name) if frames else None
         except NVSError as error:
             raise NVSError(re.sub(r"\S*/(?=[^/\s]+)", "", str(error))) from error
         return json.dumps(self.videos.loaded(loaded, frame).to_dict())
@@ -238,15 +266,10 @@ class EventHandlers:
                 yield meter_html(step.fraction, words), *busy
             files, command = job.result()
         except NVSError as error:
-            words = html.escape(" ".join(str(error).split()))
-            told_off = f"<p class='nvs-problem-line' role='alert'>{words}</p>"
-            cancelled = "<p class='nvs-note' role='status'>Cancelled.</p>"
-            yield cancelled if isinstance(error, Cancelled) else told_off, *idle, gr.skip()
+            words = " ".join(str(error).split())
+            yield note_html("Cancelled.") if isinstance(error, Cancelled) else problem_html(words), *idle, gr.skip()
             return
-        note = (
-            "<p class='nvs-note' role='status'><b>Ready.</b> The same from the command line, with the encoded state "
-            f"from “Take away” beside the path:</p><pre class='nvs-command'>{html.escape(command)}</pre>"
-        )
+        note = fill("export_ready.html", command=command)
         files = gr.File([str(file) for file in files], visible=True)
         yield note, *idle, files
 
@@ -289,30 +312,39 @@ class EventHandlers:
     def reopen(self, name: str | None, request: gr.Request) -> tuple:
         """Opens a kept scene."""
         session = self.session(request)
-        return self._opened(session, saved_scenes.reopen(self.app_state, session, name or ""))
+        saved_scenes.reopen(self.app_state, session, name or "")
+        self.encoding.put_away(session)
+        return self._shown(session)
 
     def _kept(self, session: Session) -> Any:
         found = [(words, name) for name, words in saved_scenes.kept(self.app_state, session)]
         return gr.Dropdown(found, value=found[0][1] if found else None)
 
-    def _opened(self, session: Session, opened: LoadedScene) -> tuple:
-        if session.source is None:
-            note = "<p class='nvs-note'>Opened from a state file. Upload its photos to encode them otherwise.</p>"
-            return facts_html(opened), note, gr.skip(), gr.skip(), gr.Button(interactive=False)
-        count = len(opened.split.context) if opened.split else None
-        size = f"{opened.image_hw[1]}x{opened.image_hw[0]}"
-        return facts_html(opened), *self._planned(self.encoding.plan(session, count, size))
-
-    @staticmethod
-    def _planned(plan: Plan) -> tuple:
+    def _shown(self, session: Session, views: int | None = None, size: str | None = None) -> tuple:
+        """All that the page says of the scene and of what can be reconstructed, with these settings."""
+        opened = session.scene
+        plan = None
+        if session.source is not None:
+            same = views is None and opened is not None and not (session.tray is not None and session.tray.open)
+            if same and opened.split is not None:  # as the shown scene was made
+                views, size = len(opened.split.context), f"{opened.image_hw[1]}x{opened.image_hw[0]}"
+            plan = self.encoding.plan(session, views, size)
+        photos, brought = photos_html(session.tray, plan), brought_html(session.tray)
+        facts = inputs_html(opened) if opened is not None else gr.skip()
+        if plan is None:
+            button = gr.Button("Reconstruct", interactive=False)
+            return facts, plan_html(None), gr.skip(), gr.skip(), button, photos, brought
         found = plan.estimate
-        size = f"{found.image_hw[1]}x{found.image_hw[0]}"
-        sizes = plan.sizes if size in [value for _, value in plan.sizes] else [*plan.sizes, (size, size)]
+        own = f"{found.image_hw[1]}x{found.image_hw[0]}"
+        sizes = plan.sizes if own in [value for _, value in plan.sizes] else [*plan.sizes, (own, own)]
         return (
+            facts,
             plan_html(plan),
             gr.Slider(1, max(2, plan.source.available), found.views, visible=plan.source.available > 1),
-            gr.Dropdown(sizes, value=size),
-            gr.Button(interactive=not found.problems),
+            gr.Dropdown(sizes, value=own),
+            gr.Button(f"{action(plan)} ({took(plan)})", interactive=not found.problems),
+            photos,
+            brought,
         )
 
 
@@ -322,22 +354,3 @@ def parsed(spec: str) -> Any:
         return json.loads(spec or "null")
     except (ValueError, RecursionError) as error:
         raise NVSError("the camera path could not be read") from error
-
-
-def meter_html(fraction: float, words: str) -> str:
-    """A bar with words."""
-    return (
-        f"<div class='nvs-progress'><div class='nvs-meter' role='progressbar' aria-valuenow='{100 * fraction:.0f}' "
-        f"aria-valuemin='0' aria-valuemax='100' aria-label='Video'><i style='width:{100 * fraction:.1f}%'></i></div>"
-        f"<p role='status'><span>{html.escape(words)}</span><span>{100 * fraction:.0f} %</span></p></div>"
-    )
-
-
-def facts_html(opened: LoadedScene) -> str:
-    """What was read, in small."""
-    if not opened.context_jpegs:
-        return "<p class='nvs-note'>From a state file: the photos are not here.</p>"
-    images = "".join(f"<img src='{uri}' alt='context view {i}'>" for i, uri in enumerate(opened.context_jpegs))
-    count = len(opened.split.context) if opened.split else len(opened.context_jpegs)
-    words = f"The network has read {count} of {len(opened.cameras)} photos of {html.escape(opened.name)}"
-    return f"<div class='nvs-strip'><span>{words}, in {opened.seconds:.1f} s.</span>{images}</div>"

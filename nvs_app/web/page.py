@@ -6,7 +6,6 @@ The viewer's own script (ui/viewer.js, ui/connection.js) talks to the server ove
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -15,11 +14,16 @@ from nvs_app.web.api import add_api
 from nvs_app.web.app_state import AppState
 from nvs_app.web.event_handlers import EventHandlers, told
 from nvs_app.web.panels import TITLE, Scenes, Tools, header_html, scenes_panel, tools_panel
+from nvs_app.web.ui import FOLDER as UI
+from nvs_app.web.ui import fill
 
-UI = Path(__file__).parent / "ui"
 STYLES = ("page.css", "viewer.css", "tools.css")
-SCRIPTS = ("viewer.js", "depth.js", "connection.js", "path.js", "cameras_plot.js", "drop.js", "page.js")
+SCRIPTS = (
+    "viewer.js", "depth.js", "connection.js", "path.js", "cameras_plot.js", "drop.js", "work.js", "help.js", "page.js",
+)  # fmt: skip
 FRESH = "() => window.nvs.fresh()"
+# Buttons in the grid of photos, and those beside it, do this.
+PHOTOS = "window.nvs.photos = (action, key) => trigger('select', {value: {action, key: key || ''}});"
 BROUGHT = "() => { window.dispatchEvent(new Event('nvs-brought')); }"
 DARK = "document.body.classList.contains('dark')"
 
@@ -33,47 +37,56 @@ def build_page(app_state: AppState) -> gr.Blocks:
             with gr.Column(elem_id="nvs-scenes", min_width=0):
                 scenes = scenes_panel(app_state)
             with gr.Column(elem_id="nvs-middle", min_width=0):
-                gr.HTML((UI / "stage.html").read_text("utf-8"), elem_id="nvs-view", padding=False)
+                gr.HTML(fill("stage.html"), elem_id="nvs-view", padding=False)
+                photos = gr.HTML("", elem_id="nvs-photos", padding=False, js_on_load=PHOTOS)
             with gr.Column(elem_id="nvs-tools", min_width=0):
                 tools = tools_panel(app_state)
         add_api(event_handlers)  # first: its names are those that programs use
-        _wire(page, event_handlers, scenes, tools)
+        _wire(page, event_handlers, scenes, photos, tools)
     return page
 
 
-def _wire(page: gr.Blocks, event_handlers: EventHandlers, scenes: Scenes, tools: Tools) -> None:
+def _wire(page: gr.Blocks, event_handlers: EventHandlers, scenes: Scenes, photos: gr.HTML, tools: Tools) -> None:
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     # Whatever may wait for the rendering thread or the encoder must not keep other visitors' events from starting.
     free: dict[str, Any] = {**quiet, "concurrency_limit": None}
     token, spec, view = (gr.Textbox(visible=False) for _ in range(3))
     which, dark = gr.Textbox("truth", visible=False), gr.Checkbox(visible=False)
-    scene = [tools.facts, scenes.plan, scenes.views, scenes.size, scenes.encode]
+    scene = [tools.facts, scenes.plan, scenes.views, scenes.size, scenes.encode, photos, scenes.brought]
     shown = [tools.plot, tools.lost, tools.truth_choice, tools.truth, tools.kept]
 
     def then_refresh(event: Any) -> Any:
-        done = event.then(told(event_handlers.refresh), [which, dark], shown, js=f"(which) => [which, {DARK}]", **free)
+        # The first view of a new scene comes before what the tabs have to compute.
+        js = f"async (which) => {{ await window.nvs.settled(); return [which, {DARK}]; }}"
+        done = event.then(told(event_handlers.refresh), [which, dark], shown, js=js, **free)
         return done.then(None, None, None, js=FRESH, **quiet)
 
     # The visit first, so that the viewer's line is open while the example is still being encoded.
     entered = page.load(told(event_handlers.enter), token, token, js="() => window.nvs.kept()", queue=False, **quiet)
     entered = entered.then(None, token, None, js="(token) => window.nvs.connect(token)", **quiet)
-    then_refresh(entered.then(told(event_handlers.first), None, scene, **free))
+    opened = entered.then(told(event_handlers.first), None, scene, **free)
+    then_refresh(opened)
+    then_refresh(opened.then(told(event_handlers.resume), None, scene, **free))
 
     def pick(event: gr.EventData, request: gr.Request):
         return event_handlers.example(str(event.value), request)
 
-    chosen = scenes.examples.select(told(pick), None, scene, **free)
-    then_refresh(chosen.then(told(event_handlers.quiet), None, scenes.progress, **free))
+    then_refresh(scenes.examples.select(told(pick), None, scene, **free))
+
+    def act(event: gr.EventData, request: gr.Request):
+        return event_handlers.photos(str(event.value["action"]), str(event.value["key"]), request)
+
+    photos.select(told(act), None, scene, **free)
 
     for brought in (scenes.upload, scenes.camera):
         field = [brought] if brought is scenes.upload else [scenes.upload]
         arrived = brought.upload(told(event_handlers.receive), brought, [*scene, *field], **free)
         arrived.then(None, None, None, js=BROUGHT, **quiet)
-        then_refresh(arrived.then(told(event_handlers.quiet), None, scenes.progress, **free))
+        then_refresh(arrived)
     planned = {"fn": told(event_handlers.plan), "inputs": [scenes.views, scenes.size], "outputs": scene[1:]}
     gr.on([scenes.views.input, scenes.size.input], trigger_mode="always_last", **planned, **free)
-    encoding = [scenes.progress, scenes.encode, scenes.cancel, tools.facts]
-    then_refresh(scenes.encode.click(told(event_handlers.encode), [scenes.views, scenes.size], encoding, **free))
+    do = {"fn": told(event_handlers.encode), "inputs": [scenes.views, scenes.size], "outputs": scene}
+    then_refresh(gr.on([scenes.encode.click, scenes.go.click], **do, **free))
     scenes.cancel.click(told(event_handlers.cancel), None, None, queue=False, **quiet)
 
     for tab in tools.tabs:
@@ -84,6 +97,12 @@ def _wire(page: gr.Blocks, event_handlers: EventHandlers, scenes: Scenes, tools:
         )
     compared = tools.truth_choice.input(told(event_handlers.truth), tools.truth_choice, tools.truth, **free)
     compared.then(None, None, None, js=FRESH, **quiet)
+
+    def compare(event: gr.EventData, request: gr.Request):
+        return int(event.value), event_handlers.truth(int(event.value), request)
+
+    row = tools.truth.select(told(compare), None, [tools.truth_choice, tools.truth], **free)
+    row.then(None, None, None, js=FRESH, **quiet)
 
     spec_js = "(...values) => [window.nvs.path.spec(), ...values.slice(1)]"
     loaded = tools.path_load.upload(told(event_handlers.path_load), tools.path_load, spec, **free)
@@ -105,7 +124,8 @@ def _wire(page: gr.Blocks, event_handlers: EventHandlers, scenes: Scenes, tools:
 
     tools.model.input(told(event_handlers.model_card), tools.model, tools.card, **free)
     chosen = [tools.model, tools.device, scenes.views, scenes.size]
-    tools.model_use.click(told(event_handlers.use_model), chosen, scene[1:], **free)
+    used = tools.model_use.click(told(event_handlers.use_model), chosen, scene[1:], **free)
+    then_refresh(used.success(**do, **free))
 
 
 def launch_options() -> dict[str, Any]:

@@ -16,26 +16,29 @@ from nvs_app.web.app_state import AppState
 from nvs_app.web.cards import list_cards
 from nvs_app.web.services.opening import jpeg_uri
 from nvs_app.web.services.videos import KINDS
+from nvs_app.web.ui import fill
 
-UI = Path(__file__).parent / "ui"
-TITLE = "Novel views from fast weights"
-TAGLINE = "A few photos are written once into the weights of a network. Any other view is rendered from those weights."
+TITLE = "Fast-Weight Views"
+TAGLINE = "Upload a few photos, explore the scene from new viewpoints."
+COMPARE = "window.nvs.compare = (index) => trigger('select', {value: index});"
 UPLOADS = ["image", "video", ".heic", ".heif", ".zip", ".tar", ".tgz", ".gz", ".xz", ".bz2", ".torch", ".safetensors"]
 
 
 @dataclass(frozen=True)
 class Scenes:
-    """The left column: examples, uploads, what the network reads."""
+    """The left column: examples, uploads, settings of the reconstruction; `go` and `cancel` are pressed by the page's
+    own buttons over the viewer."""
 
     examples: gr.HTML
     upload: gr.File
     camera: gr.UploadButton
+    brought: gr.HTML
     plan: gr.HTML
     views: gr.Slider
     size: gr.Dropdown
     encode: gr.Button
+    go: gr.Button
     cancel: gr.Button
-    progress: gr.HTML
 
 
 @dataclass(frozen=True)
@@ -89,15 +92,16 @@ def scenes_panel(app_state: AppState) -> Scenes:
     camera = gr.UploadButton(
         "Take photos", file_count="multiple", file_types=["image"], size="md", elem_id="nvs-camera"
     )
-    plan = gr.HTML("", elem_id="nvs-plan", padding=False)
-    progress = gr.HTML("", elem_id="nvs-progress", padding=False)
-    with gr.Row(elem_id="nvs-reading", equal_height=True):
-        views = gr.Slider(1, 28, 8, step=1, label="Views read", elem_id="nvs-views", buttons=[])
-        size = gr.Dropdown([], label="Size", elem_id="nvs-size", interactive=True)
-    with gr.Row(elem_id="nvs-do"):
-        encode = gr.Button("Encode", variant="primary", interactive=False, elem_id="nvs-encode")
-        cancel = gr.Button("Cancel", visible=False, elem_id="nvs-cancel")
-    return Scenes(examples, upload, camera, plan, views, size, encode, cancel, progress)
+    brought = gr.HTML("", elem_id="nvs-brought", padding=False)
+    with gr.Accordion("Advanced", open=False, elem_id="nvs-advanced"):
+        plan = gr.HTML("", elem_id="nvs-plan", padding=False)
+        with gr.Row(elem_id="nvs-reading", equal_height=True):
+            views = gr.Slider(1, 28, 8, step=1, label="Input views", elem_id="nvs-views", buttons=[])
+            size = gr.Dropdown([], label="Size", elem_id="nvs-size", interactive=True)
+        encode = gr.Button("Reconstruct", interactive=False, elem_id="nvs-encode")
+    with gr.Row(elem_classes="nvs-hidden"):
+        go, cancel = gr.Button(elem_id="nvs-go"), gr.Button(elem_id="nvs-cancel")
+    return Scenes(examples, upload, camera, brought, plan, views, size, encode, go, cancel)
 
 
 def tools_panel(app_state: AppState) -> Tools:
@@ -105,17 +109,17 @@ def tools_panel(app_state: AppState) -> Tools:
     facts = gr.HTML("", elem_id="nvs-facts", padding=False)
     quiet: dict[str, Any] = {"size": "sm"}
     with gr.Tabs(elem_id="nvs-tabs"):
-        with gr.Tab("Truth", id="truth") as truth_tab:
-            words = "Photos that the network has not read, beside its rendering."
+        with gr.Tab("Compare", id="truth") as truth_tab:
+            words = "Photos that were not used, beside the rendering from the same camera."
             gr.HTML(f"<p class='nvs-note'>{words}</p>", padding=False)
             truth_choice = gr.Dropdown([], label="Held-out photo", elem_id="nvs-held-out", interactive=True)
-            truth = gr.HTML("", elem_id="nvs-truth", padding=False)
+            truth = gr.HTML("", elem_id="nvs-truth", padding=False, js_on_load=COMPARE)
         with gr.Tab("Cameras", id="cameras") as cameras_tab:
             gr.HTML("<p class='nvs-note'>Click a camera to look from there.</p>", padding=False)
             plot = gr.Plot(show_label=False, elem_id="nvs-plot")
             lost = gr.HTML("", padding=False)
         with gr.Tab("Path", id="path") as path_tab:
-            gr.HTML((UI / "path.html").read_text("utf-8"), padding=False)
+            gr.HTML(fill("path.html"), padding=False)
             with gr.Row():
                 path_load = gr.UploadButton(
                     "Load path", file_types=[".json"], file_count="multiple", elem_id="nvs-path-load", **quiet
@@ -132,11 +136,11 @@ def tools_panel(app_state: AppState) -> Tools:
                 video = gr.Button("Export", variant="primary", elem_id="nvs-video")
                 video_cancel = gr.Button("Cancel", visible=False, elem_id="nvs-video-cancel")
             video_files = gr.File(label="Files", visible=False, elem_id="nvs-video-files", file_count="multiple")
-        with gr.Tab("Take away", id="take") as take_tab:
+        with gr.Tab("Export", id="take") as take_tab:
             words = {
-                "snapshot": ("Snapshot", "The present view as a PNG that remembers its camera."),
-                "state": ("Encoded state", "The fast weights, to render without the photos. Upload it to go on."),
-                "scene": ("Scene", "transforms.json and the photos, as nerfstudio reads them."),
+                "snapshot": ("Snapshot", "The current view as a PNG that remembers its camera."),
+                "state": ("Scene file", "The fast weights, to render without the photos. Upload it to go on."),
+                "scene": ("Photos and cameras", "transforms.json and the photos, as nerfstudio reads them."),
                 "colmap": ("COLMAP", "The same cameras as a COLMAP project."),
             }
             take = {}
@@ -161,7 +165,7 @@ def tools_panel(app_state: AppState) -> Tools:
                 devices, value=str(app_state.renderer().device), label="Device", elem_id="nvs-device",
                 visible=len(devices) > 1,
             )  # fmt: skip
-            model_use = gr.Button("Use this model", elem_id="nvs-model-use", **quiet)
+            model_use = gr.Button("Reconstruct with this model", elem_id="nvs-model-use", **quiet)
             card = gr.HTML(card_html(here), elem_id="nvs-card", padding=False)
     tabs = [truth_tab, cameras_tab, path_tab, take_tab, model_tab]
     return Tools(
@@ -183,10 +187,7 @@ def header_html(app_state: AppState) -> str:
     millions = sum(p.numel() for p in renderer.model.parameters()) / 1e6
     facts = (str(card.get("name") or "model"), f"{millions:.3g} M parameters", device_name(renderer.device))
     chips = "".join(f"<li>{html.escape(fact)}</li>" for fact in facts)
-    return (
-        f"<header><div><h1>{TITLE}</h1><p>{TAGLINE}</p></div><ul>{chips}"
-        "<li><button type='button' data-nvs-theme aria-label='Light or dark'>◐</button></li></ul></header>"
-    )
+    return fill("header.html", title=TITLE, tagline=TAGLINE, chips_html=chips)
 
 
 def _examples(app_state: AppState) -> gr.HTML:

@@ -1,11 +1,14 @@
-"""One thread renders for everybody: whoever waits is served in turn, and of one visitor's requests the newest counts.
+"""One thread renders for everybody: each visitor gets the same time, and of his requests of a kind the newest counts.
 
-    drawer = Drawer()
-    future = drawer.submit("visitor", lambda: renderer.render(state, camera))   # replaces what still waits there
-    images = drawer.run("visitor:video", lambda: renderer.render(state, cameras))   # waits for its turn and result
+    scheduler = RenderScheduler()
+    future = scheduler.submit("visitor:frame", lambda: renderer.render(state, camera))  # replaces what still waits
+    images = scheduler.run("visitor:video", lambda: renderer.render(state, cameras))    # waits for its turn and result
+    scheduler.drop("visitor:")                                                          # nobody waits for it any more
 
-On a CPU two renderings at once only slow each other down; one after the other, each visitor gets the same number
-of turns however fast he asks.
+On a CPU two renderings at once only slow each other down; one after the other, each visitor gets the same time, however
+fast he asks and however large his frames are. This is start-time fair queueing (Goyal, Vin, Cheng 1996), with costs as
+measured: what a visitor's requests have taken, beyond what others had meanwhile, is his to wait. A request cannot be
+interrupted; where one takes long, and `relief` is on, others are served beside it, in threads that end with them.
 """
 
 from __future__ import annotations
@@ -16,7 +19,12 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
+from dataclasses import dataclass
 from typing import Any
+
+# Seconds that who has had more waits for the next request of who has had less: a page's way there and back.
+GRACE = 0.05
+LONG, BESIDE = 0.3, 4  # seconds of a request after which others are served beside it, and how many at once
 
 
 def settle(future: Future, work: Callable[[], Any]) -> None:
@@ -31,31 +39,44 @@ def settle(future: Future, work: Callable[[], Any]) -> None:
         future.set_result(result)
 
 
-class RenderScheduler:
-    """A thread and its lanes. A lane is a name (a visitor, a visitor's video); one request waits in each."""
+@dataclass
+class _Request:
+    future: Future
+    work: Callable[[], Any]
+    clock: float  # the scheduler's, when it came: who was away has saved nothing up
 
-    def __init__(self) -> None:
-        self._waiting: OrderedDict[str, tuple[Future, Callable[[], Any]]] = OrderedDict()
+
+class RenderScheduler:
+    """A thread and its lanes. A lane is a name "visitor:kind", one request waits in each; a visitor's lanes share his
+    time."""
+
+    def __init__(self, name: str = "render scheduler", relief: bool = False) -> None:
+        self._waiting: OrderedDict[str, _Request] = OrderedDict()
+        self._used: dict[str, tuple[float, float]] = {}  # of a visitor: seconds on the clock, and when he was served
+        self._clock = 0.0  # seconds that each visitor has had who waited all the time
         self._changed = threading.Condition()
         self._closed = False
-        self.served = 0
-        self.busy_seconds = 0.0
+        self._running: dict[str, float] = {}  # lanes that are served, and since when
+        self._beside: list[threading.Thread] = []
         # Not a daemon: a thread that is killed inside a matrix product takes the process down with an abort.
-        self._thread = threading.Thread(target=self._serve, name="drawer")
+        self._thread = threading.Thread(target=self._serve, name=name)
         self._thread.start()
+        self._relief = threading.Thread(target=self._relieve, name=f"{name}, relief") if relief else None
+        if self._relief is not None:
+            self._relief.start()
 
     def submit(self, lane: str, work: Callable[[], Any]) -> Future:
-        """KeyValueLR for a turn. A request that still waits in this lane is cancelled; its place in the row is kept."""
+        """Asks for a turn. A request that still waits in this lane is cancelled; its place in the row is kept."""
         future: Future = Future()
         with self._changed:
             if self._closed:
                 future.cancel()
                 return future
             old = self._waiting.get(lane)
-            self._waiting[lane] = (future, work)
-            self._changed.notify()
+            self._waiting[lane] = _Request(future, work, self._clock if old is None else old.clock)
+            self._changed.notify_all()
         if old is not None:
-            old[0].cancel()
+            old.future.cancel()
         return future
 
     def run(self, lane: str, work: Callable[[], Any]) -> Any:
@@ -66,7 +87,7 @@ class RenderScheduler:
     def turn(self, lane: str) -> Iterator[None]:
         """The caller's own turn to render: `with scheduler.turn("visitor:video"): ...` Others wait until it is left.
 
-        Raises CancelledError when another request takes the lane over, or the drawer is closed."""
+        Raises CancelledError when another request takes the lane over, or the scheduler is closed."""
         granted, left = threading.Event(), threading.Event()
 
         def hold() -> None:
@@ -82,6 +103,14 @@ class RenderScheduler:
         finally:
             left.set()
 
+    def drop(self, prefix: str) -> None:
+        """Cancels what waits in the lanes whose names begin like this."""
+        with self._changed:
+            lanes = [lane for lane in self._waiting if lane.startswith(prefix)]
+            dropped = [self._waiting.pop(lane) for lane in lanes]
+        for request in dropped:
+            request.future.cancel()
+
     def waiting(self) -> int:
         """How many requests wait."""
         with self._changed:
@@ -91,23 +120,84 @@ class RenderScheduler:
         """Ends the thread after the request that it is at."""
         with self._changed:
             self._closed = True
-            dropped = list(self._waiting.values())
-            self._waiting.clear()
-            self._changed.notify()
-        for future, _ in dropped:
-            future.cancel()
+            self._changed.notify_all()
+        self.drop("")
         self._thread.join()
+        if self._relief is not None:
+            self._relief.join()
+        for thread in self._beside:
+            thread.join()
 
     def _serve(self) -> None:
         while True:
             with self._changed:
-                while not self._waiting and not self._closed:
-                    self._changed.wait()
+                while not self._closed and (lane := self._next()) is None:
+                    self._changed.wait(GRACE if self._waiting else None)
                 if self._closed:
                     return
-                _, (future, work) = self._waiting.popitem(last=False)
-            start = time.perf_counter()
-            settle(future, work)
-            self.served += 1
-            self.busy_seconds += time.perf_counter() - start
-            del future, work  # or the last image stays in memory until the next request
+                assert lane is not None
+                begin, request = self._take(lane)
+            self._do(lane, begin, request)
+            del request  # or the last image stays in memory until the next request
+
+    def _relieve(self) -> None:
+        with self._changed:
+            while not self._closed:
+                self._beside = [thread for thread in self._beside if thread.is_alive()]
+                lane = self._beside_lane()
+                if lane is None:
+                    self._changed.wait(LONG / 5 if self._running and self._waiting else None)
+                    continue
+                thread = threading.Thread(target=self._do, args=(lane, *self._take(lane)), name="beside a long request")
+                self._beside.append(thread)
+                thread.start()
+                del thread
+
+    def _take(self, lane: str) -> tuple[float, _Request]:
+        begin, request = self._begin(lane), self._waiting.pop(lane)
+        self._clock = max(self._clock, begin)
+        self._running[lane] = time.monotonic()
+        self._changed.notify_all()
+        return begin, request
+
+    def _do(self, lane: str, begin: float, request: _Request) -> None:
+        settle(request.future, request.work)
+        with self._changed:
+            end = time.monotonic()
+            self._used[_visitor(lane)] = (begin + end - self._running.pop(lane), end)
+            here = {_visitor(other) for other in (*self._waiting, *self._running)}
+            self._used = {
+                visitor: (used, at)
+                for visitor, (used, at) in self._used.items()
+                if used > self._clock or visitor in here or end - at < GRACE
+            }
+            self._changed.notify_all()
+
+    def _beside_lane(self) -> str | None:
+        """A lane to be served beside those that take long; None where nobody waits or one of them may end soon."""
+        now = time.monotonic()
+        if not self._running or len(self._running) >= BESIDE or any(now - at < LONG for at in self._running.values()):
+            return None
+        served = {_visitor(lane) for lane in self._running}
+        return min((lane for lane in self._waiting if _visitor(lane) not in served), key=self._begin, default=None)
+
+    def _begin(self, lane: str) -> float:
+        """When on the clock a lane's request begins: after what its visitor has had."""
+        return max(self._waiting[lane].clock, self._used.get(_visitor(lane), (0.0, 0.0))[0])
+
+    def _next(self) -> str | None:
+        """The lane whose turn it is; None where nobody waits, or who waits has had far more than one who was served
+        just now and may ask again at once."""
+        lane = min(self._waiting, key=self._begin, default=None)
+        if lane is None:
+            return None
+        begin, now = self._begin(lane), time.monotonic()
+        behind = any(
+            visitor != _visitor(lane) and used < begin - GRACE and now - at < GRACE
+            for visitor, (used, at) in self._used.items()
+        )
+        return None if behind else lane
+
+
+def _visitor(lane: str) -> str:
+    return lane.partition(":")[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import socket
@@ -10,7 +11,9 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from data_tools.readers.isolated import warm
 from nvs_app.bundled import bundled
 from nvs_app.cli.common import add_model_options, load_renderer, positive_float, positive_int
 from nvs_app.errors import NVSError
@@ -39,6 +42,13 @@ def build_parser() -> argparse.ArgumentParser:
     server.add_argument("--port", type=positive_int, default=7860, help="port (default: 7860)")
     server.add_argument("--share", action="store_true", help="also open a public address through gradio's servers")
     server.add_argument("--auth", metavar="USER:PASSWORD", help="ask visitors for this name and password")
+    server.add_argument(
+        "--embed",
+        nargs="?",
+        const="*",
+        metavar="ORIGINS",
+        help='let pages of these origins ("https://a.org https://b.org"; all unless given) show /?embed=1 in a frame',
+    )
     server.add_argument("--root-path", metavar="PATH", help="path prefix (or whole address) behind a reverse proxy")
     server.add_argument(
         "--keep", type=Path, metavar="DIR", help="let visitors keep encoded scenes in this folder, also over restarts"
@@ -47,6 +57,10 @@ def build_parser() -> argparse.ArgumentParser:
     limits.add_argument(
         "--visitors", type=positive_int, default=64, metavar="N", help="visits at the same time (default: 64)"
     )
+    limits.add_argument(
+        "--visitors-per-address", type=positive_int, default=16, metavar="N",
+        help="of them from one address (default: 16; behind a proxy that hides addresses, as many as --visitors)",
+    )  # fmt: skip
     limits.add_argument(
         "--idle-minutes", type=positive_float, default=30, metavar="M", help="an idle visit ends (default: 30)"
     )
@@ -84,6 +98,7 @@ def serve(args: argparse.Namespace) -> int:
     _check_port(args.host, args.port)
     # Before gradio is imported: nothing is sent anywhere.
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    warm()
     renderer = run_in_fresh_thread(lambda: load_renderer(args))
 
     from nvs_app.web.app_state import AppState
@@ -92,6 +107,8 @@ def serve(args: argparse.Namespace) -> int:
 
     limits = Limits(
         sessions=args.visitors,
+        address_sessions=args.visitors_per_address,
+        address_sockets=args.visitors_per_address * 3 // 2,
         idle_seconds=60 * args.idle_minutes,
         upload_bytes=args.upload_mb * MIB,
         session_bytes=args.visit_mb * MIB,
@@ -119,13 +136,11 @@ def _check_port(host: str, port: int) -> None:
 def _serve(app_state, args: argparse.Namespace) -> None:
     # gradio puts uploads and downloads there; the folder goes with the visits'.
     os.environ["GRADIO_TEMP_DIR"] = str(app_state.root / "gradio")
-    from starlette.middleware import Middleware
-
-    from nvs_app.web.access import VisitorCookie, routes
     from nvs_app.web.page import build_page, launch_options
+    from nvs_app.web.upload_limits import UploadLimits, UploadStore
 
     page = build_page(app_state)
-    public = args.root_path if args.root_path and "//" in args.root_path else None
+    uploads = UploadStore(app_state.root / "gradio", UploadLimits.of(app_state.limits.upload_bytes))
     try:
         page.launch(
             server_name=args.host,
@@ -135,7 +150,7 @@ def _serve(app_state, args: argparse.Namespace) -> None:
             root_path=args.root_path,
             prevent_thread_lock=True,
             max_file_size=app_state.limits.upload_bytes,
-            app_kwargs={"routes": routes(app_state, public), "middleware": [Middleware(VisitorCookie)]},
+            app_kwargs=app_options(app_state, uploads, args.root_path, args.embed),
             **launch_options(),
         )
     except OSError as error:
@@ -145,7 +160,31 @@ def _serve(app_state, args: argparse.Namespace) -> None:
     print(f"The page is at {page.local_url} (Ctrl-C stops it)", flush=True)
     if page.share_url:
         print(f"and at {page.share_url}", flush=True)
-    page.block_thread()
+    try:
+        page.block_thread()
+    finally:
+        uploads.close()
+
+
+def app_options(app_state, uploads, root_path: str | None = None, embed: str | None = None) -> dict[str, Any]:
+    """What gradio's application is made with: our routes, the layers around all of them, and the door around these."""
+    from starlette.middleware import Middleware
+
+    from nvs_app.web.access import VisitorCookie, routes
+    from nvs_app.web.headers import Door, prefix_of
+    from nvs_app.web.upload_route import UploadRoute
+
+    public = root_path if root_path and "//" in root_path else None
+    prefix = prefix_of(root_path)
+
+    @contextlib.asynccontextmanager
+    async def with_door(app):
+        # gradio puts layers of its own around those it is given; one of them lets other sites' pages ask.
+        app.middleware_stack = Door(app.middleware_stack, public, prefix, embed)
+        yield
+
+    layers = [Middleware(UploadRoute, store=uploads, prefix=prefix), Middleware(VisitorCookie)]
+    return {"routes": routes(app_state, public), "middleware": layers, "lifespan": with_door}
 
 
 def _prepare(app_state) -> None:

@@ -21,7 +21,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from nvs_app.errors import NVSError
+from nvs_app.web.protocol import EndedMessage, Message, SceneMessage
 
 MIB = 1 << 20
 ENDED_IDLE = "This visit has ended because nothing happened for {minutes:g} minutes. Reload the page to start again."
@@ -33,17 +36,21 @@ class Limits:
     """What visitors may use.
 
     Attributes:
-        sessions: visitors at the same time.
+        sessions: visitors at the same time. address_sessions, address_sockets: of them, and of open viewers, from one
+            address.
         idle_seconds: a visit in which nothing was asked for so long ends.
         away_seconds: a visit whose page is closed ends after so long; a reload in time finds it again.
         upload_files, upload_bytes: of one upload. upload_pixels: of one image.
         session_bytes: all files of a session; uploads and exports beyond are refused.
         context_views: most views that may be read at once.
-        frame_side: longest side of a frame for the viewer, pixels.
+        frame_side: longest side of a frame for the viewer, pixels. cpu_frame_pixels: its height times width, where a
+            CPU renders it: one frame keeps all others waiting.
         video_frames, video_side: of an exported video.
     """
 
     sessions: int = 64
+    address_sessions: int = 16
+    address_sockets: int = 24
     idle_seconds: float | int = 30 * 60
     away_seconds: float | int = 3 * 60
     upload_files: int = 1000
@@ -52,8 +59,13 @@ class Limits:
     session_bytes: int = 4096 * MIB
     context_views: int = 4096
     frame_side: int = 1024
+    cpu_frame_pixels: int = 512 * 1024
     video_frames: int = 1800
     video_side: int = 1024
+
+    def frame_pixels(self, device: torch.device) -> int:
+        """The most pixels that a frame for the viewer may have, rendered on this device."""
+        return self.frame_side**2 if device.type == "cuda" else min(self.cpu_frame_pixels, self.frame_side**2)
 
 
 @dataclass
@@ -61,10 +73,12 @@ class Session:
     """One visit.
 
     Attributes:
+        address: where its first request came from; empty where that is not known.
         scene: what the viewer shows (an `opening.LoadedScene`); `revision` grows with each new one.
         source: what can be encoded (an `uploads.Source`). model: the chosen checkpoint and device.
-        gathered: photos that came one by one and are too few yet.
-        job, video: work under way. memory: what was computed for the present scene.
+        tray: what was brought to be reconstructed (a `gathering.Tray`).
+        job, video: work under way; progress: what is known of how far the job is.
+        memory: what was computed for the current scene.
         downloads: files that gradio hands out; outside of `folder`, and removed with it.
         arriving: held while an upload is looked at, so that each adds to what came before.
     """
@@ -73,6 +87,7 @@ class Session:
     owner: str
     folder: Path
     limits: Limits
+    address: str = ""
     created: float = field(default_factory=time.monotonic)
     active: float = field(default_factory=time.monotonic)
     away_since: float | None = field(default_factory=time.monotonic)
@@ -80,21 +95,27 @@ class Session:
     revision: int = 0
     job: Any = None
     video: Any = None
+    progress: Any = None
     source: Any = None
-    gathered: list[Path] = field(default_factory=list)
+    tray: Any = None
     model: tuple[str | None, str | None] = (None, None)
     memory: dict[str, Any] = field(default_factory=dict)
     ended: str | None = None
     downloads: Path | None = None
     lock: threading.RLock = field(default_factory=threading.RLock)
     arriving: threading.Lock = field(default_factory=threading.Lock)
-    _listeners: list[Callable[[dict], None]] = field(default_factory=list)
+    _listeners: list[Callable[[Message], None]] = field(default_factory=list)
 
     def touch(self) -> None:
         """The visitor did something."""
         self.active = time.monotonic()
 
-    def listen(self, listener: Callable[[dict], None]) -> Callable[[], None]:
+    @property
+    def busy(self) -> bool:
+        """Whether work of this visit is under way."""
+        return any(job is not None and not job.done for job in (self.job, self.video))
+
+    def listen(self, listener: Callable[[Message], None]) -> Callable[[], None]:
         """Messages to the page go to the newest listener, until the returned function is called; the one before
         learns that another page took over."""
         with self.lock:
@@ -102,7 +123,7 @@ class Session:
             self._listeners = [listener]
             self.away_since = None
         for old in before:
-            old({"type": "ended", "message": "This visit goes on in another tab."})
+            old(EndedMessage("This visit goes on in another tab."))
 
         def leave() -> None:
             with self.lock:
@@ -113,7 +134,7 @@ class Session:
 
         return leave
 
-    def tell(self, message: dict) -> None:
+    def tell(self, message: Message) -> None:
         """Sends a message to the page, if one is open."""
         with self.lock:
             listeners = list(self._listeners)
@@ -130,12 +151,12 @@ class Session:
         if message:
             self.tell(message)
 
-    def scene_message(self) -> dict | None:
+    def scene_message(self) -> SceneMessage | None:
         """What the viewer must know of the scene, or None without one."""
         with self.lock:
             if self.scene is None:
                 return None
-            return {"type": "scene", "revision": self.revision, **self.scene.for_viewer()}
+            return SceneMessage(self.revision, self.scene.for_viewer())
 
     def room(self, what: str, wanted: int = 0) -> None:
         """Raises NVSError when the session's files and `wanted` more bytes exceed the limit."""
@@ -171,32 +192,41 @@ class SessionStore:
         self.limits = limits or Limits()
         self.on_end = on_end
         self._sessions: dict[str, Session] = {}
-        self._pages: dict[tuple[str, str], str] = {}  # (owner, gradio's own name of the page) -> token
+        self._pages: dict[str, tuple[str, str]] = {}  # gradio's own name of a page -> its owner, and the token
         self._lock = threading.RLock()
 
     def __len__(self) -> int:
         return len(self._sessions)
 
-    def create(self, owner: str) -> Session:
-        """A new visit. When all places are taken, the visit that is away for longest gives way.
+    def create(self, owner: str, address: str = "") -> Session:
+        """A new visit. When all places are taken, or all of its address, the visit (of that address) that is away for
+        longest gives way.
 
-        Raises NVSError when everybody is there."""
+        Raises NVSError when everybody is there or has work under way."""
         self.sweep()
         with self._lock:
+            here = [session for session in self._sessions.values() if address and session.address == address]
+            if len(here) >= self.limits.address_sessions:
+                self._give_way(here, f"There are {len(here)} visits from your address already; close one of them.")
             if len(self._sessions) >= self.limits.sessions:
-                away = [s for s in self._sessions.values() if s.away_since is not None]
-                if not away:
-                    raise NVSError(f"All {self.limits.sessions} places are taken just now; try again in some minutes.")
-                self.end(min(away, key=lambda s: s.away_since or 0.0), ENDED_FULL)
+                places = f"All {self.limits.sessions} places are taken just now; try again in some minutes."
+                self._give_way(list(self._sessions.values()), places)
             token = secrets.token_urlsafe(24)
             # Not the token: a path may be read in a message, and must not open the session.
             folder = self.root / secrets.token_hex(16)
             folder.mkdir(parents=True, mode=0o700)
-            session = Session(token, owner, folder, self.limits)
+            session = Session(token, owner, folder, self.limits, address)
             # Beside the visits: gradio hands out what lies there to whoever knows the (secret) name.
             session.downloads = self.root.parent / "gradio" / secrets.token_hex(24)
             self._sessions[token] = session
             return session
+
+    def _give_way(self, sessions: list[Session], otherwise: str) -> None:
+        """Ends the visit that is away for longest. Raises NVSError with these words where there is none."""
+        away = [session for session in sessions if session.away_since is not None and not session.busy]
+        if not away:
+            raise NVSError(otherwise)
+        self.end(min(away, key=lambda session: session.away_since or 0.0), ENDED_FULL)
 
     def find(self, token: str | None, owner: str) -> Session | None:
         """The session of this token, if it is this owner's."""
@@ -206,27 +236,32 @@ class SessionStore:
             return None
         return session
 
-    def of_page(self, page: str, owner: str) -> Session:
-        """The session of a page or API client that gradio calls `page`; made when there is none."""
+    def of_page(self, page: str, owner: str, address: str = "") -> Session:
+        """The session of a page or API client that gradio calls `page`; made when there is none.
+
+        Raises NVSError where the page is another owner's: its name alone, which others may learn, opens nothing."""
         with self._lock:
-            session = self.find(self._pages.get((owner, page)), owner)
+            theirs, token = self._pages.get(page, (owner, None))
+            if not secrets.compare_digest(theirs.encode(), owner.encode()):
+                raise NVSError("This page belongs to another visit. Reload it to start your own.")
+            session = self.find(token, owner)
             if session is None:
-                session = self.create(owner)
-                self._pages[(owner, page)] = session.token
+                session = self.create(owner, address)
+                self._pages[page] = (owner, session.token)
         session.touch()
         return session
 
     def bind(self, page: str, session: Session) -> None:
         """From now on `page` is this session (its page was reloaded)."""
         with self._lock:
-            self._pages[(session.owner, page)] = session.token
+            self._pages[page] = (session.owner, session.token)
 
     def sweep(self) -> None:
         """Ends visits that are idle or away for too long."""
         now = time.monotonic()
         with self._lock:
             for session in list(self._sessions.values()):
-                if session.job is not None and not session.job.done:
+                if session.busy:
                     continue
                 idle = now - session.active > self.limits.idle_seconds
                 away = session.away_since is not None and now - session.away_since > self.limits.away_seconds
@@ -238,9 +273,9 @@ class SessionStore:
         with self._lock:
             if self._sessions.pop(session.token, None) is None:
                 return
-            self._pages = {page: token for page, token in self._pages.items() if token != session.token}
+            self._pages = {page: known for page, known in self._pages.items() if known[1] != session.token}
         session.ended = why
-        session.tell({"type": "ended", "message": why})
+        session.tell(EndedMessage(why))
         for work in (session.job, session.video):
             if work is not None:
                 work.cancel()

@@ -1,26 +1,20 @@
 """The viewer's connection: cameras come in, frames go out, over one WebSocket on the page's own address.
 
-In (JSON): {"type": "frame", "id": 7, "revision": 1, "c2w": [16 numbers], "fov": 40, "hw": [256, 256],
-"format": "jpeg" | "png", "quality": 85, "show": "image" | "depth" | "coverage", "auto": false,
-"quick": false} (quick: rendered less closely, see `Renderer.stream`);
-{"type": "path", "id": 3, "spec": {...}}; {"type": "view", "id": 4, "index": 12} (where the capture's camera 12 stands);
-{"type": "point", "id": 5, "c2w", "fov", "hw", "at": [0.5, 0.5]} (the surface under that place of a view).
-Out: a frame as bytes (4 bytes little-endian length, that many bytes of JSON {"id", "hw", "show", "model_ms", ...} with
-the facts of `web.surfaces`, the image); or JSON {"type": "scene" | "path" | "view" | "point" | "error" | "ended" |
-"notice", ...}.
-
-Of one visitor's frames the newest counts: one that still waits when the next is asked for is never rendered.
+The messages are in `web.protocol`. Of one visitor's requests the newest of each kind counts: one that still waits when
+the next is asked for is never answered, and none is once the connection is closed. The page computes no sizes: what it
+asks for stands in the scene's message and, where it has told its stage, in a `plan` whenever it changes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import struct
+import secrets
 import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -28,10 +22,14 @@ import cv2
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from nvs_app.errors import NVSError
+from nvs_app.geometry.cameras import Cameras
 from nvs_app.scenes.images import to_uint8
-from nvs_app.web.app_state import SHOWS, AppState, Frame
+from nvs_app.web import protocol
+from nvs_app.web.app_state import AppState, RenderedFrame
+from nvs_app.web.services.frame_plan import FrameCost, Stage, plan_frames
+from nvs_app.web.services.opening import LoadedScene
 from nvs_app.web.services.videos import Videos
-from nvs_app.web.services.viewpoint import camera_for_page, camera_from_page
+from nvs_app.web.services.viewpoint import camera_for_page
 from nvs_app.web.sessions import Session
 
 MAX_MESSAGE = 1 << 20  # characters; a timeline of hundreds of keyframes is far below
@@ -45,13 +43,20 @@ class ViewerConnection:
 
     def __init__(self, app_state: AppState, session: Session, ws: WebSocket):
         self.app_state, self.session, self.ws = app_state, session, ws
+        self.lanes = f"{session.token}:{secrets.token_hex(4)}"  # of this connection alone
         self.loop = asyncio.get_running_loop()
-        self.out: asyncio.Queue[dict | bytes | None] = asyncio.Queue()
+        self.out: asyncio.Queue[protocol.Message | bytes] = asyncio.Queue()
+        self.stage: Stage | None = None  # until a page tells it; programs have none
+        self.cost = FrameCost()
+        self.plan: dict[str, Any] | None = None  # as the page has it
 
-    def post(self, message: dict | bytes | None) -> None:
+    def post(self, message: protocol.Message | bytes) -> None:
         """Puts a message into the way out; from any thread."""
+        self._call(lambda: self.out.put_nowait(message))
+
+    def _call(self, work: Callable[[], None]) -> None:
         try:
-            self.loop.call_soon_threadsafe(self.out.put_nowait, message)
+            self.loop.call_soon_threadsafe(work)
         except RuntimeError:  # the server stops
             return
 
@@ -81,6 +86,8 @@ class ViewerConnection:
         finally:
             leave()
             sender.cancel()
+            for scheduler in (self.app_state.scheduler, self.app_state.previews):
+                scheduler.drop(self.lanes)
 
     async def _send(self) -> None:
         while True:
@@ -88,103 +95,120 @@ class ViewerConnection:
             try:
                 if isinstance(message, bytes):
                     await self.ws.send_bytes(message)
-                else:
-                    await self.ws.send_text(json.dumps(message, allow_nan=False))
-                    if message is not None and message.get("type") == "ended":
-                        await self.ws.close(REFUSED if self.session.ended else TAKEN)
-                        return
+                    continue
+                if isinstance(message, protocol.SceneMessage):
+                    self.plan = self._planned()
+                    message = replace(message, plan=self.plan)
+                await self.ws.send_text(json.dumps(message.to_dict(), allow_nan=False))
+                if isinstance(message, protocol.EndedMessage):
+                    await self.ws.close(REFUSED if self.session.ended else TAKEN)
+                    return
             except (RuntimeError, WebSocketDisconnect, OSError):  # closed meanwhile; the receiver ends the line
                 return
 
     def _take(self, text: str) -> None:
-        message: dict[str, Any] = {}
         try:
-            message = json.loads(text)
-            if not isinstance(message, dict):
-                raise NVSError("expected a JSON object")
-            if not message.get("auto"):
-                self.session.touch()
-            kind = message.get("type")
-            if kind == "frame":
-                self._frame(message)
-            elif kind == "path":
-                self._path(message)
-            elif kind == "view":
-                self._view(message)
-            elif kind == "point":
-                self._point(message)
-            elif kind != "ping":
-                raise NVSError(f"message type {str(kind)[:40]!r}: unknown")
-        except (NVSError, ValueError, RecursionError) as error:
-            number = number_of(message) if isinstance(message, dict) else None
-            self.post({"type": "error", "id": number, "message": sentence(error)})
+            request = protocol.parse(text, self.app_state.limits.frame_side)
+        except protocol.BadRequest as error:
+            self.session.touch()
+            self.post(protocol.ErrorMessage(error.id, error_line(error)))
+            return
+        by_itself = isinstance(request, protocol.FrameRequest) and request.auto
+        if not by_itself and not isinstance(request, protocol.StageRequest):  # windows change, connections break
+            self.session.touch()
+        try:
+            match request:
+                case protocol.FrameRequest():
+                    self._frame(request)
+                case protocol.PointRequest():
+                    self._point(request)
+                case protocol.ViewRequest():
+                    self._view(request)
+                case protocol.PathRequest():
+                    self._path(request)
+                case protocol.StageRequest():
+                    self._stage(request)
+        except NVSError as error:
+            self.post(protocol.ErrorMessage(request.id, error_line(error)))
 
-    def _frame(self, message: dict[str, Any]) -> None:
+    def _frame(self, request: protocol.FrameRequest) -> None:
         if self.out.qsize() > MAX_UNREAD:
             return  # a page that asks and does not read gets no more
         asked = time.perf_counter()
-        opened = self.app_state.require_scene(self.session)
-        revision = self.session.revision
-        camera = camera_from_page(message, self.app_state.limits.frame_side)
-        lossless, quality = message.get("format") == "png", quality_of(message)
-        number = number_of(message)
-        show = message.get("show", "image")
-        if show != "image" and (type(show) is not str or show not in SHOWS):
-            raise NVSError(f"show {str(show)[:20]!r}: expected image, {' or '.join(SHOWS)}")
+        opened = self._scene_for(request.camera)
+        revision, hw = self.session.revision, request.camera.image_hw
 
         def work() -> bytes:
             started = time.perf_counter()
-            frame = self.app_state.frame(opened, camera, show, message.get("quick") is True)
+            frame = self.app_state.frame(opened, request.camera, request.output, request.quick)
             rendered = time.perf_counter()
-            data = encode_frame(frame, lossless, quality)
+            data = encode_frame(frame, request.format == "png", request.quality)
             packed = time.perf_counter()
-            header = {
-                "id": number,
-                "revision": revision,
-                "hw": list(camera.image_hw),
-                "show": show,
-                "format": "png" if lossless else "jpeg",
-                "model_ms": round(frame.model_ms, 3),
-                "wait_ms": round(1e3 * (started - asked), 3),
-                "pack_ms": round(1e3 * (packed - rendered), 3),
-                "server_ms": round(1e3 * (packed - asked), 3),
-                **frame.facts,
-            }
-            return pack(header, data)
+            wait_ms = 1e3 * (started - asked)
+            # Others wait too: half of that is for the size of frames to mend.
+            self._call(lambda: self._measured(hw, frame.model_ms + 0.5 * wait_ms, request.quick))
+            pack_ms, server_ms = 1e3 * (packed - rendered), 1e3 * (packed - asked)
+            times = (frame.model_ms, wait_ms, pack_ms, server_ms)
+            header = protocol.FrameHeader(request.id, revision, hw, request.output, request.format, *times, frame.facts)
+            return protocol.pack(header, data)
 
         # Small images beside the view (of keyframes) have a lane of their own, or the next frame would replace them.
-        lane = f"{self.session.token}:small" if message.get("small") else self.session.token
-        self._answer(number, self.app_state.scheduler.submit(lane, work), self.post)
+        lane = f"{self.lanes}:{'small' if request.small else 'frame'}"
+        self._answer(request.id, self.app_state.scheduler.submit(lane, work), self.post)
 
-    def _path(self, message: dict[str, Any]) -> None:
-        number, spec = number_of(message), message.get("spec")
-        future = self.app_state.pool.submit(Videos(self.app_state).preview, self.session, spec)
-        self._answer(number, future, lambda found: self.post({"type": "path", "id": number, **found}))
-
-    def _view(self, message: dict[str, Any]) -> None:
-        opened, index = self.app_state.require_scene(self.session), message.get("index")
-        if type(index) is not int or not 0 <= index < len(opened.cameras):
-            raise NVSError(f"view {str(index)[:20]}: there are views 0 to {len(opened.cameras) - 1}")
-        view = camera_for_page(opened.cameras[index : index + 1])
-        self.post({"type": "view", "id": number_of(message), **view})
-
-    def _point(self, message: dict[str, Any]) -> None:
-        opened, at = self.app_state.require_scene(self.session), message.get("at")
-        camera = camera_from_page(message, self.app_state.limits.frame_side)
-        if not isinstance(at, list) or len(at) != 2 or not all(type(x) in (int, float) and 0 <= x <= 1 for x in at):
-            raise NVSError("point: at is not [right, down], two numbers from 0 to 1")
-        number, place = number_of(message), (float(at[0]), float(at[1]))
-        future = self.app_state.scheduler.submit(
-            f"{self.session.token}:point", lambda: self.app_state.point(opened, camera, place)
+    def _path(self, request: protocol.PathRequest) -> None:
+        videos = Videos(self.app_state)
+        future = self.app_state.previews.submit(
+            f"{self.lanes}:path", lambda: videos.preview(self.session, request.spec)
         )
-        self._answer(number, future, lambda found: self.post({"type": "point", "id": number, **found}))
+        self._answer(request.id, future, lambda found: self.post(protocol.PathMessage(request.id, **found)))
 
-    def _answer(self, number: Any, future: Future, deliver: Callable[[Any], None]) -> None:
-        """Delivers a result, or the reason why there is none; a request that was replaced gets no answer."""
+    def _view(self, request: protocol.ViewRequest) -> None:
+        opened, index = self.app_state.require_scene(self.session), request.index
+        if index >= len(opened.cameras):
+            raise NVSError(f"view {index}: there are views 0 to {len(opened.cameras) - 1}")
+        self.post(protocol.ViewMessage(request.id, **camera_for_page(opened.cameras[index : index + 1])))
+
+    def _point(self, request: protocol.PointRequest) -> None:
+        opened = self._scene_for(request.camera)
+        future = self.app_state.scheduler.submit(
+            f"{self.lanes}:point", lambda: self.app_state.point(opened, request.camera, request.at)
+        )
+        self._answer(request.id, future, lambda found: self.post(protocol.PointMessage(request.id, **found)))
+
+    def _stage(self, request: protocol.StageRequest) -> None:
+        self.stage = Stage(request.hw, request.side)
+        self.plan = self._planned()
+        self.post(protocol.PlanMessage(request.id, self.plan))
+
+    def _planned(self) -> dict[str, Any] | None:
+        opened = self.session.scene
+        if opened is None:
+            return None
+        return plan_frames(opened, self.stage or Stage(), self.app_state.limits, self.cost).to_dict()
+
+    def _measured(self, hw: tuple[int, int], milliseconds: float, quick: bool) -> None:
+        """A frame took so long; where that changes the plan, the page is told."""
+        self.cost.add(hw, milliseconds, quick)
+        plan = self._planned()
+        if self.stage is not None and plan is not None and plan != self.plan:
+            self.plan = plan
+            self.post(protocol.PlanMessage(None, plan))
+
+    def _scene_for(self, camera: Cameras) -> LoadedScene:
+        """The scene that is looked at. Raises NVSError for a frame that its device is not asked for."""
+        opened, (height, width) = self.app_state.require_scene(self.session), camera.image_hw
+        most = self.app_state.limits.frame_pixels(opened.renderer.device)
+        if height * width > most:
+            raise NVSError(f"camera: a frame of {height}x{width}, expected {most} pixels at most on this device")
+        return opened
+
+    def _answer(self, number: protocol.Id, future: Future, deliver: Callable[[Any], None]) -> None:
+        """Delivers a result, or the reason why there is none."""
 
         def done(future: Future) -> None:
             if future.cancelled():
-                self.post({"type": "dropped", "id": number})
+                self.post(protocol.DroppedMessage(number))
                 return
             error = future.exception()
             if error is None:
@@ -192,55 +216,25 @@ class ViewerConnection:
                 return
             if not isinstance(error, NVSError):
                 traceback.print_exception(error)
-            self.post({"type": "error", "id": number, "message": sentence(error)})
+            self.post(protocol.ErrorMessage(number, error_line(error)))
 
         future.add_done_callback(done)
 
 
-def number_of(message: dict[str, Any]) -> int | str | None:
-    """The number that an answer bears: whole or a short text. Anything else is not sent back."""
-    number = message.get("id")
-    if isinstance(number, str):
-        return number if len(number) <= 64 else None
-    return number if type(number) is int and abs(number) < 2**53 else None
-
-
-def quality_of(message: dict[str, Any]) -> int:
-    """The JPEG quality that is asked for, 30 to 98; 85 where it is no number."""
-    quality = message.get("quality")
-    if isinstance(quality, bool) or not isinstance(quality, (int, float)) or quality != quality:
-        return 85
-    return int(min(max(quality, 30), 98))
-
-
-def sentence(error: BaseException) -> str:
+def error_line(error: BaseException) -> str:
     """One line for the page; of an error of ours no more than its kind (the log has the rest)."""
     if isinstance(error, NVSError):
         return " ".join(str(error).split())
-    if isinstance(error, (ValueError, RecursionError)):
-        return "the message could not be read"
     return f"this could not be rendered ({type(error).__name__}); the server's log says why"
 
 
-def encode_frame(frame: Frame, lossless: bool, quality: int) -> bytes:
+def encode_frame(frame: RenderedFrame, lossless: bool, quality: int) -> bytes:
     """The image as a JPEG of this quality, or as a PNG with exactly the renderer's pixels."""
     pixels = cv2.cvtColor(to_uint8(frame.image).cpu().numpy(), cv2.COLOR_RGB2BGR)
     if lossless:
         return cv2.imencode(".png", pixels)[1].tobytes()
     options = [cv2.IMWRITE_JPEG_QUALITY, quality]
     return cv2.imencode(".jpg", pixels, options)[1].tobytes()
-
-
-def pack(header: dict[str, Any], data: bytes) -> bytes:
-    """Header and image as one message."""
-    text = json.dumps(header).encode()
-    return struct.pack("<I", len(text)) + text + data
-
-
-def unpack(message: bytes) -> tuple[dict[str, Any], bytes]:
-    """The reverse of `pack`."""
-    (length,) = struct.unpack_from("<I", message)
-    return json.loads(message[4 : 4 + length]), message[4 + length :]
 
 
 def same_origin(headers: Any, own: str | None = None) -> bool:

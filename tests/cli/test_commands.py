@@ -116,7 +116,7 @@ def test_render_mp4_state_and_skip(folder: Path, tmp_path: Path, here) -> None:
 
 
 def test_render_folder_resumes(folder: Path, tmp_path: Path, here) -> None:
-    target = tmp_path / "pictures"
+    target = tmp_path / "images"
     words = ("render", folder / "one", "--context", 3, "--frames", 4, "--path", "capture", "--out", target)
     here(*words)
     names = [f"{index:05d}.png" for index in range(4)]

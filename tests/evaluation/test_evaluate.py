@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from camera_rings import ring_c2w
+from image_scenes import image_scene
 
 from nvs_app.errors import NVSError
 from nvs_app.evaluation.evaluate import EvalConfig, evaluate, nearest_view
-from nvs_app.geometry.cameras import Cameras, look_at
+from nvs_app.geometry.cameras import Cameras
 from nvs_app.model.config import PRESETS
 from nvs_app.model.lact import LaCT
 from nvs_app.rendering.renderer import Renderer
@@ -20,29 +21,13 @@ from nvs_app.scenes.posed import PosedImages
 from nvs_app.scenes.scene import Scene
 
 
-def ring(count: int) -> torch.Tensor:
-    angle = torch.arange(count) * 0.7
-    eye = torch.stack((3 * angle.cos(), 3 * angle.sin(), torch.ones(count)), -1)
-    return look_at(eye, torch.zeros(count, 3), torch.tensor([0.0, 0, 1]).expand(count, 3))
-
-
 @pytest.fixture
 def scenes(tmp_path: Path) -> dict[str, Scene]:
     """Scenes of 5 and 7 flat images; image i is gray of value 20 * i."""
     made = {}
     for name, count in (("five", 5), ("seven", 7)):
-        (tmp_path / name).mkdir()
-        for index in range(count):
-            Image.fromarray(np.full((16, 16, 3), 20 * index, np.uint8)).save(tmp_path / name / f"{index}.png")
-        made[name] = Scene(
-            name,
-            tmp_path / name,
-            sorted((tmp_path / name).glob("*.png")),
-            ring(count),
-            torch.tensor([20.0, 20.0, 8.0, 8.0]).expand(count, 4).clone(),
-            torch.tensor([[16, 16]]).expand(count, 2).clone(),
-            [None] * count,
-        )
+        images = [np.full((16, 16, 3), 20 * index, np.uint8) for index in range(count)]
+        made[name] = image_scene(tmp_path / name, images, ring_c2w(count, step=0.7), (20.0, 20.0, 8.0, 8.0))
     return made
 
 
@@ -71,7 +56,7 @@ def test_averages_over_views_then_scenes(scenes: dict[str, Scene]) -> None:
     assert five["baselines"]["mean_colour"]["psnr"] == pytest.approx(expected(10 / 255, range(2, 5)), abs=1e-4)
     assert five["views"][0] == {
         "index": 2,
-        "file": "2.png",
+        "file": "002.png",
         "psnr": pytest.approx(expected(0.5, range(2, 3)), abs=1e-4),
         "ssim": pytest.approx(five["views"][0]["ssim"]),
         "sharpness": 1.0,  # one grey beside another: neither has gradients
@@ -101,7 +86,7 @@ def test_failed_scenes_are_told_and_left_out(scenes: dict[str, Scene]) -> None:
 
 
 def test_nearest_view_looks_at_place_and_direction() -> None:
-    c2w = ring(6)
+    c2w = ring_c2w(6, step=0.7)
     context = PosedImages(torch.zeros(6, 3, 4, 4), Cameras(c2w, torch.ones(6, 4), (4, 4)))
     for index in range(6):
         assert nearest_view(context, c2w[index]) == index

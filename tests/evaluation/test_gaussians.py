@@ -109,7 +109,6 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gsplat", plain_gsplat)
 
 
-@pytest.mark.slow
 def test_a_fit_draws_held_out_views(plain: None, repo: Path) -> None:
     """Far better than the nearest view, which the fit from a fog of points was not."""
     scene = open_scene(repo / "examples" / "object_chair")
@@ -124,7 +123,6 @@ def test_a_fit_draws_held_out_views(plain: None, repo: Path) -> None:
     assert all(torch.equal(a, b) for a, b in zip(before, (context.images, context.cameras.c2w)))
 
 
-@pytest.mark.slow
 def test_gsplats_own_strategy_adds_and_removes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the package is installed; its rasteriser needs a GPU."""
     strategies = pytest.importorskip("gsplat.strategy")

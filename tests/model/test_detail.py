@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from camera_rings import ring_cameras
 
 from nvs_app.errors import NVSError
-from nvs_app.geometry.cameras import Cameras, look_at
+from nvs_app.geometry.cameras import Cameras
 from nvs_app.geometry.warp import plane_rays, project, relative_pose
 from nvs_app.model.checkpoint import load_checkpoint, save_checkpoint
 from nvs_app.model.config import LaCTConfig, read_option
@@ -35,11 +36,9 @@ WHOLE = replace(HEAD, finest_planes=3, finest_features=8, layers=2, refine=8)  #
 
 
 def ring(n: int, image_hw: tuple[int, int] = (32, 48), turn: float = 0.0) -> Cameras:
-    angle = torch.arange(n) * (6.28 / n) + turn
-    eye = torch.stack([angle.cos(), angle.sin(), torch.full_like(angle, 0.4)], -1)
-    c2w = look_at(eye, torch.zeros(n, 3), torch.tensor([0.0, 0.0, 1.0]).expand(n, 3))
     height, width = image_hw
-    return Cameras(c2w[None], torch.tensor([width, width, width / 2, height / 2]).float().expand(1, n, 4), image_hw)
+    lens = (float(width), float(width), width / 2, height / 2)
+    return ring_cameras(n, image_hw, lens, radius=1.0, height=0.4, start=turn)[None]
 
 
 @pytest.fixture(scope="module", params=[HEAD, WHOLE], ids=["two sweeps", "every part"])

@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from camera_rings import ring_cameras
 
 from nvs_app.errors import NVSError
-from nvs_app.geometry.cameras import Cameras, look_at
+from nvs_app.geometry.cameras import Cameras
 from nvs_app.model import lact
 from nvs_app.model.blocks import Block
 from nvs_app.model.checkpoint import load_checkpoint, save_checkpoint
@@ -27,10 +28,7 @@ CONFIGS = {
 
 
 def circle(n: int, image_hw=(16, 24)) -> Cameras:
-    angle = torch.arange(n) * (6.28 / n)
-    eye = torch.stack([angle.cos(), angle.sin(), torch.full_like(angle, 0.4)], -1)
-    c2w = look_at(eye, torch.zeros(n, 3), torch.tensor([0.0, 0.0, 1.0]).expand(n, 3))
-    return Cameras(c2w[None], torch.tensor([20.0, 20.0, 12.0, 8.0]).expand(1, n, 4), image_hw)
+    return ring_cameras(n, image_hw, (20.0, 20.0, 12.0, 8.0), radius=1.0, height=0.4)[None]
 
 
 @pytest.fixture(params=CONFIGS, scope="module")

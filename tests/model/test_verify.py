@@ -43,6 +43,7 @@ def test_verify_command_fails_when_a_weight_is_off(tmp_path):
     assert bad.returncode == 1 and "TOO LARGE" in bad.stdout
 
 
+@pytest.mark.slow
 def test_released_configuration_at_full_size(tmp_path):
     torch.manual_seed(0)
     model = LaCT(PRESETS["lact_l24_d768_ttt2x"])
@@ -61,6 +62,7 @@ def test_released_configuration_at_full_size(tmp_path):
     assert "blocks: 24" in info.stdout and "scene" in info.stdout
 
 
+@pytest.mark.slow
 def test_mistakes_get_one_line():
     unknown = weights("fetch", "nothing")
     assert unknown.returncode == 2 and unknown.stderr.count("\n") == 1 and "expected one of" in unknown.stderr

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
+from camera_rings import ring_cameras
 
-from nvs_app.geometry.cameras import Cameras, look_at
+from nvs_app.geometry.cameras import Cameras
 from nvs_app.geometry.normalize import SimilarityTransform
 from nvs_app.model.config import LaCTConfig
 from nvs_app.model.detail import DetailHeadConfig
@@ -36,11 +37,10 @@ def plain_renderer(detail: bool, **options) -> Renderer:
 
 def circle(views: int, image_hw: tuple[int, int], radius: float = 5.0) -> Cameras:
     """Cameras around a point beside the origin, which look at it; the principal point is not the centre."""
-    angle = torch.linspace(0, 5.5, views)
-    eye = torch.stack((radius * angle.cos() + 3, radius * angle.sin() - 2, torch.full_like(angle, 1.5)), -1)
-    c2w = look_at(eye, torch.tensor([3.0, -2.0, 0.0]).expand(views, 3), torch.tensor([0.0, 0, 1]).expand(views, 3))
     height, width = image_hw
-    return Cameras(c2w, torch.tensor([60.0, 61.0, width / 2 + 1, height / 2 - 2]).expand(views, 4), image_hw)
+    lens = (60.0, 61.0, width / 2 + 1, height / 2 - 2)
+    step = 5.5 / max(1, views - 1)
+    return ring_cameras(views, image_hw, lens, radius=radius, height=1.5, step=step, centre=(3.0, -2.0, 0.0))
 
 
 def posed(views: int = 3, image_hw: tuple[int, int] = (32, 40)) -> PosedImages:

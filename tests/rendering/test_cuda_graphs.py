@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from camera_rings import ring_cameras
 
-from nvs_app.geometry.cameras import Cameras, look_at
+from nvs_app.geometry.cameras import Cameras
 from nvs_app.model.config import LaCTConfig
 from nvs_app.model.detail import DetailHeadConfig
 from nvs_app.model.lact import LaCT
@@ -14,13 +15,10 @@ from nvs_app.scenes.posed import PosedImages
 
 
 def circle(n: int, turn: float = 0.0) -> Cameras:
-    angle = torch.arange(n) * (6.28 / n) + turn
-    eye = torch.stack([2 * angle.cos(), 2 * angle.sin(), torch.full_like(angle, 0.8)], -1)
-    c2w = look_at(eye, torch.zeros(n, 3), torch.tensor([0.0, 0.0, 1.0]).expand(n, 3))
-    return Cameras(c2w, torch.tensor([60.0, 60.0, 24.0, 16.0]).expand(n, 4), (32, 48))
+    return ring_cameras(n, (32, 48), (60.0, 60.0, 24.0, 16.0), radius=2.0, height=0.8, start=turn)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("head", [None, DetailHeadConfig(features=8, groups=4, guide=16, volume=4, blend=8)])
 def test_replays_equal_plain_renderings(head: DetailHeadConfig | None) -> None:
     torch.manual_seed(0)

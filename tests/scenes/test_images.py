@@ -74,14 +74,14 @@ def test_exif_rotation_is_not_applied(tmp_path) -> None:
 
 
 def test_errors_are_one_line(tmp_path) -> None:
-    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "text.png").write_text("no image")
     (tmp_path / "empty.png").touch()
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(tmp_path / "cut.jpg")
     data = (tmp_path / "cut.jpg").read_bytes()
     (tmp_path / "cut.jpg").write_bytes(data[: len(data) // 2])
     for name, expected in (
-        ("text.png", "not a picture"),
-        ("empty.png", "not a picture"),
+        ("text.png", "not an image"),
+        ("empty.png", "not an image"),
         ("none.png", "no such file"),
         ("cut.jpg", "cannot be decoded"),
     ):

@@ -76,7 +76,7 @@ def test_load_inside_inference_mode(tmp_path) -> None:
 
 def test_load_refuses(tmp_path) -> None:
     scene = make_scene(tmp_path, sizes=((12, 16), (10, 16)))
-    with pytest.raises(NVSError, match=r"pictures differ in size \(10x16, 12x16\), give image_hw"):
+    with pytest.raises(NVSError, match=r"images differ in size \(10x16, 12x16\), give image_hw"):
         scene.load([0, 1])
     assert scene.load([0, 1], (8, 8)).images.shape == (2, 3, 8, 8)
     for wrong in (-1, 2):

@@ -6,17 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from camera_rings import ring_c2w
 
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import look_at
 from nvs_app.scenes.scene import Scene
 from nvs_app.scenes.views import choose_views, spread_views
-
-
-def ring(count: int) -> torch.Tensor:
-    angle = torch.arange(count) * (2 * torch.pi / count)
-    eye = torch.stack([3 * angle.cos(), 3 * angle.sin(), 0 * angle + 1], -1)
-    return look_at(eye, torch.zeros(3), torch.tensor([0.0, 0.0, 1.0]))
 
 
 def scene_of(c2w: torch.Tensor) -> Scene:
@@ -26,7 +21,7 @@ def scene_of(c2w: torch.Tensor) -> Scene:
 
 
 def test_spread_on_a_ring_is_even() -> None:
-    chosen = spread_views(ring(24), 4)
+    chosen = spread_views(ring_c2w(24), 4)
     gaps = [(b - a) % 24 for a, b in zip(chosen, chosen[1:] + chosen[:1])]
     assert chosen == sorted(set(chosen)) and max(gaps) - min(gaps) <= 2
 
@@ -61,14 +56,14 @@ def test_spread_limits_and_duplicates() -> None:
     same = torch.eye(4).expand(5, 4, 4)
     assert spread_views(same, 5) == [0, 1, 2, 3, 4]
     assert len(set(spread_views(same, 3))) == 3
-    assert spread_views(ring(7), 7, seed=5) == list(range(7))
+    assert spread_views(ring_c2w(7), 7, seed=5) == list(range(7))
     for k in (0, 8):
         with pytest.raises(NVSError, match=f"{k} views asked for, expected 1 to 7"):
-            spread_views(ring(7), k)
+            spread_views(ring_c2w(7), k)
 
 
 def test_choose_views_modes() -> None:
-    scene = scene_of(ring(20))
+    scene = scene_of(ring_c2w(20))
     spread = choose_views(scene, 5)
     assert len(spread.context) == 5 and sorted(spread.context + spread.target) == list(range(20))
     random = choose_views(scene, 5, mode="random", seed=1)
@@ -100,4 +95,4 @@ def test_choose_views_modes() -> None:
 )
 def test_choose_views_refuses(options, message) -> None:
     with pytest.raises(NVSError, match=message):
-        choose_views(scene_of(ring(20)), **options)
+        choose_views(scene_of(ring_c2w(20)), **options)

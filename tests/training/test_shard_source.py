@@ -49,7 +49,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_scene(folder / "scenes" / "00", views=4, side=8)
     for number in range(1, 14):
         shutil.copytree(folder / "scenes" / "00", folder / "scenes" / f"{number:02d}")
-    shutil.rmtree(folder / "scenes" / "00_pictures")
+    shutil.rmtree(folder / "scenes" / "00_images")
     write_shards([folder / "scenes"], folder / "out", ShardOptions(scenes_per_shard=2))
     return folder / "out"
 
@@ -140,7 +140,7 @@ def test_two_ranks_share_an_epoch(many: Path) -> None:
 
 
 def test_fewer_shards_than_ranks_are_split_by_scenes(many: Path, tmp_path: Path) -> None:
-    one = ShardSet(find_shards(str(many)).places[:1])
+    one = ShardSet(find_shards(str(many)).urls[:1])
     pools = [make_pool(one, rank, 2) for rank in range(2)]
     for pool in pools:
         pool.advance(0)
@@ -151,7 +151,7 @@ def test_fewer_shards_than_ranks_are_split_by_scenes(many: Path, tmp_path: Path)
 
 
 def test_a_broken_shard_ends_the_run_in_one_line(many: Path, tmp_path: Path) -> None:
-    data = Path(find_shards(str(many)).places[0]).read_bytes()
+    data = Path(find_shards(str(many)).urls[0]).read_bytes()
     (tmp_path / "shard.tar").write_bytes(data[: len(data) // 3])
     source = TrainSource(tiny_config(tmp_path, data={"sources": {str(tmp_path / "shard.tar"): 1}}).plan, 0, 0, 1, CPU)
     with pytest.raises(NVSError, match="cut short"):

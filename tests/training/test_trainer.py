@@ -47,7 +47,7 @@ def one_thread() -> Iterator[None]:
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{REPO}{os.pathsep}{HERE}"}
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(map(str, (REPO, HERE, HERE.parent)))}
 
 
 def start(config: TrainConfig) -> subprocess.Popen[str]:
@@ -207,6 +207,7 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     assert (together - alone).norm() < 2e-3 * moved
 
 
+@pytest.mark.slow
 def test_minutes_end_with_a_checkpoint(tmp_path: Path) -> None:
     scene = make_scene(tmp_path / "scene")
     config = tiny_config(

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
+from image_scenes import image_scene
 
 from nvs_app.distributed import StopSignals, World
 from nvs_app.geometry.cameras import Cameras, look_at
 from nvs_app.scenes.posed import PosedImages
-from nvs_app.scenes.scene import Scene
 from nvs_app.training.config import TrainConfig
 from nvs_app.training.config_file import dotted, make_config
 from nvs_app.training.trainer import Trainer
@@ -29,7 +28,7 @@ def circle(n: int, radius: float = 2.0) -> torch.Tensor:
 
 
 def fake_procedural(indices: list[int], num_views: int, image_hw: tuple[int, int]) -> PosedImages:
-    """Pictures whose colours depend on the scene's index and the camera; uint8."""
+    """Images whose colours depend on the scene's index and the camera; uint8."""
     height, width = image_hw
     c2w = circle(num_views).expand(len(indices), -1, -1, -1)
     intrinsics = torch.tensor([width, width, width / 2, height / 2], dtype=torch.float32)
@@ -46,22 +45,10 @@ def fake_procedural(indices: list[int], num_views: int, image_hw: tuple[int, int
 def make_scene(folder: Path, views: int = 14, side: int = 16) -> Path:
     """A scene folder on disk whose images `fake_procedural` drew."""
     posed = fake_procedural([3], views, (side, side))
-    images = folder.with_name(folder.name + "_pictures")
-    images.mkdir(parents=True)
-    paths = []
-    for i in range(views):
-        paths.append(images / f"{i:03d}.png")
-        Image.fromarray(posed.images[0, i].permute(1, 2, 0).numpy()).save(paths[-1])
-    scene = Scene(
-        folder.name,
-        images,
-        paths,
-        posed.cameras.c2w[0],
-        posed.cameras.fxfycxcy[0],
-        torch.full((views, 2), side),
-        [None] * views,
-    )
-    return scene.save(folder)
+    images = list(posed.images[0].permute(0, 2, 3, 1).numpy())
+    lens = (float(side), float(side), side / 2, side / 2)
+    hidden = folder.with_name(folder.name + "_images")
+    return image_scene(hidden, images, posed.cameras.c2w[0], lens, folder.name).save(folder)
 
 
 def tiny_config(out: Path, **changes: Any) -> TrainConfig:

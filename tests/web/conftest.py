@@ -7,21 +7,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
+from camera_rings import ring_c2w
+from image_scenes import image_scene, noise
 from networks import WITH_HEAD, weights_with_head
-from PIL import Image
 from serving import CHROMIUM, FLAGS, serving
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from nvs_app.geometry.cameras import look_at
 from nvs_app.model.checkpoint import save_checkpoint
 from nvs_app.model.config import PRESETS
 from nvs_app.model.lact import LaCT
 from nvs_app.rendering.renderer import Renderer
-from nvs_app.scenes.scene import Scene
 from nvs_app.web.access import routes
 from nvs_app.web.app_state import AppState
 
@@ -30,22 +28,8 @@ from nvs_app.web.app_state import AppState
 def small_scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six images of 40x40 pixels on a circle, as a nerfstudio folder."""
     folder = tmp_path_factory.mktemp("scenes")
-    images = folder / "pictures"
-    images.mkdir()
-    for index in range(6):
-        colours = np.random.default_rng(index).integers(0, 255, (5, 5, 3), np.uint8)
-        Image.fromarray(colours.repeat(8, 0).repeat(8, 1)).save(images / f"{index}.png")
-    angle = torch.arange(6) * 1.0
-    eye = torch.stack((3 * angle.cos(), 3 * angle.sin(), torch.ones(6)), -1)
-    scene = Scene(
-        "small scene",
-        images,
-        sorted(images.glob("*.png")),
-        look_at(eye, torch.zeros(6, 3), torch.tensor([0.0, 0, 1]).expand(6, 3)),
-        torch.tensor([45.0, 45.0, 20.0, 20.0]).expand(6, 4).clone(),
-        torch.tensor([[40, 40]]).expand(6, 2).clone(),
-        [None] * 6,
-    )
+    images = [colours.repeat(8, 0).repeat(8, 1) for colours in noise(6, (5, 5))]
+    scene = image_scene(folder / "images", images, ring_c2w(6, step=1.0), (45.0, 45.0, 20.0, 20.0), "small scene")
     return scene.save(folder / "small scene")
 
 
@@ -73,7 +57,7 @@ def headed_hub(small_scene: Path) -> Iterator[AppState]:
 
 @pytest.fixture
 def client(app_state: AppState) -> TestClient:
-    """Who connects to the hub's socket."""
+    """Who connects to the viewer's socket."""
     app = Starlette(routes=routes(app_state))
     app.cookie_id, app.tokens = "id", {"secret": "alice"}
     app.get_blocks = lambda: SimpleNamespace(auth=app.wants)

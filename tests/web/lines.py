@@ -8,7 +8,7 @@ from starlette.testclient import TestClient
 
 from nvs_app.web.access import COOKIE, owner_of
 from nvs_app.web.app_state import AppState
-from nvs_app.web.viewer_connection import unpack
+from nvs_app.web.protocol import unpack
 
 
 def visit(app_state: AppState, cookie: str = "me", user: str | None = None):

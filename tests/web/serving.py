@@ -101,6 +101,12 @@ def wait(page, what: str, seconds: float = 30) -> None:
     page.wait_for_function(what, timeout=1000 * seconds)
 
 
+def advanced(page) -> None:
+    """Opens the settings of the reconstruction."""
+    page.locator("#nvs-advanced > button").click()
+    page.locator("#nvs-encode").wait_for()
+
+
 def drag(page, x: float, y: float, steps: int = 6, button: str = "left", lift: bool = True) -> None:
     """Drags over the image by some pixels."""
     box = page.locator("#nvs-stage canvas").bounding_box()

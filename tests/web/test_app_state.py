@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
 import time
 from concurrent.futures import Future
@@ -15,9 +16,11 @@ from data_tools.structure_from_motion.job import Cancelled
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras, look_at, vertical_fov
 from nvs_app.web.app_state import AppState
+from nvs_app.web.protocol import EndedMessage, Message, NoticeMessage
 from nvs_app.web.scheduler import RenderScheduler
 from nvs_app.web.services.cost import context_bytes
 from nvs_app.web.services.jobs import JobQueue
+from nvs_app.web.services.machine import trim_memory
 from nvs_app.web.services.opening import find_examples
 from nvs_app.web.services.states import StateCache, state_bytes
 from nvs_app.web.services.viewpoint import Viewpoint, camera_for_page, camera_from_page
@@ -63,6 +66,66 @@ def test_two_visitors_that_ask_without_end_get_the_same(scheduler: RenderSchedul
     [thread.start() for thread in threads]
     [thread.join() for thread in threads]
     assert min(counts.values()) > 10 and max(counts.values()) < 1.5 * min(counts.values())
+
+
+def test_large_frames_do_not_starve_small_ones(scheduler: RenderScheduler) -> None:
+    """Turns are by time: who asks for frames that take thirty times as long gets the fewer."""
+    seconds = {"large": 0.0, "small": 0.0}
+    counts = {"large": 0, "small": 0}
+    stop = time.monotonic() + 1.5
+
+    def ask(name: str, cost: float, think: float) -> None:
+        def work() -> None:
+            time.sleep(cost)
+            seconds[name] += cost
+            counts[name] += 1
+
+        while time.monotonic() < stop:
+            scheduler.run(f"{name}:frame", work)
+            time.sleep(think)  # a page's way there and back
+
+    threads = [threading.Thread(target=ask, args=each) for each in (("large", 0.09, 0.0), ("small", 0.003, 0.003))]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert counts["small"] > 6 * counts["large"] > 0
+    alone = time.monotonic()
+    scheduler.run("large:frame", lambda: None)
+    scheduler.run("large:frame", lambda: None)
+    assert time.monotonic() - alone < 5  # who is alone waits for nobody
+
+
+def test_others_are_served_beside_a_request_that_takes_long() -> None:
+    scheduler, gates = RenderScheduler(relief=True), [threading.Event() for _ in range(3)]
+    try:
+        long = [
+            scheduler.submit(f"long {number}:frame", lambda g=gate: g.wait(30)) for number, gate in enumerate(gates)
+        ]
+        more = scheduler.submit("long 0:video", lambda: "in its turn")
+        for number in range(20):
+            assert scheduler.submit("short:frame", lambda n=number: n).result(10) == number
+        assert not any(future.done() for future in (*long, more))  # a visitor gets one thread
+        gates[1].set()
+        assert long[1].result(10) and not more.done()
+        gates[0].set()
+        assert more.result(10) == "in its turn"
+    finally:
+        [gate.set() for gate in gates]
+        scheduler.close()
+    assert all(future.done() for future in long)
+
+
+def test_lanes_of_a_visitor_share_his_time_and_go_with_him(scheduler: RenderScheduler) -> None:
+    gate, _ = held(scheduler)
+    order: list[str] = []
+    pause = lambda name: lambda: (time.sleep(0.03), order.append(name))  # noqa: E731
+    [scheduler.submit(f"many:{kind}", pause("many")) for kind in range(4)]
+    gone = [scheduler.submit(f"gone:1:{kind}", pause("gone")) for kind in range(3)]
+    one = scheduler.submit("one:frame", pause("one"))
+    kept = scheduler.submit("gone:2:frame", pause("kept"))
+    scheduler.drop("gone:1")
+    gate.set()
+    one.result(10), kept.result(10)
+    assert order[:3] == ["many", "one", "kept"] and all(future.cancelled() for future in gone)
 
 
 def test_a_turn_excludes_others_and_errors_do_not_stay(scheduler: RenderScheduler) -> None:
@@ -113,10 +176,12 @@ def test_visits_are_separate_and_end(tmp_path: Path) -> None:
     alice, _ = store.create("alice"), store.create("bob")
     assert store.find(alice.token, "alice") is alice
     assert store.find(alice.token, "bob") is None and store.find("", "bob") is None and store.find(None, "bob") is None
-    assert store.of_page("page", "alice") is not store.of_page("page", "bob")  # the same name of a page is not enough
+    page = store.of_page("page", "alice")
+    assert store.of_page("page", "alice") is page and page is not alice
+    store.end(page, "over")
     assert alice.token not in str(alice.folder) and len(alice.token) >= 32
 
-    heard: list[dict] = []
+    heard: list[Message] = []
     store = SessionStore(tmp_path / "more", Limits(sessions=2, idle_seconds=100, away_seconds=50), ended.append)
     there, away = store.create("a"), store.create("b")
     there.listen(heard.append)
@@ -129,7 +194,60 @@ def test_visits_are_separate_and_end(tmp_path: Path) -> None:
     there.active -= 101
     store.sweep()
     assert store.find(there.token, "a") is None and store.find(third.token, "c") is third
-    assert heard[-1]["type"] == "ended" and "nothing happened" in heard[-1]["message"]
+    assert isinstance(heard[-1], EndedMessage) and "nothing happened" in heard[-1].message
+
+
+def test_a_pages_name_opens_nothing_for_others(tmp_path: Path) -> None:
+    """gradio's own name of a page can be learned; it is bound to who came first with it, as long as the visit lasts."""
+    store = SessionStore(tmp_path)
+    hers = store.of_page("page", "alice")
+    for _ in range(2):
+        with pytest.raises(NVSError, match="belongs to another visit"):
+            store.of_page("page", "bob")
+    assert store.of_page("page", "alice") is hers
+    kept = store.create("alice")
+    store.bind("page", kept)
+    with pytest.raises(NVSError, match="belongs to another visit"):
+        store.of_page("page", "bob")
+    assert store.of_page("page", "alice") is kept
+    store.end(kept, "over")
+    assert store.of_page("page", "bob").owner == "bob"
+
+
+class Work:
+    """A job that is under way."""
+
+    done = False
+
+    def cancel(self) -> None:
+        raise AssertionError("it was cancelled")
+
+
+@pytest.mark.parametrize("kind", ["job", "video"])
+def test_visits_whose_work_is_under_way_are_not_pushed_out(tmp_path: Path, kind: str) -> None:
+    store = SessionStore(tmp_path, Limits(sessions=2, away_seconds=1, idle_seconds=2))
+    busy, other = store.create("a"), store.create("b")
+    setattr(busy, kind, Work())
+    busy.away_since = other.away_since - 100
+    store.create("c")  # in place of the other, which has been away for less long
+    assert store.find(busy.token, "a") is busy and store.find(other.token, "b") is None
+    busy.active -= 1000
+    store.sweep()
+    assert store.find(busy.token, "a") is busy
+
+
+def test_an_address_has_so_many_visits(tmp_path: Path) -> None:
+    """Visits without end from one address push out their own, and nobody else's."""
+    store = SessionStore(tmp_path, Limits(sessions=10, address_sessions=3))
+    mine = [store.create("me", "10.0.0.1") for _ in range(4)]
+    others = [store.create(f"other {number}", "10.0.0.2") for number in range(20)]
+    assert [store.find(session.token, "me") is session for session in mine] == [False, True, True, True]
+    assert sum(store.find(session.token, session.owner) is session for session in others) == 3
+    for session in mine[1:]:
+        session.listen(lambda message: None)
+    with pytest.raises(NVSError, match="3 visits from your address already"):
+        store.create("me", "10.0.0.1")
+    assert store.create("third", "10.0.0.3") and len([store.create("x") for _ in range(3)]) == 3  # unknown: no limit
 
 
 def test_a_visit_keeps_within_its_bytes(tmp_path: Path) -> None:
@@ -142,12 +260,12 @@ def test_a_visit_keeps_within_its_bytes(tmp_path: Path) -> None:
 
 def test_a_second_tab_takes_over(tmp_path: Path) -> None:
     session = SessionStore(tmp_path).create("a")
-    first: list[dict] = []
-    second: list[dict] = []
+    first: list[Message] = []
+    second: list[Message] = []
     session.listen(first.append)
     leave = session.listen(second.append)
-    session.tell({"type": "x"})
-    assert first[-1]["type"] == "ended" and second == [{"type": "x"}] and session.away_since is None
+    session.tell(NoticeMessage("x"))
+    assert isinstance(first[-1], EndedMessage) and second == [NoticeMessage("x")] and session.away_since is None
     leave()
     assert session.away_since is not None
 
@@ -174,6 +292,36 @@ def test_states_go_to_disk_and_come_back(app_state: AppState, small_scene: Path,
         cache.get("a")
 
 
+def test_a_state_that_cannot_be_written_is_not_lost(app_state: AppState, tmp_path: Path, capfd) -> None:
+    state = app_state.state(app_state.example("small scene"))
+    (tmp_path / "states").write_text("no folder: nothing can be written below it")
+    cache = StateCache(tmp_path / "states", max_bytes=state_bytes(state) + 1)
+    for key in "abc":
+        cache.put(key, state)
+    assert cache.get("a") is state and cache.get("b") is state and cache.get("c") is state
+    assert "an encoded scene stays in memory" in capfd.readouterr().err
+    (tmp_path / "states").unlink()
+    cache.put("d", state)  # there is room again
+    assert cache.bytes_held() <= state_bytes(state) + 1 and len(list((tmp_path / "states").iterdir())) == 3
+    assert torch.equal(cache.get("b").fast_weights[0].w1, state.fast_weights[0].w1)
+
+
+def test_an_example_whose_file_has_gone_is_encoded_again(app_state: AppState) -> None:
+    opened = app_state.example("small scene")
+    app_state.states.max_bytes = 1
+    app_state.states.put("another", app_state.state(opened))
+    (spilled,) = app_state.states.folder.iterdir()
+    spilled.write_bytes(b"broken")
+    with pytest.raises(NVSError, match="gone; encode it again"):
+        app_state.state(opened)
+    again = app_state.example("small scene")
+    assert again is not opened and app_state.frame(again, again.cameras[:1]).image.shape == (3, 64, 64)
+    app_state.states.put("another", app_state.state(again))
+    for file in app_state.states.folder.iterdir():
+        file.unlink()
+    assert app_state.example("small scene") is not again
+
+
 def test_examples_are_shared_and_stay(app_state: AppState) -> None:
     opened = app_state.example("small scene")
     assert app_state.example("small scene") is opened
@@ -186,6 +334,28 @@ def test_examples_are_shared_and_stay(app_state: AppState) -> None:
         app_state.example("other")
     with pytest.raises(NVSError, match="not a name"):
         app_state.renderer("../checkpoints/tiny")
+
+
+def test_memory_goes_back_when_visits_have_ended(app_state: AppState, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a visit's images and scene took is free, but glibc keeps it until it is asked."""
+    if not hasattr(ctypes.CDLL(None), "malloc_trim"):
+        pytest.skip("not glibc")
+    trimmed = threading.Event()
+
+    def trim() -> None:
+        trim_memory()
+        trimmed.set()
+
+    monkeypatch.setattr("nvs_app.web.app_state.trim_memory", trim)
+    limits = Limits(idle_seconds=0.2)
+    other = AppState(app_state.renderer(), {}, limits=limits)
+    try:
+        assert not trimmed.wait(0.3)  # while nothing has ended there is nothing to give back
+        session = other.store.create("a")
+        session.memory["images"] = [b"0" * 100_000 for _ in range(2000)]
+        assert trimmed.wait(10) and not session.memory and session.ended
+    finally:
+        other.close()
 
 
 def capture(count: int = 12, up: tuple = (0.0, 0.0, 1.0)) -> Cameras:

@@ -7,6 +7,8 @@ import asyncio
 import contextlib
 import json
 import random
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -17,8 +19,9 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from nvs_app.web.access import COOKIE, owner_of, routes
 from nvs_app.web.app_state import AppState
+from nvs_app.web.protocol import unpack
 from nvs_app.web.services.viewpoint import camera_for_page
-from nvs_app.web.viewer_connection import MAX_UNREAD, ViewerConnection, unpack
+from nvs_app.web.viewer_connection import MAX_UNREAD, ViewerConnection
 
 LONG = "1" + "0" * 400
 IDENTITY = "[1,0,0,0, 0,1,0,0, 0,0,1,0, 0,0,0,1]"
@@ -93,6 +96,10 @@ WRONG = {
     "NaN as id": '{"type": "nothing", "id": NaN}',
     "deep id": '{"type": "nothing", "id": ' + "[" * 600 + "]" * 600 + "}",
     "long id": json.dumps({"type": "nothing", "id": "x" * 500_000}),
+    "stage of nothing": '{"type": "stage", "id": 1}',
+    "stage of NaN": '{"type": "stage", "id": 1, "hw": [NaN, 5]}',
+    "huge stage": '{"type": "stage", "id": 1, "hw": [5, ' + LONG + "]}",
+    "stage of an odd side": '{"type": "stage", "id": 1, "hw": [5, 5], "side": 255}',
     "no view": '{"type": "view", "id": 1, "index": 99}',
     "negative view": '{"type": "view", "id": 1, "index": -1}',
     "huge view": '{"type": "view", "id": 1, "index": ' + LONG + "}",
@@ -127,7 +134,7 @@ def test_any_value_in_any_field(client: TestClient, session, capfd) -> None:
     values.append("[" * 300 + "]" * 300)
     with connect(client, session) as socket:
         answer(socket)
-        for name in ("id", "format", "auto", "small", "revision", "type", "quality", "spec"):
+        for name in ("id", "format", "auto", "small", "quick", "output", "type", "quality", "spec"):
             for value in values:
                 socket.send_text(frame(**{name: value}))
                 told = answer(socket)
@@ -218,3 +225,34 @@ def test_others_are_not_disturbed(app_state: AppState, client: TestClient, sessi
         for number in range(5):
             calm.send_json(good(other, 9000 + number))
             assert answer(calm)["id"] == 9000 + number
+
+
+def test_of_each_kind_one_request_waits_and_none_when_its_sender_has_gone(
+    app_state: AppState, client: TestClient, session
+) -> None:
+    """Path previews too: thousands of them would be computed one after the other, long after their sender had left."""
+    path = {"type": "path", "spec": {"preset": "turntable", "seconds": 2, "fps": 12, "image_hw": [32, 32]}}
+    gate, begun = threading.Event(), threading.Event()
+    for scheduler in (app_state.previews, app_state.scheduler):
+        begun.clear()
+        scheduler.submit("holder", lambda: (begun.set(), gate.wait(30)))
+        assert begun.wait(10)
+    point = {**good(session), "type": "point", "at": [0.5, 0.5]}
+    with connect(client, session) as socket:
+        answer(socket)
+        for number in range(50):
+            for message in (path, good(session), point, {**good(session), "small": True}):
+                socket.send_json({**message, "id": number})
+        dropped = [answer(socket) for _ in range(4 * 49)]
+        assert {told["type"] for told in dropped} == {"dropped"} and max(told["id"] for told in dropped) == 48
+        assert app_state.previews.waiting() == 1 and app_state.scheduler.waiting() == 3
+    for _ in range(200):
+        if app_state.previews.waiting() + app_state.scheduler.waiting() == 0:
+            break
+        time.sleep(0.02)
+    assert app_state.previews.waiting() + app_state.scheduler.waiting() == 0
+    gate.set()
+    with connect(client, session) as socket:
+        answer(socket)
+        socket.send_json({**path, "id": 9})
+        assert len(answer(socket)["views"]) == 24

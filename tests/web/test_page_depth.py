@@ -70,7 +70,7 @@ def click_at(page, at: tuple[float, float]) -> tuple[float, float]:
 def test_a_double_click_centres_the_surface_under_it(page, known) -> None:
     renderer, state = known
     at_rest(page)
-    view = page.evaluate("({...nvs.viewer.camera(), hw: nvs.viewer.sides(160)})")
+    view = page.evaluate("({...nvs.viewer.camera(), hw: nvs.viewer.plan.point})")
     camera = camera_from_page(view, 1024)
     views = renderer.render(state, camera, depth=True)
     sent(page)
@@ -96,7 +96,7 @@ def test_a_double_click_centres_the_surface_under_it(page, known) -> None:
 def test_a_double_click_where_no_surface_is_turns_the_view(page, known) -> None:
     renderer, state = known
     at_rest(page)
-    before = page.evaluate("({...nvs.viewer.camera(), hw: nvs.viewer.sides(160), distance: nvs.viewer.view.distance})")
+    before = page.evaluate("({...nvs.viewer.camera(), hw: nvs.viewer.plan.point, distance: nvs.viewer.view.distance})")
     views = renderer.render(state, camera_from_page(before, 1024), depth=True)
     at = places(views, yes=False)
     sent(page)
@@ -115,7 +115,7 @@ def test_a_double_click_where_no_surface_is_turns_the_view(page, known) -> None:
 def test_the_wheel_goes_towards_the_surface_under_the_cursor(page, known) -> None:
     renderer, state = known
     at_rest(page)
-    view = page.evaluate("({...nvs.viewer.camera(), hw: nvs.viewer.sides(160)})")
+    view = page.evaluate("({...nvs.viewer.camera(), hw: nvs.viewer.plan.point})")
     camera = camera_from_page(view, 1024)
     views = renderer.render(state, camera, depth=True)
     sent(page)
@@ -167,9 +167,10 @@ def test_depth_and_coverage_are_switched_on(page, known) -> None:
             assert page.get_attribute("button[data-nvs=depth]", "aria-pressed") == "false"
     page.click("button[data-nvs=coverage]")
     shown = at_rest(page)
-    assert shown["header"]["show"] == "image" and not page.is_visible("[data-nvs=legend]")
+    assert shown["header"]["output"] == "image" and not page.is_visible("[data-nvs=legend]")
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_without_a_detail_head_they_are_off_and_say_why(browser, checkpoints: Path, small_scene: Path) -> None:
     with serving(checkpoints, "--scene", small_scene, "--context", 3) as address:
@@ -181,29 +182,43 @@ def test_without_a_detail_head_they_are_off_and_say_why(browser, checkpoints: Pa
 
 
 @pytest.mark.browser
-def test_the_gentle_turn_stays_where_photos_cover_the_view(page) -> None:
-    """It turns back at the ends of an arc, from both sides, and goes around where cameras surround the scene."""
-    step = """(count) => { const { viewer } = nvs, seen = [];
-        const up = viewer.scene.up, { middle } = viewer.scene.turn;
-        for (let i = 0; i < count; i++) {
-            viewer.turnOn(0.05);
-            const back = viewer.view.forward.map((x) => -x), side = [0, 1, 2].map((i) =>
-                up[(i + 1) % 3] * middle[(i + 2) % 3] - up[(i + 2) % 3] * middle[(i + 1) % 3]);
-            const dot = (a) => a.reduce((sum, x, i) => sum + x * back[i], 0);
-            seen.push([Math.atan2(dot(side), dot(middle)) * 180 / Math.PI, Math.asin(dot(up)) * 180 / Math.PI]); }
-        return seen; }"""
-    turn = page.evaluate("nvs.viewer.scene.turn")
-    assert set(turn) == {"around", "middle", "half", "elevation"}
-    page.evaluate("Object.assign(nvs.viewer.scene.turn, {around: false, half: 30}); nvs.viewer.reset()")
-    page.evaluate("nvs.viewer.view.orbit(-2 - Math.atan2(0, 1), 0)")
-    seen = np.array(page.evaluate(step, 1500))
-    inside = seen[600:, 0]  # it was turned far out, and has come back
-    assert inside.min() > -31 and inside.max() < 31 and inside.max() - inside.min() > 55
-    changes = np.sign(np.diff(inside))
-    assert 2 < (np.diff(changes) != 0).sum() < 12  # to and fro, with no trembling at the ends
-    page.evaluate("nvs.viewer.reset(); nvs.viewer.view.orbit(0, -0.6)")  # higher than any photo
-    seen = np.array(page.evaluate(step, 400))
-    assert seen[0, 1] > turn["elevation"][1] + 10 and abs(seen[-1, 1] - turn["elevation"][1]) < 4
-    page.evaluate("nvs.viewer.scene.turn.around = true; nvs.viewer.reset()")
-    seen = np.array(page.evaluate(step, 600))  # 30 seconds, 420 degrees
-    assert (np.histogram(seen[:, 0], 12, (-180, 180))[0] > 10).all()
+def test_auto_rotate_stays_beside_the_photos(page, small_scene: Path) -> None:
+    """From wherever it is switched on, it joins the turn of the scene, and no view of that is far from a photo's."""
+    page.evaluate("nvs.viewer.reset(); nvs.viewer.view.orbit(2, -0.6); nvs.viewer.view.dolly(4)")
+    page.get_by_text("farther away than any photo").wait_for()
+    page.click("[data-nvs=auto]")
+    seen = np.array(page.evaluate(
+        """() => { const { viewer } = nvs, seen = [];
+            for (let i = 0; i < 1500; i++) { viewer.turnOn(0.05);
+                seen.push([...viewer.view.eye, ...viewer.view.forward]); }
+            viewer.move(); return seen; }"""
+    ))  # fmt: skip
+    photos = open_scene(small_scene).c2w.numpy()
+    eyes, ahead = seen[60:, :3], seen[60:, 3:]
+    assert np.abs(eyes[:, 2] - 1).max() < 0.1 and np.abs(np.linalg.norm(eyes[:, :2], axis=1) - 3).max() < 0.15  # a ring
+    inputs = photos[
+        page.evaluate("[...document.querySelectorAll('#nvs-facts [data-nvs-view]')].map((b) => +b.dataset.nvsView)")
+    ]
+    nearest = np.degrees(np.arccos(np.clip(ahead @ inputs[:, :3, 2].T, -1, 1))).min(1)
+    assert nearest.max() < 75  # half of the widest gap between neighbours
+    assert np.linalg.norm(np.diff(eyes, axis=0), axis=1).max() < 0.2  # without a jump
+    page.get_by_text("farther away than any photo").wait_for(state="hidden")
+
+
+@pytest.mark.browser
+def test_the_horizon_is_levelled(page) -> None:
+    canvas = page.locator("#nvs-stage canvas")
+    canvas.focus()
+    for _ in range(3):
+        page.keyboard.press(".")
+    lean = "Math.abs(nvs.viewer.view.right.reduce((sum, x, i) => sum + x * nvs.viewer.view.up[i], 0))"
+    assert page.evaluate(lean) > 0.05
+    page.click("[data-nvs=level]")
+    assert page.evaluate(lean) < 1e-6
+    canvas.focus()
+    page.keyboard.press(".")
+    page.select_option("[data-nvs=up]", "view")  # what is upright here is up from now on
+    assert page.evaluate(lean) < 1e-6
+    drag(page, 80, 0)
+    assert page.evaluate(lean) < 1e-6
+    assert page.evaluate("nvs.viewer.view.up.some((x, i) => Math.abs(x - nvs.viewer.scene.up[i]) > 0.01)")

@@ -75,6 +75,7 @@ def proxied(port: int, target: str) -> Iterator[str]:
         thread.join(5)
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_login_and_prefix(browser, checkpoints: Path, small_scene: Path) -> None:
     words = ("--scene", small_scene, "--context", 3, "--auth", "alice:a secret", "--root-path", PREFIX)

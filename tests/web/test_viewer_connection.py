@@ -18,7 +18,7 @@ from nvs_app.scenes.images import to_uint8
 from nvs_app.web.access import COOKIE
 from nvs_app.web.app_state import AppState
 from nvs_app.web.services.viewpoint import camera_for_page, camera_from_page
-from nvs_app.web.viewer_connection import sentence
+from nvs_app.web.viewer_connection import error_line
 
 
 def test_a_frame_is_exactly_what_the_renderer_draws(app_state: AppState, client: TestClient) -> None:
@@ -70,7 +70,7 @@ def test_a_fault_of_the_renderer_is_one_sentence_and_the_next_works(
         assert told["type"] == "error" and told["id"] == 1 and "ZeroDivisionError" in told["message"]
         socket.send_json({**page, "id": 2})
         assert answer(socket)[0]["id"] == 2
-    assert "/" not in sentence(OSError("/a/secret/path"))
+    assert "/" not in error_line(OSError("/a/secret/path"))
 
 
 def refused(client: TestClient, *arguments, **more) -> int:

@@ -35,7 +35,7 @@ class DL3DV(Benchmark):
     contexts = (16, 32, 64, 128)
     image_hw = None
     options = (
-        Option("size", "of pictures", {"540x960": "960 wide, 540 high", "256x256": "centre square"}),
+        Option("size", "of images", {"540x960": "960 wide, 540 high", "256x256": "centre square"}),
         Option(
             "cluster",
             "what k-means sees of a camera",

@@ -26,7 +26,7 @@ class MipNeRF360(Benchmark):
     options = (
         Option(
             "size",
-            "of pictures",
+            "of images",
             {
                 "published": "a quarter of the stored size outdoors, half indoors (room, counter, kitchen, bonsai)",
                 "256": "256 pixels high, the stored aspect",

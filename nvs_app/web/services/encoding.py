@@ -6,20 +6,24 @@ step), `cancel`. Examples go the same way, so that they too can be encoded with 
 
 from __future__ import annotations
 
-import html
+import contextlib
+import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from data_tools.readers.archives import Limits as ArchiveLimits
-from data_tools.readers.archives import check_image
+from data_tools.readers.isolated import ProcessLimits, isolated
 from data_tools.structure_from_motion.prepare import is_image_name
 from nvs_app.errors import NVSError
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.web.app_state import AppState
+from nvs_app.web.protocol import NoticeMessage
 from nvs_app.web.services.estimate import (
     Estimate,
     ThroughputEstimator,
@@ -28,50 +32,22 @@ from nvs_app.web.services.estimate import (
     most_views,
     sizes_for,
 )
-from nvs_app.web.services.jobs import Job, Step
+from nvs_app.web.services.gathering import Piece, Tray, failed, look
+from nvs_app.web.services.jobs import Job
 from nvs_app.web.services.opening import LoadedScene, open_scene_for_viewing, open_state
-from nvs_app.web.services.uploads import FEWEST, Source, inspect
+from nvs_app.web.services.progress import Preview, Progress
+from nvs_app.web.services.uploads import Source, inspect
 from nvs_app.web.sessions import MIB, Session
-
-STAGES = {
-    "unpack": "Unpacking",
-    "frames": "Choosing frames",
-    "photos": "Reading photos",
-    "features": "Finding features",
-    "matches": "Matching",
-    "cameras": "Finding cameras",
-    "scene": "Writing the scene",
-    "read": "Reading views",
-    "encode": "Encoding",
-}
-OF_SCENES = ("read", "encode")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a visitor is about to encode: the source, and what it will take; `note`: how it came together."""
+    """What a visitor is about to encode: the source, and what it will take."""
 
     source: Source
     estimate: Estimate
     sizes: list[tuple[str, str]]
     most: int
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Gathered:
-    """Photos that came one by one, still too few to find cameras from."""
-
-    photos: int
-
-    @property
-    def words(self) -> str:
-        """What is there and what is missing."""
-        more = FEWEST - self.photos
-        return (
-            f"{self.photos} photo{'s' if self.photos > 1 else ''} so far. Take or paste {more} more at least, all of "
-            "the same thing from different sides; 20 to 60 are best."
-        )
 
 
 class Encoding:
@@ -85,19 +61,79 @@ class Encoding:
         """The one that the visitor has chosen in the tab of models."""
         return self.app_state.renderer(*session.model)
 
-    def receive(
-        self, session: Session, files: Sequence[str | Path], join: bool = False
-    ) -> Plan | LoadedScene | Gathered:
-        """Takes uploads into the visit's folder and looks at them; of a state file, the scene it opens.
-
-        join: one or two photos, as a phone's camera and the clipboard give them, come to the photos before.
+    def receive(self, session: Session, files: Sequence[str | Path]) -> Plan | LoadedScene:
+        """Takes one upload as the whole input; of a state file, the scene it opens.
 
         Raises NVSError: too many, too large, or nothing that can become a scene; the files are gone then."""
         with session.arriving:
-            return self._receive(session, [Path(file) for file in files], join)
+            folder, moved, total = self._take(session, files)
+            try:
+                opened = self._state(session, moved)
+                if opened is not None:
+                    return opened
+                empty = next((path.name for path in moved if path.stat().st_size == 0), None)
+                if empty is not None:
+                    raise NVSError(f"{empty}: the file is empty")
+                unpacking, within = self._archive_limits(session, total), process_limits(total)
+                source = isolated(inspect, moved, folder / "unpacked", unpacking, limits=within, what=moved[0].name)
+                self._check_pixels(source, session.limits.upload_pixels)
+            except (NVSError, OSError) as error:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise NVSError(str(error).replace(f"{folder}/", "")) from error
+            session.source, session.tray = source, None
+            return self.plan(session)
 
-    def _receive(self, session: Session, paths: list[Path], join: bool) -> Plan | LoadedScene | Gathered:
-        limits = session.limits
+    def gather(self, session: Session, files: Sequence[str | Path]) -> LoadedScene | None:
+        """Adds an upload to what was brought before; a state file opens at once, and is returned as a scene.
+
+        Raises NVSError where the upload is too large altogether; a file that is no photo is told in the tray."""
+        with session.arriving:
+            folder, moved, total = self._take(session, files)
+            opened = self._state(session, moved)
+            if opened is not None:
+                return opened
+            limits, unpacked = self._archive_limits(session, total), session.folder / "unpacked"
+            archives = threading.Lock()  # one after the other: together they would fill more than each may
+
+            def judged(path: Path) -> Piece:
+                pixels, within = session.limits.upload_pixels, process_limits(path.stat().st_size)
+                with contextlib.nullcontext() if is_image_name(path) else archives:
+                    try:
+                        return isolated(look, path, unpacked, path.name, limits, pixels, limits=within, what=path.name)
+                    except NVSError as error:  # the child came to an end
+                        return failed(path, str(error))
+
+            with ThreadPoolExecutor(4) as pool:
+                pieces = list(pool.map(judged, moved))
+            try:
+                session.room("what is in the upload")
+            except NVSError:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+            self.use(session, (session.tray or Tray()).add(pieces))
+            return None
+
+    def use(self, session: Session, tray: Tray) -> None:
+        """Makes a tray the visitor's, and what can be reconstructed of it the source; of one that is closed, what the
+        shown scene was made of."""
+        session.tray, session.source = tray, None
+        if not tray.open:
+            opened = session.scene
+            session.source = source_of(opened) if opened is not None and opened.scene is not None else None
+            return
+        try:
+            session.source = tray.source(session.folder / "unpacked", self._archive_limits(session, 0))
+        except NVSError as error:
+            words = str(error).replace(f"{session.folder}/", "")
+            session.tray = replace(tray, said=words[0].upper() + words[1:])
+
+    def put_away(self, session: Session) -> None:
+        """Closes the tray: the shown scene is what is encoded again."""
+        self.use(session, replace(session.tray or Tray(), said="", open=False))
+
+    def _take(self, session: Session, files: Sequence[str | Path]) -> tuple[Path, list[Path], int]:
+        """Moves an upload into a folder of the visit: (folder, files, bytes). Raises NVSError beyond the limits."""
+        limits, paths = session.limits, [Path(file) for file in files]
         if not paths:
             raise NVSError("Nothing was uploaded.")
         if len(paths) > limits.upload_files:
@@ -111,38 +147,15 @@ class Encoding:
         self._make_room(session)
         session.room("upload", total)
         folder = session.new_folder("upload")
-        try:
-            moved = [_moved(path, folder) for path in paths]
-            if len(moved) == 1 and moved[0].suffix.lower() == ".safetensors":
-                opened = open_state(moved[0], self.renderer(session), self.app_state.states, moved[0].stem[:60])
-                session.source = None
-                self.app_state.show(session, opened)
-                return opened
-            earlier: list[Path] = []
-            if join and len(moved) < FEWEST and all(map(is_image_name, moved)):
-                for path in moved:
-                    check_image(path)
-                earlier = self._photos(session)
-                moved = [*earlier, *moved]
-                if len(moved) < FEWEST:
-                    session.gathered = moved
-                    return Gathered(len(moved))
-            source = inspect(moved, folder / "unpacked", self._archive_limits(session, total))
-            self._check_pixels(source, limits.upload_pixels)
-        except (NVSError, OSError) as error:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise NVSError(str(error).replace(f"{folder}/", "")) from error
-        session.source, session.gathered = source, []
-        note = "Came to the photos before. An upload of three or more starts anew." if len(earlier) >= FEWEST else ""
-        return replace(self.plan(session), note=note)
+        return folder, [_moved(path, folder) for path in paths], total
 
-    @staticmethod
-    def _photos(session: Session) -> list[Path]:
-        """The loose photos that a visitor has brought."""
-        source = session.source
-        if source is not None and source.scene is None and all(map(is_image_name, source.paths)):
-            return list(source.paths)
-        return session.gathered
+    def _state(self, session: Session, moved: list[Path]) -> LoadedScene | None:
+        if len(moved) != 1 or moved[0].suffix.lower() != ".safetensors":
+            return None
+        opened = open_state(moved[0], self.renderer(session), self.app_state.states, moved[0].stem[:60])
+        self.app_state.show(session, opened)
+        self.put_away(session)
+        return opened
 
     def bring_example(self, session: Session, name: str) -> LoadedScene:
         """Opens an example and makes it the source of further encodings."""
@@ -153,24 +166,21 @@ class Encoding:
             done = int(10 * fraction) if stage == "encode" else 0
             if done != shown:
                 shown = done
-                session.tell({"type": "notice", "words": f"Encoding {name} … {10 * done} %"})
+                session.tell(NoticeMessage(f"Encoding {name} … {10 * done} %"))
 
-        session.tell({"type": "notice", "words": f"Opening {name} …"})
+        session.tell(NoticeMessage(f"Opening {name} …"))
         try:
             opened = self.app_state.example(name, self.renderer(session), tell)
         except NVSError:
-            session.tell({"type": "notice", "words": ""})
+            session.tell(NoticeMessage(""))
             raise
-        assert opened.scene is not None
-        hws = tuple((height, width) for height, width in opened.scene.image_hws.tolist())
-        session.source = Source(opened.name, (opened.scene.root,), opened.scene, hws)
+        source = source_of(opened)
         throughput = self.throughput(self.renderer(session))
         if not throughput.measured and opened.split is not None:  # the first estimate is no guess, then
             count = len(opened.split.context)
-            throughput.encoded(
-                estimate(session.source, opened.renderer, throughput, count, opened.image_hw), opened.seconds
-            )
+            throughput.encoded(estimate(source, opened.renderer, throughput, count, opened.image_hw), opened.seconds)
         self.app_state.show(session, opened)
+        self.put_away(session)
         return opened
 
     def plan(self, session: Session, views: int | None = None, size: str | None = None) -> Plan:
@@ -193,10 +203,19 @@ class Encoding:
             raise NVSError(f"{plan.estimate.views} views: {session.limits.context_views} at most on this server")
         if session.job is not None:
             session.job.cancel()
-        renderer, source = self.renderer(session), plan.source
+        renderer, source, tray = self.renderer(session), plan.source, session.tray
+        workdir = session.folder / "work"
 
         def work(job: Job) -> LoadedScene:
-            scene, report = source.open(session.folder / "work", job.report, job.cancelled)
+            preview = Preview(source.preview_file(workdir))
+
+            def tell(stage: str, fraction: float, words: str) -> None:
+                found = preview.fresh() if stage == "cameras" else None
+                if found is not None:
+                    session.tell(found)
+                job.report(stage, fraction, words)
+
+            scene, report = source.open(workdir, tell, job.cancelled)
             scene = replace(scene, name=plan.source.label)
             job.report("read", 0.0)
             if report is not None:
@@ -214,9 +233,12 @@ class Encoding:
             )
             self.throughput(renderer).encoded(plan.estimate, opened.seconds)
             self.app_state.show(session, opened)  # here, so that it is there also when the page was closed meanwhile
+            if session.tray is tray:  # nothing was brought meanwhile
+                self.put_away(session)
             return opened
 
         session.job = self.app_state.jobs.submit(work)
+        session.progress = Progress(plan.estimate.seconds)
         return session.job
 
     def cancel(self, session: Session) -> bool:
@@ -241,7 +263,7 @@ class Encoding:
         used = [session.scene.scene.root] if session.scene is not None and session.scene.scene is not None else []
         if session.source is not None:
             used += list(session.source.paths)
-        used += session.gathered
+        used += [piece.path for piece in session.tray.pieces] if session.tray is not None else []
         if session.job is not None and not session.job.done:
             return
         for folder in session.folder.glob("upload-*"):
@@ -257,6 +279,13 @@ class Encoding:
                 )
 
 
+def source_of(opened: LoadedScene) -> Source:
+    """What an opened scene was made of, to encode it otherwise."""
+    assert opened.scene is not None
+    hws = tuple((height, width) for height, width in opened.scene.image_hws.tolist())
+    return Source(opened.name, (opened.scene.root,), opened.scene, hws)
+
+
 def parse_size(text: str) -> tuple[int, int]:
     """A text such as 320x240 (width, height) as image_hw."""
     found = re.fullmatch(r"\s*(\d{1,4})\s*[x×]\s*(\d{1,4})\s*", text or "")
@@ -265,57 +294,9 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(found[2]), int(found[1])
 
 
-def plan_html(plan: Plan) -> str:
-    """The estimate as a small table, problems on top."""
-    found = plan.estimate
-    problems = "".join(f"<p class='nvs-problem-line'>{html.escape(problem)}</p>" for problem in found.problems)
-    skipped = ""
-    if plan.source.skipped:
-        name, why = next(iter(plan.source.skipped.items()))
-        more = f" and {len(plan.source.skipped) - 1} more" if len(plan.source.skipped) > 1 else ""
-        skipped = f"<p class='nvs-note'>Left out: {html.escape(name)} ({html.escape(why)}){more}.</p>"
-    rows = "".join(f"<tr><th>{html.escape(a)}</th><td>{html.escape(b)}</td></tr>" for a, b in found.rows)
-    words = html.escape(plan.source.words) if found.problems else ""  # else the sentence says it
-    title = f"<p class='nvs-source'><b>{html.escape(plan.source.label)}</b> {words}</p>"
-    sentence = "" if found.problems else f"<p class='nvs-sentence'>{html.escape(found.sentence)}</p>"
-    details = f"<details><summary>In detail</summary><table class='nvs-table'>{rows}</table></details>"
-    none_left = found.views == found.available > 1
-    notes = (plan.note, "All are read: no photo is left to compare with." if none_left else "")
-    note = "".join(f"<p class='nvs-note nvs-small'>{html.escape(words)}</p>" for words in notes if words)
-    return f"<div class='nvs-plan'>{title}{problems}{sentence}{details}{skipped}{note}</div>"
-
-
-def progress_html(steps: Iterator[Step], reconstructs: bool) -> Iterator[str]:
-    """A bar and the list of stages, for each step of a job."""
-    stages = [name for name in STAGES if reconstructs or name in OF_SCENES]
-    for step in steps:
-        if step.position:
-            words = "1 other encoding is" if step.position == 1 else f"{step.position} other encodings are"
-            yield f"<div class='nvs-progress' role='status'><p>Waiting: {words} before yours.</p></div>"
-            continue
-        shown = [name for name in stages if name not in ("unpack", "frames") or name == step.stage]
-        here = shown.index(step.stage) if step.stage in shown else 0
-        share = (here + step.fraction) / len(shown)
-        items = "".join(
-            f"<li class='{'done' if i < here else 'now' if i == here else ''}'>{STAGES[name]}</li>"
-            for i, name in enumerate(shown)
-        )
-        detail = f"{STAGES.get(step.stage, 'Starting')} {html.escape(step.words)}".strip()
-        yield (
-            f"<div class='nvs-progress'><div class='nvs-meter' role='progressbar' aria-label='Encoding' "
-            f"aria-valuemin='0' aria-valuemax='100' aria-valuenow='{100 * share:.0f}'>"
-            f"<i style='width:{100 * share:.1f}%'></i></div>"
-            f"<p role='status'><span>{detail}</span><span>{step.seconds:.0f} s</span></p><ol>{items}</ol></div>"
-        )
-
-
-def ready_html(opened: LoadedScene) -> str:
-    """What was done."""
-    lines = [f"<b>Ready.</b> Encoded in {opened.seconds:.1f} s."]
-    if opened.unregistered:
-        count = len(opened.unregistered)
-        lines.append(f"{count} photo{' has' if count == 1 else 's have'} no camera (see Cameras).")
-    return f"<div class='nvs-progress'><p role='status'><span>{' '.join(lines)}</span></p></div>"
+def process_limits(total: int) -> ProcessLimits:
+    """What reading an upload of `total` bytes may take."""
+    return ProcessLimits(cpu_seconds=60 + total // (5 * MIB), wall_seconds=300 + total // MIB)
 
 
 def _moved(path: Path, folder: Path) -> Path:
@@ -326,9 +307,13 @@ def _moved(path: Path, folder: Path) -> Path:
     while target.exists():
         target = folder / f"{number}_{stem}"
         number += 1
-    shutil.move(path, target)
-    if target.stat().st_size == 0:
-        raise NVSError(f"{target.name}: the file is empty")
+    if re.fullmatch(r"[0-9a-f]{64}", path.parent.name):  # gradio's digest: one file for all who upload the same
+        try:
+            os.link(path, target)
+        except OSError:  # another file system
+            shutil.copyfile(path, target)
+    else:
+        shutil.move(path, target)
     return target
 
 

@@ -1,10 +1,9 @@
 """What opening an input will take on this machine: views, tokens, time and memory, before the work starts.
 
-    pace = Pace(renderer)
-    pace.probe()                                       # once: a small encoding, timed
-    plan = estimate(source, renderer, pace, views=16, image_hw=(256, 256))
+    throughput = ThroughputEstimator(renderer)
+    plan = estimate(source, renderer, throughput, views=16, image_hw=(256, 256))
     print(plan.sentence)                               # and plan.rows for a table
-    pace.encoded(plan, seconds)                        # what it really took makes the next one better
+    throughput.encoded(plan, seconds)                        # what it really took makes the next one better
 
 Tokens are exact. Memory and time are models fitted to measurements; the tests hold memory to a factor of two.
 """
@@ -157,7 +156,7 @@ def estimate(
     Args:
         source: from `inspect`, or a scene.
         renderer: that will encode it.
-        pace: of this machine; a guess unless given.
+        throughput: of this machine; a guess unless given.
         views: that the network reads; DEFAULT_VIEWS, or one less than there are, unless given.
         image_hw: size that images are brought to; the size of the checkpoint's training unless given.
 

@@ -1,6 +1,6 @@
 """What a visitor takes away: videos, images, the scene, the encoded state, a COLMAP project, snapshots.
 
-    export_video(draw, cameras, 24, Path("out.mp4"), progress, cancelled)     # or .gif, or .zip of PNG files
+    export_video(render, cameras, 24, Path("out.mp4"), progress, cancelled)     # or .gif, or .zip of PNG files
     command_line("out.mp4", "path.json", checkpoint="NAME", state_file="scene.safetensors")
     save_scene(scene, Path("scene.zip"))
 
@@ -20,13 +20,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from jaxtyping import Float
-from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, PngImagePlugin
 from torch import Tensor
 
 from data_tools.colmap_export import save_colmap as write_colmap
-from data_tools.readers.points import Points, scene_points
+from data_tools.readers.points import Points, uploaded_points
 from data_tools.structure_from_motion.job import Cancelled
 from data_tools.structure_from_motion.scene import write_ply
 from nvs_app.atomic_io import atomic_write
@@ -34,37 +33,35 @@ from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras, vertical_fov
 from nvs_app.model.state import SceneState
 from nvs_app.rendering.video import VideoWriter
-from nvs_app.scenes.camera_path import parse_pose
 from nvs_app.scenes.images import to_uint8
 from nvs_app.scenes.scene import Scene
-from nvs_app.web.services.truth import Draw, Progress, draw_parts
+from nvs_app.web.services.truth import FractionCallback, RenderFunction, render_chunks
 
 KINDS = (".mp4", ".gif", ".zip")
 SNAPSHOT_KEY = "nvs_camera"  # of the PNG's text entry
-MAX_SNAPSHOT_TEXT = 1 << 16
 
 
 def export_video(
-    draw: Draw,
+    render: RenderFunction,
     cameras: Cameras,
     fps: float | int,
     out: Path,
-    progress: Progress | None = None,
+    progress: FractionCallback | None = None,
     cancelled: Callable[[], bool] | None = None,
     chunk: int | None = None,
 ) -> Path:
     """Renders a path [n] to a video, or to a zip of PNG files named 00000.png and so on.
 
     Args:
-        draw: renders cameras [k] as images [k, 3, h, w] in [0, 1].
+        render: renders cameras [k] as images [k, 3, h, w] in [0, 1].
         out: its suffix says what is written: .mp4, .gif or .zip.
-        progress, cancelled: told after, asked before each call of `draw`.
+        progress, cancelled: told after, asked before each call of `render`.
         chunk: views in one call; None goes by their size.
 
     Raises:
         NVSError: another suffix, or the file cannot be written. Cancelled: nothing is left behind.
     """
-    parts = draw_parts(draw, cameras, chunk, progress, cancelled)
+    parts = render_chunks(render, cameras, chunk, progress, cancelled)
     if out.suffix.lower() not in KINDS:
         raise NVSError(f"{out.name}: expected a name that ends in {', '.join(KINDS)}")
     if out.suffix.lower() != ".zip":
@@ -128,7 +125,7 @@ def save_scene(
     scene: Scene,
     out: Path,
     indices: Sequence[int] | None = None,
-    progress: Progress | None = None,
+    progress: FractionCallback | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Path:
     """A zip of a nerfstudio scene: transforms.json, its images, and sparse.ply where there are points.
@@ -136,7 +133,7 @@ def save_scene(
     indices: only these views. Raises NVSError, Cancelled.
     """
     chosen = scene if indices is None else scene.subset(indices)
-    points = scene_points(scene)
+    points = uploaded_points(scene)
 
     def fill(folder: Path) -> None:
         chosen.save(folder)
@@ -149,7 +146,7 @@ def save_colmap(
     scene: Scene,
     out: Path,
     indices: Sequence[int] | None = None,
-    progress: Progress | None = None,
+    progress: FractionCallback | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Path:
     """A zip of a COLMAP project: images/ and sparse/0/*.bin (see `data_tools.colmap_export`).
@@ -157,7 +154,7 @@ def save_colmap(
     indices: only these views. Raises NVSError, Cancelled.
     """
     chosen = scene if indices is None else scene.subset(indices)
-    points = scene_points(scene)
+    points = uploaded_points(scene)
 
     def tick(done: int) -> None:
         _check(cancelled, scene.name)
@@ -204,26 +201,6 @@ def save_snapshot(
     return out
 
 
-def read_snapshot(path: Path) -> Cameras:
-    """The camera [1] of a snapshot. Raises NVSError for images that remember none."""
-    try:
-        with Image.open(path, formats=["PNG"]) as image:
-            text = image.info.get(SNAPSHOT_KEY)
-        values: Any = json.loads(text) if isinstance(text, str) and len(text) <= MAX_SNAPSHOT_TEXT else None
-    except (OSError, ValueError, SyntaxError, RecursionError, UnidentifiedImageError) as error:
-        raise NVSError(f"{path.name}: not a PNG file that can be read") from error
-    if not isinstance(values, dict):
-        raise NVSError(f"{path.name}: remembers no camera; only snapshots of this page do")
-    c2w = parse_pose(values.get("c2w"), f"{path.name}: c2w")
-    numbers: Any = values.get("fxfycxcy")
-    size: Any = values.get("image_hw")
-    good_size = isinstance(size, list) and len(size) == 2 and all(type(v) is int and 0 < v < 1e5 for v in size)
-    good_lens = isinstance(numbers, list) and len(numbers) == 4 and all(type(v) in (int, float) for v in numbers)
-    if not good_size or not good_lens or not all(1e-3 < abs(value) < 1e7 for value in numbers[:2]):
-        raise NVSError(f"{path.name}: its camera has no size or no focal length that can be")
-    return Cameras(c2w[None], torch.tensor([numbers], dtype=torch.float32), (size[0], size[1]))
-
-
 def _write_points(points: Points | None, folder: Path) -> None:
     if points is not None and not (folder / "sparse.ply").exists():
         write_ply(folder / "sparse.ply", points.xyz, points.rgb)
@@ -233,7 +210,7 @@ def _zip_of_folder(
     name: str,
     out: Path,
     fill: Callable[[Path], Any],
-    progress: Progress | None,
+    progress: FractionCallback | None,
     cancelled: Callable[[], bool] | None,
 ) -> Path:
     """Fills a temporary folder beside `out` and packs it."""

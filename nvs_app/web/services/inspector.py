@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import html
 import threading
 from typing import Any
 
-from data_tools.readers.points import scene_points
+from data_tools.readers.points import uploaded_points
 from nvs_app.errors import NVSError
 from nvs_app.web.app_state import AppState
 from nvs_app.web.services.cameras_plot import cameras_figure, thumbnails
@@ -16,8 +15,6 @@ from nvs_app.web.services.truth import (
     TruthView,
     compare,
     held_out,
-    image_uri,
-    legend_uri,
     views_at_once,
 )
 from nvs_app.web.services.videos import Videos
@@ -54,7 +51,7 @@ class SceneInspector:
             opened.split,
             memory["thumbnails"],
             opened.unregistered,
-            scene_points(scene),
+            uploaded_points(scene),
             dark,
         )
 
@@ -96,42 +93,3 @@ class SceneInspector:
             opened.image_hw,
             chunk=views_at_once(opened.renderer.plan_render(opened.image_hw).render_hw),
         )
-
-
-def truth_html(view: TruthView | None, table: Truth | None) -> str:
-    """Rendering and photo under one slider, the error beside them, and the table."""
-    if view is None or table is None:
-        return (
-            "<p class='nvs-note'>This scene has no photo to hold out: it came as a state file, or all of its photos "
-            "were read.</p>"
-        )
-    rows = "".join(
-        f"<tr><th scope='row'>{html.escape(str(name))}</th><td>{psnr}</td><td>{ssim}</td></tr>"
-        for name, psnr, ssim in table.rows
-    )
-    return (
-        "<div class='nvs-truth'><figure class='nvs-split' style='--split:50%'>"
-        f"<img src='{image_uri(view.photo, 'JPEG')}' alt='Photo {view.index}'>"
-        f"<img class='nvs-over' src='{image_uri(view.rendered, 'JPEG')}' alt='Rendering from the same camera'>"
-        "<input type='range' min='0' max='100' value='50' aria-label='Between rendering and photo' data-nvs-split>"
-        "<span class='nvs-tag'>rendered</span><span class='nvs-tag nvs-right'>photo</span></figure>"
-        f"<dl><div><dt>PSNR</dt><dd>{view.psnr:.2f} <small>dB</small></dd></div>"
-        f"<div><dt>SSIM</dt><dd>{view.ssim:.3f}</dd></div></dl>"
-        f"<figure class='nvs-error'><img src='{image_uri(view.error, 'JPEG')}' alt='Error map'>"
-        f"<figcaption>Error <span>0</span><img src='{legend_uri()}' alt=''>"
-        f"<span>{table.error_top:.2f}</span></figcaption></figure>"
-        "<table class='nvs-table'><thead><tr><th>held-out view</th><td>PSNR, dB</td><td>SSIM</td></tr></thead>"
-        f"<tbody>{rows}</tbody></table></div>"
-    )
-
-
-def unregistered_html(opened: LoadedScene) -> str:
-    """Photos without a camera, and why."""
-    if not opened.unregistered:
-        return ""
-    items = "".join(
-        f"<li><b>{html.escape(name)}</b> {html.escape(why)}</li>" for name, why in sorted(opened.unregistered.items())
-    )
-    count = len(opened.unregistered)
-    words = f"{count} photo{'s' * (count > 1)} without a camera"
-    return f"<details class='nvs-note'><summary>{words}</summary><ul>{items}</ul></details>"

@@ -55,7 +55,7 @@ class Job:
         return self._cancel.is_set()
 
     def cancel(self) -> None:
-        """KeyValueLR to stop: at once where the job still waits, else at the next step of the work."""
+        """Asks to stop: at once where the job still waits, else at the next step of the work."""
         self._cancel.set()
         self._future.cancel()
         self._changed.set()

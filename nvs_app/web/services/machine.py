@@ -1,7 +1,8 @@
-"""How much memory is free, and numbers in words for people."""
+"""How much memory is free, giving it back, and numbers in words for people."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 from pathlib import Path
 
@@ -18,6 +19,14 @@ def free_memory(device: torch.device) -> int:
         free = 4 << 30 if pages is None else pages * os.sysconf("SC_PAGE_SIZE")
     limit, used = (_number(Path("/sys/fs/cgroup") / name) for name in ("memory.max", "memory.current"))
     return free if limit is None or used is None else max(0, min(free, limit - used))
+
+
+def trim_memory() -> None:
+    """Gives freed memory back to the system, which glibc keeps otherwise: 570 MB after two visits that had encoded a
+    dozen photos each. Takes some 30 ms; nothing happens with another C library."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def bytes_words(count: float | int) -> str:

@@ -27,7 +27,7 @@ from nvs_app.web.services.states import StateCache
 from nvs_app.web.services.truth import image_uri
 from nvs_app.web.services.viewpoint import Viewpoint
 
-Report = Callable[[str, float, str], None]
+StageCallback = Callable[[str, float, str], None]
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,7 @@ class LoadedScene:
 
     def for_viewer(self) -> dict[str, Any]:
         """What the page's script must know."""
-        about = {"side": min(self.image_hw), "no_depth": self.no_depth}
-        return {"name": self.name, **self.viewpoint.for_page(), **about}
+        return {"name": self.name, **self.viewpoint.for_page(), "no_depth": self.no_depth}
 
 
 def open_scene_for_viewing(
@@ -78,7 +77,7 @@ def open_scene_for_viewing(
     renderer: Renderer,
     cache: StateCache,
     image_hw: tuple[int, int] | None = None,
-    report: Report | None = None,
+    report: StageCallback | None = None,
     **facts: Any,
 ) -> LoadedScene:
     """Reads the context views and encodes them.
@@ -150,12 +149,12 @@ class ExampleCache:
         self._locks: dict[Any, threading.Lock] = {}
         self._opened: dict[Any, LoadedScene] = {}
 
-    def get(self, key: Any, make: Callable[[], LoadedScene]) -> LoadedScene:
-        """What is kept under a key, or is made now."""
+    def get(self, key: Any, make: Callable[[], LoadedScene], there: Callable[[LoadedScene], bool]) -> LoadedScene:
+        """What is kept under a key and is `there` still, or is made now."""
         with self._lock:
             lock = self._locks.setdefault(key, threading.Lock())
         with lock:
-            if key not in self._opened:
+            if key not in self._opened or not there(self._opened[key]):
                 self._opened[key] = make()
             return self._opened[key]
 

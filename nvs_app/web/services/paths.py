@@ -78,7 +78,7 @@ def timeline_from_dict(values: Any) -> Timeline:
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedPath:
     """A path file: what it renders, and its keyframes where it has any (None: it cannot be edited as it is)."""
 
     path: CameraPath
@@ -163,7 +163,7 @@ def save_path(path: Path | str, what: Timeline | CameraPath) -> Path:
     return write_camera_path(path, CameraPath(cameras, float(what.fps), keys, extra))
 
 
-def load_path(path: Path | str) -> Loaded:
+def load_path(path: Path | str) -> LoadedPath:
     """Reads a camera path of nerfstudio's viewer or of `save_path`. Raises NVSError, also for files too large to
     render; a file whose keyframes cannot be understood still renders, and has no timeline."""
     path = Path(path)
@@ -175,9 +175,9 @@ def load_path(path: Path | str) -> Loaded:
     except NVSError as error:
         raise NVSError(f"{path.name}: {error}") from error
     try:
-        return Loaded(found, _timeline(found))
+        return LoadedPath(found, _timeline(found))
     except NVSError:
-        return Loaded(found, None)
+        return LoadedPath(found, None)
 
 
 def _timeline(found: CameraPath) -> Timeline | None:

@@ -1,7 +1,8 @@
 """Encoded scenes that visitors keep on the server, in the folder of `--keep`, over restarts.
 
 Each lies in a folder of its own with a secret name: the state, the scene with its photos, and a note that says whose
-it is (a digest of the visitor's cookie and login). Only he finds it again.
+it is (a digest of the visitor's cookie and login). Only he finds it again. Who brings neither cookie nor login has no
+identity of his own, and keeps nothing.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from data_tools.readers import open_scene
 from nvs_app.errors import NVSError
 from nvs_app.model.state import SceneState
 from nvs_app.scenes.views import ViewSplit
+from nvs_app.web.access import is_anonymous
 from nvs_app.web.app_state import AppState
 from nvs_app.web.services.opening import LoadedScene, jpeg_uri, open_state, why_no_depth
 from nvs_app.web.services.uploads import Source
@@ -31,6 +33,8 @@ NAME = re.compile(r"[A-Za-z0-9_-]{20,64}")
 def keep(app_state: AppState, session: Session) -> str:
     """Keeps the scene that is looked at; returns its secret name. Raises NVSError."""
     root, opened = _root(app_state), app_state.require_scene(session)
+    if is_anonymous(session.owner):
+        raise NVSError("keep: allow this page's cookie or log in; without them nobody could tell the scene is yours")
     used = sum(folder_bytes(root / name) for name, _ in kept(app_state, session))
     if used > KEPT_BYTES:
         raise NVSError(f"keep: {used // MIB} MB are kept already, {KEPT_BYTES // MIB} MB at most")
@@ -60,7 +64,7 @@ def keep(app_state: AppState, session: Session) -> str:
 
 def kept(app_state: AppState, session: Session) -> list[tuple[str, str]]:
     """The visitor's kept scenes: (secret name, words), the newest first."""
-    if app_state.keep is None or not app_state.keep.is_dir():
+    if app_state.keep is None or not app_state.keep.is_dir() or is_anonymous(session.owner):
         return []
     found = []
     for folder in app_state.keep.iterdir():

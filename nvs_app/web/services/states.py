@@ -1,5 +1,7 @@
 """Encoded scenes in memory up to a number of bytes; the one unused for longest goes to disk and comes back when asked.
 
+A scene leaves memory once its file is whole: on a full disk it stays, above the limit.
+
 cache = StateCache(folder, max_bytes=2 << 30)
 cache.put("key", state)
 state = cache.get("key")
@@ -8,6 +10,7 @@ state = cache.get("key")
 from __future__ import annotations
 
 import secrets
+import sys
 import threading
 from collections import OrderedDict
 from pathlib import Path
@@ -16,6 +19,8 @@ import torch
 
 from nvs_app.errors import NVSError
 from nvs_app.model.state import SceneState
+
+GONE = "The encoded scene is gone; encode it again."
 
 
 def state_bytes(state: SceneState) -> int:
@@ -50,13 +55,22 @@ class StateCache:
                 self._states.move_to_end(key)
                 return self._states[key]
             if key not in self._spilled:
-                raise NVSError("The encoded scene is gone; encode it again.")
-            path, device = self._spilled.pop(key)
-            state = SceneState.load(path, device)
-            path.unlink()
+                raise NVSError(GONE)
+            path, device = self._spilled[key]
+            try:
+                state = SceneState.load(path, device)
+            except (NVSError, OSError) as error:  # somebody has removed or broken the file
+                self.drop(key)
+                raise NVSError(GONE) from error
+            self.drop(key)
             self._states[key] = state
             self._make_room()
             return state
+
+    def has(self, key: str) -> bool:
+        """Whether `get` finds it: in memory, or as a file."""
+        with self._lock:
+            return key in self._states or key in self._spilled and self._spilled[key][0].is_file()
 
     def drop(self, key: str) -> None:
         """Forgets a state; nothing happens when it is not there."""
@@ -73,6 +87,11 @@ class StateCache:
     def _make_room(self) -> None:
         # The newest stays, also where it alone exceeds the limit: it is being looked at.
         while len(self._states) > 1 and self.bytes_held() > self.max_bytes:
-            key, state = self._states.popitem(last=False)
-            device = state.fast_weights[0].w0.device
-            self._spilled[key] = (state.save(self.folder / f"{secrets.token_hex(8)}.safetensors"), device)
+            key, state = next(iter(self._states.items()))
+            try:
+                path = state.save(self.folder / f"{secrets.token_hex(8)}.safetensors")
+            except (NVSError, OSError) as error:
+                print(f"warning: an encoded scene stays in memory: {error}", file=sys.stderr)
+                return
+            self._spilled[key] = (path, state.fast_weights[0].w0.device)
+            del self._states[key]

@@ -1,7 +1,7 @@
 """What the viewer shows of a view's geometry: depth in colours, parts that no photo shows, the point under a pixel.
 
 views = renderer.render(state, camera, depth=True)
-shown = depth_in_colours(views)          # Shown: image, and what its header says
+shown = depth_in_colours(views)          # OutputImage: image, and what its header says
 shown = coverage(views)
 surface_point(views, camera, (0.5, 0.5))  # [x, y, z] and depth, or None where there is no surface
 """
@@ -29,7 +29,7 @@ TINT, OPACITY = (0.91, 0.22, 0.86), 0.6  # of what no photo shows
 
 
 @dataclass(frozen=True)
-class Shown:
+class OutputImage:
     """An image [3, h, w] in [0, 1] on the renderer's device, and facts for the header of its frame (JSON values)."""
 
     image: Float[Tensor, "3 h w"]
@@ -41,7 +41,7 @@ def sure(views: RenderedViews) -> Bool[Tensor, "v h w"]:
     return (views.surface >= SURE) & (views.seen >= SURE) & views.depth.isfinite() & (views.depth > 0)
 
 
-def depth_in_colours(views: RenderedViews) -> Shown:
+def depth_in_colours(views: RenderedViews) -> OutputImage:
     """The first view's depth in the colours of "turbo", red near and blue far, by its logarithm; grey, with the image
     in it, where no depth is sure.
 
@@ -51,20 +51,20 @@ def depth_in_colours(views: RenderedViews) -> Shown:
     known, depth, image = sure(views)[0], views.depth[0], views.images[0]
     grey = (0.15 + 0.35 * image.mean(0)).expand_as(image)
     if not bool(known.any()):
-        return Shown(grey, {"range": None, "values": []})
+        return OutputImage(grey, {"range": None, "values": []})
     near, far = _ends(depth[known].log())
     share = ((depth.clamp_min(1e-9).log() - near) / max(far - near, 1e-6)).clamp(0, 1)
     colours = _turbo().to(image.device)[(255 * (1 - share)).round().long()].permute(2, 0, 1)
     reach = [float(np.exp(value)) for value in (near, far)]
-    return Shown(torch.where(known, colours, grey), {"range": reach, "values": _values(depth, known)})
+    return OutputImage(torch.where(known, colours, grey), {"range": reach, "values": _values(depth, known)})
 
 
-def coverage(views: RenderedViews) -> Shown:
+def coverage(views: RenderedViews) -> OutputImage:
     """The first view with a tint where no photo shows what it shows. Facts: "unseen": their share of the pixels."""
     image, unseen = views.images[0], views.seen[0] < SURE
     tint = image.new_tensor(TINT)[:, None, None]
     tinted = image + OPACITY * (tint - image)
-    return Shown(torch.where(unseen, tinted, image), {"unseen": float(unseen.float().mean())})
+    return OutputImage(torch.where(unseen, tinted, image), {"unseen": float(unseen.float().mean())})
 
 
 def surface_point(

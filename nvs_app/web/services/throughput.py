@@ -1,20 +1,16 @@
-"""How fast this machine encodes and finds cameras: guessed, then probed, then corrected by what really happened."""
+"""How fast this machine encodes and finds cameras: guessed, then corrected by what really happened."""
 
 from __future__ import annotations
 
 import os
 import threading
-import time
 from typing import Protocol, runtime_checkable
 
 import torch
 
 from data_tools.structure_from_motion.pairs import ALIKE, EXHAUSTIVE, choose_pairs
 from data_tools.structure_from_motion.worker import ENLARGE_BELOW
-from nvs_app.geometry.cameras import Cameras, look_at
 from nvs_app.rendering.renderer import Renderer
-from nvs_app.scenes.posed import PosedImages
-from nvs_app.web.services.cost import encoding_flops
 from nvs_app.web.services.uploads import Source
 
 # Structure from motion on one core, from runs over 8 to 50 photos: seconds a megapixel of feature search, a pair of
@@ -38,7 +34,6 @@ class ThroughputEstimator:
 
     def __init__(self, renderer: Renderer):
         self._lock = threading.Lock()
-        self._renderer = renderer
         # A guess until it is measured: GFLOP a second of a core, or of a GPU.
         cores = torch.get_num_threads()
         self._flops = 200e12 if renderer.device.type == "cuda" else 40e9 * cores
@@ -54,26 +49,6 @@ class ThroughputEstimator:
     def sfm(self) -> float:
         """How much longer structure from motion takes here than the model says."""
         return self._sfm
-
-    def probe(self) -> float:
-        """Times a small encoding (under a second on two cores) and returns `flops`; the second call costs nothing.
-
-        It computes on the renderer's device: call it where nothing else does.
-        """
-        if self.measured:
-            return self._flops
-        # A GPU needs more tokens to be busy.
-        views, side = (8, 256) if self._renderer.device.type == "cuda" else (2, 128)
-        posed = small_capture(views, side)
-        self._renderer.encode(small_capture(1, 64))  # the first call sets things up
-        start = time.perf_counter()
-        self._renderer.encode(posed).fast_weights[-1].w0.cpu()  # the copy waits for the GPU
-        seconds = time.perf_counter() - start
-        flops = encoding_flops(self._renderer, views, (side, side)) / max(seconds, 1e-6)
-        with self._lock:
-            if not self.measured:
-                self._flops, self.measured = flops, True
-        return self._flops
 
     def encoded(self, plan: Planned, seconds: float | int) -> None:
         """An encoding that was estimated took this long."""
@@ -137,12 +112,3 @@ def sfm_seconds(source: Source, factor: float) -> dict[str, float]:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def small_capture(views: int, side: int) -> PosedImages:
-    """Grey images around a point, to time an encoding with."""
-    angle = torch.arange(views) * (6.28 / views)
-    eye = torch.stack((3 * angle.cos(), 3 * angle.sin(), torch.ones(views)), -1)
-    c2w = look_at(eye, torch.zeros(views, 3), torch.tensor([0.0, 0.0, 1.0]).expand(views, 3))
-    lens = torch.tensor([float(side), float(side), side / 2, side / 2]).expand(views, 4)
-    return PosedImages(torch.full((views, 3, side, side), 0.5), Cameras(c2w, lens, (side, side)))

@@ -1,6 +1,6 @@
 """How good a reconstruction is: held-out views beside their photos, with error maps and figures.
 
-    truth = compare(draw, scene, held_out(split), image_hw)     # draw: Cameras [k] -> images [k, 3, h, w]
+    truth = compare(render, scene, held_out(split), image_hw)     # render: Cameras [k] -> images [k, 3, h, w]
     truth.psnr, truth.views[0].error                            # dB; uint8 [h, w, 3]
 
 The photos are read, the cameras rendered and the figures taken as `python -m nvs_app eval` does; the numbers are
@@ -29,9 +29,9 @@ from nvs_app.scenes.images import to_uint8
 from nvs_app.scenes.scene import Scene
 from nvs_app.scenes.views import ViewSplit
 
-Draw = Callable[[Cameras], Tensor]
+RenderFunction = Callable[[Cameras], Tensor]
 """Renders cameras [k] as images [k, 3, h, w] in [0, 1]."""
-Progress = Callable[[float, str], None]
+FractionCallback = Callable[[float, str], None]
 """Told the fraction done in [0, 1] and a few words."""
 
 PIXELS_AT_ONCE = 1 << 17  # rendered by one call, so that a visitor who drags waits for no more than these
@@ -84,22 +84,22 @@ def held_out(split: ViewSplit, count: int = 6) -> list[int]:
 
 
 def compare(
-    draw: Draw,
+    render: RenderFunction,
     scene: Scene,
     indices: Sequence[int],
     image_hw: tuple[int, int],
-    progress: Progress | None = None,
+    progress: FractionCallback | None = None,
     cancelled: Callable[[], bool] | None = None,
     chunk: int | None = None,
 ) -> Truth:
     """Renders views of a scene and compares them with their photos.
 
     Args:
-        draw: renders cameras in the scene's own frame.
+        render: renders cameras in the scene's own frame.
         scene: whose photos are the truth.
         indices: views; at least one.
         image_hw: size that photos are brought to and views rendered at: 11 pixels or more a side.
-        progress, cancelled: told after, asked before each call of `draw`.
+        progress, cancelled: told after, asked before each call of `render`.
         chunk: views in one call; None goes by their size.
 
     Raises:
@@ -117,7 +117,7 @@ def compare(
             raise Cancelled(f"{scene.name}: comparison cancelled")
         part = indices[first : first + size]
         truth = scene.load(part, image_hw)
-        rendered = draw(truth.cameras)
+        rendered = render(truth.cameras)
         figures = zip(psnr(rendered, truth.images).tolist(), ssim(rendered, truth.images).tolist())
         found += [
             (index, image, photo, *pair) for index, image, photo, pair in zip(part, rendered, truth.images, figures)
@@ -185,11 +185,11 @@ def views_at_once(image_hw: tuple[int, int]) -> int:
     return max(1, PIXELS_AT_ONCE // (image_hw[0] * image_hw[1]))
 
 
-def draw_parts(
-    draw: Draw,
+def render_chunks(
+    render: RenderFunction,
     cameras: Cameras,
     chunk: int | None = None,
-    progress: Progress | None = None,
+    progress: FractionCallback | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Iterator[Tensor]:
     """All images of a path [n], some at a time: [k, 3, h, w]. Raises Cancelled between two parts."""
@@ -197,7 +197,7 @@ def draw_parts(
     for first in range(0, total, size):
         if cancelled is not None and cancelled():
             raise Cancelled(f"cancelled after {first} of {total} images")
-        yield draw(cameras[first : first + size])
+        yield render(cameras[first : first + size])
         if progress is not None:
             done = min(total, first + size)
             progress(done / total, f"{done} of {total} images")

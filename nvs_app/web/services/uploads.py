@@ -24,8 +24,9 @@ from data_tools.structure_from_motion.photos import (
 )
 from data_tools.structure_from_motion.prepare import find_images, is_image_name
 from data_tools.structure_from_motion.report import input_key
-from data_tools.structure_from_motion.run import MAX_PHOTOS
+from data_tools.structure_from_motion.run import MAX_PHOTOS, WORK
 from data_tools.structure_from_motion.video import is_video, video_size
+from data_tools.structure_from_motion.worker import PREVIEW
 from nvs_app.errors import NVSError
 from nvs_app.scenes.scene import Scene
 
@@ -81,10 +82,17 @@ class Source:
         """
         if self.scene is not None:
             return self.scene, None
-        folder = workdir / f"scene-{input_key(list(self.paths), self.options)[:12]}"
+        folder = self._folder(workdir)
         report = reconstruct(self.paths, folder, self.options, progress, cancelled)
         scene = open_scene(folder)
         return replace(scene, name=self.label, notes=(*scene.notes, *report.lines())), report
+
+    def preview_file(self, workdir: Path) -> Path | None:
+        """Where structure from motion writes what it has found so far, see `worker`; None with cameras."""
+        return None if self.scene is not None else self._folder(workdir) / WORK / PREVIEW
+
+    def _folder(self, workdir: Path) -> Path:
+        return workdir / f"scene-{input_key(list(self.paths), self.options)[:12]}"
 
 
 def inspect(
@@ -92,6 +100,7 @@ def inspect(
     workdir: Path,
     limits: Limits | None = None,
     options: PhotoOptions | None = None,
+    fewest: int = FEWEST,
 ) -> Source:
     """Looks at what was brought.
 
@@ -101,6 +110,7 @@ def inspect(
         workdir: archives are unpacked into it.
         limits: of an archive.
         options: of structure from motion, where it will be needed.
+        fewest: photos without cameras that are accepted.
 
     Raises:
         NVSError: nothing that can become a scene; one line says what was seen.
@@ -122,7 +132,7 @@ def inspect(
     odd = [path.name for path in opened if path.is_file() and not is_video(path) and not is_image_name(path)]
     if odd:
         raise NVSError(f"{odd[0]}: neither an image nor a video nor an archive; leave it out")
-    videos = _videos(opened)
+    videos = videos_in(opened)
     images = find_images([path for path in opened if not is_video(path)])
     if videos and not images:
         return _of_video(label, opened, videos, options)
@@ -135,7 +145,7 @@ def inspect(
             hws.append(check_image(image)[1])
         except NVSError as error:
             skipped[image.name] = str(error).split(": ", 1)[-1]
-    if len(hws) < FEWEST:
+    if len(hws) < max(1, fewest):
         first = f"; {next(iter(skipped))}: {next(iter(skipped.values()))}" if skipped else ""
         raise NVSError(
             f"{label}: {len(hws)} photo{'' if len(hws) == 1 else 's'} that can be read{first}; cameras are found from "
@@ -161,7 +171,8 @@ def _unpacked(path: Path, workdir: Path, limits: Limits | None) -> Path:
     return scene_root(folder)
 
 
-def _videos(paths: Sequence[Path]) -> list[Path]:
+def videos_in(paths: Sequence[Path]) -> list[Path]:
+    """The videos among files and in folders."""
     found = [path for path in paths if is_video(path)]
     for folder in (path for path in paths if path.is_dir()):
         found += sorted(p for p in folder.rglob("*") if is_video(p) and not p.is_symlink())

@@ -20,7 +20,7 @@ from nvs_app.web.app_state import AppState
 from nvs_app.web.services.exports import command_line, export_video, save_state
 from nvs_app.web.services.jobs import Job
 from nvs_app.web.services.opening import LoadedScene
-from nvs_app.web.services.paths import Loaded, preset, save_path, timeline_from_dict
+from nvs_app.web.services.paths import LoadedPath, preset, save_path, timeline_from_dict
 from nvs_app.web.services.viewpoint import camera_for_page, camera_from_page
 from nvs_app.web.sessions import Session
 
@@ -83,7 +83,7 @@ class Videos:
         return save_path(session.download("camera_path.json"), what)
 
     @staticmethod
-    def loaded(found: Loaded, frame: SimilarityTransform | None = None) -> Timeline:
+    def loaded(found: LoadedPath, frame: SimilarityTransform | None = None) -> Timeline:
         """The keyframes of a file, or keyframes along its cameras where it has none.
 
         frame: the way from the scene's own frame to the one that the file is in; None where it is the scene's own."""

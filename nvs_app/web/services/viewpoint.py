@@ -13,8 +13,10 @@ from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras, look_at, vertical_fov, with_vertical_fov
 from nvs_app.geometry.layout import CoveredViews, covered_views
 from nvs_app.geometry.paths import focus_point
+from nvs_app.geometry.sway import sway
 
 FOV_RANGE = (5.0, 120.0)
+TURN_VIEWS = 72
 
 
 @dataclass(frozen=True)
@@ -25,9 +27,10 @@ class Viewpoint:
         c2w: the camera to start from, OpenCV axes: where one of the capture's own stands, level, at the focus.
         fov: its vertical field of view, degrees.
         focus: the point that the cameras look at; dragging turns around it.
-        up: unit vector, the capture's mean up.
+        up: unit vector, from how the cameras were held, see `geometry.robust`.
         radius: median distance of the cameras from the focus.
-        covered: from where photos show the scene; it turns by itself no further.
+        covered: from where photos show the scene.
+        sway: cameras [TURN_VIEWS] that it turns through by itself, from the first look on, beside the photos'.
     """
 
     c2w: Float[Tensor, "4 4"]
@@ -36,6 +39,7 @@ class Viewpoint:
     up: Float[Tensor, "3"]
     radius: float
     covered: CoveredViews
+    sway: Cameras
 
     @staticmethod
     def of(cameras: Cameras) -> Viewpoint:
@@ -43,10 +47,8 @@ class Viewpoint:
         and there as far to the front (the mean position) as can be."""
         c2w = cameras.c2w.float().cpu()
         focus = focus_point(c2w)
-        up = -c2w[:, :3, 1].mean(0)
-        if float(up.norm()) < 1e-3:  # as many cameras upside down as upright
-            up = -c2w[0, :3, 1]
-        up = up / up.norm()
+        covered = covered_views(c2w)
+        up = covered.up
         offsets = c2w[:, :3, 3] - focus
         distances = offsets.norm(dim=-1)
         elevation = torch.asin((offsets @ up / distances.clamp_min(1e-9)).clamp(-1, 1))
@@ -59,7 +61,7 @@ class Viewpoint:
         away = float(distances[start]) < 1e-6 or float((focus - eye) @ c2w[start, :3, 2]) <= 0
         first = c2w[start] if straight or away else view
         radius = float(distances.median().clamp_min(1e-6))
-        return Viewpoint(first, fov, focus, up, radius, covered_views(c2w))
+        return Viewpoint(first, fov, focus, up, radius, covered, sway(cameras.to("cpu"), start, TURN_VIEWS))
 
     def for_page(self) -> dict[str, Any]:
         """Plain numbers for the viewer's script."""
@@ -74,6 +76,8 @@ class Viewpoint:
                 "middle": self.covered.middle.tolist(),
                 "half": self.covered.half,
                 "elevation": list(self.covered.elevation),
+                "outward": self.covered.outward,
+                "path": [[float(f"{x:.7g}") for x in pose] for pose in self.sway.c2w.flatten(1).tolist()],
             },
         }
 

@@ -153,7 +153,7 @@
     const fov = one("fov"), fovText = one("fov-text"), side = one("side"), up = one("up"), auto = one("auto");
     const showFov = (value) => { fov.value = value; fovText.textContent = `${Math.round(value)}°`; };
     fov.addEventListener("input", () => { viewer.setFov(Number(fov.value)); showFov(viewer.view?.fov ?? fov.value); });
-    side.addEventListener("change", () => { viewer.chosenSide = true; viewer.setRest(Number(side.value)); });
+    side.addEventListener("change", () => { viewer.setRest(Number(side.value)); });
     up.addEventListener("change", () => viewer.setUp(up.value));
     auto.addEventListener("click", () => viewer.setAuto(!viewer.auto));
     one("reset").addEventListener("click", () => viewer.reset());
@@ -171,7 +171,10 @@
     stage.addEventListener("nvs-problem", (event) => say(stage, event.detail, "problem"));
     stage.addEventListener("nvs-scene", ({ detail }) => {
       viewer.canvas.setAttribute("aria-label", `Rendered view of ${detail.name}. Drag to orbit; arrow keys turn, W A S D Q E fly, R resets.`);
-      if (!viewer.chosenSide) { viewer.restSide = [...side.options].map((o) => Number(o.value)).filter((v) => v <= clamp(detail.side, 128, 512)).pop(); side.value = viewer.restSide; }
+    });
+    stage.addEventListener("nvs-plan", ({ detail }) => {
+      for (const option of side.options) option.disabled = !detail.sides.includes(Number(option.value));
+      side.value = detail.side;
     });
   }
 
@@ -187,6 +190,7 @@
       const { viewer } = nvs;
       if (message.type === "image") viewer.show(message.header, message.data);
       else if (message.type === "scene") { nvs.notice(""); viewer.open(message); }
+      else if (message.type === "plan") { if (message.plan && !viewer.planning) viewer.takePlan(message.plan); }
       else if (message.type === "dropped") viewer.sent.delete(message.id);
       else if (message.type === "error") viewer.failed(message);
       else if (message.type === "ended") { line.over = true; viewer.hand(); say(stage, message.message, "over"); }
@@ -194,7 +198,7 @@
     }, (state, reason) => {
       stage.dataset.line = state;
       if (state === "lost") nvs.viewer.sent.clear();
-      if (state === "open") { nvs.viewer.sent.clear(); nvs.viewer.move(); }
+      if (state === "open") { nvs.viewer.sent.clear(); nvs.viewer.move(); nvs.viewer.tellStage(); }
       if (state === "over" && stage.dataset.state !== "over") say(stage, reason || "This visit has ended. Reload the page to start again.", "over");
     });
     nvs.line = line;

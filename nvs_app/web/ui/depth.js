@@ -6,7 +6,6 @@
 //   surfaces.zoom(factor, [x, y])      closer (below 1) to what is under that place of the frame
 (() => {
   "use strict";
-  const SIDE = 160; // of the view in which the point is looked up
   const HOLD_MS = 160, GESTURE_MS = 1200, NEAR = 0.03; // how long a zoom waits for its point; how long and where it serves
   const clamp = (x, low, high) => Math.min(Math.max(x, low), high);
   const shown = (x) => (x >= 1000 ? Math.round(x) : Number(x.toPrecision(3))).toString();
@@ -44,7 +43,7 @@
       if (this.viewer.view) this.viewer.move();
     }
     legend() {
-      const { header, viewer } = this, fits = header && header.show === viewer.shows ? header : {};
+      const { header, viewer } = this, fits = header && header.output === viewer.shows ? header : {};
       this.one("legend").dataset.shows = viewer.shows;
       const reach = fits.range || null;
       this.one("near").textContent = reach ? shown(reach[0]) : "";
@@ -56,8 +55,8 @@
     // Depth under the pointer, in the scene's units.
     value() {
       if (this.viewer.shows !== "depth") return;
-      const { pointer, header } = this, rows = (header?.show === "depth" && header.values) || [];
-      let words = header?.show === "depth" && !header.range ? "no surface in view" : "units";
+      const { pointer, header } = this, rows = (header?.output === "depth" && header.values) || [];
+      let words = header?.output === "depth" && !header.range ? "no surface in view" : "units";
       if (pointer && rows.length && pointer.every((x) => x >= 0 && x <= 1)) {
         const row = rows[Math.min(rows.length - 1, Math.floor(pointer[1] * rows.length))];
         const depth = row[Math.min(row.length - 1, Math.floor(pointer[0] * row.length))];
@@ -67,13 +66,14 @@
     }
     async under(x, y) {
       const { viewer, line } = this;
-      if (!this.known || !viewer.view) return null;
-      const answer = await line.ask({ type: "point", ...viewer.camera(), hw: viewer.sides(SIDE), at: [clamp(x, 0, 1), clamp(y, 0, 1)] });
+      if (!this.known || !viewer.view || !viewer.plan) return null;
+      const answer = await line.ask({ type: "point", ...viewer.camera(), hw: viewer.plan.point, at: [clamp(x, 0, 1), clamp(y, 0, 1)] });
       return answer.type === "point" ? answer.point : null;
     }
     // The first step of a gesture asks what is under the cursor, and waits for the answer as long as nobody notices.
     zoom(factor, at) {
       const { viewer } = this, now = performance.now();
+      factor = viewer.soft(factor);
       if (!this.known) { viewer.view.dolly(factor); viewer.move(); return; }
       let { anchor } = this;
       if (!anchor || !this.serves(anchor, at, now)) {

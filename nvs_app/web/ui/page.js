@@ -12,10 +12,17 @@
     const fitting = Math.min(high, Math.max(low, Math.round(Number(target.value))));
     if (fitting !== Number(target.value)) target.value = fitting;
   }, true);
-  // A click on a camera in the plot: look from there.
-  document.addEventListener("nvs-camera", async ({ detail }) => {
-    const view = await window.nvs.line.ask({ type: "view", index: detail.index });
+  // A click on a camera, on an input view or on a row of the comparison: look from there.
+  window.nvs.look = async (index) => {
+    const view = await window.nvs.line.ask({ type: "view", index });
     if (view.type === "view") window.nvs.viewer.jump(view);
+  };
+  document.addEventListener("nvs-camera", ({ detail }) => window.nvs.look(detail.index));
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest?.("[data-nvs-view]");
+    if (!button) return;
+    window.nvs.look(Number(button.dataset.nvsView));
+    if (button.dataset.nvsHeld !== undefined) window.nvs.compare(Number(button.dataset.nvsHeld));
   });
   document.addEventListener("nvs-message", ({ detail }) => { if (detail.type === "notice") window.nvs.notice(detail.words); });
   // Light or dark: gradio follows the system; this button, and a note in this browser, say otherwise.

@@ -98,6 +98,7 @@
   async function preset(name) {
     state.preset = name; state.start = window.nvs.viewer.camera();
     const answer = await window.nvs.line.ask({ type: "path", spec: spec() });
+    if (answer.type === "dropped") return; // a newer one took its place
     if (answer.type === "error") { named(null); say(answer.message); return; }
     named(name); take(answer.timeline);
     images(); say("");
@@ -116,7 +117,7 @@
   async function play() {
     if (window.nvs.viewer.playing) { window.nvs.viewer.stop(); return; }
     const answer = await window.nvs.line.ask({ type: "path", spec: spec() });
-    if (answer.type === "error") { say(answer.message); return; }
+    if (answer.type !== "path") { say(answer.message || ""); return; }
     say("");
     state.views = answer.views; state.fps = answer.fps;
     window.nvs.viewer.play(answer.views, answer.fps, one("loop").checked);
@@ -125,7 +126,7 @@
     if (!state.views || state.scrubbed !== JSON.stringify(spec())) {
       state.scrubbed = JSON.stringify(spec());
       const answer = await window.nvs.line.ask({ type: "path", spec: spec() });
-      if (answer.type === "error") { say(answer.message); return; }
+      if (answer.type !== "path") { state.scrubbed = null; say(answer.message || ""); return; }
       state.views = answer.views; state.fps = answer.fps;
     }
     window.nvs.viewer.jump(state.views[Math.round(share * (state.views.length - 1))]);

@@ -6,7 +6,8 @@
 //   nvs.viewer.play(views, fps, loop)
 //
 // Cameras have OpenCV axes (x right, y down, z forward) in the scene's own frame; fov is vertical, in degrees.
-// While the camera moves, frames of a lower resolution follow it; at rest it is rendered again, at the full one.
+// While the camera moves, frames of a lower resolution follow it; at rest it is rendered again, at the full one. Which
+// sizes these are the server decides: `viewer.plan` is what it sent last (services/frame_plan.py).
 (() => {
   "use strict";
   const add = (a, b, s = 1) => [a[0] + s * b[0], a[1] + s * b[1], a[2] + s * b[2]];
@@ -22,12 +23,11 @@
     return add(add(times(v, c), cross(k, v), s), k, dot(k, v) * (1 - c));
   };
   const rad = Math.PI / 180;
-  const FOV = [5, 120], SIDES = [96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 1024];
-  const DRAG_MS = 130, SLOW_MS = 340; // a frame while the hand moves, or while it turns by itself, takes no longer
-  const LEAST = 128, MOST_LEAST = 192; // below, only a very slow machine goes
-  const COARSER = 1.62; // times coarser than the photos that were read, frames look coarse
+  const FOV = [5, 120];
   const AUTO_SPEED = 14, AUTO_SECONDS = 90; // degrees a second; then it rests, whoever still looks can turn it on again
-  const EASE = 12, SLACK = 3; // degrees: of slowing down at the ends of an arc, and beyond the heights of the photos
+  const JOIN_SECONDS = 1.5; // from any view to the turn
+  // Beyond these the photos show little: distances of the capture's own, degrees above and beside the photos.
+  const CLOSEST = 0.3, FARTHEST = 2, HIGHER = 20, ASIDE = 20, SOFT = 0.3;
 
   // A camera as axes and eye; distance is how far ahead the point lies about which dragging turns.
   class Camera {
@@ -101,7 +101,8 @@
       this.paper = this.canvas.getContext("2d", { alpha: false });
       this.scene = null; this.view = null; this.bitmap = null;
       this.number = 0; this.sent = new Map(); this.shown = null;
-      this.restSide = 256; this.format = "jpeg"; this.shows = "image"; this.way = 1; this.perPixel = 0; this.times = [];
+      this.plan = null; this.chosenSide = null; this.stages = 0; this.planning = false;
+      this.format = "jpeg"; this.shows = "image"; this.times = [];
       this.dirty = false; this.moved = 0; this.ladder = []; this.playing = null; this.auto = false; this.autoStart = 0;
       this.calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
       this.touched = false; this.last = 0;
@@ -111,8 +112,11 @@
 
     // -- the scene and the camera
     open(message) {
-      const first = !this.scene || this.scene.name !== message.name;
+      // Encoded otherwise, the same capture keeps its view; another one of the same name begins anew.
+      const same = (a, b) => size(add(a.focus, b.focus, -1)) < 0.3 * b.radius && Math.abs(Math.log(a.radius / b.radius)) < 0.3;
+      const first = !this.scene || this.scene.name !== message.name || !same(this.scene, message);
       const kept = !first && this.view;
+      if (message.plan && !this.planning) this.takePlan(message.plan);
       this.scene = message; this.bitmap = first ? null : this.bitmap;
       this.sent.clear(); this.stop();
       if (!kept) this.reset(false);
@@ -135,7 +139,7 @@
     hand() { this.touched = true; this.setAuto(false); this.stop(); }
     move() { this.dirty = true; this.moved = performance.now(); this.ladder = []; }
     camera() { return this.view && { c2w: this.view.c2w(), fov: this.view.fov }; }
-    still() { return this.view && { ...this.camera(), hw: this.sides(this.restSide) }; } // as it is rendered at rest
+    still() { return this.view && this.plan && { ...this.camera(), hw: this.plan.rest.at(-1).hw }; } // as at rest
     jump(view, byHand = true) {
       if (!this.scene) return;
       if (byHand) this.hand();
@@ -147,9 +151,10 @@
     setUp(name) {
       if (!this.view) return;
       const axis = { x: [1, 0, 0], y: [0, 1, 0], z: [0, 0, 1] }[name.slice(-1)];
-      this.hand(); this.view.level(name === "scene" ? this.scene.up : times(axis, name[0] === "-" ? -1 : 1)); this.move();
+      const own = { scene: this.scene.up, view: times(this.view.down, -1) }[name];
+      this.hand(); this.view.level(own || times(axis, name[0] === "-" ? -1 : 1)); this.move();
     }
-    setRest(side) { this.restSide = side; this.move(); }
+    setRest(side) { this.chosenSide = side; this.move(); this.tellStage(); }
     // The surface under the pointer comes to the middle; where there is none, a point as far away as the present one.
     async recentre(x, y) {
       this.hand();
@@ -170,7 +175,9 @@
     }
     setAuto(on) {
       if (this.auto === on) return;
+      if (on && !this.scene) return;
       this.auto = on; this.autoStart = performance.now(); this.emit("auto", on);
+      if (on) { this.autoFrom = this.view.copy(); this.autoAt = this.nearestTurn(); this.autoGone = 0; this.emit("up", "scene"); }
       if (!on) this.move();
     }
     play(views, fps, loop) {
@@ -182,43 +189,32 @@
     emit(name, detail) { this.stage.dispatchEvent(new CustomEvent(`nvs-${name}`, { detail, bubbles: true })); }
 
     // -- frames: asked for as the camera moves, at most three on their way; the server renders the newest
-    sides(side) {
-      const aspect = clamp(this.aspect(), 0.4, 2.5);
-      const even = (x) => Math.max(16, Math.round(x / 8) * 8);
-      return aspect >= 1 ? [side, Math.min(1024, even(side * aspect))] : [Math.min(1024, even(side / aspect)), side];
+    async tellStage() { // where frames are shown, and the side that was chosen; the answer is the plan
+      const stage = ++this.stages;
+      this.planning = true;
+      const answer = await this.line.ask({ type: "stage", hw: [this.canvas.height, this.canvas.width], side: this.chosenSide });
+      if (stage !== this.stages) return;
+      this.planning = false;
+      if (answer.plan) this.takePlan(answer.plan);
     }
-    expected(side) { const [h, w] = this.sides(side); return this.perPixel * h * w; } // milliseconds
-    leastSide() {
-      const fine = SIDES.find((side) => side >= LEAST && side * COARSER >= this.scene.side);
-      return Math.min(fine || MOST_LEAST, MOST_LEAST, this.restSide);
+    takePlan(plan) {
+      const sharp = (of) => of && String(of.rest.at(-1).hw), same = sharp(this.plan) === sharp(plan);
+      this.plan = plan;
+      if (!same) this.move();
+      this.emit("plan", plan);
     }
-    dragSide() {
-      const least = this.leastSide(), limit = this.auto ? SLOW_MS : DRAG_MS;
-      if (!this.perPixel) return least;
-      const fitting = SIDES.filter((side) => side <= this.restSide && this.expected(side) <= limit);
-      if (fitting.length && fitting[fitting.length - 1] > least) return fitting[fitting.length - 1];
-      return this.expected(least) > 400 ? Math.min(SIDES[0], least) : least;
-    }
-    restLadder() {
-      const drag = this.dragSide(), steps = [this.restSide];
-      const middle = SIDES.filter((side) => side <= this.restSide * 0.7).pop();
-      if (this.expected(this.restSide) > 350 && middle > drag * 1.3) steps.unshift(middle);
-      return steps;
-    }
-    ask(side, quality) {
-      const hw = this.sides(side), id = ++this.number, view = this.camera();
+    ask({ hw, quality, quick }) {
+      const id = ++this.number, view = this.camera();
       const own = this.auto || (this.playing && !this.touched);
-      const message = { type: "frame", id, ...view, hw, format: this.format, quality, show: this.shows, auto: !!own,
-        quick: side < this.restSide };
+      const message = { type: "frame", id, ...view, hw, format: this.format, quality, output: this.shows, auto: !!own, quick };
       if (!this.line.send(message)) { this.number--; return false; }
       this.sent.set(id, { ...view, hw, at: performance.now(), pointer: this.pointer }); // pointer: when the hand moved
-      this.pointer = null; this.askedAtRest = side === this.restSide;
+      this.pointer = null; this.askedAtRest = !quick;
       return true;
     }
     follow() { // a frame of the present view, small enough to keep up with the hand
-      if (!this.dirty || this.sent.size >= 3) return;
-      const side = this.dragSide();
-      if (this.ask(side, side === this.restSide ? 92 : 80)) this.dirty = false;
+      if (!this.dirty || this.sent.size >= 3 || !this.plan || this.planning) return;
+      if (this.ask(this.auto ? this.plan.turn : this.plan.drag)) this.dirty = false;
     }
     tick(now) {
       requestAnimationFrame((later) => this.tick(later));
@@ -226,40 +222,77 @@
       this.last = now;
       if (!this.view || document.hidden) return;
       this.steer?.(seconds);
+      if (this.dirty) { const words = this.beyond(); if (words !== this.said) this.emit("beyond", this.said = words); }
       if (this.auto) {
         if (now - this.autoStart > 1000 * AUTO_SECONDS) this.setAuto(false);
         else { this.turnOn(seconds); this.move(); }
       }
       if (this.playing) this.playOn(now);
       for (const [id, sent] of this.sent) if (now - sent.at > 60000) this.sent.delete(id);
-      if (this.sent.size >= 3) return;
+      if (this.sent.size >= 3 || !this.plan || this.planning) return;
       const still = performance.now() - this.moved > 140;
       // By itself it turns at 25 frames a second at most: the server has others to serve.
       if (this.auto && now - (this.autoAsked || 0) < 40) return;
       if (this.dirty && !still) { this.autoAsked = now; this.follow(); return; }
       // What the last frame of a drag shows already is not rendered again.
       if (still && this.dirty !== null && !this.ladder.length) {
-        this.ladder = this.dirty === false && this.askedAtRest ? [] : this.restLadder();
+        this.ladder = this.dirty === false && this.askedAtRest ? [] : [...this.plan.rest];
         this.dirty = null;
       }
       // One step after the other: were both asked for, the server would drop the first.
-      if (this.dirty === null && this.ladder.length && !this.sent.size && this.ask(this.ladder[0], 92)) this.ladder.shift();
+      if (this.dirty === null && this.ladder.length && !this.sent.size && this.ask(this.ladder[0])) this.ladder.shift();
     }
-    // All around, where photos surround the scene; else to and fro on the arc that they cover. Heights beyond theirs
-    // are left slowly.
+    // Along the scene's own turn, which runs beside the photos' cameras; from elsewhere it goes there first.
     turnOn(seconds) {
-      const { view } = this, { around, middle, half, elevation } = this.scene.turn, up = unit(this.scene.up);
-      const back = times(view.forward, -1), height = Math.asin(clamp(dot(back, up), -1, 1)) / rad;
-      if (dot(view.up, up) < 0.99) { view.orbit(AUTO_SPEED * rad * seconds, 0); return; } // another axis was chosen
-      let speed = AUTO_SPEED;
-      if (!around) {
-        const azimuth = Math.atan2(dot(back, cross(up, middle)), dot(back, middle)) / rad;
-        if (Math.abs(azimuth) > half) this.way = azimuth > 0 ? -1 : 1;
-        speed *= this.way * clamp(Math.abs(half - Math.abs(azimuth)) / Math.min(EASE, half), 0.15, 1);
-      }
-      const off = clamp(height, elevation[0] - SLACK, elevation[1] + SLACK) - height;
-      view.orbit(speed * rad * seconds, -clamp(off, -AUTO_SPEED * seconds / 2, AUTO_SPEED * seconds / 2) * rad);
+      const { path } = this.scene.turn, goal = this.turned(this.autoAt), { fov } = this.view;
+      this.autoAt = (this.autoAt + seconds * path.length / this.turnSeconds()) % path.length;
+      const share = clamp((this.autoGone += seconds) / JOIN_SECONDS, 0, 1), way = share * share * (3 - 2 * share);
+      this.view = way < 1 ? this.between(this.autoFrom, goal, way) : goal;
+      this.view.fov = fov;
     }
+    // The camera at a place of the turn: whole numbers are its views.
+    turned(at) {
+      const { path } = this.scene.turn, first = Math.floor(at) % path.length;
+      const [a, b] = [first, (first + 1) % path.length].map((index) => new Camera({ c2w: path[index], fov: this.scene.fov }, this.scene.focus, unit(this.scene.up)));
+      return this.between(a, b, at - Math.floor(at));
+    }
+    between(a, b, share) {
+      const view = b.copy(), mix = (x, y) => add(times(x, 1 - share), y, share);
+      view.eye = mix(a.eye, b.eye); view.forward = unit(mix(a.forward, b.forward));
+      view.distance = (1 - share) * a.distance + share * b.distance;
+      view.level(b.up);
+      return view;
+    }
+    turnSeconds() { // all around at AUTO_SPEED, measured by how far the view turns
+      const { path } = this.scene.turn, ahead = path.map((m) => [m[2], m[6], m[10]]);
+      const degrees = ahead.reduce((sum, f, i) => sum + Math.acos(clamp(dot(f, ahead[(i + 1) % ahead.length]), -1, 1)) / rad, 0);
+      return clamp(degrees / AUTO_SPEED, 6, 60);
+    }
+    nearestTurn() { // where on the turn the view is nearest to the current one
+      const { path } = this.scene.turn, { eye, forward } = this.view, { radius } = this.scene;
+      const off = path.map((m) => size(add([m[3], m[7], m[11]], eye, -1)) / radius + 1 - dot([m[2], m[6], m[10]], forward));
+      return off.indexOf(Math.min(...off));
+    }
+    // Where no photo was taken from anywhere near, in words; empty within what the photos cover.
+    beyond() {
+      const { around, middle, half, elevation, outward } = this.scene.turn, up = unit(this.scene.up), { focus, radius } = this.scene;
+      const off = outward ? times(this.view.forward, -radius) : add(this.view.eye, focus, -1), far = size(off) / radius;
+      if (far < CLOSEST) return "closer than any photo";
+      if (far > FARTHEST) return "farther away than any photo";
+      const height = Math.asin(clamp(dot(off, up) / size(off), -1, 1)) / rad;
+      if (height > elevation[1] + HIGHER) return "higher than any photo";
+      if (height < elevation[0] - HIGHER) return "lower than any photo";
+      const azimuth = Math.atan2(dot(off, cross(up, middle)), dot(off, middle)) / rad;
+      return !around && Math.abs(azimuth) > half + ASIDE ? "further round than any photo" : "";
+    }
+    // A zoom beyond what the photos cover goes on slowly.
+    soft(factor) {
+      const far = size(add(this.view.eye, this.scene.focus, -1)) / this.scene.radius;
+      if (this.scene.turn.outward) return factor;
+      return (far > FARTHEST && factor > 1) || (far < CLOSEST && factor < 1) ? factor ** SOFT : factor;
+    }
+    levelled() { if (this.view) { this.hand(); this.view.level(this.view.up); this.move(); } }
+    roll(degrees) { if (this.view) { this.hand(); this.view.turn(this.view.forward, degrees * rad); this.move(); } }
     playOn(now) {
       const { views, fps, loop, start } = this.playing;
       let index = Math.max(0, Math.floor((now - start) / 1000 * fps)); // a frame may be of before the click
@@ -282,8 +315,6 @@
       if (late()) return; // another scene was opened, or a newer frame was ready first
       this.bitmap = bitmap; this.paint();
       const total = performance.now() - sent.at;
-      const cost = (header.model_ms + 0.5 * header.wait_ms) / (header.hw[0] * header.hw[1]);
-      this.perPixel = this.perPixel ? 0.7 * this.perPixel + 0.3 * cost : cost;
       this.shown = { id: header.id, camera: sent, header, data, total, rest: Math.max(0, total - header.model_ms - header.wait_ms) };
       this.times.push({ total, model: header.model_ms, wait: header.wait_ms, rest: this.shown.rest, side: header.hw[0], at: performance.now(),
         photon: sent.pointer ? performance.now() - sent.pointer : null });
@@ -298,9 +329,8 @@
       const scale = Math.min(2, devicePixelRatio || 1);
       const width = Math.round(this.canvas.clientWidth * scale), height = Math.round(this.canvas.clientHeight * scale);
       if (!width || !height || (width === this.canvas.width && height === this.canvas.height)) return;
-      const before = this.canvas.width / this.canvas.height;
       this.canvas.width = width; this.canvas.height = height; this.paint();
-      if (Math.abs(before - width / height) > 0.01) this.move();
+      this.tellStage();
     }
     paint() {
       const { paper, canvas, bitmap } = this;

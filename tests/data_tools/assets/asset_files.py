@@ -182,10 +182,10 @@ def multi_material_glb() -> bytes:
 
 
 def external_gltf(folder: Path) -> Path:
-    """model.gltf with model.bin and textures/an image.jpg (with a space, written as %20)."""
+    """model.gltf with model.bin and textures/a image.jpg (with a space, written as %20)."""
     builder = Builder()
     (folder / "textures").mkdir(parents=True, exist_ok=True)
-    (folder / "textures" / "an image.jpg").write_bytes(png(quarters(), "JPEG"))
+    (folder / "textures" / "a image.jpg").write_bytes(png(quarters(), "JPEG"))
     builder.content["images"] = [{"uri": "textures/a%20image.jpg"}]
     texture = builder.texture({"source": 0})
     add_box(

@@ -11,30 +11,30 @@ import pytest
 
 from data_tools.assets.asset import normalise
 from data_tools.assets.cameras import look_at_centre
-from data_tools.assets.renderer import Renderer
-from data_tools.assets.work import RenderOptions, Task, _turn_up, load_asset
+from data_tools.assets.render_task import RenderOptions, RenderTask, _turn_up, load_asset
+from data_tools.assets.renderer import AssetRenderer
 
 SIDE = 64
 
 
 @pytest.fixture(scope="session")
-def renderer() -> Renderer:
-    return Renderer((SIDE, SIDE))
+def renderer() -> AssetRenderer:
+    return AssetRenderer((SIDE, SIDE))
 
 
 @pytest.fixture
-def task(tmp_path: Path) -> Callable[..., Task]:
+def task(tmp_path: Path) -> Callable[..., RenderTask]:
     """A task of one file, rendered small into tmp_path/out."""
 
-    def make(path: Path, **options: Any) -> Task:
+    def make(path: Path, **options: Any) -> RenderTask:
         chosen = RenderOptions(**{"views": 3, "image_hw": (SIDE, SIDE), **options})
-        return Task(path.name, path.stem, str(path), str(path.parent), str(tmp_path / "out"), chosen)
+        return RenderTask(path.name, path.stem, str(path), str(path.parent), str(tmp_path / "out"), chosen)
 
     return make
 
 
 @pytest.fixture
-def look(renderer: Renderer, tmp_path: Path, task: Callable[..., Task]) -> Callable[..., np.ndarray]:
+def look(renderer: AssetRenderer, tmp_path: Path, task: Callable[..., RenderTask]) -> Callable[..., np.ndarray]:
     """Float RGBA in [0, 1] of a file, or of a GLB's bytes, seen from a point; 60 degrees, z up, from the front -y."""
 
     def show(source: Path | bytes, eye: tuple[float, float, float] = (0.0, -2.0, 0.0), **how: Any) -> np.ndarray:

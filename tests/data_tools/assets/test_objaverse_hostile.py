@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_tools.assets.work import Task, render_asset
+from data_tools.assets.render_task import RenderTask, render_asset
 
-MakeTask = Callable[..., Task]
+MakeTask = Callable[..., RenderTask]
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def test_links_in_the_root_are_allowed(renderer: Any, task: MakeTask, tmp_path: 
     path.write_bytes(path.read_bytes().replace(b"textures/a%20", b"../textures/a%20"))
     job = task(path, views=1)
     assert render_asset(job, renderer)["status"] == "refused"
-    inside = Task(**{**vars(job), "root": str(tmp_path / "set")})
+    inside = RenderTask(**{**vars(job), "root": str(tmp_path / "set")})
     assert render_asset(inside, renderer)["status"] == "rendered"
 
 
@@ -171,7 +171,7 @@ def test_images(refusal: Callable[..., str], data: bytes, words: str) -> None:
 
 
 def test_a_large_image_is_shrunk(renderer: Any, task: MakeTask, tmp_path: Path) -> None:
-    from data_tools.assets.work import load_asset
+    from data_tools.assets.render_task import load_asset
 
     buffer = io.BytesIO()
     Image.new("L", (3000, 500), 200).save(buffer, "PNG")

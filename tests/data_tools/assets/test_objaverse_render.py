@@ -284,7 +284,7 @@ def test_cameras_follow_the_protocol() -> None:
 
 def test_scene_opens_and_its_cameras_fit_its_images(renderer: Any, task: Any, tmp_path: Path) -> None:
     """A small red box away from the centre of a black frame is where its camera projects it."""
-    from data_tools.assets.work import render_asset
+    from data_tools.assets.render_task import render_asset
 
     builder = files.Builder()
     for colour, size, centre in (

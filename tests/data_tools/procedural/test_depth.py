@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from data_tools.procedural import ProceduralSource
-from data_tools.procedural.ambient import inverse
+from data_tools.procedural.cameras import look_at
 from data_tools.procedural.depth import pixel_depth
 from data_tools.procedural.rasterize import rasterize
-from data_tools.procedural.viewpoints import look
+from data_tools.procedural.shadows import w2c_from_c2w
 
 
 def _box() -> torch.Tensor:
@@ -24,7 +24,9 @@ def _box() -> torch.Tensor:
 
 def _views():
     eye = torch.tensor([[4.0, 1.0, 2.0], [-1.5, 5.0, 0.3]])
-    c2w = torch.cat([look(eye, torch.zeros(2, 3), torch.tensor([0.2, 1.0])), torch.tensor([[[0.0, 0, 0, 1]]] * 2)], 1)
+    c2w = torch.cat(
+        [look_at(eye, torch.zeros(2, 3), torch.tensor([0.2, 1.0])), torch.tensor([[[0.0, 0, 0, 1]]] * 2)], 1
+    )
     return c2w, torch.tensor([[30.0, 32.0, 21.0, 15.0]] * 2), (32, 40)
 
 
@@ -48,7 +50,7 @@ def _slab(c2w, fxfycxcy, image_hw):
 def _depth_of(triangles, sky=None):
     c2w, intrinsics, image_hw = _views()
     scene = torch.zeros(len(triangles), dtype=torch.int64)
-    keys = rasterize(triangles, scene, inverse(c2w)[None], 2 * intrinsics[None], (64, 80))
+    keys = rasterize(triangles, scene, w2c_from_c2w(c2w)[None], 2 * intrinsics[None], (64, 80))
     sky = torch.zeros(len(triangles), dtype=torch.bool) if sky is None else sky
     return pixel_depth(keys[0], c2w, intrinsics, triangles, sky)
 

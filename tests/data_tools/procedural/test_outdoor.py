@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from data_tools.procedural import ProceduralSource
-from data_tools.procedural.captures import CAPTURES
-from data_tools.procedural.draws import scene_keys
+from data_tools.procedural.capture_styles import CAPTURES
+from data_tools.procedural.instances import NO_MESH, SKY
 from data_tools.procedural.outdoor import FAR_SLOTS, outdoor_scene
-from data_tools.procedural.outdoor_viewpoints import outdoor_cameras
-from data_tools.procedural.pieces import DEAD, SKY
+from data_tools.procedural.outdoor_cameras import outdoor_cameras
+from data_tools.procedural.rng import scene_keys
 from data_tools.procedural.sky import OVERCAST, SKIES, SKY_HW, make_skies, sky_keys
 
 
@@ -26,14 +26,14 @@ def places(source):
 
 
 def test_pieces(places):
-    _, pieces, layout = places
-    assert (pieces.material[..., SKY] > 0.5).sum(1).eq(1).all()  # one sky
-    for value in (pieces.linear, pieces.offset, pieces.material, pieces.shape):
+    _, instances, layout = places
+    assert (instances.material[..., SKY] > 0.5).sum(1).eq(1).all()  # one sky
+    for value in (instances.linear, instances.offset, instances.material, instances.shape):
         assert torch.isfinite(value).all()
-    alive = pieces.mesh != DEAD
+    alive = instances.mesh != NO_MESH
     assert alive[:, :4].all() and (alive[:, FAR_SLOTS:].sum(1) > 15).all()
     # The middle is free of all but the cluster; something is a hundred times as far as that.
-    away = pieces.offset[..., :2].norm(dim=-1)
+    away = instances.offset[..., :2].norm(dim=-1)
     assert (torch.where(alive, away, 0.0).amax(1) > 30 * layout.radius).all()
 
 

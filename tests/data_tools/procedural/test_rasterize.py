@@ -1,26 +1,10 @@
-"""The rasteriser against brute force, known pixels, and the GPU kernels."""
+"""The rasteriser against brute force and known pixels."""
 
-import pytest
 import torch
+from random_triangles import random_triangles
 
-from data_tools.procedural.keys import EMPTY
+from data_tools.procedural.raster_constants import EMPTY
 from data_tools.procedural.rasterize import rasterize_torch
-
-
-def _problem(faces: int = 60):
-    generator = torch.Generator().manual_seed(0)
-
-    def random(*shape):
-        return torch.rand(*shape, generator=generator) - 0.5
-
-    size = torch.rand(faces, 1, 1, generator=generator)
-    triangles = random(faces, 1, 3) * 2 + random(faces, 3, 3) * size
-    triangles[:, :, 2] += 1.5  # some cross the camera plane
-    scene = torch.arange(faces) % 2
-    w2c = torch.eye(4)[:3].expand(2, 2, 3, 4).clone()
-    w2c[:, 1, 2, 3] = 0.7
-    intrinsics = torch.tensor([40.0, 38.0, 20.0, 24.0]).expand(2, 2, 4).clone()
-    return triangles, scene, w2c, intrinsics, (48, 40)
 
 
 def _brute_force(triangles, scene, w2c, intrinsics, sample_hw):
@@ -51,7 +35,7 @@ def _brute_force(triangles, scene, w2c, intrinsics, sample_hw):
 
 
 def test_matches_brute_force():
-    problem = _problem()
+    problem = random_triangles(60)
     keys = rasterize_torch(*problem)
     depth, face = _brute_force(*problem)
     found = torch.where(keys == EMPTY, -1, keys & 0xFFFFFFFF)
@@ -80,13 +64,3 @@ def test_watertight():
     keys = rasterize_torch(triangles, torch.zeros(2, dtype=torch.int64), torch.eye(4)[None, None, :3],
                            torch.tensor([[[50.0, 50.0, 32.0, 2.0]]]), (60, 64))  # fmt: skip
     assert (keys[..., 8:, :] != EMPTY).all()
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="the kernels need a GPU")
-def test_kernels_match_reference():
-    from data_tools.procedural.rasterize_triton import rasterize_triton
-
-    triangles, scene, w2c, intrinsics, sample_hw = _problem(400)
-    want = rasterize_torch(triangles, scene, w2c, intrinsics, sample_hw)
-    got = rasterize_triton(*(t.cuda() for t in (triangles, scene, w2c, intrinsics)), sample_hw).cpu()
-    assert ((want & 0xFFFFFFFF) != (got & 0xFFFFFFFF)).float().mean() < 2e-3

@@ -6,7 +6,8 @@ import torch
 
 from data_tools.cli import main
 from data_tools.procedural import ProceduralSource
-from data_tools.procedural.keys import EMPTY
+from data_tools.procedural.raster_constants import EMPTY
+from data_tools.procedural.rng import scene_keys, uniform_table
 from nvs_app.errors import NVSError
 
 KINDS = ["object", "room", "object", "room"]
@@ -45,6 +46,19 @@ def test_a_scene_depends_on_its_number_alone(source, posed):
     assert not torch.equal(posed.images[0], posed.images[2])
     other = ProceduralSource("cpu", seed=4).batch([6], 2, (28, 40), ["object"])
     assert not torch.equal(other.images, alone.images)
+
+
+def test_scenes_of_a_seed_stay_as_they_are(source):
+    """Checkpoints were trained and figures reported on them: nothing may change what a number means."""
+    keys = scene_keys(3, torch.tensor([0, 1, 2**33 + 5]))
+    assert keys.tolist() == [1590007702, 653888758, 2461610821]
+    table = uniform_table(keys, 7, 2) * 2**24
+    assert table.tolist() == [[11420636, 99647], [4514987, 13209144], [4570482, 12897892]]
+    posed = source.batch([4, 5, 6], 1, (28, 40), ["object", "room", "outdoor"])
+    eyes = [[3.200371, 3.133478, 0.222175], [-0.190927, -1.354695, 1.266348], [1.913965, -1.654359, 1.549315]]
+    torch.testing.assert_close(posed.cameras.c2w[:, 0, :3, 3], torch.tensor(eyes), atol=1e-4, rtol=0)
+    means = [[239.493, 240.998, 237.966], [174.821, 166.146, 166.670], [66.094, 66.250, 47.761]]
+    torch.testing.assert_close(posed.images.float().mean((1, 3, 4)), torch.tensor(means), atol=0.2, rtol=0)
 
 
 def test_chunks_of_scenes_change_nothing(source, posed, monkeypatch):
@@ -95,23 +109,6 @@ def test_missing_assets_folder(tmp_path):
 
 def test_contact_sheet(tmp_path):
     out = tmp_path / "sheet.png"
-    assert (
-        main(
-            [
-                "contact-sheet",
-                "--out",
-                str(out),
-                "--scenes",
-                "1",
-                "--views",
-                "2",
-                "--image-hw",
-                "16",
-                "16",
-                "--kind",
-                "object",
-            ]
-        )
-        == 0
-    )
+    arguments = ["--out", str(out), "--scenes", "1", "--views", "2", "--image-hw", "16", "16", "--kind", "object"]
+    assert main(["contact-sheet", *arguments]) == 0
     assert out.stat().st_size > 100

@@ -172,11 +172,11 @@ def test_images_are_judged_by_their_headers(tmp_path: Path) -> None:
     for name, content, words in [
         ("huge.png", png_header(60_000, 60_000), "more than 100 megapixels"),
         ("wide.png", png_header(1_000_000, 101), "more than 100 megapixels"),
-        ("text.jpg", b"this is text", "not a picture"),
-        ("empty.jpg", b"", "not a picture"),
-        ("script.jpg", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "not a picture"),
-        ("cut.jpg", image.read_bytes()[:12], "not a picture"),
-        ("icon.png", b"GIF89a\x01\x00\x01\x00\x00\x00\x00;", "not a picture"),
+        ("text.jpg", b"this is text", "not an image"),
+        ("empty.jpg", b"", "not an image"),
+        ("script.jpg", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "not an image"),
+        ("cut.jpg", image.read_bytes()[:12], "not an image"),
+        ("icon.png", b"GIF89a\x01\x00\x01\x00\x00\x00\x00;", "not an image"),
     ]:
         (tmp_path / name).write_bytes(content)
         with pytest.raises(NVSError, match=words) as caught:

@@ -98,7 +98,7 @@ def test_downscaled_images_and_notes(tmp_path) -> None:
     image(folder / "images_4/a.jpg", WIDTH // 4, HEIGHT // 4)
     scene = open_scene(folder)
     torch.testing.assert_close(scene.fxfycxcy[0], torch.tensor(PINHOLE) / 4)
-    assert scene.notes == ("pictures missing in images/ read from images_4/, intrinsics scaled to them",)
+    assert scene.notes == ("images missing in images/ read from images_4/, intrinsics scaled to them",)
     folder = scene_folder(tmp_path / "two")
     scene_folder(tmp_path / "two", "sparse/1")
     image(folder / "images/left.png")

@@ -44,7 +44,7 @@ def test_llff(tmp_path) -> None:
 def test_llff_malformed(tmp_path) -> None:
     folder = llff(tmp_path / "fern")
     image(folder / "images/extra.png")
-    with pytest.raises(NVSError, match=r"2 cameras, but images/ has 3 pictures"):
+    with pytest.raises(NVSError, match=r"2 cameras, but images/ has 3 images"):
         open_scene(folder)
     (folder / "images/extra.png").unlink()
     file = folder / "poses_bounds.npy"
@@ -328,7 +328,7 @@ def test_bundler_distortion_and_malformed(tmp_path) -> None:
     for change, message in (
         (lambda t: t[:60], "cut short|numbers, expected 3"),
         (lambda t: t.replace("v0.3", "v0.1"), "does not start with"),
-        (lambda t: t.replace("2 0\n", "3 0\n", 1), "3 cameras, but the list has 2 pictures"),
+        (lambda t: t.replace("2 0\n", "3 0\n", 1), "3 cameras, but the list has 2 images"),
         (lambda t: t.replace("20 0 0", "nan 0 0"), "f is NaN"),
         (lambda t: t.replace("0 0 1\n", "0 0 0\n"), "no rigid motion"),
         (lambda t: t.replace("2 -3 1", "2 x 1"), "'x' where a number"),

@@ -31,7 +31,7 @@ def refused(path, message: str) -> None:
 
 # A missing image, in the words of each reader.
 NO_FILE = (
-    "does not exist|no such file|is no file|not an image|has 0 images|no image|none with its|has its picture|no frames"
+    "does not exist|no such file|is no file|not an image|has 0 images|no image|none with its|has its image|no frames"
 )
 
 
@@ -64,8 +64,8 @@ def test_images_that_are_none_of_the_scene(tmp_path, name) -> None:
     # A header that claims 60,000 x 60,000 pixels; no image at all; an empty file.
     for data, message in (
         (false_png(), "100 megapixels"),
-        (b"MZ\x90" * 50, "not a picture"),
-        (b"", "not a picture"),
+        (b"MZ\x90" * 50, "not an image"),
+        (b"", "not an image"),
     ):
         file.write_bytes(data)
         refused(scene_path, message)
@@ -133,7 +133,7 @@ def test_random_images_never_raise_anything_else(tmp_path) -> None:
 
 def test_postscript_is_never_run(tmp_path) -> None:
     (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n")
-    with pytest.raises(NVSError, match="not a picture"):
+    with pytest.raises(NVSError, match="not an image"):
         read_image(tmp_path / "a.png")
 
 
@@ -186,7 +186,7 @@ def test_broken_chunks(tmp_path) -> None:
         ({"timestamps": torch.tensor([float("nan"), 1]), "cameras": bad_row}, "frame 000001: w2c holds NaN"),
         ({"images": [wide] * 2}, "claims 1000000000000 bytes"),
         ({"images": [torch.frombuffer(bytearray(false_png()), dtype=torch.uint8)] * 2}, "100 megapixels"),
-        ({"images": [torch.zeros(50, dtype=torch.uint8)] * 2}, "not a picture"),
+        ({"images": [torch.zeros(50, dtype=torch.uint8)] * 2}, "not an image"),
         ({"key": "../../out"}, "the key '../../out' is no plain name"),
         ({"key": 3}, "the key '3' is no plain name"),
     ):

@@ -58,7 +58,7 @@ def test_dl3dv_folder_with_downscaled_images(tmp_path) -> None:
     for path in (tmp_path / "hash", tmp_path / "hash/nerfstudio"):
         scene = open_scene(path)
         torch.testing.assert_close(scene.fxfycxcy[0], torch.tensor([5.0, 21 / 4, 8.5 / 4, 6.25 / 4]))
-        assert scene.notes == ("pictures missing in images/ read from images_4/, intrinsics scaled to them",)
+        assert scene.notes == ("images missing in images/ read from images_4/, intrinsics scaled to them",)
 
 
 def test_a_saved_test_split_is_also_val_for_nerfstudio(scene_folder, tmp_path) -> None:
@@ -97,7 +97,6 @@ def nerfstudio_rays(cameras, index: int) -> tuple[torch.Tensor, torch.Tensor]:
     return bundle.origins.permute(2, 0, 1), bundle.directions.permute(2, 0, 1)
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_our_scenes_open_in_nerfstudio_with_the_same_rays(tmp_path) -> None:
     # A chunk's scene: intrinsics the same for all; then views that differ; then lenses; then splits.
@@ -135,7 +134,6 @@ def test_our_scenes_open_in_nerfstudio_with_the_same_rays(tmp_path) -> None:
 # Files by nerfstudio's own writers
 
 
-@pytest.mark.slow
 def test_record3d_and_polycam_as_nerfstudio_writes_them(tmp_path) -> None:
     record3d = pytest.importorskip("nerfstudio.process_data.record3d_utils")
     polycam = pytest.importorskip("nerfstudio.process_data.polycam_utils")
@@ -162,7 +160,6 @@ def test_record3d_and_polycam_as_nerfstudio_writes_them(tmp_path) -> None:
     check_rays(open_scene(folder))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("model", ["OPENCV", "OPENCV_FISHEYE", "SIMPLE_RADIAL", "PINHOLE"])
 def test_colmap_model_as_nerfstudio_writes_it(tmp_path, model) -> None:
     """COLMAP's files read here, and read by way of nerfstudio's transforms.json, give the same lenses and poses."""

@@ -208,8 +208,8 @@ def test_malformed_files(scene_folder) -> None:
     (scene_folder / "transforms.json").write_bytes(b"\xff\xfe\x00{")
     with pytest.raises(NVSError, match="not valid JSON"):
         open_scene(scene_folder)
-    (scene_folder / "images/002.png").write_text("no picture")
-    with pytest.raises(NVSError, match=r"frame 2 \(images/002.png\): not a picture"):
+    (scene_folder / "images/002.png").write_text("no image")
+    with pytest.raises(NVSError, match=r"frame 2 \(images/002.png\): not an image"):
         open_scene(write(scene_folder, nerfstudio_content()))
 
 

@@ -73,14 +73,14 @@ def test_written_and_read_again(captures: Path, tmp_path: Path, capsys: pytest.C
     assert is_shards(str(out)) and is_shards(str(out / "index.json")) and not is_shards(str(captures / "scene.0"))
     shards = find_shards(str(out))
     assert shards.scenes == 2.0
-    scenes = [scene for place in shards.places for scene in read_shard(place)]
+    scenes = [scene for place in shards.urls for scene in read_shard(place)]
     assert [scene.name for scene in scenes] == ["scene.0", "scene.1", "scene.3", "scene.4"]
     for scene in scenes:
         source = open_scene(captures / scene.name)
         assert torch.equal(scene.c2w, source.c2w) and torch.equal(scene.fxfycxcy, source.fxfycxcy)
         assert torch.equal(scene.load().images, source.load().images)  # the same bytes
         assert scene.split == source.split
-    with tarfile.open(shards.places[0]) as tar:  # as WebDataset wants it: grouped, one key a sample, no dots in keys
+    with tarfile.open(shards.urls[0]) as tar:  # as WebDataset wants it: grouped, one key a sample, no dots in keys
         names = tar.getnames()
     assert names[:4] == [f"00000000-scene_0.{end}" for end in ("cameras.json", "000.png", "001.jpg", "002.png")]
 
@@ -90,7 +90,7 @@ def test_images_and_cameras_are_resized_together(tmp_path: Path) -> None:
     for options, hw in ((ShardOptions(image_hw=(8, 8)), (8, 8)), (ShardOptions(max_side=20, quality=0), (12, 20))):
         out = tmp_path / str(options.max_side)
         write_shards([tmp_path / "scene"], out, options)
-        [scene] = read_shard(find_shards(str(out)).places[0])
+        [scene] = read_shard(find_shards(str(out)).urls[0])
         wanted = source.load(None, hw)
         assert torch.allclose(scene.load().cameras.fxfycxcy, wanted.cameras.fxfycxcy, atol=1e-5)
         assert (scene.load().images - wanted.images).abs().max() < (0.02 if options.quality else 0.003)
@@ -162,7 +162,7 @@ def test_patterns(tmp_path: Path) -> None:
     for name in ("b", "a"):
         (tmp_path / f"{name}.tar").touch()
     for pattern in ("*.tar", "{a,b}.tar", ""):
-        assert [Path(place).name for place in find_shards(f"shards:{tmp_path}/{pattern}").places] == ["a.tar", "b.tar"]
+        assert [Path(place).name for place in find_shards(f"shards:{tmp_path}/{pattern}").urls] == ["a.tar", "b.tar"]
     for wrong in (f"{tmp_path}/c*.tar", "x{0..99999999999}", "{00..99}{00..99}{00..99}{00..99}"):
         with pytest.raises(NVSError, match="^--data"):
             find_shards(wrong)
@@ -219,10 +219,10 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[st
 def test_over_http(captures: Path, tmp_path: Path, server: tuple[str, type[Handler]]) -> None:
     address, handler = server
     write_shards([captures], tmp_path / "out", ShardOptions(scenes_per_shard=2))
-    local = [s.c2w for place in find_shards(str(tmp_path / "out")).places for s in read_shard(place)]
+    local = [s.c2w for place in find_shards(str(tmp_path / "out")).urls for s in read_shard(place)]
 
     def check(pattern: str) -> None:
-        found = [s.c2w for place in find_shards(pattern).places for s in read_shard(place)]
+        found = [s.c2w for place in find_shards(pattern).urls for s in read_shard(place)]
         assert len(found) == 4 and all(torch.equal(one, two) for one, two in zip(local, found))
 
     check(f"{address}/index.json")

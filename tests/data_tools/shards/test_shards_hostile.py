@@ -116,7 +116,7 @@ def test_malformed_files_are_refused(tmp_path: Path) -> None:
     deep["k.cameras.json"] = b"[" * 100_000
     for files, message in (
         (sample("k") | {"k.001.png": bomb()}, "100 megapixels"),
-        (sample("k") | {"k.001.png": b"no picture"}, "not a picture"),
+        (sample("k") | {"k.001.png": b"no image"}, "not an image"),
         ({"k.000.png": image()}, "no cameras.json"),
         (deep, "not valid JSON"),
     ):

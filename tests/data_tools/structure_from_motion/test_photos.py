@@ -50,7 +50,7 @@ def found(room: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tupl
     with zipfile.ZipFile(archive, "w") as packed:
         for path in sorted((room / "images").iterdir()):
             packed.write(path, f"holiday/{path.name}")
-        packed.writestr("holiday/readme.txt", "no picture")
+        packed.writestr("holiday/readme.txt", "no image")
         packed.writestr("holiday/broken.jpg", "no image either")
     stages: list[str] = []
 

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from camera_rings import ring_c2w
+from image_scenes import image_scene, noise
 
 from nvs_app.cli import main
 from nvs_app.cli.eval_benchmark import Progress
@@ -28,40 +29,20 @@ from nvs_app.evaluation.protocols import find
 from nvs_app.evaluation.protocols.base import Entry, Settings
 from nvs_app.evaluation.report.files import views_csv
 from nvs_app.evaluation.report.summary import comparable
-from nvs_app.geometry.cameras import look_at
 from nvs_app.model.checkpoint import save_checkpoint
 from nvs_app.model.config import PRESETS
 from nvs_app.model.lact import LaCT
 from nvs_app.rendering.renderer import Renderer
-from nvs_app.scenes.scene import Scene
 
 REPO = Path(__file__).resolve().parents[3]
 
 
-def ring(count: int) -> torch.Tensor:
-    angle = torch.arange(count) * 0.4
-    eye = torch.stack((3 * angle.cos(), 3 * angle.sin(), torch.ones(count)), -1)
-    return look_at(eye, torch.zeros(count, 3), torch.tensor([0.0, 0, 1]).expand(count, 3))
-
-
-def write_scene(folder: Path, count: int, noise: bool = True) -> None:
+def write_scene(folder: Path, count: int, noisy: bool = True) -> None:
     """`count` images of 32x32: noise, or flat ones of grey 10 i."""
-    images = folder.parent / f".{folder.name}"
-    images.mkdir(parents=True)
-    for index in range(count):
-        pixels = np.full((32, 32, 3), 10 * index, np.uint8)
-        if noise:
-            pixels = np.random.default_rng(index).integers(0, 255, (32, 32, 3), np.uint8)
-        Image.fromarray(pixels).save(images / f"{index:02d}.png")
-    Scene(
-        folder.name,
-        images,
-        sorted(images.glob("*.png")),
-        ring(count),
-        torch.tensor([40.0, 40.0, 16.0, 16.0]).expand(count, 4).clone(),
-        torch.tensor([[32, 32]]).expand(count, 2).clone(),
-        [None] * count,
-    ).save(folder)
+    flat = [np.full((32, 32, 3), 10 * index, np.uint8) for index in range(count)]
+    images = noise(count, (32, 32)) if noisy else flat
+    hidden, c2w = folder.parent / f".{folder.name}", ring_c2w(count, step=0.4)
+    image_scene(hidden, images, c2w, (40.0, 40.0, 16.0, 16.0), folder.name).save(folder)
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +93,7 @@ class Gray(Renderer):
 
 def test_averages_over_views_then_scenes(tmp_path: Path) -> None:
     for name, count in (("five", 9), ("nine", 17)):  # every 8th is a target: 2 and 3 of them
-        write_scene(tmp_path / "data" / name, count, noise=False)
+        write_scene(tmp_path / "data" / name, count, noisy=False)
     settings = find("folder").complete(Settings(tmp_path / "data", (4,), (32, 32)))
     run = BenchmarkRun(Gray(LaCT(PRESETS["tiny"]), "cpu"), find("folder"), settings, Measures(), tmp_path / "out")
     report = run()
@@ -189,7 +170,7 @@ class NoNumber(Gray):
 
     def stream(self, state, cameras, chunk=None, on_device=False):
         (images,) = super().stream(state, cameras)
-        images[(cameras.c2w - ring(17)[8]).abs().amax((1, 2)) < 1e-3] = torch.nan
+        images[(cameras.c2w - ring_c2w(17, step=0.4)[8]).abs().amax((1, 2)) < 1e-3] = torch.nan
         yield images
 
 
@@ -295,7 +276,7 @@ def test_groups_stay_with_one_process() -> None:
 
 
 def test_baselines() -> None:
-    c2w = ring(6)
+    c2w = ring_c2w(6, step=0.4)
     assert nearest_views(c2w, c2w).tolist() == list(range(6))
     assert gsplat_missing(torch.device("cpu")) == "it needs a GPU"
 

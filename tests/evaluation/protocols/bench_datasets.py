@@ -26,13 +26,6 @@ def image(path: Path, value: int = 0, hw: tuple[int, int] = (8, 8), alpha: bool 
     return path
 
 
-def ring(count: int, radius: float = 3.0, height: float = 1.0) -> torch.Tensor:
-    """c2w of cameras on a circle around z that look at the origin."""
-    angle = torch.arange(count) * (2 * math.pi / count)
-    eye = torch.stack([radius * angle.cos(), radius * angle.sin(), torch.full_like(angle, height)], -1)
-    return look_at(eye, torch.zeros(count, 3), torch.tensor([0.0, 0, 1]).expand(count, 3))
-
-
 def line(xs: Sequence[float]) -> torch.Tensor:
     """c2w of cameras at (x, 0, 0), all looking along z."""
     c2w = torch.eye(4).repeat(len(xs), 1, 1)

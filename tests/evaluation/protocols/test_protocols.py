@@ -9,6 +9,7 @@ import bench_datasets as made
 import numpy as np
 import pytest
 import torch
+from camera_rings import ring_c2w
 from PIL import Image
 
 from nvs_app.errors import NVSError
@@ -181,7 +182,7 @@ def test_kmeans_sees_directions() -> None:
 def test_nerf_synthetic(tmp_path: Path) -> None:
     scene = tmp_path / "nerf_synthetic" / "chair"
     for split, count in (("train", 100), ("val", 3), ("test", 200)):
-        made.transforms(scene, made.ring(count), [f"./{split}/r_{i}" for i in range(count)], (4, 4),
+        made.transforms(scene, ring_c2w(count), [f"./{split}/r_{i}" for i in range(count)], (4, 4),
                         f"transforms_{split}", ".png")  # fmt: skip
     settings, listing = listed("nerf-synthetic", tmp_path, context="dietnerf", test="every8")
     assert settings.contexts == (8,) and [entry.name for entry in listing.entries] == ["chair"]
@@ -230,7 +231,7 @@ def test_mipnerf360(tmp_path: Path) -> None:
 
 def test_objaverse(tmp_path: Path) -> None:
     for uid in ("aa11", "bb22", "cc33"):
-        made.transforms(tmp_path / uid, made.ring(12), [f"{number}.png" for number in range(12)])
+        made.transforms(tmp_path / uid, ring_c2w(12), [f"{number}.png" for number in range(12)])
     (tmp_path / "held_out.txt").write_text("bb22\nzz99\n")
     settings, listing = listed("objaverse", tmp_path, list=str(tmp_path / "held_out.txt"))
     assert [entry.name for entry in listing.entries] == ["bb22"] and list(listing.absent) == ["zz99"]
@@ -244,9 +245,9 @@ def test_objaverse(tmp_path: Path) -> None:
 
 def test_folder(tmp_path: Path) -> None:
     names = [f"images/{number:02d}.png" for number in range(20)]
-    made.transforms(tmp_path / "plain", made.ring(20), names)
+    made.transforms(tmp_path / "plain", ring_c2w(20), names)
     own = {"train_filenames": names[:15], "test_filenames": names[15:]}
-    made.transforms(tmp_path / "with split", made.ring(20), names, **own)
+    made.transforms(tmp_path / "with split", ring_c2w(20), names, **own)
     made.image(tmp_path / "photos" / "a.png")
     settings, listing = listed("folder", tmp_path)
     assert [entry.name for entry in listing.entries] == ["plain", "with split"]
@@ -280,7 +281,7 @@ class FakeSource:
     ) -> PosedImages:  # fmt: skip
         self.asked.append((self.seed, *zip(numbers, kinds, captures)))
         images = torch.tensor(numbers, dtype=torch.uint8).view(-1, 1, 1, 1, 1).expand(-1, views, 3, *image_hw)
-        c2w = made.ring(views).expand(len(numbers), views, 4, 4)
+        c2w = ring_c2w(views).expand(len(numbers), views, 4, 4)
         far = torch.ones(len(numbers), views, *image_hw) if depth else None
         return PosedImages(images, Cameras(c2w, torch.full((len(numbers), views, 4), 9.0), image_hw), far)
 

@@ -135,7 +135,7 @@ def test_thumbnails_of_odd_images(small_scene: Path, tmp_path: Path) -> None:
     folder.mkdir()
     odd = capture(3, folder)
     Image.new("RGBA", (40, 30), (255, 0, 0, 0)).save(folder / "000.jpg", "PNG")
-    (folder / "001.jpg").write_text("no picture")
+    (folder / "001.jpg").write_text("no image")
     uris = thumbnails(odd)
     assert uris[1:] == ["", ""]
     white = np.asarray(Image.open(io.BytesIO(base64.b64decode(uris[0].partition(",")[2]))))

@@ -18,7 +18,8 @@ from data_tools.structure_from_motion.job import Cancelled
 from nvs_app.errors import NVSError
 from nvs_app.model.state import SceneState
 from nvs_app.web.app_state import AppState
-from nvs_app.web.services.encoding import Encoding, Plan, parse_size, plan_html
+from nvs_app.web.markup import plan_html
+from nvs_app.web.services.encoding import Encoding, Plan, parse_size
 from nvs_app.web.services.inspector import SceneInspector
 from nvs_app.web.services.opening import LoadedScene
 from nvs_app.web.services.videos import Videos

@@ -22,7 +22,6 @@ from PIL import Image
 from data_tools.readers import open_scene
 from nvs_app.errors import NVSError
 from nvs_app.model.config import PRESETS
-from nvs_app.model.flops import lact_flops
 from nvs_app.model.lact import LaCT
 from nvs_app.model.state import context_cameras
 from nvs_app.rendering.renderer import Renderer
@@ -56,7 +55,7 @@ def headed() -> Renderer:
 
 
 def photos(folder: Path, sizes: list[tuple[int, int]]) -> Path:
-    """Pictures (width, height) of one colour each."""
+    """Images (width, height) of one colour each."""
     folder.mkdir(parents=True, exist_ok=True)
     for index, size in enumerate(sizes):
         Image.new("RGB", size, (9 * index % 255, 80, 90)).save(folder / f"photo {index}.jpg")
@@ -103,21 +102,6 @@ def test_tokens_under_a_detail_head_are_of_lacts_resolution(headed, small_scene:
     assert (f"(LaCT at {width}×{height})" in plan.sentence) == (image_hw != (40, 40))
 
 
-def test_the_probe_counts_what_it_encodes(headed, renderer, embedded: list[int], monkeypatch) -> None:
-    """Also where LaCT reads at a lower resolution than the photos': the rate is of the operations that were done."""
-    counted, flops = [], lact_flops
-
-    def count(config, tokens, *others):
-        counted.append(tokens)
-        return flops(config, tokens, *others)
-
-    monkeypatch.setattr("nvs_app.web.services.cost.lact_flops", count)
-    for each, side in ((renderer, 128), (headed, 64)):
-        del embedded[:], counted[:]
-        ThroughputEstimator(each).probe()
-        assert sum(embedded[1:]) == counted[0] == 2 * (side // 8) ** 2  # the first view sets things up
-
-
 def test_what_happens_to_the_images_is_told(renderer, tmp_path: Path) -> None:
     folder = photos(tmp_path / "p", [(64, 64), (64, 64), (128, 64), (200, 200)])
     source = inspect([folder], tmp_path)
@@ -145,7 +129,15 @@ from nvs_app.model.config import PRESETS
 from nvs_app.model.detail.config import DetailHeadConfig
 from nvs_app.model.lact import LaCT
 from nvs_app.web.services.cost import encoding_bytes
-from nvs_app.web.services.pace import small_capture
+from nvs_app.geometry.cameras import Cameras, look_at
+from nvs_app.scenes.posed import PosedImages
+
+def small_capture(views, side):
+    angle = torch.arange(views) * (6.28 / views)
+    eye = torch.stack((3 * angle.cos(), 3 * angle.sin(), torch.ones(views)), -1)
+    c2w = look_at(eye, torch.zeros(views, 3), torch.tensor([0.0, 0.0, 1.0]).expand(views, 3))
+    lens = torch.tensor([float(side), float(side), side / 2, side / 2]).expand(views, 4)
+    return PosedImages(torch.full((views, 3, side, side), 0.5), Cameras(c2w, lens, (side, side)))
 
 def resident():
     with open("/proc/self/statm") as file:
@@ -210,7 +202,8 @@ def test_seconds_follow_the_pace(renderer) -> None:
     guess = estimate(source, renderer, throughput, views=16, image_hw=(128, 128))
     rough = f"about {seconds_words(guess.total_seconds)} (a rough guess)"
     assert not guess.measured and ("Time in all", rough) in guess.rows
-    assert throughput.probe() > 0 and throughput.probe() == throughput.flops and throughput.measured
+    throughput.encoded(guess, 2 * guess.seconds["encode"])
+    assert throughput.measured and throughput.flops == pytest.approx(guess.flops / (2 * guess.seconds["encode"]))
     plan = estimate(source, renderer, throughput, views=16, image_hw=(128, 128))
     assert plan.seconds["encode"] == pytest.approx(plan.flops / throughput.flops)
     assert list(plan.seconds) == ["photos", "features", "matches", "cameras", "read", "encode"]
@@ -328,7 +321,7 @@ def test_useless_inputs_are_one_line(small_scene: Path, tmp_path: Path) -> None:
         ([tmp_path / "empty"], "0 photos that can be read"),
         ([tmp_path / "note.txt"], "not a scene"),
         ([folder / "photo 0.jpg"], "1 photo that can be read"),
-        ([*sorted(folder.iterdir()), tmp_path / "note.txt"], "note.txt: neither a picture"),
+        ([*sorted(folder.iterdir()), tmp_path / "note.txt"], "note.txt: neither an image"),
         ([small_scene, folder], "bring one or the other"),
     ):
         with pytest.raises(NVSError, match=said) as caught:

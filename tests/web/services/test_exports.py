@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from networks import WITH_HEAD
-from PIL import Image, PngImagePlugin
+from PIL import Image
 
 from data_tools.readers import open_scene
 from data_tools.readers.archives import extract
@@ -70,7 +70,7 @@ def timeline(made) -> Timeline:
 
 
 def plain(cameras: Cameras) -> torch.Tensor:
-    """Pictures whose brightness says which camera they are of."""
+    """Images whose brightness says which camera they are of."""
     level = (cameras.c2w[:, 0, 3] * 0.5 + 0.5).clamp(0, 1)
     return level[:, None, None, None].expand(len(cameras), 3, *cameras.image_hw)
 
@@ -269,39 +269,11 @@ def test_snapshots_remember_their_camera(tmp_path: Path) -> None:
     camera = row(3)[1:2]
     image = torch.rand(3, 20, 30)
     out = exports.save_snapshot(image, camera, tmp_path / "shot.png", {"scene": "Stühle <b>", "c2w": "mine"})
-    again = exports.read_snapshot(out)
-    assert again.image_hw == (20, 30)
-    assert torch.allclose(again.c2w, camera.c2w) and torch.allclose(again.fxfycxcy, camera.fxfycxcy)
     with Image.open(out) as saved:
-        assert json.loads(saved.info["nvs_camera"])["scene"] == "Stühle <b>"
+        known = json.loads(saved.info["nvs_camera"])
+        assert known["scene"] == "Stühle <b>" and known["image_hw"] == [20, 30]
+        assert torch.allclose(torch.tensor(known["c2w"]).view(1, 4, 4), camera.c2w)
+        assert torch.allclose(torch.tensor([known["fxfycxcy"]]), camera.fxfycxcy)
         assert (np.asarray(saved) == to_uint8(image).numpy()).all()
     with pytest.raises(NVSError, match="expected one"):
         exports.save_snapshot(image, row(2), tmp_path / "two.png")
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        None,
-        "",
-        "[]",
-        "7",
-        "[" * 30_000,
-        '{"c2w": 1}',
-        json.dumps({"c2w": torch.eye(4).flatten().tolist(), "fxfycxcy": [1, 1, 1], "image_hw": [2, 2]}),
-        json.dumps({"c2w": torch.eye(4).flatten().tolist(), "fxfycxcy": [0, 1, 1, 1], "image_hw": [2, 2]}),
-        json.dumps({"c2w": torch.eye(4).flatten().tolist(), "fxfycxcy": [1, 1, 1, 1], "image_hw": [2, 10**9]}),
-        json.dumps({"c2w": [float("nan")] * 16, "fxfycxcy": [1, 1, 1, 1], "image_hw": [2, 2]}),
-    ],
-)
-def test_hostile_snapshots_are_one_line(tmp_path: Path, text: str | None) -> None:
-    entries = PngImagePlugin.PngInfo()
-    if text is not None:
-        entries.add_itxt("nvs_camera", text)
-    Image.new("RGB", (2, 2)).save(tmp_path / "a.png", pnginfo=entries)
-    with pytest.raises(NVSError) as caught:
-        exports.read_snapshot(tmp_path / "a.png")
-    assert "\n" not in str(caught.value)
-    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"x" * 50)
-    with pytest.raises(NVSError, match="not a PNG"):
-        exports.read_snapshot(tmp_path / "a.png")

@@ -7,22 +7,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from camera_rings import ring_cameras
 
 from nvs_app.errors import NVSError
-from nvs_app.geometry.cameras import Cameras, look_at, vertical_fov
+from nvs_app.geometry.cameras import Cameras, vertical_fov
 from nvs_app.geometry.paths import dolly_zoom, spline
 from nvs_app.geometry.timeline import Keyframe, Timeline, keyframes_of
 from nvs_app.scenes.camera_path import CameraPath, read_camera_path
 from nvs_app.web.services.paths import PRESETS, load_path, preset, save_path, timeline_from_dict
 
-UP = torch.tensor([0.0, 0.0, 1.0])
-
 
 def ring(count: int = 10, radius: float = 3.0, height: float = 1.0) -> Cameras:
-    angle = torch.linspace(0, 2 * torch.pi, count + 1)[:count]
-    eye = torch.stack((radius * angle.cos(), radius * angle.sin(), torch.full((count,), height)), -1)
-    c2w = look_at(eye, torch.zeros(count, 3), UP.expand(count, 3))
-    return Cameras(c2w, torch.tensor([60.0, 60.0, 40.0, 30.0]).expand(count, 4), (60, 80))
+    return ring_cameras(count, (60, 80), (60.0, 60.0, 40.0, 30.0), radius=radius, height=height)
 
 
 def timeline(seconds: tuple[float, ...] = (1.0, 0.5, 2.0, 1.5), **options) -> Timeline:
@@ -134,20 +130,6 @@ def test_one_keyframe_is_held_and_none_is_said() -> None:
         Timeline().cameras()
     with pytest.raises(NVSError, match="20000 at most"):
         timeline((600.0, 600.0), fps=240.0, loop=True).cameras()
-
-
-def test_timeline_is_edited() -> None:
-    line = timeline()
-    a, b, c, d = line.keyframes
-    assert line.moved(0, 2).keyframes == (b, c, a, d)
-    assert line.without(1).keyframes == (a, c, d)
-    assert line.with_keyframe(d, 0).keyframes == (d, a, b, c, d)
-    assert line.with_keyframe(a).keyframes == (a, b, c, d, a)
-    assert line.replaced(3, a).keyframes == (a, b, c, a)
-    assert line.keyframes == (a, b, c, d)
-    for wrong in (lambda: line.without(4), lambda: line.moved(-1, 0), lambda: line.replaced(9, a)):
-        with pytest.raises(NVSError, match="does not exist"):
-            wrong()
 
 
 def same(first: Timeline, second: Timeline) -> None:

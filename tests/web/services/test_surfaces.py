@@ -102,19 +102,19 @@ def test_depth_and_coverage_come_as_frames(app_state: AppState, client) -> None:
         assert scene["no_depth"] == ""
         page = {"c2w": scene["c2w"], "fov": scene["fov"], "hw": [40, 56]}
         views = app_state.renderer().render(app_state.state(session.scene), camera_from_page(page, 1024), depth=True)
-        for show, expected in (("depth", depth_in_colours(views)), ("coverage", coverage(views))):
-            socket.send_json({"type": "frame", "id": 1, "format": "png", "show": show, **page})
+        for output, expected in (("depth", depth_in_colours(views)), ("coverage", coverage(views))):
+            socket.send_json({"type": "frame", "id": 1, "format": "png", "output": output, **page})
             header, data = answer(socket)
             assert np.array_equal(np.asarray(Image.open(io.BytesIO(data))), to_uint8(expected.image).numpy())
-            assert header["show"] == show and {name: header[name] for name in expected.facts} == expected.facts
+            assert header["output"] == output and {name: header[name] for name in expected.facts} == expected.facts
         assert header["unseen"] > 0
         socket.send_json({"type": "frame", "id": 2, "format": "png", **page})
         header, data = answer(socket)
-        assert header["show"] == "image" and "range" not in header and "unseen" not in header
+        assert header["output"] == "image" and "range" not in header and "unseen" not in header
         assert np.array_equal(np.asarray(Image.open(io.BytesIO(data))), to_uint8(views.images[0]).numpy())
-        for show in ("pictures", 3, None, ["depth"], {}):
-            socket.send_json({"type": "frame", "id": 3, "show": show, **page})
-            assert "expected image, depth or coverage" in answer(socket)["message"]
+        for output in ("images", 3, None, ["depth"], {}):
+            socket.send_json({"type": "frame", "id": 3, "output": output, **page})
+            assert "expected one of image, depth, coverage" in answer(socket)["message"]
 
 
 def test_a_point_is_asked_for(app_state: AppState, client) -> None:
@@ -160,7 +160,7 @@ def test_scenes_without_depth_say_why(app_state: AppState, tmp_path, small_scene
     with connect(client, session.token) as socket:
         scene = answer(socket)
         page = {"c2w": scene["c2w"], "fov": scene["fov"], "hw": [40, 56]}
-        socket.send_json({"type": "frame", "id": 3, "show": "depth", **page})
+        socket.send_json({"type": "frame", "id": 3, "output": "depth", **page})
         assert "encode the scene again" in answer(socket)["message"]
         socket.send_json({"type": "point", "id": 4, "at": [0.5, 0.5], **page})
         assert answer(socket)["type"] == "error"

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from data_tools.procedural import ProceduralSource
-from data_tools.procedural.captures import CAPTURES
-from data_tools.procedural.draws import scene_keys
-from data_tools.procedural.viewpoints import WIDEST, object_cameras
+from data_tools.procedural.cameras import WIDEST, object_cameras
+from data_tools.procedural.capture_styles import CAPTURES
+from data_tools.procedural.rng import scene_keys
 from nvs_app.errors import NVSError
 
 SCENES, VIEWS = 300, 6

@@ -1,10 +1,11 @@
-"""The hash of ``draws`` as one Triton kernel: the same bits as the tensor arithmetic there."""
+"""The hash of ``rng`` as one Triton kernel: the same bits as the tensor arithmetic there."""
 
 from __future__ import annotations
 
 import torch
 import triton
 import triton.language as tl
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 _BLOCK = 1024
@@ -28,8 +29,8 @@ def _table_kernel(key_ptr, out_ptr, salt, columns, BLOCK: tl.constexpr):
     tl.store(out_ptr + row * columns + column, value, column < columns)
 
 
-def table_triton(keys: Tensor, salt: int, columns: int) -> Tensor:
-    """Uniform numbers [*keys, columns] of int64 keys, as ``draws.hash_table`` gives them."""
+def uniform_table_triton(keys: Int64[Tensor, "*keys"], salt: int, columns: int) -> Float[Tensor, "*keys columns"]:
+    """Uniform numbers [*keys, columns] of int64 keys, as ``rng.uniform_table`` gives them."""
     out = torch.empty(*keys.shape, columns, device=keys.device)
     if out.numel():
         grid = (keys.numel(), triton.cdiv(columns, _BLOCK))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_tools.assets.work import RenderOptions, Task
+from data_tools.assets.render_task import RenderOptions, RenderTask
 from nvs_app.errors import NVSError
 
 ASSETS = (".glb", ".gltf", ".obj")
@@ -22,8 +22,8 @@ MAX_LIST_BYTES = 512 << 20
 
 
 @dataclass(frozen=True)
-class Source:
-    """An asset before it has a folder name: see :class:`data_tools.assets.work.Task`."""
+class AssetSource:
+    """An asset before it has a folder name: see :class:`data_tools.assets.render_task.RenderTask`."""
 
     key: str
     path: str
@@ -32,7 +32,7 @@ class Source:
     object_path: str = ""
 
 
-def find_assets(inputs: Sequence[str], out: Path) -> list[Source]:
+def find_assets(inputs: Sequence[str], out: Path) -> list[AssetSource]:
     """All assets of the inputs, in order, none twice.
 
     Args:
@@ -44,7 +44,7 @@ def find_assets(inputs: Sequence[str], out: Path) -> list[Source]:
     Raises:
         NVSError: an input that does not exist or holds no asset.
     """
-    found: list[Source] = []
+    found: list[AssetSource] = []
     uids: list[str] = []
     for text in inputs:
         path = Path(text)
@@ -71,12 +71,12 @@ def find_assets(inputs: Sequence[str], out: Path) -> list[Source]:
     return _distinct([source for source in found if unique.pop((source.path, source.uid), None)])
 
 
-def _file(path: Path) -> Source:
+def _file(path: Path) -> AssetSource:
     absolute = Path(os.path.abspath(path))  # not resolve(): a link's own name and folder count
-    return Source(absolute.name, str(absolute), str(absolute.parent))
+    return AssetSource(absolute.name, str(absolute), str(absolute.parent))
 
 
-def _folder(folder: Path, out: Path) -> list[Source]:
+def _folder(folder: Path, out: Path) -> list[AssetSource]:
     root, closed = Path(os.path.abspath(folder)), Path(os.path.abspath(out))
     found = []
     for parent, inner, files in os.walk(root):
@@ -84,13 +84,13 @@ def _folder(folder: Path, out: Path) -> list[Source]:
         for name in sorted(files):
             if name[0] != "." and name.lower().endswith(ASSETS):
                 path = Path(parent, name)
-                found.append(Source(path.relative_to(root).as_posix(), str(path), str(root)))
+                found.append(AssetSource(path.relative_to(root).as_posix(), str(path), str(root)))
     if not found:
         raise NVSError(f"{folder}: no {', '.join(ASSETS)} in it")
     return found
 
 
-def _list(path: Path, uids: list[str]) -> list[Source]:
+def _list(path: Path, uids: list[str]) -> list[AssetSource]:
     if path.stat().st_size > MAX_LIST_BYTES:
         raise NVSError(f"{path}: a list of more than {MAX_LIST_BYTES >> 20} MiB")
     try:
@@ -116,13 +116,13 @@ def _list(path: Path, uids: list[str]) -> list[Source]:
         # One that is missing is told in the log like any other bad asset; it does not stop the others.
         own = Path(os.path.abspath(path.parent / entry))
         absolute = Path(entry).is_absolute() or ".." in Path(entry).parts
-        found.append(Source(own.name if absolute else Path(entry).as_posix(), str(own), str(own.parent)))
+        found.append(AssetSource(own.name if absolute else Path(entry).as_posix(), str(own), str(own.parent)))
     if not entries:
         raise NVSError(f"{path}: an empty list")
     return found
 
 
-def find_uids(uids: Sequence[str]) -> list[Source]:
+def find_uids(uids: Sequence[str]) -> list[AssetSource]:
     """Objaverse uids, with the file where the package's cache has it; workers download the others.
 
     Raises:
@@ -150,11 +150,11 @@ def find_uids(uids: Sequence[str]) -> list[Source]:
     for uid in uids:
         file = where / paths[uid]
         there = str(file) if file.is_file() else ""
-        found.append(Source(f"{uid}.glb", there, str(file.parent), uid, paths[uid]))
+        found.append(AssetSource(f"{uid}.glb", there, str(file.parent), uid, paths[uid]))
     return found
 
 
-def _distinct(sources: list[Source]) -> list[Source]:
+def _distinct(sources: list[AssetSource]) -> list[AssetSource]:
     """Keys that differ: of equal ones the later get their folder's name in front, or a number."""
     taken: set[str] = set()
     result = []
@@ -163,11 +163,11 @@ def _distinct(sources: list[Source]) -> list[Source]:
         numbered = (f"{folder}-{number}/{source.key}" for number in range(2, len(sources) + 2))
         key = next(key for key in (source.key, f"{folder}/{source.key}", *numbered) if key not in taken)
         taken.add(key)
-        result.append(source if key == source.key else Source(key, *list(vars(source).values())[1:]))
+        result.append(source if key == source.key else AssetSource(key, *list(vars(source).values())[1:]))
     return result
 
 
-def make_tasks(sources: Sequence[Source], out: Path, options: RenderOptions) -> list[Task]:
+def make_tasks(sources: Sequence[AssetSource], out: Path, options: RenderOptions) -> list[RenderTask]:
     """Sources with the names of their scene folders: plain, and told apart by a digest where two would be equal."""
     slugs = [_slug(source.key) for source in sources]
     count = Counter(slug.lower() for slug in slugs)
@@ -175,7 +175,9 @@ def make_tasks(sources: Sequence[Source], out: Path, options: RenderOptions) -> 
     for source, slug in zip(sources, slugs, strict=True):
         name = slug if count[slug.lower()] == 1 else f"{slug}-{_digest(source.key)}"
         where = os.path.abspath(out)
-        tasks.append(Task(source.key, name, source.path, source.root, where, options, source.uid, source.object_path))
+        tasks.append(
+            RenderTask(source.key, name, source.path, source.root, where, options, source.uid, source.object_path)
+        )
     return tasks
 
 

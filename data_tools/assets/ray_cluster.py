@@ -18,23 +18,23 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_tools.assets.pool import Worker, failure
-from data_tools.assets.work import DIED, FatalError, Task
+from data_tools.assets.pool import RenderWorker, failure
+from data_tools.assets.render_task import DIED, FatalError, RenderTask
 from nvs_app.errors import NVSError
 
 EXPECTED = "expected local, auto, host:port or ray://host:port"
 RETRIES = 3  # of a task whose Ray worker or machine is lost
-_KEPT: dict[tuple[int, int], Worker] = {}  # in a Ray worker: its render worker
+_KEPT: dict[tuple[int, int], RenderWorker] = {}  # in a Ray worker: its render worker
 
 
 def render_task(values: dict[str, Any], timeout: float, token: str) -> dict[str, Any]:
     """What runs in a Ray worker.
 
     Args:
-        values: a :class:`Task` as JSON.
+        values: a :class:`RenderTask` as JSON.
         token: a file in OUT that the driver has written: it proves that OUT is the same folder here.
     """
-    task = Task.from_json(values)
+    task = RenderTask.from_json(values)
     if not os.path.exists(token):
         raise FatalError(
             f"{task.out}: not the same folder on {os.uname().nodename}; OUT must be shared by all machines"
@@ -42,10 +42,10 @@ def render_task(values: dict[str, Any], timeout: float, token: str) -> dict[str,
     return render_watched(task, timeout)
 
 
-def render_watched(task: Task, timeout: float) -> dict[str, Any]:
+def render_watched(task: RenderTask, timeout: float) -> dict[str, Any]:
     """Render one asset on this process's render worker, replaced when it dies; never hangs, never dies with it."""
     for last in (False, True):
-        worker = _KEPT.pop(task.options.image_hw, None) or Worker(task.options.image_hw, os.getpid())
+        worker = _KEPT.pop(task.options.image_hw, None) or RenderWorker(task.options.image_hw, os.getpid())
         try:
             answer = _ask(worker, task, timeout, last)
         except BaseException:
@@ -60,7 +60,7 @@ def render_watched(task: Task, timeout: float) -> dict[str, Any]:
     raise AssertionError("the last try always answers")
 
 
-def _ask(worker: Worker, task: Task, timeout: float, last: bool) -> dict[str, Any] | None:
+def _ask(worker: RenderWorker, task: RenderTask, timeout: float, last: bool) -> dict[str, Any] | None:
     import selectors
     import time
 
@@ -82,7 +82,7 @@ def _ask(worker: Worker, task: Task, timeout: float, last: bool) -> dict[str, An
 
 
 def run_on_ray(
-    tasks: Sequence[Task], image_hw: tuple[int, int], address: str, workers: int, timeout: float, out: Path
+    tasks: Sequence[RenderTask], image_hw: tuple[int, int], address: str, workers: int, timeout: float, out: Path
 ) -> Generator[dict[str, Any], None, None]:
     """Render all tasks on Ray; one answer each, in the order in which they are done.
 
@@ -96,7 +96,7 @@ def run_on_ray(
 
     _start(ray, address, workers)
     token = out / f".{uuid.uuid4().hex}.token"
-    waiting: dict[Any, Task] = {}
+    waiting: dict[Any, RenderTask] = {}
     try:
         token.touch()
         remote = ray.remote(num_cpus=1, max_retries=RETRIES)(render_task)
@@ -117,7 +117,7 @@ def run_on_ray(
         ray.shutdown()
 
 
-def _answer(ray: Any, reference: Any, task: Task) -> dict[str, Any]:
+def _answer(ray: Any, reference: Any, task: RenderTask) -> dict[str, Any]:
     try:
         return ray.get(reference)
     except ray.exceptions.RayTaskError as error:

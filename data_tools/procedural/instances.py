@@ -1,4 +1,4 @@
-"""Pieces: the parts a scene is put together from, as rows of tensors; and what their surfaces look like."""
+"""Mesh instances, the parts that a scene is made of, as rows of tensors; and random materials for them."""
 
 from __future__ import annotations
 
@@ -6,74 +6,88 @@ import math
 from dataclasses import dataclass, fields
 
 import torch
+from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
-from data_tools.procedural.bank import NUM_TILES, TextureBank
-from data_tools.procedural.draws import Draws, constant
+from data_tools.procedural.patterns import FAMILIES, natural_colours
+from data_tools.procedural.rng import CounterRNG, constant
 from data_tools.procedural.shapes import shape_rows
-from data_tools.procedural.tiles import FAMILIES, natural_colours
+from data_tools.procedural.texture_bank import NUM_PATTERNS, TextureBank
 
 MATERIAL_FIELDS = 22
 """0-8 colour matrix, 9-11 colour offset, 12 specular, 13 gloss, 14 emission, 15 uv mode (0 per length, 1 per patch,
 2 the mesh's own), 16-17 uv scale, 18-19 uv offset, 20 quarter turn, 21 sky (1: infinitely far for depth)."""
 SKY = 21
-DEAD, ASSET = -1, 3
-"""``mesh``: DEAD, 0-2 for a level of detail of the parametric solids, ASSET + j for object j of the pack."""
+NO_MESH, ASSET = -1, 3
+"""``mesh``: ``NO_MESH`` in an unused slot, 0-2 for a level of detail of the parametric solids, ASSET + j for object j
+of the pack."""
+
+
+Materials = tuple[Int64[Tensor, "s _"], Float[Tensor, "s _ m"]]
+"""Of s scenes: texture numbers, and rows of MATERIAL_FIELDS."""
 
 
 @dataclass
-class Pieces:
-    """Parts of scenes; every field begins with the same batch shape.
+class MeshInstances:
+    """A mesh, where it stands and what it is made of; every field begins with the same batch shape.
 
     Attributes:
-        mesh: int64, see ``ASSET``.
-        linear: [3, 3] and offset [3]: from the mesh's own frame to the scene.
+        mesh: see ``ASSET``.
+        linear, offset: from the mesh's own frame to the scene.
         shape: the solid's numbers (``shapes.SHAPE_FIELDS``).
-        texture: int64 number in the bank.
-        material: [MATERIAL_FIELDS].
+        texture: number in the bank.
+        material: a row of ``MATERIAL_FIELDS``.
     """
 
-    mesh: Tensor
-    linear: Tensor
-    offset: Tensor
-    shape: Tensor
-    texture: Tensor
-    material: Tensor
+    mesh: Int64[Tensor, "*b"]
+    linear: Float[Tensor, "*b 3 3"]
+    offset: Float[Tensor, "*b 3"]
+    shape: Float[Tensor, "*b k"]
+    texture: Int64[Tensor, "*b"]
+    material: Float[Tensor, "*b m"]
 
     @staticmethod
-    def cat(parts: list[Pieces], dim: int) -> Pieces:
-        return Pieces(*(torch.cat([getattr(part, f.name) for part in parts], dim) for f in fields(Pieces)))
+    def cat(parts: list[MeshInstances], dim: int) -> MeshInstances:
+        return MeshInstances(
+            *(torch.cat([getattr(part, f.name) for part in parts], dim) for f in fields(MeshInstances))
+        )
 
-    def map(self, function) -> Pieces:
-        return Pieces(*(function(getattr(self, f.name)) for f in fields(Pieces)))
+    def map(self, function) -> MeshInstances:
+        return MeshInstances(*(function(getattr(self, f.name)) for f in fields(MeshInstances)))
 
-    def moved(self, linear: Tensor, offset: Tensor) -> Pieces:
-        """The pieces after x -> linear x + offset (both broadcast over the batch shape)."""
+    def moved(self, linear: Float[Tensor, "*#b 3 3"], offset: Float[Tensor, "*#b 3"]) -> MeshInstances:
+        """The instances after x -> linear x + offset (both broadcast over the batch shape)."""
         moved = torch.einsum("...ij,...j->...i", linear.expand_as(self.linear), self.offset) + offset
-        return Pieces(self.mesh, linear @ self.linear, moved, self.shape, self.texture, self.material)
+        return MeshInstances(self.mesh, linear @ self.linear, moved, self.shape, self.texture, self.material)
 
-    def scaled(self, size: Tensor, offset: Tensor) -> Pieces:
-        """The pieces after x -> size x + offset, size with the batch shape."""
+    def scaled(self, size: Float[Tensor, "*b"], offset: Float[Tensor, "*b 3"]) -> MeshInstances:
+        """The instances after x -> size x + offset, size with the batch shape."""
         linear = self.linear * size[..., None, None]
         moved = self.offset * size[..., None] + offset
-        return Pieces(self.mesh, linear, moved, self.shape, self.texture, self.material)
+        return MeshInstances(self.mesh, linear, moved, self.shape, self.texture, self.material)
 
-    def where(self, alive: Tensor) -> Pieces:
-        """Only those alive (bool, batch shape); the others become DEAD."""
-        return Pieces(torch.where(alive, self.mesh, DEAD), self.linear, self.offset, self.shape, self.texture,
+    def where(self, alive: Bool[Tensor, "*b"]) -> MeshInstances:
+        """Only those alive; the others become ``NO_MESH``."""
+        return MeshInstances(torch.where(alive, self.mesh, NO_MESH), self.linear, self.offset, self.shape, self.texture,
                       self.material)  # fmt: skip
 
 
-def boxes(centre: Tensor, half: Tensor, texture: Tensor, material: Tensor, **shape: Tensor | float) -> Pieces:
-    """Axis-aligned solids of the lowest detail: centre and half sizes [*b, 3]; shape fields by name."""
+def boxes(
+    centre: Float[Tensor, "*b 3"],
+    half: Float[Tensor, "*b 3"],
+    texture: Int64[Tensor, "*b"],
+    material: Float[Tensor, "*b m"],
+    **shape: Shaped[Tensor, "..."] | float,
+) -> MeshInstances:
+    """Axis-aligned solids of the lowest detail: ``shape``: fields by name."""
     row = shape_rows(centre[..., 0], **shape)
     mesh = torch.zeros(centre.shape[:-1], dtype=torch.int64, device=centre.device)
-    return Pieces(mesh, torch.diag_embed(half), centre, row, texture, material)
+    return MeshInstances(mesh, torch.diag_embed(half), centre, row, texture, material)
 
 
-def random_rotation(draws: Draws, *shape: int) -> Tensor:
+def random_rotation(rng: CounterRNG, *shape: int) -> Float[Tensor, "*b 3 3"]:
     """Rotations of all directions, [*keys, *shape, 3, 3]."""
-    quaternion = draws.normal(*shape, 4)
+    quaternion = rng.normal(*shape, 4)
     w, x, y, z = torch.nn.functional.normalize(quaternion, dim=-1).unbind(-1)
     rows = [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
             2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
@@ -81,14 +95,19 @@ def random_rotation(draws: Draws, *shape: int) -> Tensor:
     return torch.stack(rows, -1).unflatten(-1, (3, 3))
 
 
-def turn(angle: Tensor) -> Tensor:
-    """Rotations about z, [*b] radians -> [*b, 3, 3]."""
+def rotation_z(angle: Float[Tensor, "*b"]) -> Float[Tensor, "*b 3 3"]:
+    """Rotations about z by radians."""
     c, s, o = torch.cos(angle), torch.sin(angle), torch.zeros_like(angle)
     return torch.stack([c, -s, o, s, c, o, o, o, o + 1], -1).unflatten(-1, (3, 3))
 
 
-def colour_matrix(hue: Tensor, saturation: Tensor, contrast: Tensor, tint: Tensor) -> Tensor:
-    """Rows of 12 numbers: c -> M c + t: hue turned (radians), saturation, contrast about 0.5, tint [*b, 3]."""
+def colour_matrix(
+    hue: Float[Tensor, "*b"],
+    saturation: Float[Tensor, "*b"],
+    contrast: Float[Tensor, "*b"],
+    tint: Float[Tensor, "*b 3"],
+) -> Float[Tensor, "*b 12"]:
+    """Rows of 12 numbers: c -> M c + t: hue turned (radians), saturation, contrast about 0.5, tint."""
     c, s = torch.cos(hue), torch.sin(hue)
     third, r = 1.0 / 3.0, 1.0 / math.sqrt(3.0)
     grey = constant(((1.0 - third, -third, -third), (-third, 1.0 - third, -third), (-third, -third, 1.0 - third)),
@@ -119,43 +138,43 @@ STYLES = {
 }
 
 
-def materials(
-    draws: Draws, bank: TextureBank, count: int, style: str | tuple[str, ...] = "any"
-) -> tuple[Tensor, Tensor]:
-    """Random looks: texture numbers int64 [*keys, count] and material rows [..., MATERIAL_FIELDS].
+def random_materials(
+    rng: CounterRNG, bank: TextureBank, count: int, style: str | tuple[str, ...] = "any"
+) -> tuple[Int64[Tensor, "*keys n"], Float[Tensor, "*keys n m"]]:
+    """Random materials, ``count`` for each key: texture numbers and rows of ``MATERIAL_FIELDS``.
 
-    style: one of ``STYLES``, or one for each of the ``count`` looks.
+    style: one of ``STYLES``, or one for each of the ``count`` materials.
     """
     styles = (style,) * count if isinstance(style, str) else style
     if len(styles) != count:
-        raise ValueError(f"{len(styles)} styles for {count} looks")
+        raise ValueError(f"{len(styles)} styles for {count} materials")
 
-    def flags(*names: str) -> Tensor:
-        return constant(tuple(name in names for name in styles), draws.device, torch.bool)
+    def flags(*names: str) -> Bool[Tensor, " n"]:
+        return constant(tuple(name in names for name in styles), rng.device, torch.bool)
 
-    def numbers(of: dict[str, float], other: float) -> Tensor:
-        return constant(tuple(of.get(name, other) for name in styles), draws.device)
+    def numbers(of: dict[str, float], other: float) -> Float[Tensor, " n"]:
+        return constant(tuple(of.get(name, other) for name in styles), rng.device)
 
     shares = [(a, b, c if bank.num_real else 0.0) for a, b, c, _ in (STYLES[name] for name in styles)]
-    edges = constant(tuple((a / (a + b + c), (a + b) / (a + b + c)) for a, b, c in shares), draws.device)
-    pick, family, which, real, strong, shade, wild, glossy, fitted, quarter, grey, lift = draws.uniform(
-        12, count
-    ).unbind(len(draws.batch))
+    edges = constant(tuple((a / (a + b + c), (a + b) / (a + b + c)) for a, b, c in shares), rng.device)
+    pick, family, which, real, strong, shade, wild, glossy, fitted, quarter, grey, lift = rng.uniform(12, count).unbind(
+        len(rng.batch)
+    )
     source = (pick[..., None] >= edges).sum(-1)
     lists = [STYLES[name][3] or tuple(range(1, len(FAMILIES))) for name in styles]
     longest = max(map(len, lists))
     padded = tuple(number for one in lists for number in (*one, *[0] * (longest - len(one))))
-    choices = constant(padded, draws.device, torch.int64)
-    lengths = constant(tuple(map(len, lists)), draws.device)
-    family = choices[(family * lengths).to(torch.int64) + torch.arange(count, device=draws.device) * longest]
-    which = (which * (NUM_TILES // len(FAMILIES))).to(torch.int64)
+    choices = constant(padded, rng.device, torch.int64)
+    lengths = constant(tuple(map(len, lists)), rng.device)
+    family = choices[(family * lengths).to(torch.int64) + torch.arange(count, device=rng.device) * longest]
+    which = (which * (NUM_PATTERNS // len(FAMILIES))).to(torch.int64)
     plain = source == 0
     made = torch.where(plain, 0, family) + len(FAMILIES) * which
-    real = NUM_TILES + (real * max(1, bank.num_real)).to(torch.int64)
+    real = NUM_PATTERNS + (real * max(1, bank.num_real)).to(torch.int64)
     texture = torch.where(source == 2, real, made)
-    tint = natural_colours(draws, count)
+    tint = natural_colours(rng, count)
     # Walls and pictures are pale, walls and floors mostly greyish.
-    pale = constant(tuple(0.5 if name in ("wall", "picture", "facade") else 0.0 for name in styles), draws.device)[
+    pale = constant(tuple(0.5 if name in ("wall", "picture", "facade") else 0.0 for name in styles), rng.device)[
         :, None
     ]
     tint = torch.lerp(tint, tint.amax(-1, keepdim=True), pale)
@@ -168,22 +187,22 @@ def materials(
     tint = tint * (lowest[..., None] / tint.amax(-1, keepdim=True).clamp_min(0.05)).clamp(1.0, 5.0)
     calm = flags("wall", "floor", "furniture")
     wild = (source == 1) & (wild < numbers({"wall": 0.1, "floor": 0.1, "furniture": 0.1}, 0.5))
-    low, spread, contrast, dull, shiny, gloss, stretch = draws.ranges(
+    low, spread, contrast, dull, shiny, gloss, stretch = rng.ranges(
         (0.0, 0.4), (0.2, 0.9), (0.7, 1.1), (0.0, 0.04), (0.04, 0.35), (math.log(8.0), math.log(120.0)),
         (0.8, 1.25), shape=(count,),
     )  # fmt: skip
     saturation = torch.where(calm, spread, 0.6 + low * 1.375)
-    hue = torch.where(wild, draws.uniform(count, high=2 * math.pi), draws.normal(count, std=0.1))
+    hue = torch.where(wild, rng.uniform(count, high=2 * math.pi), rng.normal(count, std=0.1))
     contrast = torch.where(plain, 1.0, contrast)
     specular = torch.where(glossy < 0.35, shiny, dull)
     # One in three prints a whole picture on each patch, the others repeat by length.
     fit = (fitted < numbers({"package": 0.85, "picture": 0.85}, 0.3)).float()
-    size = draws.log_uniform(count, low=0.4, high=2.5)
+    size = rng.log_uniform(count, low=0.4, high=2.5)
     scale = torch.where(fit > 0, 1.0, size)
     across = torch.where(fit > 0, 1.0, size * stretch)
     turned = (quarter < 0.3) * (1.0 - fit)
-    zero = constant(0.0, draws.device).expand(fit.shape)
+    zero = constant(0.0, rng.device).expand(fit.shape)
     rest = torch.stack([specular, torch.exp(gloss), zero, fit, scale, across], -1)
-    shift = draws.uniform(count, 2) * (1.0 - fit[..., None])
+    shift = rng.uniform(count, 2) * (1.0 - fit[..., None])
     last = torch.stack([turned, zero], -1)
     return texture, torch.cat([colour_matrix(hue, saturation, contrast, tint), rest, shift, last], -1)

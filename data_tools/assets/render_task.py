@@ -1,6 +1,6 @@
 """The per-asset function: one asset in, one scene folder out, whole or not at all.
 
-It is the same in a local worker process and on a Ray cluster. What it needs comes in as a :class:`Task` of plain
+It is the same in a local worker process and on a Ray cluster. What it needs comes in as a :class:`RenderTask` of plain
 values, what it did goes out as a dictionary of plain values; a refusal is an answer, not an exception.
 """
 
@@ -83,7 +83,7 @@ class RenderOptions:
 
 
 @dataclass(frozen=True)
-class Task:
+class RenderTask:
     """One asset.
 
     Attributes:
@@ -108,12 +108,12 @@ class Task:
         return asdict(self)
 
     @staticmethod
-    def from_json(values: dict[str, Any]) -> Task:
+    def from_json(values: dict[str, Any]) -> RenderTask:
         """The inverse of :meth:`to_json`."""
         options = dict(values["options"])
         for name in ("image_hw", "distance", "fov"):
             options[name] = tuple(options[name])
-        return Task(**{**values, "options": RenderOptions(**options)})
+        return RenderTask(**{**values, "options": RenderOptions(**options)})
 
 
 def finished(folder: Path) -> dict[str, Any] | None:
@@ -125,11 +125,11 @@ def finished(folder: Path) -> dict[str, Any] | None:
     return record if isinstance(record, dict) and (folder / "transforms.json").is_file() else None
 
 
-def render_asset(task: Task, renderer: Any) -> dict[str, Any]:
+def render_asset(task: RenderTask, renderer: Any) -> dict[str, Any]:
     """Render one asset into its scene folder.
 
     Args:
-        renderer: :class:`data_tools.assets.renderer.Renderer` of the task's image size.
+        renderer: :class:`data_tools.assets.renderer.AssetRenderer` of the task's image size.
 
     Returns:
         asset, scene, status ("rendered", "refused" or "unavailable"), seconds, views, error, notes and more.
@@ -175,7 +175,7 @@ class Unavailable(Exception):
     """An asset that could not be fetched now; it may be another time."""
 
 
-def load_asset(task: Task, path: Path) -> tuple[bytes, Asset]:
+def load_asset(task: RenderTask, path: Path) -> tuple[bytes, Asset]:
     """The file's bytes and what is in it. Raises NVSError."""
     from data_tools.assets.gltf import read_gltf
     from data_tools.assets.obj import read_obj
@@ -194,7 +194,7 @@ def load_asset(task: Task, path: Path) -> tuple[bytes, Asset]:
     return data, reader(path, data, Path(task.root), max_texture)
 
 
-def up_axis(task: Task, path: Path) -> str:
+def up_axis(task: RenderTask, path: Path) -> str:
     """The asset's up axis: glTF's is +y, an OBJ's is what the user says."""
     return task.options.obj_up if path.suffix.lower() == ".obj" else "y"
 
@@ -208,7 +208,7 @@ def _turn_up(asset: Asset) -> None:
             part.normals = np.ascontiguousarray(part.normals[:, [0, 2, 1]] * mirror)
 
 
-def _write(task: Task, asset: Asset, renderer: Any, folder: Path, answer: dict[str, Any], started: float) -> None:
+def _write(task: RenderTask, asset: Asset, renderer: Any, folder: Path, answer: dict[str, Any], started: float) -> None:
     """Draw the views and put the scene folder in place."""
     options = task.options
     c2w, fxfycxcy = asset_cameras(
@@ -260,7 +260,7 @@ def transforms(c2w: np.ndarray, fxfycxcy: np.ndarray, image_hw: tuple[int, int])
     return json.dumps({**head, "frames": frames}, indent=1) + "\n"
 
 
-def fetch(task: Task) -> Path:
+def fetch(task: RenderTask) -> Path:
     """The file of an Objaverse uid, downloaded by the ``objaverse`` package into its cache where it is not there.
 
     Raises:

@@ -1,41 +1,41 @@
 """All textures of a source in one flat array of packed texels with their mip levels.
 
-Textures are numbered: generated tiles first, then real surfaces, the atlases of the scanned objects, and skies.
+Textures are numbered: generated patterns first, then real surfaces, the atlases of the scanned objects, and skies.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from jaxtyping import Int32, Int64, UInt8
 from torch import Tensor
 
+from data_tools.procedural.patterns import FAMILIES, PATTERN_SIZE, make_patterns, pattern_keys
 from data_tools.procedural.sky import OVERCAST, SKIES, SKY_HW, make_skies, sky_keys
-from data_tools.procedural.tiles import FAMILIES, TILE_SIZE, make_tiles, tile_keys
 
 LEVELS = 5
 """Mip levels of a texture that repeats."""
 ATLAS_LEVELS = 2
 """Atlases have gutters of two pixels: deeper levels would mix neighbouring charts."""
-NUM_TILES = 64 * len(FAMILIES)
+NUM_PATTERNS = 64 * len(FAMILIES)
 
 
-def pack(image: Tensor) -> Tensor:
-    """uint8 [n, 3, H, W] -> int32 texels [n, H, W], red in the low byte: one gather reads all channels."""
+def pack_rgb(image: UInt8[Tensor, "n 3 h w"]) -> Int32[Tensor, "n h w"]:
+    """Texels with red in the low byte: one gather reads all channels."""
     r, g, b = image.to(torch.int32).unbind(1)
     return r | g << 8 | b << 16
 
 
-def _levels(image: Tensor, count: int) -> list[Tensor]:
-    """Box-filtered pyramid of uint8 [n, 3, H, W], each level flattened to int32 [n, h * w]."""
-    levels = [pack(image).flatten(1)]
+def _levels(image: UInt8[Tensor, "n 3 h w"], count: int) -> list[Int32[Tensor, "n _"]]:
+    """Box-filtered pyramid, each level flattened."""
+    levels = [pack_rgb(image).flatten(1)]
     current = image.to(torch.float32)
     for _ in range(count - 1):
         current = F.adaptive_avg_pool2d(current, (max(1, current.shape[2] // 2), max(1, current.shape[3] // 2)))
-        levels.append(pack((current + 0.5).to(torch.uint8)).flatten(1))
+        levels.append(pack_rgb((current + 0.5).to(torch.uint8)).flatten(1))
     return levels
 
 
@@ -49,15 +49,21 @@ class TextureBank:
         first_sky: number of the first of ``SKIES`` skies.
     """
 
-    def __init__(self, device: torch.device, seed: int, surfaces: list[Tensor], atlases: list[Tensor]) -> None:
-        """Surfaces and atlases: uint8 [3, H, W] on the CPU. Tiles and skies are made now on a GPU, when first
+    def __init__(
+        self,
+        device: torch.device,
+        seed: int,
+        surfaces: list[UInt8[Tensor, "3 _ _"]],
+        atlases: list[UInt8[Tensor, "3 _ _"]],
+    ) -> None:
+        """Surfaces and atlases: uint8 [3, H, W] on the CPU. Patterns and skies are made now on a GPU, when first
         used on a CPU."""
         self.device, self.seed, self.num_real = device, seed, len(surfaces)
-        sides = [TILE_SIZE >> level for level in range(LEVELS)]
-        self._tile_texels = sum(side * side for side in sides)
-        images: list[Tensor] = []
+        sides = [PATTERN_SIZE >> level for level in range(LEVELS)]
+        self._pattern_texels = sum(side * side for side in sides)
+        images: list[Int32[Tensor, " _"]] = []
         starts: list[list[int]] = []
-        end = NUM_TILES * self._tile_texels
+        end = NUM_PATTERNS * self._pattern_texels
         for group, count in ((surfaces, LEVELS), (atlases, ATLAS_LEVELS)):
             for image in group:
                 levels = _levels(image[None], count)
@@ -68,7 +74,7 @@ class TextureBank:
                     images.append(level[0])
                 row += [row[-1]] * (LEVELS - count)
                 starts.append([*row, image.shape[2], image.shape[1], int(count == LEVELS)])
-        self.first_sky, self._first_texel = NUM_TILES + len(starts), end
+        self.first_sky, self._first_texel = NUM_PATTERNS + len(starts), end
         area = SKY_HW[0] * SKY_HW[1]
         sizes = [area >> (2 * level) for level in range(LEVELS)]
         self._sky_texels = sum(sizes)
@@ -77,46 +83,48 @@ class TextureBank:
             starts.append([*(below + number * self._sky_texels).tolist(), SKY_HW[1], SKY_HW[0], 1])
         end += SKIES * self._sky_texels
         first = np.cumsum([0, *[side * side for side in sides[:-1]]])
-        tiles = [[*(first + t * self._tile_texels), TILE_SIZE, TILE_SIZE, 1] for t in range(NUM_TILES)]
-        self.table = torch.tensor(np.array(tiles + starts), dtype=torch.int32).to(device)
+        patterns = [[*(first + t * self._pattern_texels), PATTERN_SIZE, PATTERN_SIZE, 1] for t in range(NUM_PATTERNS)]
+        self.table = torch.tensor(np.array(patterns + starts), dtype=torch.int32).to(device)
         self.texels = torch.zeros(end, dtype=torch.int32, device=device)
         if images:
-            self.texels[NUM_TILES * self._tile_texels : self._first_texel] = torch.cat(images).to(device)
-        self._made = torch.zeros(NUM_TILES + SKIES, dtype=torch.bool)
+            self.texels[NUM_PATTERNS * self._pattern_texels : self._first_texel] = torch.cat(images).to(device)
+        self._made = torch.zeros(NUM_PATTERNS + SKIES, dtype=torch.bool)
         if device.type != "cpu":
-            for start in range(0, NUM_TILES, 32 * len(FAMILIES)):
-                self._make(torch.arange(start, min(NUM_TILES, start + 32 * len(FAMILIES))))
+            for start in range(0, NUM_PATTERNS, 32 * len(FAMILIES)):
+                self._make(torch.arange(start, min(NUM_PATTERNS, start + 32 * len(FAMILIES))))
             self._make_skies(torch.arange(SKIES))
 
-    def ensure(self, textures: Tensor) -> None:
-        """Make the generated tiles and skies among these texture numbers; a no-op on a GPU, where all exist already."""
+    def ensure(self, textures: Int64[Tensor, " n"]) -> None:
+        """Make the patterns and skies among these texture numbers; a no-op on a GPU, where all exist already."""
         if self.device.type == "cpu":
             numbers = torch.unique(textures)
-            tiles, skies = numbers[numbers < NUM_TILES], numbers[numbers >= self.first_sky] - self.first_sky
-            self._make(tiles[~self._made[tiles]])
-            self._make_skies(skies[~self._made[NUM_TILES + skies]])
+            patterns, skies = numbers[numbers < NUM_PATTERNS], numbers[numbers >= self.first_sky] - self.first_sky
+            self._make(patterns[~self._made[patterns]])
+            self._make_skies(skies[~self._made[NUM_PATTERNS + skies]])
 
-    def _make_skies(self, numbers: Tensor) -> None:
+    def _make_skies(self, numbers: Int64[Tensor, " n"]) -> None:
         if len(numbers):
             chosen = numbers.to(self.device)
             skies = make_skies(sky_keys(self.seed, chosen), chosen >= SKIES - OVERCAST)
             texels = self.texels[self._first_texel :].view(SKIES, self._sky_texels)
             texels[chosen] = torch.cat(_levels(skies, LEVELS), 1)
-            self._made[NUM_TILES + numbers] = True
+            self._made[NUM_PATTERNS + numbers] = True
 
-    def _make(self, numbers: Tensor) -> None:
-        texels = self.texels[: NUM_TILES * self._tile_texels].view(NUM_TILES, -1)
+    def _make(self, numbers: Int64[Tensor, " n"]) -> None:
+        texels = self.texels[: NUM_PATTERNS * self._pattern_texels].view(NUM_PATTERNS, -1)
         for family in range(len(FAMILIES)):
             chosen = numbers[numbers % len(FAMILIES) == family]
             if len(chosen):
                 chosen = chosen.to(self.device)
-                tiles = make_tiles(family, tile_keys(self.seed, chosen))
-                texels[chosen] = torch.cat(_levels(tiles, LEVELS), 1)
+                patterns = make_patterns(family, pattern_keys(self.seed, chosen))
+                texels[chosen] = torch.cat(_levels(patterns, LEVELS), 1)
         self._made[numbers] = True
 
 
-def read_surfaces(folder: Path) -> list[Tensor]:
+def read_surfaces(folder: Path) -> list[UInt8[Tensor, "3 _ _"]]:
     """The images of a folder as uint8 [3, H, W], in the order of their names."""
+    import cv2  # not on every machine that trains
+
     surfaces = []
     for path in sorted(folder.glob("*.jpg")):
         image = cv2.imread(str(path), cv2.IMREAD_COLOR)

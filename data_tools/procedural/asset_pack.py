@@ -6,9 +6,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
+from jaxtyping import Float, Int64, Shaped, UInt8
 from torch import Tensor
 
 from nvs_app.errors import NVSError
@@ -19,24 +19,24 @@ class AssetPack:
     """All objects as triangle corners, one object after another.
 
     Attributes:
-        corners: [F, 3, 3] positions; z up, bounding-box centre at 0, farthest vertex at radius 1.
-        normals: [F, 3, 3] unit corner normals, smooth where neighbouring triangles are nearly flat.
-        uvs: [F, 3, 2] in [0, 1], v down.
-        offset: int64 [K + 1], faces of object j are offset[j] .. offset[j + 1]; on the device.
-        counts: int64 [K] faces of each object; on the device.
-        half_size: [K, 3] half extents of the bounding boxes.
+        corners: positions; z up, bounding-box centre at 0, farthest vertex at radius 1.
+        normals: unit corner normals, smooth where neighbouring triangles are nearly flat.
+        uvs: in [0, 1], v down.
+        offset: faces of object j are offset[j] .. offset[j + 1]; on the device.
+        counts: faces of each object; on the device.
+        half_size: half extents of the bounding boxes.
         names: K names.
         atlases: K textures, uint8 [3, H, W], on the CPU.
     """
 
-    corners: Tensor
-    normals: Tensor
-    uvs: Tensor
-    offset: Tensor
-    counts: Tensor
-    half_size: Tensor
+    corners: Float[Tensor, "f 3 3"]
+    normals: Float[Tensor, "f 3 3"]
+    uvs: Float[Tensor, "f 3 2"]
+    offset: Int64[Tensor, " k_plus_1"]
+    counts: Int64[Tensor, " k"]
+    half_size: Float[Tensor, "k 3"]
     names: list[str]
-    atlases: list[Tensor]
+    atlases: list[UInt8[Tensor, "3 _ _"]]
 
 
 def read_assets(folder: Path, device: torch.device) -> AssetPack:
@@ -45,6 +45,8 @@ def read_assets(folder: Path, device: torch.device) -> AssetPack:
     Raises:
         NVSError: the folder has no such file.
     """
+    import cv2  # not on every machine that trains
+
     path = folder / "objects_pack.npz"
     if not path.is_file():
         raise NVSError(f"{path}: not found, name the folder that holds objects_pack.npz, or leave the assets out")
@@ -65,7 +67,7 @@ def read_assets(folder: Path, device: torch.device) -> AssetPack:
     corners = vertices[faces]
     half = np.stack([np.abs(vertices[a:b]).max(0) for a, b in zip(vertex_offset[:-1], vertex_offset[1:], strict=True)])
 
-    def on_device(array: np.ndarray) -> Tensor:
+    def on_device(array: np.ndarray) -> Shaped[Tensor, "..."]:
         return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
     return AssetPack(

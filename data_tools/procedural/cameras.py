@@ -1,7 +1,7 @@
 """Cameras of the scenes: spheres around objects, hand-held arcs around a table, walks through a room.
 
 The numbers of view j depend on (scene, j) alone: asking for more views adds views and changes none. Lenses and rolls
-out of the ordinary are those of ``captures``.
+out of the ordinary are those of ``capture_styles``.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 
-from data_tools.procedural.captures import NARROW, ORDINARY, WIDE, draw_habits, view_draws
-from data_tools.procedural.draws import Draws
+from data_tools.procedural.capture_styles import NARROW, ORDINARY, WIDE, sample_capture_styles, view_rng
+from data_tools.procedural.rng import CounterRNG
 from data_tools.procedural.rooms import RoomLayout
 from nvs_app.geometry.cameras import Cameras
 
@@ -21,7 +22,9 @@ WIDEST = math.radians(115)
 """Along the longer side: beyond, an image without distortion is little but its corners."""
 
 
-def look(eye: Tensor, target: Tensor, roll: Tensor) -> Tensor:
+def look_at(
+    eye: Float[Tensor, "*b 3"], target: Float[Tensor, "*b 3"], roll: Float[Tensor, "*b"]
+) -> Float[Tensor, "*b 3 4"]:
     """c2w [*b, 3, 4] with z up, turned by ``roll`` radians about the viewing direction."""
     forward = torch.nn.functional.normalize(target - eye, dim=-1)
     up = torch.zeros_like(forward)
@@ -33,7 +36,9 @@ def look(eye: Tensor, target: Tensor, roll: Tensor) -> Tensor:
     return torch.stack([c * right + s * down, c * down - s * right, forward, eye], -1)
 
 
-def as_cameras(c2w: Tensor, fov: Tensor, centre: Tensor, image_hw: tuple[int, int]) -> Cameras:
+def as_cameras(
+    c2w: Float[Tensor, "s v 3 4"], fov: Float[Tensor, "s v"], centre: Float[Tensor, "s v 2"], image_hw: tuple[int, int]
+) -> Cameras:
     """fov: [s, v] radians along the shorter side, at most ``WIDEST`` along the longer one; centre: [s, v, 2] principal
     point offset as a share of the size."""
     height, width = image_hw
@@ -45,52 +50,58 @@ def as_cameras(c2w: Tensor, fov: Tensor, centre: Tensor, image_hw: tuple[int, in
     return Cameras(torch.cat([c2w, bottom], -2), torch.stack([focal, focal, cx, cy], -1), image_hw)
 
 
-def object_cameras(keys: Tensor, num_views: int, image_hw: tuple[int, int], capture: Tensor | None = None) -> Cameras:
+def object_cameras(
+    keys: Int64[Tensor, " s"], num_views: int, image_hw: tuple[int, int], capture: Int64[Tensor, " s"] | None = None
+) -> Cameras:
     """Around an object inside the unit ball, which fills about 0.6 to 1.2 of the frame.
 
-    capture: int64 [s] numbers in ``CAPTURES``; None for mixed habits.
+    capture: numbers in ``CAPTURES``; None for mixed ones.
     """
-    scene, view = Draws(keys, "cameras", 64), view_draws(keys, num_views, 48)
-    habits = draw_habits(keys, num_views, capture, narrow=0.25, wide=0.12)
+    scene, view = CounterRNG(keys, "cameras", 64), view_rng(keys, num_views, 48)
+    style = sample_capture_styles(keys, num_views, capture, narrow=0.25, wide=0.12)
     fov = scene.uniform(low=math.radians(28), high=math.radians(65))
-    fov = torch.where(scene.chance(0.3), math.radians(39.6), fov)  # NeRF-synthetic's
-    fov = habits.field_of_view(fov)
+    fov = torch.where(scene.bernoulli(0.3), math.radians(39.6), fov)  # NeRF-synthetic's
+    fov = style.field_of_view(fov)
     fill = scene.uniform(low=0.8, high=1.5)
     distance = (1.0 / (fill * torch.sin(0.5 * fov))).clamp_min(1.35)
-    varied = scene.chance(0.35)
+    varied = scene.bernoulli(0.35)
     ratio = torch.where(varied[:, None], view.uniform(low=0.85, high=1.25), 1.0)
     azimuth = view.uniform(high=2 * math.pi)
     # Mostly from above, evenly over that part of the sphere; a third of the scenes from all sides.
-    lowest = torch.where(scene.chance(0.35), -0.95, torch.where(scene.chance(0.5), -0.3, 0.0))
-    lowest = torch.where(habits.mixed & (lowest < -0.5), -1.0, lowest)
-    highest = torch.where(habits.mixed, 1.0, 0.97)
+    lowest = torch.where(scene.bernoulli(0.35), -0.95, torch.where(scene.bernoulli(0.5), -0.3, 0.0))
+    lowest = torch.where(style.mixed & (lowest < -0.5), -1.0, lowest)
+    highest = torch.where(style.mixed, 1.0, 0.97)
     height = lowest[:, None] + (highest - lowest)[:, None] * view.uniform()
     # A ring: products on turntables.
-    ring = scene.chance(torch.where(habits.mixed & (habits.lens == NARROW), 0.4, 0.15))
+    ring = scene.bernoulli(torch.where(style.mixed & (style.lens == NARROW), 0.4, 0.15))
     height = torch.where(ring[:, None], scene.uniform(1, low=0.05, high=0.7) + view.normal(std=0.03), height)
-    height = torch.where(habits.pole.isnan(), height, habits.pole)
+    height = torch.where(style.pole.isnan(), height, style.pole)
     flat = (1.0 - height * height).clamp_min(0.0).sqrt()
     direction = torch.stack([flat * torch.cos(azimuth), flat * torch.sin(azimuth), height], -1)
     eye = direction * (distance[:, None] * ratio)[..., None]
-    aim = view.normal(3) * (scene.uniform(1, 1, high=0.09) * scene.chance(0.6, 1, 1))
-    roll = view.normal() * (scene.chance(0.12, 1) * 0.15) + habits.roll
-    centre = scene.normal(1, 2, std=0.02) * scene.chance(0.2, 1, 1)
+    aim = view.normal(3) * (scene.uniform(1, 1, high=0.09) * scene.bernoulli(0.6, 1, 1))
+    roll = view.normal() * (scene.bernoulli(0.12, 1) * 0.15) + style.roll
+    centre = scene.normal(1, 2, std=0.02) * scene.bernoulli(0.2, 1, 1)
     shape = (len(keys), num_views)
-    return as_cameras(look(eye, aim, roll), fov[:, None].expand(shape), centre.expand(*shape, 2), image_hw)
+    return as_cameras(look_at(eye, aim, roll), fov[:, None].expand(shape), centre.expand(*shape, 2), image_hw)
 
 
 def room_cameras(
-    keys: Tensor, layout: RoomLayout, num_views: int, image_hw: tuple[int, int], capture: Tensor | None = None
+    keys: Int64[Tensor, " s"],
+    layout: RoomLayout,
+    num_views: int,
+    image_hw: tuple[int, int],
+    capture: Int64[Tensor, " s"] | None = None,
 ) -> Cameras:
     """Captures of a table, walks, sweeps, and roams along it; eyes keep clear of things and stay in the room.
 
-    capture: int64 [s] numbers in ``CAPTURES``; None for mixed habits.
+    capture: numbers in ``CAPTURES``; None for mixed ones.
     """
-    scene, view = Draws(keys, "cameras", 96), view_draws(keys, num_views, 192)
-    habits = draw_habits(keys, num_views, capture, narrow=0.12, wide=0.18)
-    mode = scene.pick((0.52, 0.18, 0.15, 0.15))  # capture, walk, sweep, roam
+    scene, view = CounterRNG(keys, "cameras", 96), view_rng(keys, num_views, 192)
+    style = sample_capture_styles(keys, num_views, capture, narrow=0.12, wide=0.18)
+    mode = scene.choice((0.52, 0.18, 0.15, 0.15))  # capture, walk, sweep, roam
     # Nobody walks through a room with a telephoto lens; with one people step back, with a wide one they come near.
-    lens = torch.where((habits.lens == NARROW) & (mode == 1), ORDINARY, habits.lens)
+    lens = torch.where((style.lens == NARROW) & (mode == 1), ORDINARY, style.lens)
     step = torch.where(lens == NARROW, 2.0, torch.where(lens == WIDE, 0.7, 1.0))[:, None, None]
     n = CANDIDATES
 
@@ -182,11 +193,11 @@ def room_cameras(
         close, eye + layout.focus[:, None] * 0 + torch.tensor([0.1, -0.3, -0.1], device=keys.device), target
     )
 
-    fov = habits.field_of_view(scene.uniform(low=math.radians(32), high=math.radians(72)), lens)
+    fov = style.field_of_view(scene.uniform(low=math.radians(32), high=math.radians(72)), lens)
     roll = view.normal(std=1.0) * scene.uniform(1, high=0.12)
     # A phone held sideways: the whole capture is turned.
-    roll = roll + 0.5 * math.pi * ((2 * scene.integer(2, 1) - 1) * scene.chance(0.06, 1)).float()
-    roll = roll + habits.roll
-    centre = scene.normal(1, 2, std=0.012) * scene.chance(0.3, 1, 1)
+    roll = roll + 0.5 * math.pi * ((2 * scene.randint(2, 1) - 1) * scene.bernoulli(0.06, 1)).float()
+    roll = roll + style.roll
+    centre = scene.normal(1, 2, std=0.012) * scene.bernoulli(0.3, 1, 1)
     shape = (len(keys), num_views)
-    return as_cameras(look(eye, target, roll), fov[:, None].expand(shape), centre.expand(*shape, 2), image_hw)
+    return as_cameras(look_at(eye, target, roll), fov[:, None].expand(shape), centre.expand(*shape, 2), image_hw)

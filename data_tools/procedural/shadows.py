@@ -6,52 +6,65 @@ import math
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 
-from data_tools.procedural.keys import EMPTY
+from data_tools.procedural.cameras import look_at
+from data_tools.procedural.mesh_batch import MeshBatch
+from data_tools.procedural.raster_constants import EMPTY
 from data_tools.procedural.rasterize import rasterize
-from data_tools.procedural.soup import Soup
-from data_tools.procedural.viewpoints import look
 
 SHADOW_SIDE, DOME_SIDE = 256, 128
 DOME = 10
 """Directions from which the sky is probed."""
 
 
-def inverse(c2w: Tensor) -> Tensor:
-    """World to camera [..., 3, 4] of rigid c2w [..., 3 or 4, 4]."""
+def w2c_from_c2w(c2w: Float[Tensor, "*b _ 4"]) -> Float[Tensor, "*b 3 4"]:
+    """World to camera of rigid c2w of 3 or 4 rows."""
     rotation = c2w[..., :3, :3].transpose(-1, -2)
     return torch.cat([rotation, -(rotation @ c2w[..., :3, 3:])], -1)
 
 
-def _light_views(eye: Tensor, centre: Tensor, radius: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """Cameras [s, k] at eye [s, k, 3] that see the balls of centre [s, 3] and radius [s]: w2c and intrinsics."""
+def _light_views(
+    eye: Float[Tensor, "s k 3"], centre: Float[Tensor, "s 3"], radius: Float[Tensor, " s"], side: int
+) -> tuple[Float[Tensor, "s k 3 4"], Float[Tensor, "s k 4"]]:
+    """Cameras at ``eye`` that see the balls of ``centre`` and ``radius``: w2c and intrinsics."""
     target = centre[:, None].expand_as(eye)
-    c2w = look(eye, target, torch.zeros_like(eye[..., 0]))
+    c2w = look_at(eye, target, torch.zeros_like(eye[..., 0]))
     distance = (eye - target).norm(dim=-1)
     sine = (radius[:, None] / distance.clamp_min(1e-3)).clamp(max=0.85)
     focal = 0.5 * side * (1.0 - sine * sine).sqrt() / sine
     middle = torch.full_like(focal, 0.5 * side)
-    return inverse(c2w), torch.stack([focal, focal, middle, middle], -1)
+    return w2c_from_c2w(c2w), torch.stack([focal, focal, middle, middle], -1)
 
 
-def _depth(keys: Tensor) -> Tensor:
-    """Depths of rasteriser keys; empty samples lie far away."""
-    depth = (keys >> 32).to(torch.int32).view(torch.float32)
-    return torch.where(keys == EMPTY, 1e9, depth)
+def _depth(visibility: Int64[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+    """Depths of a visibility buffer; empty samples lie far away."""
+    depth = (visibility >> 32).to(torch.int32).view(torch.float32)
+    return torch.where(visibility == EMPTY, 1e9, depth)
 
 
-def lamp_shadows(
-    blockers: Tensor, scene: Tensor, position: Tensor, centre: Tensor, radius: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The shadow map of every scene's lamp: camera rows [s, 16] and depths [s, r, r]."""
+def shadow_maps(
+    blockers: Float[Tensor, "f 3 3"],
+    scene: Int64[Tensor, " f"],
+    position: Float[Tensor, "s 3"],
+    centre: Float[Tensor, "s 3"],
+    radius: Float[Tensor, " s"],
+) -> tuple[Float[Tensor, "s 16"], Float[Tensor, "s r r"]]:
+    """The shadow map of every scene's lamp: rows of w2c (12) and fx, fy, cx, cy; and depths."""
     w2c, intrinsics = _light_views(position[:, None], centre, radius, SHADOW_SIDE)
-    keys = rasterize(blockers, scene, w2c, intrinsics, (SHADOW_SIDE, SHADOW_SIDE))
-    return torch.cat([w2c.flatten(2), intrinsics], -1)[:, 0], _depth(keys)[:, 0]
+    visibility = rasterize(blockers, scene, w2c, intrinsics, (SHADOW_SIDE, SHADOW_SIDE))
+    return torch.cat([w2c.flatten(2), intrinsics], -1)[:, 0], _depth(visibility)[:, 0]
 
 
-def sky_visibility(soup: Soup, blockers: Tensor, scene: Tensor, centre: Tensor, radius: Tensor) -> Tensor:
-    """Share of the upper sky that each corner sees, [f, 3]: soft contact shadows, at the price of a few views."""
+def sky_visibility(
+    meshes: MeshBatch,
+    blockers: Float[Tensor, "b 3 3"],
+    scene: Int64[Tensor, " b"],
+    centre: Float[Tensor, "s 3"],
+    radius: Float[Tensor, " s"],
+) -> Float[Tensor, "f 3"]:
+    """Share of the upper sky that each corner sees: soft contact shadows, at the price of a few views."""
     step = torch.arange(DOME, device=centre.device) + 0.5
     height = 1.0 - step / DOME * 0.95
     flat, azimuth = (1.0 - height * height).sqrt(), step * (math.pi * (3.0 - math.sqrt(5.0)))
@@ -59,27 +72,33 @@ def sky_visibility(soup: Soup, blockers: Tensor, scene: Tensor, centre: Tensor, 
     eye = centre[:, None] + direction * (radius * 6.0)[:, None, None]
     w2c, intrinsics = _light_views(eye, centre, radius, DOME_SIDE)
     depth = _depth(rasterize(blockers, scene, w2c, intrinsics, (DOME_SIDE, DOME_SIDE)))
-    arguments = (soup.corners, soup.normals, soup.scene, radius, direction, w2c, intrinsics, depth)
+    arguments = (meshes.corners, meshes.normals, meshes.scene, radius, direction, w2c, intrinsics, depth)
     if centre.device.type == "cuda":
-        from data_tools.procedural.mesh_triton import sky_triton
+        from data_tools.procedural.mesh_triton import sky_visibility_triton
 
-        return sky_triton(*arguments)
-    return sky_share(*arguments)
+        return sky_visibility_triton(*arguments)
+    return sky_visibility_torch(*arguments)
 
 
-def sky_share(
-    corners: Tensor, normals: Tensor, scene: Tensor, radius: Tensor, direction: Tensor, w2c: Tensor, fxfycxcy: Tensor,
-    depth: Tensor,
-) -> Tensor:  # fmt: skip
+def sky_visibility_torch(
+    corners: Float[Tensor, "f 3 3"],
+    normals: Float[Tensor, "f 3 3"],
+    scene: Int64[Tensor, " f"],
+    radius: Float[Tensor, " s"],
+    direction: Float[Tensor, "k 3"],
+    w2c: Float[Tensor, "s k 3 4"],
+    fxfycxcy: Float[Tensor, "s k 4"],
+    depth: Float[Tensor, "s k r r"],
+) -> Float[Tensor, "f 3"]:
     """Share of probed directions from which nothing blocks each corner.
 
     Args:
-        corners, normals: [f, 3, 3], normals of any length and either side; scene: int64 [f].
-        radius: [s], of the ball that the maps show; direction: [k, 3] unit, towards the sky.
-        w2c: [s, k, 3, 4]; fxfycxcy: [s, k, 4]; depth: [s, k, r, r], the maps from those directions.
+        normals: of any length and either side.
+        radius: of the ball that the maps show; direction: unit, towards the sky.
+        depth: the maps from those directions.
 
     Returns:
-        [f, 3] in [0.2, 1].
+        Numbers in [0.2, 1].
     """
     side = depth.shape[-1]
     # Corners are moved out along their normals, by about a texel of the maps, to clear their own surface.
