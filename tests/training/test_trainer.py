@@ -232,9 +232,9 @@ def test_signal_saves(tmp_path: Path) -> None:
     config = tiny_config(tmp_path / "run", steps=100_000, data={"sources": {str(scene): 1}}, gpus=2)
     child = start(config)
     deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and not (config.out / "train.jsonl").exists():
-        time.sleep(0.1)
-    time.sleep(0.5)
+    log = config.out / "train.jsonl"
+    while time.monotonic() < deadline and not (log.exists() and len(records(config.out)) > 1):
+        time.sleep(0.1)  # two steps: there is something to save
     child.send_signal(signal.SIGTERM)
     output, errors = child.communicate(timeout=60)
     assert child.returncode == 0, errors
