@@ -12,6 +12,7 @@ import pytest
 
 from data_tools.cli import COMMANDS as DATA_TOOLS
 from nvs_app.cli import build_parser
+from nvs_app.cli.train import read_command_line
 
 
 def data_tools_parser() -> argparse.ArgumentParser:
@@ -55,6 +56,9 @@ def test_commands_parse(repo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert len(commands) >= 5
     for line in commands:
         package, *words = shlex.split(line, comments=True)[2:]
+        if (package, words[0]) == ("nvs_app", "train"):
+            read_command_line(words[1:])
+            continue
         try:
             parser = build_parser(words[0]) if package == "nvs_app" else data_tools_parser()
             parser.parse_args(words)

@@ -1,6 +1,7 @@
 """The command line: `python -m nvs_app COMMAND ...` (`--help` lists the commands).
 
-A command is a module with `add_parser(subparsers)` and `run(args) -> int | None`. Only the module of the command
+A command is a module with `add_parser(subparsers)` and `run(args) -> int | None`, or, where it reads its words itself,
+with `main(words) -> int | None`. Only the module of the command
 that was typed is imported: training on a machine without gradio or imageio must not import them.
 
 Exit codes: 0 done; 1 a check or a command said no; 2 a mistake in what was asked (one line `error: ...` on
@@ -36,8 +37,9 @@ def build_parser(command: str | None) -> argparse.ArgumentParser:
     )
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, (module, help_line) in COMMANDS.items():
-        if name == command:
-            importlib.import_module(module).add_parser(subparsers)
+        own = getattr(importlib.import_module(module), "add_parser", None) if name == command else None
+        if own is not None:
+            own(subparsers)
         else:
             subparsers.add_parser(name, help=help_line)
     return parser
@@ -49,6 +51,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = next((word for word in argv if not word.startswith("-")), None)
 
     def work() -> int | None:
+        if command in COMMANDS and argv[0] == command:
+            module = importlib.import_module(COMMANDS[command][0])
+            if hasattr(module, "main"):
+                return module.main(argv[1:])
         args = build_parser(command).parse_args(argv)
         return importlib.import_module(COMMANDS[args.command][0]).run(args)
 

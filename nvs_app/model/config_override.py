@@ -25,11 +25,11 @@ def parse_changes(text: str) -> dict[str, Any]:
     for part in text.split(","):
         name, equals, value = (word.strip() for word in part.partition("="))
         if name not in CHANGES or not equals:
-            raise NVSError(f"--config-override: {part!r}, expected NAME=VALUE of {', '.join(CHANGES)}")
+            raise NVSError(f"--model.config-override: {part!r}, expected NAME=VALUE of {', '.join(CHANGES)}")
         try:
             values[name] = read_option(name, value)
         except NVSError as error:
-            raise NVSError(f"--config-override: {error}") from None
+            raise NVSError(f"--model.config-override: {error}") from None
     return values
 
 
@@ -51,10 +51,10 @@ def with_changes(model: LaCT, changes: str) -> LaCT:
     """
     values, old = parse_changes(changes), model.config
     if old.value_patch_skip and not values.get("value_patch_skip", True):
-        raise NVSError("--config-override: value_patch_skip=false would forget what this network has learned")
+        raise NVSError("--model.config-override: value_patch_skip=false would forget what this network has learned")
     if old.detail_head is not None and "detail_head" in values:
         if values["detail_head"] != DetailHeadConfig.usual():
-            raise NVSError("--config-override: only detail_head=true keeps what this network's head has learned")
+            raise NVSError("--model.config-override: only detail_head=true keeps what this network's head has learned")
         values["detail_head"] = old.detail_head.with_parts_of(DetailHeadConfig.usual())
     changed = LaCT(replace(old, **values))
     state = model.state_dict()

@@ -23,57 +23,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nvs_app.model.config import LaCTConfig
+from nvs_app.model.newton_schulz import newton_schulz
 from nvs_app.model.rotary import rotate
 from nvs_app.model.state import FastWeights
-
-NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 RotaryCosSin = tuple[Tensor, Tensor] | None
 """Cosine and sine of rotary phases, [b, 1, n, pairs] each, or None for none."""
 
 KeyValueLR = tuple[Tensor, Tensor, Tensor]
 """k and v [b, h, n, d] and the learning rates [3, b, h, n, 1] of tokens that write."""
-
-
-def newton_schulz_reference(gradient: Float[Tensor, "*b m n"], steps: int) -> Float[Tensor, "*b m n"]:
-    """Orthogonalise as published, operation by operation in bfloat16 (slow on most CPUs)."""
-    a, b, c = NEWTON_SCHULZ
-    x = gradient.bfloat16()
-    transposed = gradient.size(-2) > gradient.size(-1)
-    if transposed:
-        x = x.transpose(-2, -1)
-    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
-    for _ in range(steps):
-        gram = x @ x.transpose(-2, -1)
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    return (x.transpose(-2, -1) if transposed else x).to(gradient.dtype)
-
-
-def newton_schulz(gradient: Float[Tensor, "*b m n"], steps: int) -> Float[Tensor, "*b m n"]:
-    """Replace the singular values of each matrix by values near one (quintic Newton-Schulz).
-
-    In bfloat16 on CUDA, as published; in float32 elsewhere: CPUs are ten times slower on bfloat16, and the
-    rounding, which the iteration amplifies to a few percent, would make the order of the views visible.
-
-    Args:
-        gradient: [..., m, n], any scale.
-        steps: number of iterations; 5 as published.
-    Returns:
-        Same shape and type.
-    """
-    a, b, c = NEWTON_SCHULZ
-    transposed = gradient.size(-2) > gradient.size(-1)
-    x = gradient.transpose(-2, -1) if transposed else gradient
-    shape = x.shape
-    x = x.flatten(0, -3).float() if x.dim() > 2 else x[None].float()
-    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
-    if x.is_cuda:
-        x = x.bfloat16()
-    for _ in range(steps):
-        gram = x @ x.transpose(-2, -1)
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    x = x.view(shape)
-    return (x.transpose(-2, -1) if transposed else x).to(gradient.dtype)
 
 
 def apply_fast_weights(

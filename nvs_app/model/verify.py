@@ -28,8 +28,8 @@ from torch import Tensor
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.model.config import LaCTConfig
-from nvs_app.model.fast_weights import newton_schulz_reference
 from nvs_app.model.lact import LaCT
+from nvs_app.model.newton_schulz import newton_schulz_reference
 from nvs_app.model.pretrained import convert_state_dict
 from nvs_app.model.state import FastWeights, SceneState
 

@@ -1,66 +1,52 @@
-"""Options of a training run. The docstring under each field is its help text in `python -m nvs_app train --help`."""
+"""Options of a training run, in groups. The docstring under each field is its help text in
+`python -m nvs_app train --help-verbose`; a field is spelled --GROUP.FIELD there, and GROUP: {FIELD: ...} in a file.
+"""
 
 from __future__ import annotations
 
-import ast
-import dataclasses
-import inspect
-import json
-import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
+from typing import Literal
 
 from nvs_app.errors import NVSError
 from nvs_app.model.config import PRESETS, LaCTConfig, read_option
 from nvs_app.training.sampling import Augmentation
-from nvs_app.training.schedule import Stage, ViewCount, learning_rate_factor, parse_resolutions, parse_views
-from nvs_app.training.sources import SourcePlan, parse_shares
-
-DTYPES = ("float32", "bfloat16", "int8")
+from nvs_app.training.schedule import Stage, ViewCount
+from nvs_app.training.sources import SourcePlan
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """Everything that decides a training run. Raises `NVSError` for impossible values."""
+class ModelOptions:
+    """The network and how it is computed."""
 
-    out: Path
-    """Folder of the run: state, log, TensorBoard, and the exported checkpoint in OUT/NAME."""
-    name: str = "checkpoint"
-    """Name of the exported checkpoint (a folder inside OUT)."""
-    minutes: float = 0.0
-    """Length of the run in wall-clock minutes, imports and compilation included; a resumed run counts all its
-    processes. Training ends early enough to evaluate and save. 0: no limit (then --steps)."""
-    process_minutes: float = 0.0
-    """Save and exit when this process is that many minutes old, to be resumed later; the schedule goes on."""
-    steps: int = 0
-    """Length of the run in steps; with --minutes too, whichever ends first. 0: no limit."""
-    resume: str = "auto"
-    """auto: go on from OUT when it has a state; always: refuse to start anew; never: ignore the state."""
-    seed: int = 0
-    """Of weights, scenes, views and augmentations."""
-
-    model: str = "small"
-    """Network: a preset's name, key=value,... over the preset "small" or over the preset named first
-    (small,blocks=12), or a JSON object of LaCTConfig fields."""
+    preset: str = "small"
+    """Sizes of a new network: small, tiny or one of the published lact_*."""
+    config_override: dict[str, str] = field(default_factory=dict)
+    """Fields of LaCTConfig that differ from the preset, NAME VALUE ..., e.g. dim 512 blocks 6. With init, what differs
+    from its network: write_steps, qk_scale, rotary_max_frequency, value_patch_skip, detail_head (true, or sizes such as
+    views:6+planes:24)."""
     init: str = ""
     """Checkpoint (name or folder) whose weights to start from, with a fresh optimizer; its configuration wins."""
-    config_override: str = ""
-    """What differs from the network of --init, with commas between: write_steps=N, qk_scale=L,
-    rotary_max_frequency=F, value_patch_skip=true, detail_head=true (new, or sizes such as views:6+planes:24)."""
     checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, a third slower."""
-    precision: str = "auto"
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
     """bf16 (autocast, float32 master weights), fp32, or auto: bf16 on CUDA."""
-    compile: str = "auto"
-    """Compile the blocks: on, off, or auto (on CUDA only)."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Compile the blocks; auto: on CUDA only."""
 
-    data: str = "procedural"
-    """Training scenes: NAME=WEIGHT,... where NAME is "procedural", a scene, a folder of scenes, or shards:PATTERN
-    (.tar files or their index.json: a path, a glob, an http(s) address, {000..127} in either)."""
-    kinds: str = ""
-    """Kinds of procedural scenes, e.g. object=0.5,asset=0.2,room=0.3; empty: the generator's own mix."""
-    assets: str = ""
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Where training scenes come from."""
+
+    sources: dict[str, float] = field(default_factory=dict)
+    """NAME WEIGHT ...: "procedural", a scene, a folder of scenes, or shards:PATTERN (.tar files or their index.json: a
+    path, a glob, an http(s) address, {000..127} in either); none: procedural scenes alone."""
+    kinds: dict[str, float] = field(default_factory=dict)
+    """Kinds of procedural scenes, KIND WEIGHT ..., e.g. object 0.5 room 0.5; none: the generator's own mix."""
+    assets: Path | None = None
     """Folder of textures and scanned meshes for the procedural scenes."""
     pool: int = 1024
     """Procedural scenes kept on each device, scenes of shards kept in memory (at 128x128; fewer at higher
@@ -74,33 +60,60 @@ class TrainConfig:
     prefetch: bool = False
     """Make the next procedural scenes in a thread and CUDA stream of their own while the network trains."""
 
-    resolutions: str = "128:0"
-    """Curriculum SIZE:PROGRESS,...: train at SIZE (or HxW) from that share of the run on, e.g. 128:0,256:0.8. Sizes
-    that begin together alternate: 128:0,128:0.8,256:0.8."""
-    views: str = "1:15:0.5,2:14:1,3:13:1,4:12:2,6:10:2,8:8:4,10:6:1,12:4:1"
-    """Context and target views of a step, CONTEXT:TARGET:WEIGHT,... Equal sums need one compilation only."""
+
+@dataclass(frozen=True)
+class ViewOptions:
+    """What a step sees."""
+
+    resolutions: tuple[tuple[int, int, float], ...] = ((128, 128, 0.0),)
+    """Curriculum, HEIGHT WIDTH FROM ...: train at that size from that share of the run on, e.g. 128 128 0 256 256 0.8.
+    Sizes that begin together alternate; one that is named more often comes more often."""
+    counts: tuple[tuple[int, int, float], ...] = (
+        (1, 15, 0.5), (2, 14, 1.0), (3, 13, 1.0), (4, 12, 2.0), (6, 10, 2.0), (8, 8, 4.0), (10, 6, 1.0), (12, 4, 1.0)
+    )  # fmt: skip
+    """Numbers of context and target views of a step and how often they are drawn, CONTEXT TARGET WEIGHT .... Equal sums
+    need one compilation only."""
     tokens: int = 131072
     """Tokens of a step on one device; sets the number of scenes for each resolution and view count."""
-    scenes: str = ""
-    """Scenes of a step on one device, SIZE=NUMBER,... (e.g. 128=32,256=8), in place of --tokens."""
-    lact_scale: str = "1"
-    """Networks with a detail head: the resolution at which LaCT reads and draws, as a share of that of the photos; with
-    commas between, steps take them by turns (e.g. 0.5,1)."""
-    head_views: str = ""
-    """Networks with a detail head: numbers of context views that it looks at, by turns (e.g. 4,6); empty: its own."""
+    scenes: dict[str, int] = field(default_factory=dict)
+    """Scenes of a step on one device, SIZE NUMBER ... (e.g. 128 32 288x512 4), in place of tokens."""
     even_view_prob: float = 0.5
     """Chance that a scene's context views are evenly spread rather than random."""
-    mirror: float = 0.5
-    """Chance that a scene is mirrored."""
-    colour: float = 0.3
-    """Chance that a scene's colour channels are permuted and bent."""
-    capture: float = 0.0
-    """Chance that a scene's context looks like a real capture: exposure and white balance, blur, noise, JPEG, cameras a
-    little wrong."""
-    repeat: float = 0.0
-    """Chance that one target of a scene is one of its context views."""
-    scale_jitter: float = 0.15
-    """The normalised world is scaled by 1 - this to 1 + this."""
+
+
+@dataclass(frozen=True)
+class DetailOptions:
+    """Networks with a detail head."""
+
+    lact_scales: tuple[float, ...] = (1.0,)
+    """The resolution at which LaCT reads and renders, as a share of that of the photos; several: by turns."""
+    head_views: tuple[int, ...] = ()
+    """Numbers of context views that the head looks at, by turns; none: its own."""
+    depth_weight: float = 1.0
+    """Weight of the losses of depth, where the source knows it."""
+    lact_weight: float = 0.5
+    """Weight of the loss of LaCT's own image; the head's has 1."""
+    lact_lr: float = 1.0
+    """Learning rates of LaCT in parts of the head's; 0: the head is trained alone."""
+
+
+@dataclass(frozen=True)
+class LossOptions:
+    """What a rendered image is compared by, beside its squared error."""
+
+    perceptual: float = 0.01
+    """Weight of the perceptual term (edges and SSIM at three scales)."""
+    inverse_mse_power: float = 0.0
+    """0: every pixel's squared error counts alike; 1: every image's PSNR does; or in between."""
+    lpips_file: Path | None = None
+    """LPIPS weights, a file or folder as `eval --lpips` takes, when there are some."""
+    lpips_weight: float = 0.0
+    """Weight of LPIPS."""
+
+
+@dataclass(frozen=True)
+class OptimizerOptions:
+    """Muon, AdamW and the weight average."""
 
     muon_lr: float = 2e-3
     """Learning rate of Muon (matrices inside blocks), updates scaled like AdamW's."""
@@ -108,160 +121,182 @@ class TrainConfig:
     """Learning rate of AdamW (input and output layers, norms, biases, learning-rate heads)."""
     weight_decay: float = 0.05
     """Decoupled weight decay of matrices."""
-    schedule: str = "wsd"
-    """Learning rate over the run: wsd (constant, then linear decay), cosine or constant."""
-    warmup_steps: int = 100
-    """Steps of linear warm-up."""
-    decay_share: float = 0.4
-    """Share of the run over which wsd decays."""
     clip: float = 1.0
     """Gradients are clipped to this norm."""
     grad_skip_factor: float = 6.0
     """A step whose gradient norm is this many times the median of the last 128 is skipped."""
     ema: float = 0.999
     """Decay of the weight average that is evaluated and exported."""
-    perceptual: float = 0.01
-    """Weight of the perceptual term (edges and SSIM at three scales)."""
-    inverse_mse_power: float = 0.0
-    """0: every pixel's squared error counts alike; 1: every image's PSNR does; or in between."""
-    lpips_file: str = ""
-    """LPIPS weights, a file or folder as `eval --lpips` takes, when there are some."""
-    lpips_weight: float = 0.0
-    """Weight of LPIPS."""
-    depth_weight: float = 1.0
-    """Networks with a detail head: weight of the losses of depth, where the source knows it."""
-    lact_lr: float = 1.0
-    """Networks with a detail head: learning rates of LaCT in parts of the head's; 0: the head is trained alone."""
-    lact_weight: float = 0.5
-    """Networks with a detail head: weight of the loss of LaCT's own image; the head's has 1."""
 
-    eval_scenes: str = ""
-    """Held-out scenes, PATH,...: evaluated, never trained on."""
-    eval_context: int = 8
-    """Context views of an evaluation, evenly spread; the other views are targets."""
-    eval_minutes: float = 2.0
-    """Minutes between evaluations; there is always one at the end. 0: only that one."""
-    eval_procedural: int = 8
+
+@dataclass(frozen=True)
+class ScheduleOptions:
+    """Learning rates over the run."""
+
+    kind: Literal["wsd", "cosine", "constant"] = "wsd"
+    """wsd: constant, then linear decay."""
+    warmup_steps: int = 100
+    """Steps of linear warm-up."""
+    decay_share: float = 0.4
+    """Share of the run over which wsd decays."""
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """Held-out figures while training."""
+
+    scenes: tuple[Path, ...] = ()
+    """Held-out scenes: evaluated, never trained on."""
+    context: int = 8
+    """Context views, evenly spread; the other views are targets."""
+    procedural: int = 8
     """Held-out procedural scenes evaluated beside them (another seed)."""
+    minutes: float = 2.0
+    """Minutes between evaluations; there is always one at the end. 0: only that one."""
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """What the run writes."""
+
+    export: Literal["float32", "bfloat16", "int8"] = "bfloat16"
+    """Type of the exported matrices."""
+    state: bool = True
+    """Save what resume needs (16 bytes a parameter); not needed for short trials."""
     save_minutes: float = 3.0
     """Minutes between saves of state and checkpoint; there is always one at the end. 0: only that one."""
-    state: bool = True
-    """Save what --resume needs (16 bytes a parameter); --no-state for short trials."""
-    export: str = "bfloat16"
-    """Type of the exported matrices: float32, bfloat16 or int8."""
-    log_every: int = 20
-    """Steps between progress lines and log records."""
-    profile: int = 0
-    """Profile that many steps, from the 20th on, and write the slowest kernels to OUT/profile.txt."""
-    tensorboard: bool = True
-    """Write TensorBoard events to OUT/tensorboard where the package is installed."""
     reserve_seconds: float = 15.0
     """Time kept for the last evaluation and save until the first ones have been measured."""
+    log_every: int = 20
+    """Steps between progress lines and log records."""
+    tensorboard: bool = True
+    """Write TensorBoard events to OUT/tensorboard where the package is installed."""
+    profile: int = 0
+    """Profile that many steps, from the 20th on, and write the slowest kernels to OUT/profile.txt."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides a training run. Raises `NVSError` for impossible values."""
+
+    out: Path
+    """Folder of the run: options, state, log, TensorBoard, and the exported checkpoint in OUT/NAME."""
+    name: str = "checkpoint"
+    """Name of the exported checkpoint (a folder inside OUT)."""
+    minutes: float = 0.0
+    """Length of the run in wall-clock minutes, imports and compilation included; a resumed run counts all its
+    processes. Training ends early enough to evaluate and save. 0: no limit (then --steps)."""
+    process_minutes: float = 0.0
+    """Save and exit when this process is that many minutes old, to be resumed later; the schedule goes on."""
+    steps: int = 0
+    """Length of the run in steps; with --minutes too, whichever ends first. 0: no limit."""
+    resume: Literal["auto", "always", "never"] = "auto"
+    """auto: go on from OUT when it has a state; always: refuse to start anew; never: ignore the state."""
+    seed: int = 0
+    """Of weights, scenes, views and augmentations."""
     device: str = "auto"
     """cuda, cpu, or auto."""
     gpus: int = 0
     """Devices of this machine to use when not started by torchrun; 0: all of them."""
+    model: ModelOptions = ModelOptions()
+    data: DataOptions = DataOptions()
+    views: ViewOptions = ViewOptions()
+    augmentation: Augmentation = Augmentation(mirror=0.5, colour=0.3, scale=0.15)
+    detail: DetailOptions = DetailOptions()
+    loss: LossOptions = LossOptions()
+    optimizer: OptimizerOptions = OptimizerOptions()
+    schedule: ScheduleOptions = ScheduleOptions()
+    evaluation: EvaluationOptions = EvaluationOptions()
+    output: OutputOptions = OutputOptions()
 
     def __post_init__(self) -> None:
-        def need(condition: bool, option: str, expected: str) -> None:
-            if not condition:
-                value = getattr(self, option)
-                raise NVSError(f"--{option.replace('_', '-')}: {value!r} is impossible, expected {expected}")
-
         if not (self.steps > 0 or self.minutes > 0):
             raise NVSError("train: no length given, add --minutes N or --steps N")
-        at_least_zero = (
-            "minutes process_minutes steps perceptual lpips_weight weight_decay eval_minutes save_minutes "
-            "eval_procedural warmup_steps reserve_seconds gpus seed profile depth_weight lact_weight lact_lr"
-        )
-        for option in at_least_zero.split():
-            need(getattr(self, option) >= 0, option, "zero or more")
-        for option in "pool pool_views generate reuse tokens muon_lr adam_lr clip log_every eval_context".split():
-            need(getattr(self, option) > 0, option, "a positive number")
-        for option in ("even_view_prob", "mirror", "colour", "capture", "repeat", "inverse_mse_power"):
-            need(0 <= getattr(self, option) <= 1, option, "a chance in [0, 1]")
-        need(0 <= self.scale_jitter < 1, "scale_jitter", "a number in [0, 1)")
-        need(0 < self.decay_share <= 1, "decay_share", "a share in (0, 1]")
-        need(0 <= self.ema < 1, "ema", "a decay in [0, 1)")
-        need(self.grad_skip_factor > 1, "grad_skip_factor", "a number above 1")
-        need(self.resume in ("auto", "always", "never"), "resume", "auto, always or never")
-        need(self.precision in ("auto", "bf16", "fp32"), "precision", "auto, bf16 or fp32")
-        need(self.compile in ("auto", "on", "off"), "compile", "on, off or auto")
-        need(self.export in DTYPES, "export", "one of " + ", ".join(DTYPES))
-        need(self.device.split(":")[0] in ("auto", "cpu", "cuda"), "device", "cuda, cpu or auto")
-        need(Path(self.name).name == self.name, "name", "a plain folder name")
-        need(not self.config_override or bool(self.init), "config_override", "--init beside it")
-        learning_rate_factor(0.0, 0, 1, self.schedule)
-        need(all(0 < scale <= 1 for scale in self.lact_scales), "lact_scale", "shares in (0, 1]")
-        need(all(views > 0 for views in self.head_view_counts), "head_views", "positive numbers")
-        longest = max(count.total for count in self.view_counts)
-        if "procedural" in self.plan.shares and self.pool_views < longest:
-            raise NVSError(
-                f"--pool-views: {self.pool_views} is fewer than the {longest} views of a step in --views {self.views}"
-            )
+        for name in AT_LEAST_ZERO.split():
+            self._need(name, lambda value: value >= 0, "zero or more")
+        for name in POSITIVE.split():
+            self._need(name, lambda value: value > 0, "a positive number")
+        for name in CHANCES.split():
+            self._need(name, lambda value: 0 <= value <= 1, "a chance in [0, 1]")
+        for name in ("data.sources", "data.kinds", "views.scenes"):
+            self._need(name, lambda value: all(weight > 0 for weight in value.values()), "positive numbers")
+        self._need("augmentation.scale", lambda value: 0 <= value < 1, "a number in [0, 1)")
+        self._need("schedule.decay_share", lambda value: 0 < value <= 1, "a share in (0, 1]")
+        self._need("optimizer.ema", lambda value: 0 <= value < 1, "a decay in [0, 1)")
+        self._need("optimizer.grad_skip_factor", lambda value: value > 1, "a number above 1")
+        self._need("device", lambda value: value.split(":")[0] in ("auto", "cpu", "cuda"), "cuda, cpu or auto")
+        self._need("name", lambda value: Path(value).name == value, "a plain folder name")
+        self._need("model.preset", PRESETS.__contains__, "one of " + ", ".join(PRESETS))
+        shares = lambda values: values and all(0 < value <= 1 for value in values)  # noqa: E731
+        self._need("detail.lact_scales", shares, "shares in (0, 1]")
+        self._need("detail.head_views", lambda values: all(value > 0 for value in values), "positive numbers")
+        usable = lambda counts: counts and all(min(count) > 0 for count in counts)  # noqa: E731
+        self._need("views.counts", usable, "CONTEXT TARGET WEIGHT, positive numbers")
+        self._need("views.resolutions", _is_curriculum, "HEIGHT WIDTH FROM, where FROM begins at 0, rises, is below 1")
         side = self.model_config.patch
-        for stage in self.stages:
-            if stage.image_hw[0] % side or stage.image_hw[1] % side:
-                raise NVSError(f"--resolutions: {self.resolutions!r} must be multiples of the patch, {side} pixels")
-        for stage in self.stages:
-            self.usual_scenes(stage.image_hw)
+        whole = lambda rows: not any(h % side or w % side for h, w, _ in rows)  # noqa: E731
+        self._need("views.resolutions", whole, f"multiples of the patch, {side} pixels")
+        longest = max(count.total for count in self.view_counts)
+        enough = lambda views: "procedural" not in self.plan.shares or views >= longest  # noqa: E731
+        self._need("data.pool_views", enough, f"at least the {longest} views of a step in --views.counts")
+
+    def _need(self, name: str, accept, expected: str) -> None:
+        value = attrgetter(name)(self)
+        if not accept(value):
+            raise NVSError(f"--{name.replace('_', '-')}: {value!r} is impossible, expected {expected}")
 
     @cached_property
     def stages(self) -> list[Stage]:
         """The resolution curriculum."""
-        return parse_resolutions(self.resolutions)
-
-    @cached_property
-    def lact_scales(self) -> list[float]:
-        """LaCT's resolution over that of the photos, by turns."""
-        return [_number(part, "--lact-scale") for part in self.lact_scale.split(",")]
-
-    @cached_property
-    def head_view_counts(self) -> list[int]:
-        """Context views that a detail head looks at, by turns; none: as it is configured."""
-        return [int(_number(part, "--head-views")) for part in self.head_views.split(",") if part.strip()]
+        return [Stage((height, width), begins) for height, width, begins in self.views.resolutions]
 
     @cached_property
     def view_counts(self) -> list[ViewCount]:
         """The numbers of views that steps draw from."""
-        return parse_views(self.views)
+        return [ViewCount(*count) for count in self.views.counts]
 
     @cached_property
     def plan(self) -> SourcePlan:
         """What the sources need."""
+        data = self.data
         return SourcePlan(
-            shares=parse_shares(self.data, "--data"),
-            kinds=parse_shares(self.kinds, "--kinds") if self.kinds else None,
-            assets=Path(self.assets) if self.assets else None,
-            pool=self.pool,
-            pool_views=self.pool_views,
-            generate=self.generate,
-            reuse=self.reuse,
-            even_view_prob=self.even_view_prob,
-            prefetch=self.prefetch,
-            depth=self.depth_weight > 0,
-            augmentation=Augmentation(self.mirror, self.colour, self.scale_jitter, self.repeat, self.capture),
+            shares=data.sources or {"procedural": 1.0},
+            kinds=data.kinds or None,
+            assets=data.assets,
+            pool=data.pool,
+            pool_views=data.pool_views,
+            generate=data.generate,
+            reuse=data.reuse,
+            even_view_prob=self.views.even_view_prob,
+            prefetch=data.prefetch,
+            depth=self.detail.depth_weight > 0,
+            augmentation=self.augmentation,
         )
 
     @cached_property
     def model_config(self) -> LaCTConfig:
-        """The network that --model asks for (--init replaces it)."""
-        return parse_model(self.model)
-
-    @property
-    def eval_paths(self) -> list[Path]:
-        """Held-out scenes."""
-        return [Path(part.strip()) for part in self.eval_scenes.split(",") if part.strip()]
+        """The network that a run without `model.init` begins with."""
+        changes = {} if self.model.init else self.model.config_override
+        values = PRESETS[self.model.preset].to_dict()
+        if "dim" in changes and values["fast_head_dim"] == values["dim"]:
+            values["fast_head_dim"] = 0  # one head over all channels, as in the preset
+        known = {each.name for each in fields(LaCTConfig)}
+        unknown = [name for name in changes if name not in known]
+        if unknown:
+            raise NVSError(f"--model.config-override: unknown {unknown[0]!r}, expected some of {sorted(known)}")
+        try:
+            return LaCTConfig.from_dict({**values, **{name: read_option(name, text) for name, text in changes.items()}})
+        except NVSError as error:
+            raise NVSError(f"--model.config-override: {error}") from None
 
     def scenes_for(self, image_hw: tuple[int, int], count: ViewCount, patch: int) -> int:
         """Scenes of a step on one device."""
-        listed = parse_shares(self.scenes, "--scenes") if self.scenes else {}
         height, width = image_hw
         for key in (f"{height}x{width}", str(height) if height == width else ""):
-            if key in listed:
-                return max(1, int(listed[key]))
+            if key in self.views.scenes:
+                return self.views.scenes[key]
         tokens_per_view = (height // patch) * (width // patch)
-        return max(1, round(self.tokens / (count.total * tokens_per_view)))
+        return max(1, round(self.views.tokens / (count.total * tokens_per_view)))
 
     def usual_scenes(self, image_hw: tuple[int, int], patch: int | None = None) -> int:
         """Scenes of an average step at a resolution."""
@@ -270,48 +305,16 @@ class TrainConfig:
         return max(1, round(number / sum(c.weight for c in counts)))
 
 
-def _number(text: str, option: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise NVSError(f"{option}: {text!r} is not a number; give numbers with commas between") from None
+AT_LEAST_ZERO = """minutes process_minutes steps seed gpus loss.perceptual loss.lpips_weight optimizer.weight_decay
+    schedule.warmup_steps evaluation.minutes evaluation.procedural output.save_minutes output.reserve_seconds
+    output.profile detail.depth_weight detail.lact_weight detail.lact_lr"""
+POSITIVE = """data.pool data.pool_views data.generate data.reuse views.tokens optimizer.muon_lr optimizer.adam_lr
+    optimizer.clip output.log_every evaluation.context"""
+CHANCES = """views.even_view_prob augmentation.mirror augmentation.colour augmentation.capture augmentation.repeat
+    loss.inverse_mse_power"""
 
 
-def parse_model(text: str) -> LaCTConfig:
-    """A preset's name, `key=value,...` (after an optional preset), or a JSON object. Raises NVSError."""
-    text = text.strip()
-    if text.startswith("{"):
-        try:
-            return LaCTConfig.from_dict(json.loads(text))
-        except (ValueError, TypeError) as error:
-            raise NVSError(f"--model: not a JSON object of LaCTConfig fields ({error})") from error
-    base, changes = PRESETS["small"], {}
-    known = {field.name for field in dataclasses.fields(LaCTConfig)}
-    for index, part in enumerate(part.strip() for part in text.split(",")):
-        key, equals, value = part.partition("=")
-        if not equals:
-            if index or part not in PRESETS:
-                raise NVSError(f"--model: {part!r} is not a preset, expected key=value or one of {sorted(PRESETS)}")
-            base = PRESETS[part]
-            continue
-        if key not in known:
-            raise NVSError(f"--model: unknown option {key!r}, expected some of {sorted(known)}")
-        try:
-            changes[key] = read_option(key, value)
-        except NVSError as error:
-            raise NVSError(f"--model: {error}") from None
-    values = base.to_dict()
-    if "dim" in changes and "fast_head_dim" not in changes and values["fast_head_dim"] == values["dim"]:
-        values["fast_head_dim"] = 0  # one head over all channels, as in the preset
-    return LaCTConfig.from_dict({**values, **changes})
-
-
-def field_help(cls: type) -> dict[str, str]:
-    """The docstring under each field of a dataclass, on one line."""
-    body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0].body  # type: ignore[attr-defined]
-    found = {}
-    for statement, following in zip(body, body[1:]):
-        is_text = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
-        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name) and is_text:
-            found[statement.target.id] = " ".join(str(following.value.value).split())
-    return found
+def _is_curriculum(rows: tuple[tuple[int, int, float], ...]) -> bool:
+    starts = [begins for _, _, begins in rows]
+    sizes_fit = all(min(height, width) >= 8 for height, width, _ in rows)
+    return bool(rows) and sizes_fit and starts == sorted(starts) and starts[0] == 0 and starts[-1] < 1

@@ -72,10 +72,10 @@ class HeldOut:
         generate: int = 16,
         views: int = 24,
     ) -> None:
-        self.scenes = [scene for path in paths for scene in open_scenes(path, "--eval-scenes")]
+        self.scenes = [scene for path in paths for scene in open_scenes(path, "--evaluation.scenes")]
         for scene in self.scenes:
             if len(scene) <= num_context:
-                raise NVSError(f"--eval-scenes: {scene.name} has {len(scene)} views, expected more than --eval-context")
+                raise NVSError(f"--evaluation.context: {scene.name} has only {len(scene)} views")
         self.num_context = num_context
         self.make = make if procedural else None
         self.procedural, self.generate, self.views = procedural, generate, views

@@ -19,12 +19,14 @@ from torch import Tensor
 from nvs_app.evaluation.metrics import LPIPS
 
 SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
+WINDOW = 7
+SCALES = 3
 
 
-def dssim(x: Float[Tensor, "n c h w"], y: Float[Tensor, "n c h w"], window: int = 7) -> Float[Tensor, ""]:
+def dssim(x: Float[Tensor, "n c h w"], y: Float[Tensor, "n c h w"]) -> Float[Tensor, ""]:
     """(1 - SSIM) / 2 over box windows, averaged; 0 for equal images."""
     height, width = x.shape[-2:]
-    window = min(window, height, width)
+    window = min(WINDOW, height, width)
     # One pooling call over all five moments; every second window is enough for a gradient.
     moments = F.avg_pool2d(torch.cat([x, y, x * x, y * y, x * y], dim=1), window, stride=2)
     mean_x, mean_y, xx, yy, xy = moments.chunk(5, dim=1)
@@ -41,11 +43,11 @@ def edge_distance(x: Float[Tensor, "n c h w"], y: Float[Tensor, "n c h w"]) -> F
     return (error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()) / 2
 
 
-def perceptual_distance(x: Float[Tensor, "n c h w"], y: Float[Tensor, "n c h w"], scales: int = 3) -> Float[Tensor, ""]:
-    """Structure term averaged over `scales` octaves: edges, plus DSSIM from the second octave on."""
+def perceptual_distance(x: Float[Tensor, "n c h w"], y: Float[Tensor, "n c h w"]) -> Float[Tensor, ""]:
+    """Structure term averaged over `SCALES` octaves: edges, plus DSSIM from the second octave on."""
     total = x.new_zeros(())
     used = 0
-    for scale in range(scales):
+    for scale in range(SCALES):
         if scale:
             if min(x.shape[-2:]) < 16:
                 break

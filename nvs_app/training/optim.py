@@ -25,27 +25,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+from nvs_app.model.newton_schulz import newton_schulz
+
 ALIGNMENT = 64  # elements; a group starts on a boundary that vectorised kernels like
+MOMENTUM = 0.95  # of Muon (Nesterov)
+BETAS = (0.9, 0.95)  # of AdamW
 MUON, ADAM_DECAY, ADAM = "muon", "adam_decay", "adam"
-
-
-def newton_schulz(matrices: Float[Tensor, "k m n"], steps: int = 5) -> Float[Tensor, "k m n"]:
-    """Singular values of each matrix to about one, all matrices in one call.
-
-    On CUDA the products run in bfloat16, elsewhere in float32 (CPUs are slow at bfloat16).
-    Returns float32 or bfloat16, the shape of the input.
-    """
-    a, b, c = NEWTON_SCHULZ
-    transposed = matrices.shape[-2] > matrices.shape[-1]
-    x = matrices.mT if transposed else matrices
-    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
-    if matrices.is_cuda:
-        x = x.bfloat16()
-    for _ in range(steps):
-        gram = torch.bmm(x, x.mT)
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x.mT if transposed else x
 
 
 def parameter_kind(name: str, parameter: Tensor) -> str:
@@ -188,8 +173,8 @@ class SpikeGuard:
 class MuonAdamW:
     """One step of Muon and AdamW over `FlatParameters`, with clipping and skipping.
 
-    muon_lr, adam_lr: base learning rates; weight_decay: decoupled, on matrices; momentum: of Muon (Nesterov);
-    betas: of AdamW; clip, spike: see `SpikeGuard`; rate: of a parameter's name, what multiplies its learning rates.
+    muon_lr, adam_lr: base learning rates; weight_decay: decoupled, on matrices; clip, grad_skip_factor: see
+    `SpikeGuard`; rate: of a parameter's name, what multiplies its learning rates.
     """
 
     def __init__(
@@ -198,14 +183,12 @@ class MuonAdamW:
         muon_lr: float = 2e-3,
         adam_lr: float = 1e-3,
         weight_decay: float = 0.05,
-        momentum: float = 0.95,
-        betas: tuple[float, float] = (0.9, 0.95),
         clip: float = 1.0,
         grad_skip_factor: float = 6.0,
         rate: Callable[[str], float] | None = None,
     ) -> None:
         self.flat, self.muon_lr, self.adam_lr = flat, muon_lr, adam_lr
-        self.weight_decay, self.momentum, self.betas = weight_decay, momentum, betas
+        self.weight_decay = weight_decay
         device = flat.data.device
         muon, adam = flat.span(MUON), self._adam_span()
         self.velocity = torch.zeros(muon.stop - muon.start, device=device)
@@ -252,8 +235,8 @@ class MuonAdamW:
         if span.start == span.stop:
             return
         data, gradient = self.flat.data[span], gradient[span]
-        self.velocity.lerp_(gradient, (1 - self.momentum) * ok)
-        direction = gradient.lerp(self.velocity, self.momentum)
+        self.velocity.lerp_(gradient, (1 - MOMENTUM) * ok)
+        direction = gradient.lerp(self.velocity, MOMENTUM)
         rates = self._rates(span) * ok
         data.mul_(1 - lr * self.weight_decay * rates)
         for rows, columns, start, end in self.flat.groups:
@@ -268,7 +251,7 @@ class MuonAdamW:
         if span.start == span.stop:
             return
         gradient = gradient[span]
-        first, second = self.betas
+        first, second = BETAS
         self.mean.lerp_(gradient, (1 - first) * ok)
         self.square.lerp_(gradient.square(), (1 - second) * ok)
         decay = self.flat.span(ADAM_DECAY)

@@ -1,12 +1,12 @@
 """What a training run gives: held-out figures, saved states, the exported checkpoint, the summary.
 
 OUT/train.jsonl    log                  OUT/NAME/       the weight average as a checkpoint
-OUT/state.pt       to resume            OUT/tensorboard
+OUT/state.pt       to resume            OUT/train.json      the options
+OUT/tensorboard
 """
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
 import math
@@ -25,10 +25,11 @@ from nvs_app.rendering.device import device_name
 from nvs_app.rendering.plan import LaCTResolution
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.training.config import TrainConfig
+from nvs_app.training.config_file import plain
 from nvs_app.training.held_out import HeldOut
 from nvs_app.training.log import TrainLog
 from nvs_app.training.optim import FlatParameters
-from nvs_app.training.schedule import Clock
+from nvs_app.training.schedule import TrainingClock
 from nvs_app.training.state import save_state
 
 FIRST_SAVE_SECONDS = 30.0  # an early save measures how long one takes, and a killed run leaves something
@@ -51,7 +52,7 @@ class RunOutput:
         self,
         config: TrainConfig,
         world: World,
-        clock: Clock,
+        clock: TrainingClock,
         log: TrainLog,
         held_out: HeldOut | None,
         average_model: LaCT,
@@ -71,8 +72,8 @@ class RunOutput:
     def start(self) -> None:
         """The first step is done: evaluations and saves are due from now on."""
         now = self.clock.age()
-        self.next_eval = now + self._every(self.config.eval_minutes)
-        self.next_save = now + min(FIRST_SAVE_SECONDS, self._every(self.config.save_minutes))
+        self.next_eval = now + self._every(self.config.evaluation.minutes)
+        self.next_save = now + min(FIRST_SAVE_SECONDS, self._every(self.config.output.save_minutes))
 
     @staticmethod
     def _every(minutes: float) -> float:
@@ -93,7 +94,7 @@ class RunOutput:
         """Held-out PSNR of the weight average at the given sizes (height, width)."""
         if self.world.is_main and self.held_out:
             began = time.perf_counter()
-            scales = dict.fromkeys(self.config.lact_scales) if self.average_model.detail_head else [1.0]
+            scales = dict.fromkeys(self.config.detail.lact_scales) if self.average_model.detail_head else [1.0]
             for image_hw, scale in itertools.product(dict.fromkeys(sizes), scales):
                 lact = LaCTResolution.exactly(scale)
                 renderer = Renderer(self.average_model, self.world.device, self.precision, lact=lact)
@@ -110,7 +111,7 @@ class RunOutput:
                 }
                 self.log.write("eval", {**record, **{f"psnr {name}": value for name, value in figures.items()}})
             self.clock.evaluating = max(self.clock.evaluating, self._took(began))
-        self.next_eval = self.clock.age() + self._every(self.config.eval_minutes)
+        self.next_eval = self.clock.age() + self._every(self.config.evaluation.minutes)
 
     def save(self, counters: Counters) -> None:
         """Export the weight average and write the state."""
@@ -118,7 +119,7 @@ class RunOutput:
             began = time.perf_counter()
             self.config.out.mkdir(parents=True, exist_ok=True)
             self.export(counters)
-            if self.config.state:
+            if self.config.output.state:
                 saved = {
                     "step": counters.step,
                     "tokens": counters.tokens,
@@ -130,7 +131,7 @@ class RunOutput:
             seconds = self._took(began)
             self.clock.saving = max(self.clock.saving, seconds)
             self.say(f"saved step {counters.step} in {seconds:.1f} s")
-        self.next_save = self.clock.age() + self._every(self.config.save_minutes)
+        self.next_save = self.clock.age() + self._every(self.config.output.save_minutes)
 
     def export(self, counters: Counters) -> None:
         """Write the weight average as a checkpoint to OUT/NAME."""
@@ -139,7 +140,7 @@ class RunOutput:
             self.average_model.state_dict(),
             self.average_model.config,
             self.card(counters),
-            dtype=self.config.export,  # type: ignore[arg-type]
+            dtype=self.config.output.export,
         )
 
     def sizes_reached(self, counters: Counters) -> list[tuple[int, int]]:
@@ -148,11 +149,14 @@ class RunOutput:
 
     def card(self, counters: Counters) -> dict[str, Any]:
         """What the checkpoint says of itself; paths by their last part only."""
-        options = dataclasses.asdict(self.config)
-        for name in ("out", "assets", "init", "lpips_file"):
-            options[name] = Path(options[name]).name
-        options["eval_scenes"] = ",".join(path.name for path in self.config.eval_paths)
-        options["data"] = {Path(name).name: share for name, share in self.config.plan.shares.items()}
+        options = plain(self.config)
+        options["out"] = self.config.out.name
+        options["model"]["init"] = Path(self.config.model.init).name
+        options["data"]["sources"] = {Path(name).name: share for name, share in self.config.plan.shares.items()}
+        options["evaluation"]["scenes"] = [path.name for path in self.config.evaluation.scenes]
+        for group, name in (("data", "assets"), ("loss", "lpips_file")):
+            if options[group][name]:
+                options[group][name] = Path(options[group][name]).name
         sizes = [list(image_hw) for image_hw in self.sizes_reached(counters)]
         return {
             "normalization": "auto",

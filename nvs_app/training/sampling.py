@@ -37,20 +37,19 @@ class Examples:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Chances and sizes of changes that keep an example consistent.
-
-    mirror: chance that the world is reflected (images flipped, cameras with it).
-    colour: chance that colour channels are permuted and bent (x^gamma keeps black and white, so backgrounds stay).
-    scale: the normalised world is scaled by a factor in [1 - scale, 1 + scale].
-    repeat: chance that a scene's first target is one of its context views, so that detail must come back whole.
-    capture: chance that a scene's context looks like a real capture, see `training.capture`.
-    """
+    """Changes of a scene that keep its images and cameras consistent."""
 
     mirror: float = 0.0
+    """Chance that the world is reflected (images flipped, cameras with it)."""
     colour: float = 0.0
+    """Chance that colour channels are permuted and bent (x^gamma keeps black and white, so backgrounds stay)."""
     scale: float = 0.0
+    """The normalised world is scaled by 1 - this to 1 + this."""
     repeat: float = 0.0
+    """Chance that the first target is one of the context views, so that detail must come back whole."""
     capture: float = 0.0
+    """Chance that the context looks like a real capture: exposure and white balance, blur, noise, JPEG, cameras a
+    little wrong."""
 
 
 def step_generator(seed: int, step: int, stream: int, device: torch.device | str) -> torch.Generator:
@@ -59,7 +58,7 @@ def step_generator(seed: int, step: int, stream: int, device: torch.device | str
     return torch.Generator(device).manual_seed((mixed * 0x9E3779B97F4A7C15) % 2**63)
 
 
-def choose_views(
+def sample_views(
     c2w: Float[Tensor, "b v 4 4"], num_context: int, num_target: int, even_view_prob: float, generator: torch.Generator
 ) -> Int[Tensor, "b k"]:
     """Indices of distinct views, context first: [b, num_context + num_target].
@@ -101,14 +100,14 @@ def draw_views(
 ) -> PosedImages:
     """Views of the scenes `which`, whose numbers of views differ: images [b, k, 3, h, w] and cameras, context first.
 
-    images: [v, 3, h, w] of each scene; cameras: [v] of each, on the CPU. See `choose_views`; a scene with too few
+    images: [v, 3, h, w] of each scene; cameras: [v] of each, on the CPU. See `sample_views`; a scene with too few
     views repeats context views rather than show a target.
     """
     chosen, c2w, fxfycxcy = [], [], []
     for scene in which:
         own = cameras[scene]
         context = min(num_context, len(own.c2w) - 1)
-        views = choose_views(own.c2w[None], context, num_context + num_target - context, even_view_prob, generator)[0]
+        views = sample_views(own.c2w[None], context, num_context + num_target - context, even_view_prob, generator)[0]
         if context < num_context:
             views = torch.cat(
                 [

@@ -2,7 +2,7 @@
 
 Everything is a function of the step and of `progress`, a number that goes from 0 (first step) to 1 (end), so
 that a resumed run continues as if it had never stopped. Progress is the larger of step / steps and trained
-seconds / available seconds; `Clock` turns `--minutes` into the latter.
+seconds / available seconds; `TrainingClock` turns `--minutes` into the latter.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ from dataclasses import dataclass
 from nvs_app.errors import NVSError
 
 _IMPORTED = time.monotonic()
+LEAST_FACTOR = 0.02  # of the learning rate, at the end of a run
 
 
 def learning_rate_factor(
-    progress: float, step: int, warmup_steps: int, kind: str = "wsd", decay_share: float = 0.4, floor: float = 0.02
+    progress: float, step: int, warmup_steps: int, kind: str = "wsd", decay_share: float = 0.4
 ) -> float:
     """Multiplier of the base learning rates, in (0, 1].
 
     The warm-up is linear in steps: in wall-clock time it would be over before the first compiled step. "wsd"
-    stays at 1 and falls linearly to `floor` over the last `decay_share` of the run; "cosine" falls all along;
+    stays at 1 and falls linearly to `LEAST_FACTOR` over the last `decay_share` of the run; "cosine" falls all along;
     "constant" does not fall.
     """
     warm = min(1.0, (step + 1) / max(1, warmup_steps))
@@ -35,8 +36,8 @@ def learning_rate_factor(
     elif kind == "constant":
         return warm
     else:
-        raise NVSError(f"--schedule: {kind!r} is unknown, expected wsd, cosine or constant")
-    return warm * (floor + (1 - floor) * left)
+        raise NVSError(f"--schedule.kind: {kind!r} is unknown, expected wsd, cosine or constant")
+    return warm * (LEAST_FACTOR + (1 - LEAST_FACTOR) * left)
 
 
 def ema_decay(step: int, decay: float) -> float:
@@ -50,29 +51,6 @@ class Stage:
 
     image_hw: tuple[int, int]
     begins: float
-
-
-def parse_resolutions(text: str) -> list[Stage]:
-    """`"128:0,256:0.8"` or `"144x256:0"` -> stages in order. Raises NVSError when malformed.
-
-    Stages that begin together alternate step by step: `"128:0,128:0.8,256:0.8"` ends with both sizes in turn; a size
-    named more often comes more often.
-    """
-    stages = []
-    for part in text.split(","):
-        size, _, begins = part.strip().partition(":")
-        try:
-            sides = [int(side) for side in size.lower().split("x")]
-            stage = Stage((sides[0], sides[-1]), float(begins or 0))
-        except ValueError:
-            stage = None
-        if stage is None or len(sides) > 2 or min(sides) < 8 or not 0 <= stage.begins < 1:
-            raise NVSError(f"--resolutions: {part!r} is not SIZE:PROGRESS with progress in [0, 1), e.g. 128:0,256:0.8")
-        stages.append(stage)
-    starts = [stage.begins for stage in stages]
-    if starts[0] != 0 or starts != sorted(starts):
-        raise NVSError(f"--resolutions: {text!r} must start at progress 0 and rise, e.g. 128:0,256:0.8")
-    return stages
 
 
 def resolutions_at(stages: list[Stage], progress: float) -> list[tuple[int, int]]:
@@ -98,21 +76,6 @@ class ViewCount:
     @property
     def total(self) -> int:
         return self.context + self.target
-
-
-def parse_views(text: str) -> list[ViewCount]:
-    """`"4:12:3,8:8:4"` (context:target:weight) -> list. Raises NVSError when malformed."""
-    counts = []
-    for part in text.split(","):
-        fields = part.strip().split(":")
-        try:
-            count = ViewCount(int(fields[0]), int(fields[1]), float(fields[2]) if len(fields) > 2 else 1.0)
-        except (ValueError, IndexError):
-            count = None
-        if count is None or count.context < 1 or count.target < 1 or not count.weight > 0:
-            raise NVSError(f"--views: {part!r} is not CONTEXT:TARGET:WEIGHT with positive numbers, e.g. 4:12:3,8:8:4")
-        counts.append(count)
-    return counts
 
 
 def draw_view_count(counts: list[ViewCount], uniform: float) -> ViewCount:
@@ -143,7 +106,7 @@ def process_age() -> float:
     return age if started > 0 and since_import <= age + 1 and age < since_import + 600 else since_import
 
 
-class Clock:
+class TrainingClock:
     """Wall-clock budget of a run that may be spread over several processes.
 
     minutes: the whole run, every process from its start (imports and compilation) to its exit; 0 = no limit.

@@ -3,7 +3,7 @@
     pool = ShardPool(find_shards("data/shard-{000000..000127}.tar"), (128, 128), size=1024, views=24, fresh=4.0, ...)
     posed = pool.draw(step=17, scenes=32, count=ViewCount(8, 8, 1), stream=16)
 
-What the window holds at a step is a function of (seed, step, rank), as everywhere in `engine.sources`: a resumed run
+What the window holds at a step is a function of (seed, step, rank), as everywhere in `training.sources`: a resumed run
 reads the same shards again and goes on exactly. Shards are read whole and in order, so disks and servers see
 sequential reads; the window is the shuffle buffer. The next shard is fetched and decoded in a thread.
 """
@@ -41,7 +41,7 @@ def warn(text: str) -> None:
 
 
 @dataclass
-class Loaded:
+class LoadedShard:
     """The scenes of one shard as uint8 [v, 3, h, w] with their cameras. cut: not all views of every scene."""
 
     images: list[Tensor]
@@ -87,10 +87,10 @@ class ShardPool:
         self.own = list(range(total)) if self.by_scene else list(range(total))[rank::world]
         self.all_fit = wanted >= (total if self.by_scene else -(-total // world))  # the same for every rank
         self.window = len(self.own) if self.all_fit else wanted
-        self.held: dict[int, Loaded] = {}
+        self.held: dict[int, LoadedShard] = {}
         self.told: set[str] = set()
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="shards")
-        self.ahead: dict[int, Future[Loaded]] = {}
+        self.ahead: dict[int, Future[LoadedShard]] = {}
 
     def place(self, number: int) -> int:
         """Which shard is number `number` of this rank's endless list."""
@@ -116,8 +116,8 @@ class ShardPool:
             self.held[number] = kept or self._take(number)
         if not any(loaded.images for loaded in self.held.values()):
             raise NVSError(
-                f"--data {shown(self.shards.urls[0])}: no scene of two views or more for process {self.rank} of"
-                f" {self.world} in {self.window} shard(s)"
+                f"--data.sources {shown(self.shards.urls[0])}: no scene of two views or more for process {self.rank} "
+                f"of {self.world} in {self.window} shard(s)"
             )
         self.ahead = {number: future for number, future in self.ahead.items() if number > numbers[-1]}
         for number in range(numbers[-1] + 1, numbers[-1] + 1 + max(1, math.ceil(self.pace))):
@@ -125,13 +125,13 @@ class ShardPool:
             if number not in self.ahead and (again is None or again.cut):
                 self.ahead[number] = self.thread.submit(self._load, number)
 
-    def _take(self, number: int) -> Loaded:
+    def _take(self, number: int) -> LoadedShard:
         future = self.ahead.pop(number, None)
         return self._load(number) if future is None else future.result()
 
-    def _load(self, number: int) -> Loaded:
+    def _load(self, number: int) -> LoadedShard:
         """Read, choose and decode; a function of `number`."""
-        loaded = Loaded([], [])
+        loaded = LoadedShard([], [])
         url = self.shards.urls[self.place(number)]
         generator = step_generator(self.seed, number, 9 + 64 * self.rank, "cpu")
         for index, scene in enumerate(read_shard(url, self._warn_once)):

@@ -9,7 +9,6 @@ What a step sees is a function of (seed, step, rank): a resumed run makes the sa
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,9 +25,9 @@ from nvs_app.scenes.prefetch import Prefetcher
 from nvs_app.training.sampling import (
     Augmentation,
     Examples,
-    choose_views,
     draw_views,
     make_examples,
+    sample_views,
     step_generator,
 )
 from nvs_app.training.schedule import ViewCount
@@ -123,7 +122,7 @@ class ProceduralPool:
         chosen = torch.rand(self.size, generator=generator, device=self.images.device).argsort()
         chosen = chosen.repeat(-(-scenes // self.size))[:scenes]
         c2w = self.c2w[chosen]
-        views = choose_views(c2w, count.context, count.target, self.even_view_prob, generator)
+        views = sample_views(c2w, count.context, count.target, self.even_view_prob, generator)
         rows = chosen[:, None]
         cameras = Cameras(self.c2w[rows, views], self.fxfycxcy[rows, views], self.image_hw)
         return PosedImages(self.images[rows, views], cameras, None if self.depth is None else self.depth[rows, views])
@@ -172,24 +171,6 @@ class SourcePlan:
     augmentation: Augmentation = field(default_factory=Augmentation)
 
 
-def parse_shares(text: str, option: str) -> dict[str, float]:
-    """`"procedural=0.8,scans=0.2"` -> {"procedural": 0.8, "scans": 0.2}; a name without weight counts 1."""
-    shares = {}
-    for part in re.split(r",(?![^{]*\})", text):  # not at the commas inside braces
-        name, equals, weight = part.strip().rpartition("=")
-        if not equals:
-            name, weight = weight, ""
-        try:
-            shares[name] = float(weight or 1)
-        except ValueError:
-            address = is_shards(part.strip())  # it may hold = itself
-            name = part.strip() if address else name
-            shares[name] = 1.0 if address else -1.0
-        if not name or shares[name] <= 0:
-            raise NVSError(f"{option}: {part!r} is not NAME=WEIGHT with a positive weight")
-    return shares
-
-
 def open_scenes(path: Path, option: str) -> list:
     """The scenes at a path: a scene, a file of many scenes, or a folder of either. Raises NVSError."""
     from data_tools.readers import open_scenes as read_scenes
@@ -215,7 +196,7 @@ class TrainSource:
         self.plan, self.seed, self.rank, self.world, self.device = plan, seed, rank, world, device
         self.shards = {name: find_shards(name) for name in plan.shares if is_shards(name)}
         self.scenes = {
-            name: open_scenes(Path(name), "--data")
+            name: open_scenes(Path(name), "--data.sources")
             for name in plan.shares
             if name != "procedural" and name not in self.shards
         }

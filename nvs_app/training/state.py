@@ -23,6 +23,7 @@ from nvs_app.model.config import LaCTConfig
 from nvs_app.training.optim import FlatParameters, MuonAdamW
 
 FORMAT = "nvs_app training state 1"
+OTHER_NETWORK = "the state is of another network; give the same options --model.*, or --resume never"
 # What torch.load raises for files that are cut short or of another kind, found by trying.
 BROKEN_FILE = (
     OSError,
@@ -97,7 +98,7 @@ def apply_state(
     if content["layout"] != flat.layout() or any(
         name not in saved or saved[name].shape != tensor.shape for name, tensor in tensors.items()
     ):
-        raise NVSError(f"{path}: the state is of another network; give the same --model, or --resume never")
+        raise NVSError(f"{path}: {OTHER_NETWORK}")
     with torch.no_grad():
         for name, tensor in tensors.items():
             tensor.copy_(saved[name])

@@ -44,13 +44,15 @@ def step_losses(
     image at its own size, errors of depth as `depth_loss` names them)."""
 
     def compared(prediction: Tensor, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        return image_loss(prediction, target, config.perceptual, lpips, config.lpips_weight, config.inverse_mse_power)
+        own = config.loss
+        return image_loss(prediction, target, own.perceptual, lpips, own.lpips_weight, own.inverse_mse_power)
 
     if model.detail_head is None:
         with autocast():
             prediction = model(examples.context_images, examples.context, examples.target)
         return compared(prediction, examples.target_images)
-    scale = config.lact_scales[step % len(config.lact_scales)]
+    detail = config.detail
+    scale = detail.lact_scales[step % len(detail.lact_scales)]
     patch = model.config.patch
     images, target = (smaller(x, scale, patch) for x in (examples.context_images, examples.target_images))
     hw = (images.shape[-2], images.shape[-1])
@@ -58,18 +60,18 @@ def step_losses(
     def scaled(cameras: Cameras) -> Cameras:
         return cameras.scaled_to(hw)
 
-    counts = config.head_view_counts
+    counts = detail.head_views
     with autocast():
         drawn, context, output = model.forward_detail(
             images, scaled(examples.context), scaled(examples.target), examples.context_images, examples.context,
             examples.target, Sampling(counts[step % len(counts)] if counts else None),
         )  # fmt: skip
     loss, scalars = compared(output.images, examples.target_images)
-    if config.lact_weight and config.lact_lr:
+    if detail.lact_weight and detail.lact_lr:
         own, own_scalars = compared(drawn, target)
-        loss, scalars["psnr_lact"] = loss + config.lact_weight * own, own_scalars["psnr"]
-    if config.depth_weight and examples.target_depth is not None and examples.context_depth is not None:
+        loss, scalars["psnr_lact"] = loss + detail.lact_weight * own, own_scalars["psnr"]
+    if detail.depth_weight and examples.target_depth is not None and examples.context_depth is not None:
         depth, figures = depth_loss(output, context, examples.target_depth, examples.context_depth)
-        loss, scalars = loss + config.depth_weight * depth, scalars | figures
+        loss, scalars = loss + detail.depth_weight * depth, scalars | figures
     scalars["from_photos"] = output.from_photos.detach().mean()
     return loss, scalars | {"loss": loss.detach()}

@@ -1,6 +1,6 @@
 """The trainer: procedural scenes (or scene folders) in, a checkpoint out.
 
-    python -m nvs_app train --out runs/first --minutes 10 --eval-scenes path/to/scene
+    python -m nvs_app train --out runs/first --minutes 10 --evaluation.scenes path/to/scene
     torchrun --nproc-per-node 2 -m nvs_app train --out runs/first --minutes 10
 
 A step: every process draws its own scenes (`sources`), one forward and backward pass in bfloat16 (`LaCT.forward`,
@@ -30,13 +30,14 @@ from nvs_app.model.flops import lact_flops
 from nvs_app.model.lact import LaCT
 from nvs_app.rendering.device import device_name
 from nvs_app.training.config import TrainConfig
+from nvs_app.training.config_file import write_options
 from nvs_app.training.held_out import HeldOut
 from nvs_app.training.log import StepProfiler, TrainLog
 from nvs_app.training.optim import FlatParameters, MuonAdamW, update_average
 from nvs_app.training.output import Counters, RunOutput
 from nvs_app.training.sampling import Examples, step_generator
 from nvs_app.training.schedule import (
-    Clock,
+    TrainingClock,
     draw_view_count,
     ema_decay,
     learning_rate_factor,
@@ -45,7 +46,7 @@ from nvs_app.training.schedule import (
     resolutions_at,
 )
 from nvs_app.training.sources import TrainSource, make_procedural
-from nvs_app.training.state import apply_state, find_state, read_state, run_tensors
+from nvs_app.training.state import OTHER_NETWORK, apply_state, find_state, read_state, run_tensors
 from nvs_app.training.step_losses import step_losses
 
 HELD_OUT_SEED = 10_000_019
@@ -61,7 +62,10 @@ def run(config: TrainConfig) -> dict[str, Any]:
     world = World(config.device)
     try:
         with StopSignals() as signals:
-            return Trainer(config, world, signals).train()
+            trainer = Trainer(config, world, signals)
+            if world.is_main:
+                write_options(config)
+            return trainer.train()
     finally:
         world.close()
 
@@ -71,43 +75,46 @@ class Trainer:
 
     def __init__(self, config: TrainConfig, world: World, signals: StopSignals) -> None:
         self.config, self.world, self.signals, self.device = config, world, signals, world.device
-        self.bf16 = config.precision == "bf16" or (config.precision == "auto" and self.device.type == "cuda")
+        self.bf16 = config.model.precision == "bf16" or (
+            config.model.precision == "auto" and self.device.type == "cuda"
+        )
         # No TF32: products that matter run in bfloat16, and it would round cameras and procedural scenes.
         torch.manual_seed(config.seed)
-        initial = load_checkpoint(config.init) if config.init else None
-        if initial is not None and config.config_override:
-            initial = with_changes(initial, config.config_override)
+        initial = load_checkpoint(config.model.init) if config.model.init else None
+        if initial is not None and config.model.config_override:
+            changes = ",".join(f"{name}={value}" for name, value in config.model.config_override.items())
+            initial = with_changes(initial, changes)
         self.model_config: LaCTConfig = initial.config if initial else config.model_config
         self.model = (initial or LaCT(self.model_config)).to(self.device).train()
         self.average_model = LaCT(self.model_config).to(self.device).eval()
         self.average_model.load_state_dict(self.model.state_dict())
-        has_head, rate = self.model_config.detail_head is not None, None
-        if config.lact_lr != 1 and not has_head:
-            raise NVSError(f"--lact-lr {config.lact_lr:g}: the network has no detail head, LaCT is all that is trained")
-        if config.lact_lr not in (0, 1):
-            rate = lambda name: 1.0 if name.startswith("detail_head.") else config.lact_lr  # noqa: E731
-        trained = "" if config.lact_lr else "detail_head."
+        lact_lr, rate = config.detail.lact_lr, None
+        if lact_lr != 1 and self.model_config.detail_head is None:
+            raise NVSError(f"--detail.lact-lr {lact_lr:g}: the network has no detail head, LaCT is all that is trained")
+        if lact_lr not in (0, 1):
+            rate = lambda name: 1.0 if name.startswith("detail_head.") else lact_lr  # noqa: E731
+        trained = "" if lact_lr else "detail_head."
         self.flat = FlatParameters(self.model, prefix=trained)
         self.average = FlatParameters(self.average_model, gradients=False, prefix=trained).data
+        own = config.optimizer
         self.optimizer = MuonAdamW(
-            self.flat, config.muon_lr, config.adam_lr, config.weight_decay,
-            clip=config.clip, grad_skip_factor=config.grad_skip_factor, rate=rate,
-        )  # fmt: skip
+            self.flat, own.muon_lr, own.adam_lr, own.weight_decay, own.clip, own.grad_skip_factor, rate
+        )
         self.tensors = run_tensors(self.flat, self.average, self.optimizer)
         counters = self._resume()
         self.step, self.processes = counters["step"], counters["processes"] + 1
         self.tokens, self.step_at_start = counters["tokens"], counters["step"]
-        self.clock = Clock(
-            config.minutes, config.process_minutes, counters["wall"], counters["trained"], config.reserve_seconds
+        self.clock = TrainingClock(
+            config.minutes, config.process_minutes, counters["wall"], counters["trained"], config.output.reserve_seconds
         )
         plan = config.plan
         if self.model_config.detail_head is None:
             plan = dataclasses.replace(plan, depth=False)
         self.source = TrainSource(plan, config.seed, world.rank, world.size, self.device)
-        lpips = LPIPS.find(config.lpips_file) if config.lpips_file else None
+        lpips = LPIPS.find(config.loss.lpips_file) if config.loss.lpips_file else None
         self.lpips = lpips.to(self.device) if lpips else None
         self.stages = config.stages
-        self.log = TrainLog(config.out, config.log_every, self.device, world.is_main, config.tensorboard)
+        self.log = TrainLog(config.out, config.output.log_every, self.device, world.is_main, config.output.tensorboard)
         self.output = RunOutput(
             config,
             world,
@@ -121,7 +128,7 @@ class Trainer:
         )
         self.step_seconds, self.steady, self.furthest = 0.0, (0, 0.0), 0.0
         self.events: list[torch.cuda.Event] = []
-        self.profiler = StepProfiler(config.out, config.profile if world.is_main else 0)
+        self.profiler = StepProfiler(config.out, config.output.profile if world.is_main else 0)
         self._compile()
 
     def _resume(self) -> dict[str, Any]:
@@ -133,8 +140,8 @@ class Trainer:
                 raise NVSError(f"--resume always: {config.out} holds no training state; use --resume auto")
             if path is not None:
                 content = read_state(path)
-                if content["model"] != self.model_config.to_dict():
-                    raise NVSError(f"{path}: the state is of another network; give the same --model, or --resume never")
+                if LaCTConfig.from_dict(content["model"]) != self.model_config:
+                    raise NVSError(f"{path}: {OTHER_NETWORK}")
                 counters = apply_state(path, content, self.flat, self.tensors)
                 self.say(f"resuming {path} at step {counters['step']}")
         self.world.broadcast_(*self.tensors.values())
@@ -142,22 +149,25 @@ class Trainer:
 
     def _held_out(self) -> HeldOut:
         config, make = self.config, None
-        if config.eval_procedural and "procedural" in config.plan.shares:
+        if config.evaluation.procedural and "procedural" in config.plan.shares:
             make = make_procedural(config.plan, self.device, config.seed + HELD_OUT_SEED)
-        if (config.eval_paths or make) and min(side for stage in self.stages for side in stage.image_hw) < SMALLEST:
-            raise NVSError(f"--resolutions: held-out scenes need {SMALLEST} pixels or more a side")
+        if (config.evaluation.scenes or make) and min(
+            side for stage in self.stages for side in stage.image_hw
+        ) < SMALLEST:
+            raise NVSError(f"--views.resolutions: held-out scenes need {SMALLEST} pixels or more a side")
         return HeldOut(
-            config.eval_paths,
-            config.eval_context,
+            list(config.evaluation.scenes),
+            config.evaluation.context,
             make,
-            config.eval_procedural,
-            config.generate,
-            config.pool_views,
+            config.evaluation.procedural,
+            config.data.generate,
+            config.data.pool_views,
         )
 
     def _compile(self) -> None:
-        self.model.activation_checkpointing = self.config.checkpointing
-        if self.config.compile == "off" or (self.config.compile == "auto" and self.device.type != "cuda"):
+        self.model.activation_checkpointing = self.config.model.checkpointing
+        how = self.config.model.compile
+        if how == "off" or (how == "auto" and self.device.type != "cuda"):
             return
         dynamo = torch._dynamo.config
         # The default of 8 shapes would silently fall back to eager mode in a curriculum with many view counts.
@@ -282,9 +292,9 @@ class Trainer:
         self.world.average_(self.flat.grad)
         if timed:
             timer.mark("optimizer")
-        factor = learning_rate_factor(progress, self.step, config.warmup_steps, config.schedule, config.decay_share)
+        factor = learning_rate_factor(progress, self.step, **dataclasses.asdict(config.schedule))
         scalars |= self.optimizer.step(factor)
-        update_average(self.average, self.flat.data, ema_decay(self.step, config.ema), scalars.pop("ok"))
+        update_average(self.average, self.flat.data, ema_decay(self.step, config.optimizer.ema), scalars.pop("ok"))
         self.flat.zero_grad()
         if timed:
             timer.mark("end")
@@ -316,7 +326,7 @@ class Trainer:
         flops = 3 * scenes * lact_flops(self.model_config, context * per_view, target * per_view, per_view)
         known = {
             "progress": progress,
-            "lr": factor * self.config.muon_lr,
+            "lr": factor * self.config.optimizer.muon_lr,
             "lr_factor": factor,
             "image_hw": list(image_hw),
             "elapsed": self.clock.wall(),

@@ -74,5 +74,5 @@ def test_procedural_scenes_are_made_in_groups_and_averaged() -> None:
 
 
 def test_too_few_views_are_told(tmp_path: Path) -> None:
-    with pytest.raises(NVSError, match="expected more than --eval-context"):
+    with pytest.raises(NVSError, match="--evaluation.context: .* has only"):
         HeldOut([make_scene(tmp_path / "short", views=4)], 4)

@@ -11,8 +11,8 @@ from torch import nn
 
 from nvs_app.model.config import LaCTConfig
 from nvs_app.model.detail import DetailHeadConfig
-from nvs_app.model.fast_weights import newton_schulz_reference
 from nvs_app.model.lact import LaCT
+from nvs_app.model.newton_schulz import newton_schulz, newton_schulz_reference
 from nvs_app.training.optim import (
     ADAM,
     ADAM_DECAY,
@@ -20,7 +20,6 @@ from nvs_app.training.optim import (
     FlatParameters,
     MuonAdamW,
     SpikeGuard,
-    newton_schulz,
     update_average,
 )
 

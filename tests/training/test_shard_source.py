@@ -1,4 +1,4 @@
-"""Training from shards: a few steps, exact resume, the split over processes and workers."""
+"""Training from shards: a few steps, exact resume, the split over processes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nvs_app.training import sources
 from nvs_app.training import trainer as train
 from nvs_app.training.schedule import ViewCount
 from nvs_app.training.shard_source import ShardPool, shard_order
-from nvs_app.training.sources import TrainSource, parse_shares
+from nvs_app.training.sources import TrainSource
 from nvs_app.training.state import state_path
 
 CPU = torch.device("cpu")
@@ -58,12 +58,9 @@ def test_trains_from_shards_of_the_examples(examples: Path, tmp_path: Path) -> N
     config = tiny_config(
         tmp_path / "run",
         steps=16,
-        data=f"shards:{examples}/shard-{{000000..000002}}.tar=1",
-        muon_lr=1e-2,
-        adam_lr=1e-2,
-        mirror=0.0,
-        colour=0.0,
-        scale_jitter=0.0,
+        data={"sources": {f"shards:{examples}/shard-{{000000..000002}}.tar": 1}},
+        optimizer={"muon_lr": 1e-2, "adam_lr": 1e-2},
+        augmentation={"mirror": 0.0, "colour": 0.0, "scale": 0.0},
     )
     train.run(config)
     losses = [record["loss"] for record in records(config.out)]
@@ -86,12 +83,12 @@ def test_resume_continues_exactly(
     folder = make_scene(tmp_path / "scene")
     options: dict[str, Any] = {
         "steps": 8,
-        "data": f"{examples}=2,{folder}=1",
-        "resolutions": "16:0,24:0.6",
-        "scenes": "16=2,24=1",
-        "views": "2:2:1",
-        "pool_views": 8,
-        "reuse": 1.0,
+        "data": {"sources": {str(examples): 2, str(folder): 1}, "pool_views": 8, "reuse": 1.0},
+        "views": {
+            "resolutions": [(16, 16, 0), (24, 24, 0.6)],
+            "scenes": {"16": 2, "24": 1},
+            "counts": [(2, 2, 1)],
+        },
     }
     whole, parts = tiny_config(tmp_path / "whole", **options), tiny_config(tmp_path / "parts", **options)
     train.run(whole)
@@ -156,17 +153,6 @@ def test_fewer_shards_than_ranks_are_split_by_scenes(many: Path, tmp_path: Path)
 def test_a_broken_shard_ends_the_run_in_one_line(many: Path, tmp_path: Path) -> None:
     data = Path(find_shards(str(many)).urls[0]).read_bytes()
     (tmp_path / "shard.tar").write_bytes(data[: len(data) // 3])
-    source = TrainSource(tiny_config(tmp_path, data=str(tmp_path / "shard.tar")).plan, 0, 0, 1, CPU)
+    source = TrainSource(tiny_config(tmp_path, data={"sources": {str(tmp_path / "shard.tar"): 1}}).plan, 0, 0, 1, CPU)
     with pytest.raises(NVSError, match="cut short"):
         source.prepare(0, (8, 8), 2)
-
-
-def test_shares_of_shards() -> None:
-    text = "shards:a/{x,y}-{00..12}.tar=2, b.tar,http://h/s.tar?key=abc,https://h/s.tar?v=3=0.5,procedural=1"
-    assert parse_shares(text, "--data") == {
-        "shards:a/{x,y}-{00..12}.tar": 2.0,
-        "b.tar": 1.0,
-        "http://h/s.tar?key=abc": 1.0,
-        "https://h/s.tar?v=3": 0.5,
-        "procedural": 1.0,
-    }

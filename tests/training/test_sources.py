@@ -13,9 +13,9 @@ from nvs_app.geometry.cameras import Cameras
 from nvs_app.scenes.posed import PosedImages
 from nvs_app.scenes.prefetch import Prefetcher
 from nvs_app.training import sources
-from nvs_app.training.sampling import Augmentation, choose_views, make_examples, mirror_world, step_generator
+from nvs_app.training.sampling import Augmentation, make_examples, mirror_world, sample_views, step_generator
 from nvs_app.training.schedule import ViewCount
-from nvs_app.training.sources import ProceduralPool, SourcePlan, TrainSource, parse_shares
+from nvs_app.training.sources import ProceduralPool, SourcePlan, TrainSource
 
 CPU = torch.device("cpu")
 COUNT = ViewCount(3, 4, 1.0)
@@ -69,16 +69,16 @@ def test_ranks_see_different_scenes() -> None:
 def test_views_are_distinct_and_spread() -> None:
     c2w = circle(24).expand(50, -1, -1, -1)
     for even_view_prob in (0.0, 1.0):
-        views = choose_views(c2w, 8, 8, even_view_prob, step_generator(0, 0, 0, CPU))
+        views = sample_views(c2w, 8, 8, even_view_prob, step_generator(0, 0, 0, CPU))
         assert all(len(set(row.tolist())) == 16 for row in views)
 
     def gap(even_view_prob: float) -> float:
-        views = choose_views(c2w, 4, 1, even_view_prob, step_generator(0, 0, 0, CPU))[:, :4]
+        views = sample_views(c2w, 4, 1, even_view_prob, step_generator(0, 0, 0, CPU))[:, :4]
         positions = c2w[0, :, :3, 3][views]
         return float((torch.cdist(positions, positions) + 9 * torch.eye(4)).amin((1, 2)).mean())
 
     assert gap(1.0) > 1.5 * gap(0.0)
-    short = choose_views(c2w[:, :5], 3, 4, 0.5, step_generator(0, 0, 0, CPU))
+    short = sample_views(c2w[:, :5], 3, 4, 0.5, step_generator(0, 0, 0, CPU))
     assert all(not set(row[:3]) & set(row[3:]) for row in short.tolist())
 
 
@@ -167,10 +167,3 @@ def test_a_folder_of_scenes_and_wrong_paths(tmp_path: Path) -> None:
     for wrong in (tmp_path / "none", tmp_path):
         with pytest.raises(NVSError, match="--data"):
             sources.open_scenes(wrong, "--data")
-
-
-def test_shares() -> None:
-    assert parse_shares("a=2,b", "--data") == {"a": 2.0, "b": 1.0}
-    for wrong in ("", "a=-1", "a=x", "=3"):
-        with pytest.raises(NVSError, match="--data"):
-            parse_shares(wrong, "--data")

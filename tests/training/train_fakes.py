@@ -14,9 +14,10 @@ from nvs_app.distributed import StopSignals, World
 from nvs_app.geometry.cameras import Cameras, look_at
 from nvs_app.scenes.posed import PosedImages
 from nvs_app.training.config import TrainConfig
+from nvs_app.training.config_file import dotted, make_config
 from nvs_app.training.trainer import Trainer
 
-TINY_MODEL = "dim=32,blocks=2,attention_head_dim=16,rotary=fast"
+TINY_MODEL = {"dim": "32", "blocks": "2", "attention_head_dim": "16", "rotary": "fast"}
 
 
 def circle(n: int, radius: float = 2.0) -> torch.Tensor:
@@ -51,27 +52,27 @@ def make_scene(folder: Path, views: int = 14, side: int = 16) -> Path:
 
 
 def tiny_config(out: Path, **changes: Any) -> TrainConfig:
-    """A run of some milliseconds a step."""
+    """A run of some milliseconds a step; groups of options as dictionaries, which are merged into the tiny run's."""
     options: dict[str, Any] = {
         "out": out,
         "steps": 6,
-        "model": TINY_MODEL,
-        "resolutions": "16:0",
-        "views": "4:4:1,2:6:1",
-        "scenes": "16=4",
-        "pool": 8 * (8 * 8) // (128 * 128) or 1,
-        "pool_views": 10,
-        "generate": 4,
-        "reuse": 2.0,
-        "warmup_steps": 3,
-        "log_every": 1,
-        "tensorboard": False,
         "device": "cpu",
-        "eval_procedural": 0,
-        "export": "float32",
         "gpus": 1,
+        "model.config_override": TINY_MODEL,
+        "views.resolutions": [(16, 16, 0)],
+        "views.counts": [(4, 4, 1), (2, 6, 1)],
+        "views.scenes": {"16": 4},
+        "data.pool": 1,
+        "data.pool_views": 10,
+        "data.generate": 4,
+        "data.reuse": 2.0,
+        "schedule.warmup_steps": 3,
+        "evaluation.procedural": 0,
+        "output.export": "float32",
+        "output.log_every": 1,
+        "output.tensorboard": False,
     }
-    return TrainConfig(**{**options, **changes})
+    return make_config(options | dotted(changes))
 
 
 def train_three_steps(config: TrainConfig) -> dict[str, Any]:

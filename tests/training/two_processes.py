@@ -38,7 +38,7 @@ if __name__ == "__main__":
     for module in (sources, train):
         module.make_procedural = lambda plan, device, seed: fake_procedural
     place = World("cpu")
-    weights = train_steps(tiny_config(Path(sys.argv[1]), perceptual=0.0), place)
+    weights = train_steps(tiny_config(Path(sys.argv[1]), loss={"perceptual": 0.0}), place)
     if place.is_main:
         torch.save(weights, sys.argv[2])
     place.close()
