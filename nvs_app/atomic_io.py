@@ -61,8 +61,12 @@ def is_stream(path: Path) -> bool:
 
 
 def remove_left(folder: Path, before: str, after: str) -> None:
-    """Removes the temporary files in a folder, named `before`, a process's number and `after`, of killed processes."""
-    pattern = re.compile(re.escape(before) + r"(\d+)" + re.escape(after))
+    """Removes the temporary files in a folder, named `before`, a process's number and `after`, of killed processes.
+
+    `before` empty and `after` .tmp: all those of `atomic_write`.
+    """
+    named = re.escape(before) or r"\..+\."
+    pattern = re.compile(named + r"(\d+)(?:\.[0-9a-f]{8})?" + re.escape(after))
     for left in folder.iterdir():
         found = pattern.fullmatch(left.name)
         if found and not process_lives(int(found[1])):

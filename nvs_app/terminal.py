@@ -3,25 +3,54 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import difflib
 import errno
 import os
+import re
+import signal
 import sys
-from collections.abc import Callable
-from typing import NoReturn
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import FrameType
+from typing import Any, NoReturn
 
 from nvs_app.errors import NVSError
 
 # What a wrong path, a missing permission or a full disk raises; any other OSError is worth a traceback.
 _PATHS = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
 _USERS = _PATHS | {errno.ENOSPC, errno.EROFS, errno.EDQUOT}
+# OpenCV and the ffmpeg in it write to stderr by themselves; what is wrong with a file is said by us, once.
+_SILENT_CODECS = {"OPENCV_LOG_LEVEL": "SILENT", "OPENCV_FFMPEG_LOGLEVEL": "-8"}
 
 
 class Parser(argparse.ArgumentParser):
-    """An argparse parser that tells a mistake in one line, without the whole usage before it."""
+    """An argparse parser that tells a mistake in one line, without the whole usage before it, and what was meant."""
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
+        """As argparse's, but what a command does not know is told by the command itself, not by the parser above it."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            option = next((word for word in unknown if word.startswith("-")), None)
+            if option is None:
+                self.error(f"unexpected {' '.join(map(repr, unknown))}")
+            name = option.partition("=")[0]
+            self.error(f"unknown option {name}{did_you_mean(name, self._option_string_actions)}")
+        return found, unknown
 
     def error(self, message: str) -> NoReturn:
         """Exit code 2."""
+        wrong = re.search(r"invalid choice: '?(.*?)'? \(choose from (.*)\)", message)
+        if wrong:
+            message += did_you_mean(wrong[1], [choice.strip("' ") for choice in wrong[2].split(",")])
         self.exit(2, f"error: {message} (`{self.prog} --help` shows what there is)\n")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`; did you mean --frames?`, or nothing where no known word is like it."""
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def run_cli(work: Callable[[], int | None], command: str) -> int:
@@ -29,6 +58,8 @@ def run_cli(work: Callable[[], int | None], command: str) -> int:
 
     command: what was asked for, for the message about a package that is not installed.
     """
+    for name, level in _SILENT_CODECS.items():
+        os.environ.setdefault(name, level)
     try:
         return int(work() or 0)
     except NVSError as error:
@@ -38,6 +69,9 @@ def run_cli(work: Callable[[], int | None], command: str) -> int:
         if error.name is None or error.name.split(".")[0] in ("nvs_app", "data_tools"):
             raise
         return _told(f"{command}: the package {error.name!r} is not installed; run pip install -r requirements.txt")
+    except Terminated:
+        print("terminated", file=sys.stderr)
+        return 143
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -49,6 +83,24 @@ def run_cli(work: Callable[[], int | None], command: str) -> int:
         if error.errno not in _USERS:
             raise
         return _told(f"{error.filename or command}: {error.strerror}")
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came, see `raise_on_sigterm`."""
+
+
+@contextlib.contextmanager
+def raise_on_sigterm() -> Iterator[None]:
+    """SIGTERM raises `Terminated` in the block, as Ctrl-C raises KeyboardInterrupt: what is half written is removed."""
+
+    def handle(number: int, frame: FrameType | None) -> NoReturn:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def whole_number(least: int) -> Callable[[str], int]:

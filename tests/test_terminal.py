@@ -28,7 +28,9 @@ def told(capsys: pytest.CaptureFixture[str], run, words: list[str]) -> str:
     ("words", "said"),
     [
         ([], "required: COMMAND (`python -m data_tools --help`"),
-        (["convrt"], "invalid choice: 'convrt'"),
+        (["convrt"], "; did you mean convert? (`python -m data_tools --help`"),
+        (["convert", "a", "b", "--max-veiws", "3"], "unknown option --max-veiws; did you mean --max-views? ("),
+        (["convert", "a", "b", "c"], "unexpected 'c' (`python -m data_tools convert --help`"),
         (["convert", "a", "b", "--max-views", "0"], "--max-views: 0: expected a whole number of 1 or more (`"),
         (["convert", "a", "b", "--max-views", "two"], "--max-views: two: expected a whole number of 1 or more"),
         (["shards", "a", "b", "--max-side", "0"], "--max-side: 0: expected"),

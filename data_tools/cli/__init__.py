@@ -22,9 +22,13 @@ COMMANDS = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand; a user's mistake is one line and exit code 2."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    parser = Parser(prog="python -m data_tools", description="Scenes in, scenes out.")
-    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name in COMMANDS:
-        importlib.import_module(name).add_parser(subparsers)
-    options = parser.parse_args(arguments)
-    return run_cli(lambda: options.run(options), arguments[0])
+
+    def work() -> int | None:
+        parser = Parser(prog="python -m data_tools", description="Scenes in, scenes out.")
+        subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+        for name in COMMANDS:
+            importlib.import_module(name).add_parser(subparsers)
+        options = parser.parse_args(arguments)
+        return options.run(options)
+
+    return run_cli(work, " ".join(arguments[:1]))

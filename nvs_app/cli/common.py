@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import os
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from data_tools.cli.photos import stage_progress
 from data_tools.structure_from_motion.photos import open_input
@@ -19,6 +29,9 @@ from nvs_app.errors import NVSError
 from nvs_app.rendering.device import PRECISIONS
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.scene import Scene
+from nvs_app.scenes.views import DEFAULT_VIEWS
+
+TOLD_EVERY = 5.0  # seconds between two lines of a stage where stderr is no terminal
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -58,9 +71,8 @@ def add_context_options(parser: argparse.ArgumentParser, several: bool = False) 
         text = "number of input views (default: 8); several as in 4,8,16 with --benchmark (default: its own)"
         group.add_argument("--context", type=counts, metavar="N[,N...]", help=text)
     else:
-        group.add_argument(
-            "--context", type=positive_int, default=8, metavar="N", help="number of input views (default: 8)"
-        )
+        text = f"number of input views (default: {DEFAULT_VIEWS}, or all but one)"
+        group.add_argument("--context", type=positive_int, metavar="N", help=text)
     group.add_argument(
         "--context-views", type=indices, metavar="I,J,K", help="these input views, counted from 0, instead"
     )
@@ -155,6 +167,31 @@ def stderr_progress() -> Progress:
         transient=True,
         disable=not console.is_terminal,
     )
+
+
+@contextlib.contextmanager
+def stage(what: str, total: float | int = 1) -> Iterator[Callable[[float | int], None]]:
+    """Tells on stderr how far a stage of the work is; yields what is to be called with how much of `total` is done.
+
+    A bar that vanishes when done; where stderr is no terminal, a line when it begins and one every few seconds.
+    """
+    console = Console(stderr=True)
+    if console.is_terminal:
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+        with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True) as bars:
+            task = bars.add_task(what, total=total)
+            yield lambda done: bars.update(task, completed=done)
+        return
+    print(f"{what} ...", file=sys.stderr, flush=True)
+    told = time.monotonic()
+
+    def tell(done: float | int) -> None:
+        nonlocal told
+        if done < total and time.monotonic() - told >= TOLD_EVERY:
+            told = time.monotonic()
+            print(f"{what}: {100 * done / total:.0f} %", file=sys.stderr, flush=True)
+
+    yield tell
 
 
 def positive_int(text: str) -> int:

@@ -1,9 +1,10 @@
 """`python -m nvs_app render SCENE ... --checkpoint NAME --context 8 --path orbit --frames 60 --out out.mp4`
 
-Encodes each scene once and renders a camera path: to an mp4 or gif file, or to a folder of PNG files. What is
-finished is skipped when the command runs again, and a folder goes on at its first missing image. With
-`--state FILE` the encoded scene is saved, and when FILE exists it is used instead of encoding: then the scene's
-photos are not needed, and SCENE may be left out (the path goes around the cameras that the state remembers).
+Encodes each scene once and renders a camera path: to an mp4 or gif file, or to a folder of PNG files. What the same
+command finished is skipped when it runs again, and a folder goes on at its first missing image; what another one made
+is left alone, which is an error. With `--state FILE` the encoded scene is saved, and when FILE exists it is used
+instead of encoding: then the scene's photos are not needed, and SCENE may be left out (the path goes around the
+cameras that the state remembers).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nvs_app.cli.common import (
     add_context_options,
@@ -26,7 +28,7 @@ from nvs_app.cli.common import (
     positive_float,
     positive_int,
     read_scene,
-    stderr_progress,
+    stage,
 )
 from nvs_app.cli.render_source import (
     DEFAULT_FRAMES,
@@ -37,6 +39,7 @@ from nvs_app.cli.render_source import (
     path_frame,
     path_from_file,
     settings,
+    whole_video,
 )
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
@@ -47,6 +50,7 @@ from nvs_app.rendering.renderer import Renderer
 from nvs_app.rendering.video import VideoWriter
 from nvs_app.scenes.camera_path import CameraPath, keyframes_along, write_camera_path
 from nvs_app.scenes.nerfstudio_frame import to_nerfstudio
+from nvs_app.terminal import raise_on_sigterm
 
 DEFAULT_FPS = 24.0
 
@@ -69,7 +73,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--path",
         default="orbit",
         metavar="PATH",
-        help="orbit, spiral, capture (the photos' own cameras) or a nerfstudio camera path FILE (default: orbit)",
+        help="orbit, sway (beside the photos' cameras, to and fro), spiral, capture (the photos' own cameras) or a"
+        " nerfstudio camera path FILE (default: orbit)",
     )
     parser.add_argument(
         "--frames",
@@ -147,18 +152,15 @@ def run(args: argparse.Namespace) -> int:
     jobs = plan(args)
     frame = path_frame(args)
     fixed = None if args.path in PATHS else path_from_file(args, frame)  # a wrong file costs no work
+    renderer = load(args)
     failed = 0
-    renderer: Renderer | None = None
     for job in jobs:
         try:
-            if finished(job, args.depth) and not args.overwrite:
-                print(f"{job.name}: {job.out} is there, skipped (--overwrite renders it again)")
-                continue
-            renderer = renderer or load(args)
-            print(render_one(renderer, job, args, fixed, frame))
+            with raise_on_sigterm():
+                print(render_one(renderer, job, args, fixed, frame))
         except NVSError as error:
-            if renderer is None or len(jobs) == 1:
-                raise  # no checkpoint: the other scenes would fail alike
+            if len(jobs) == 1:
+                raise
             failed += 1
             print(f"error: {job.name}: {' '.join(str(error).split())}", file=sys.stderr)
     return 2 if failed else 0
@@ -222,11 +224,6 @@ def check_depth_options(args: argparse.Namespace, out: Path) -> None:
         raise NVSError(f"--depth-scale {args.depth_scale:g}: of PNG only; {args.depth_format} holds plain numbers")
 
 
-def finished(job: Job, depth: bool) -> bool:
-    """A video that is there is whole, since it is renamed into place. Folders are looked at image by image."""
-    return is_video(job.out) and job.out.is_file() and (not depth or depth_video(job.out).is_file())
-
-
 def render_one(
     renderer: Renderer,
     job: Job,
@@ -240,24 +237,28 @@ def render_one(
     source = Source(renderer, job.state, scene, args)
     image_hw = tuple(args.image_hw or renderer.train_image_hw)
     cameras, fps = fixed or (path_around(args, scene, source.state, image_hw), args.fps or DEFAULT_FPS)
+    if args.depth and not source.detail:
+        raise NVSError(f"--depth: {job.state} was encoded without a detail head, which is what knows depth")
+    record = settings(source, cameras, args.path)
+    if is_video(job.out):
+        record["fps"] = fps
+        todo = [] if whole_video(job.out, record, args.depth, args.overwrite) else list(range(len(cameras)))
+    else:
+        kind, scale = args.depth_format or "png", args.depth_scale or DEFAULT_SCALE
+        folder = ImageFolder(job.out, len(cameras), DepthFolder(job.out, kind, scale) if args.depth else None)
+        todo = folder.missing(record, args.overwrite)
     if job.save_path is not None:
         saved = cameras if frame is None else to_nerfstudio(frame, cameras)
         editing = keyframes_along(saved, fps)
         write_camera_path(job.save_path, CameraPath(saved, fps, editing.pop("keyframes"), editing))
-    if args.depth and not source.detail:
-        raise NVSError(f"--depth: {job.state} was encoded without a detail head, which is what knows depth")
+    if not todo:
+        there = f"{job.out} is" if is_video(job.out) else f"all {len(cameras)} images in {job.out} are"
+        return f"{job.name}: {there} there, by the same command; skipped (--overwrite renders again)"
+    count = len(todo)
+    state, start = source.encoded(), time.perf_counter()
     if is_video(job.out):
-        count = len(cameras)
-        state, start = source.encoded(), time.perf_counter()
-        write_video(renderer, state, cameras, job, fps, args.depth)
+        write_video(renderer, state, cameras, job, fps, args.depth, record)
     else:
-        kind, scale = args.depth_format or "png", args.depth_scale or DEFAULT_SCALE
-        folder = ImageFolder(job.out, len(cameras), DepthFolder(job.out, kind, scale) if args.depth else None)
-        todo = folder.missing(settings(source, cameras, args.path), args.overwrite)
-        if not todo:
-            return f"{job.name}: all {len(cameras)} images in {job.out} are there, skipped"
-        count = len(todo)
-        state, start = source.encoded(), time.perf_counter()
         write_images(renderer, state, cameras, job, folder, todo)
     milliseconds = 1e3 * (time.perf_counter() - start) / count
     kept = f" ({len(cameras) - count} were there)" if count < len(cameras) else ""
@@ -267,30 +268,40 @@ def render_one(
     )
 
 
-def write_video(renderer: Renderer, state: SceneState, cameras: Cameras, job: Job, fps: float, depth: bool) -> None:
+def write_video(
+    renderer: Renderer,
+    state: SceneState,
+    cameras: Cameras,
+    job: Job,
+    fps: float,
+    depth: bool,
+    record: dict[str, Any],
+) -> None:
     """The video, and with `depth` that of the depth."""
-    with stderr_progress() as progress, contextlib.ExitStack() as stack:
-        task = progress.add_task(job.name, total=len(cameras))
-        video = stack.enter_context(VideoWriter(job.out, fps))
-        maps = stack.enter_context(DepthVideo(depth_video(job.out), fps)) if depth else None
+    with contextlib.ExitStack() as stack:
+        tell = stack.enter_context(stage(f"{job.name}: rendering {len(cameras)} images", len(cameras)))
+        video = stack.enter_context(VideoWriter(job.out, fps, record))
+        maps = stack.enter_context(DepthVideo(depth_video(job.out), fps, record)) if depth else None
+        done = 0
         for part in renderer.stream(state, cameras, depth=depth):
             video.add(part.images if maps else part)
             if maps is not None:
                 maps.add(part)
-            progress.advance(task, len(part))
+            done += len(part)
+            tell(done)
 
 
 def write_images(
     renderer: Renderer, state: SceneState, cameras: Cameras, job: Job, folder: ImageFolder, todo: list[int]
 ) -> None:
     """The images `todo` of a folder, and their depth maps where it has them."""
-    rest = iter(todo)
-    with stderr_progress() as progress:
-        task = progress.add_task(job.name, total=len(cameras), completed=len(cameras) - len(todo))
+    done = 0
+    with stage(f"{job.name}: rendering {len(todo)} images", len(todo)) as tell:
         for part in renderer.stream(state, cameras[todo], depth=folder.depth is not None):
             for row in range(len(part)):
-                folder.save(next(rest), part[row : row + 1])
-                progress.advance(task)
+                folder.save(todo[done], part[row : row + 1])
+                done += 1
+                tell(done)
     if folder.depth is not None and folder.depth.beyond:
         farthest = 65535 / folder.depth.scale
         print(

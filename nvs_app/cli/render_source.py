@@ -3,32 +3,40 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from nvs_app.atomic_io import remove_left
+from nvs_app.cli.common import stage
 from nvs_app.errors import NVSError
 from nvs_app.geometry import paths
 from nvs_app.geometry.cameras import Cameras, crop_resize_cameras, vertical_fov, with_vertical_fov
 from nvs_app.geometry.normalize import SimilarityTransform
+from nvs_app.geometry.sway import sway
 from nvs_app.model.state import SceneState, context_cameras
-from nvs_app.rendering.depth_files import NOTES_FILE, DepthFolder, depth_files
+from nvs_app.rendering.depth_files import NOTES_FILE, DepthFolder, depth_files, depth_video
 from nvs_app.rendering.plan import RenderPlan, photos_hw
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.rendering.video import save_png
+from nvs_app.rendering.video_record import read_record
 from nvs_app.rendering.views import RenderedViews
 from nvs_app.scenes.camera_path import read_camera_path
 from nvs_app.scenes.nerfstudio_frame import read_frame, to_scene
+from nvs_app.scenes.posed import PosedImages
 from nvs_app.scenes.scene import Scene
-from nvs_app.scenes.views import choose_views
+from nvs_app.scenes.views import choose_views, default_views
 
-PATHS = ("orbit", "spiral", "capture")
-DEFAULT_FRAMES = 60
+PATHS = ("orbit", "sway", "spiral", "capture")
+DEFAULT_FRAMES = 96  # four seconds, as a path made in the page
 SETTINGS_FILE = "render.json"  # beside the images of a folder: what they were rendered with
 
 
@@ -57,9 +65,24 @@ class Source:
                 stored = [(int(h), int(w)) for h, w in scene.image_hws[self.context].tolist()]
                 self.context_hw = photos_hw(stored, tuple(args.image_hw or trained))
 
+    @functools.cached_property
+    def posed(self) -> PosedImages:
+        """The input views, read once. Raises NVSError."""
+        assert self.scene is not None
+        return self.scene.load(self.context, self.context_hw)
+
+    def photos(self) -> str:
+        """A digest of the input views' pixels; of the fast weights where a state does not remember it."""
+        if self.state is None:
+            pixels = (self.posed.images * 255).round().to(torch.uint8)
+            return hashlib.sha256(pixels.numpy().tobytes()).hexdigest()[:16]
+        weights = self.state.fast_weights[0].w1.float().cpu().contiguous()
+        return self.state.meta.get("photos") or hashlib.sha256(weights.numpy().tobytes()).hexdigest()[:16]
+
     def key(self) -> str:
-        """A digest of the context cameras and of how they are read, the same whether the state is read or is still to
-        be encoded."""
+        """A digest of the input views and of how they are read, the same whether the state is read or is still to be
+        encoded."""
+        values: list[Any] | None
         if self.state is not None:
             remembered = context_cameras(self.state)
             if remembered is None:
@@ -71,7 +94,7 @@ class Source:
             assert self.scene is not None
             plan = self.renderer.plan_encode(self.context_hw)
             values = [plan.render_hw, plan.lact_hw, plan.detail, self.scene.c2w[self.context].tolist()]
-        return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps([values, self.photos()]).encode()).hexdigest()[:16]
 
     def plan(self, image_hw: tuple[int, int]) -> RenderPlan:
         """At which sizes views of `image_hw` are rendered."""
@@ -90,15 +113,18 @@ class Source:
     def encoded(self) -> SceneState:
         """The state; encodes and saves it on the first call where it was not there."""
         if self.state is None:
-            assert self.scene is not None
-            posed = self.scene.load(self.context, self.context_hw)
-            start = time.perf_counter()
-            self.state = self.renderer.encode(posed)
-            seconds = time.perf_counter() - start
             height, width = self.context_hw
-            self.words = f"encoded {len(self.context)} views of {height}x{width} in {seconds:.1f} s"
+            views = f"{len(self.context)} views of {height}x{width}"
+            photos = self.photos()
+            start = time.perf_counter()
+            with stage(f"encoding {views}") as tell:
+                state = self.renderer.encode(self.posed, progress=tell)
+            self.words = f"encoded {views} in {time.perf_counter() - start:.1f} s"
+            self.state = replace(state, meta={**state.meta, "photos": photos})
             if self.file is not None:
                 try:
+                    if self.file.parent.is_dir():
+                        remove_left(self.file.parent, f".{self.file.name[:200]}.", ".tmp")
                     self.state.save(self.file)
                 except OSError as error:
                     raise NVSError(f"--state {self.file}: not written ({error.strerror or error})") from error
@@ -106,10 +132,17 @@ class Source:
 
 
 def choose_context(scene: Scene, args: argparse.Namespace) -> list[int]:
-    """The input views: listed, or --context of them; all where the scene has no more (none need be held out)."""
-    if args.context_views is None and args.context >= len(scene):
-        return list(range(len(scene)))
-    return choose_views(scene, args.context, args.mode, args.seed, args.context_views, target=None).context
+    """The input views: listed, or --context of them; all where the scene has no more, which is said."""
+    count = len(scene)
+    wanted = default_views(count) if args.context is None else args.context
+    if args.context_views is None and wanted >= count:
+        if args.context is not None:
+            print(
+                f"note: --context {wanted}: {scene.name} has {count} views; all are input, none is held out",
+                file=sys.stderr,
+            )
+        return list(range(count))
+    return choose_views(scene, wanted, args.mode, args.seed, args.context_views, target=None).context
 
 
 def path_frame(args: argparse.Namespace) -> SimilarityTransform | None:
@@ -147,12 +180,13 @@ def path_around(
         if remembered is None:
             raise NVSError(f"--state {args.state}: it remembers no cameras; give SCENE, or --path FILE")
         cameras = crop_resize_cameras(remembered, image_hw)
-    path = getattr(paths, args.path)(cameras, args.frames or DEFAULT_FRAMES)
+    count = args.frames or DEFAULT_FRAMES
+    path = sway(cameras, 0, count) if args.path == "sway" else getattr(paths, args.path)(cameras, count)
     return path if args.fov is None else with_vertical_fov(path, args.fov)
 
 
 def settings(source: Source, cameras: Cameras, path: str) -> dict[str, Any]:
-    """What decides how the images of a folder look."""
+    """What decides how the images of a job look."""
     card = source.renderer.card
     numbers = json.dumps([cameras.c2w.tolist(), cameras.fxfycxcy.tolist()]).encode()
     return {
@@ -165,6 +199,25 @@ def settings(source: Source, cameras: Cameras, path: str) -> dict[str, Any]:
         "image_hw": list(cameras.image_hw),
         "rendering": source.settings(cameras.image_hw),
     }
+
+
+def whole_video(out: Path, record: dict[str, Any], depth: bool, overwrite: bool) -> bool:
+    """Whether a video, and with `depth` that of its depth, are there, made by the same job.
+
+    Raises NVSError where a file of this name is of another job, or of another origin.
+    """
+    there = [] if overwrite else [path for path in (out, depth_video(out))[: 1 + depth] if path.is_file()]
+    for path in there:
+        try:
+            found = read_record(path)
+        except OSError as error:
+            raise NVSError(f"--out {path}: cannot be read ({error.strerror or error})") from error
+        if found is None:
+            raise NVSError(f"--out {path}: is there, and nothing says what of; use another name or --overwrite")
+        if found != record:
+            changed = ", ".join(key for key in record if found.get(key) != record[key])
+            raise NVSError(f"--out {path}: is there, rendered with another {changed}; use another name or --overwrite")
+    return len(there) == 1 + depth
 
 
 class ImageFolder:
@@ -183,6 +236,7 @@ class ImageFolder:
         folder, file = self.folder, self.folder / SETTINGS_FILE
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            remove_left(folder, "", ".tmp")
             found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
             images = list(folder.glob("[0-9][0-9][0-9][0-9][0-9].png"))
             if not overwrite and found is None and images:

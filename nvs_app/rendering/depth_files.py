@@ -123,8 +123,9 @@ class DepthVideo:
     Frames wait on disk until the range is known; the files appear when the block ends well.
     """
 
-    def __init__(self, path: Path, fps: float):
-        self.path, self.fps = path, fps
+    def __init__(self, path: Path, fps: float, record: dict[str, Any] | None = None):
+        """record: see `VideoWriter`."""
+        self.path, self.fps, self.record = path, fps, record
         self._frames: IO[bytes] | None = None
         self._hw: tuple[int, int] = (0, 0)
         self._samples: list[np.ndarray] = []
@@ -161,7 +162,7 @@ class DepthVideo:
         near, far = map(float, np.quantile(samples, [0.01, 0.99])) if len(samples) else (1.0, 1.0)
         height, width = self._hw
         self._frames.seek(0)
-        with VideoWriter(self.path, self.fps) as video:
+        with VideoWriter(self.path, self.fps, self.record) as video:
             for _ in self._samples:
                 frame = np.frombuffer(self._frames.read(4 * height * width), np.float32).reshape(height, width)
                 colours = torch.from_numpy(coloured(frame, near, far))

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from nvs_app.atomic_io import atomic_write, is_stream, remove_left
 from nvs_app.errors import NVSError
+from nvs_app.rendering.video_record import append_record
 from nvs_app.scenes.images import to_uint8
 
 VIDEO_SUFFIXES = (".mp4", ".gif")
@@ -28,14 +29,16 @@ VIDEO_SUFFIXES = (".mp4", ".gif")
 class VideoWriter:
     """Writes one mp4 (H.264, yuv420p) or gif file, chunk by chunk; the file appears when the block ends well.
 
-    H.264 in yuv420p needs even sides: an odd last row or column is doubled, never rescaled.
+    H.264 in yuv420p needs even sides: an odd last row or column is doubled, never rescaled. `record` says inside the
+    file what it was made of, see `nvs_app.rendering.video_record`.
     """
 
-    def __init__(self, path: Path, fps: float):
+    def __init__(self, path: Path, fps: float, record: dict[str, Any] | None = None):
         if path.suffix.lower() not in VIDEO_SUFFIXES:
             raise NVSError(f"{path}: expected a name that ends in {' or '.join(VIDEO_SUFFIXES)}")
         self.path = path
         self.fps = fps
+        self.record = record
         # The suffix stays at the end: the encoder goes by it.
         self._target = path if is_stream(path) else Path(os.path.realpath(path))  # links are followed
         self._names = f".{path.stem[:200]}.", f".partial{path.suffix.lower()}"
@@ -99,6 +102,8 @@ class VideoWriter:
         try:
             self._writer.close()
             if kind is None and self._partial != self._target:
+                if self.record is not None:
+                    append_record(self._partial, self.record)
                 os.replace(self._partial, self._target)
         except OSError as failure:
             if kind is None:

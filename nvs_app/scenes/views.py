@@ -16,6 +16,7 @@ from nvs_app.errors import NVSError
 from nvs_app.scenes.posed import PosedImages
 
 MODES = ("spread", "random", "even", "first", "kmeans", "kmeans-position", "listed")
+DEFAULT_VIEWS = 16
 
 
 @runtime_checkable
@@ -50,6 +51,11 @@ class ViewSplit:
 
     context: list[int]
     target: list[int]
+
+
+def default_views(count: int) -> int:
+    """How many of `count` views are input where nobody says a number: DEFAULT_VIEWS, or all but one to compare with."""
+    return max(1, min(DEFAULT_VIEWS, count - 1))
 
 
 def choose_views(

@@ -21,7 +21,7 @@ from nvs_app.geometry.cameras import Cameras, crop_resize_cameras
 from nvs_app.rendering.plan import RenderPlan
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.scene import Scene
-from nvs_app.scenes.views import ViewSplit, choose_views
+from nvs_app.scenes.views import ViewSplit, choose_views, default_views
 from nvs_app.web.services.cost import encoding_bytes, encoding_flops
 from nvs_app.web.services.machine import bytes_words, count_words, free_memory, seconds_words
 from nvs_app.web.services.throughput import ThroughputEstimator, sfm_seconds, view_seconds
@@ -29,7 +29,6 @@ from nvs_app.web.services.uploads import Source, size_words
 
 MAX_TOKENS = 2**20
 MAX_SIDE = 2048
-DEFAULT_VIEWS = 16
 SPARE = 0.9  # of the free memory that an encoding may take
 
 
@@ -157,7 +156,7 @@ def estimate(
         source: from `inspect`, or a scene.
         renderer: that will encode it.
         throughput: of this machine; a guess unless given.
-        views: that the network reads; DEFAULT_VIEWS, or one less than there are, unless given.
+        views: that the network reads; `default_views` unless given.
         image_hw: size that images are brought to; the size of the checkpoint's training unless given.
 
     Raises:
@@ -169,7 +168,7 @@ def estimate(
     throughput = throughput or ThroughputEstimator(renderer)
     patch = renderer.patch
     image_hw = image_hw or renderer.train_image_hw
-    views = max(1, min(DEFAULT_VIEWS, source.available - 1)) if views is None else views
+    views = default_views(source.available) if views is None else views
     if views < 1:
         raise NVSError(f"{views} views: expected one or more")
     if not all(patch <= side <= MAX_SIDE for side in image_hw):
