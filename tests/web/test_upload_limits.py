@@ -9,6 +9,7 @@ import threading
 import time
 from collections import namedtuple
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -157,7 +158,8 @@ def asked(app, messages: list[dict]) -> tuple[int, bytes]:
     async def send(message: dict) -> None:
         sent.append(message)
 
-    asyncio.run(app(scope, receive, send))
+    with ThreadPoolExecutor(1) as pool:  # Playwright's event loop may live on in this thread after other tests
+        pool.submit(lambda: asyncio.run(app(scope, receive, send))).result()
     return sent[0]["status"], sent[1]["body"]
 
 

@@ -176,8 +176,8 @@ def test_kmeans_sees_directions() -> None:
     assert [len(group & set(kmeans_views(c2w, 3))) for group in groups] == [1, 1, 1]
     assert kmeans_views(c2w, 2, directions=False) == [2, 4]  # 0.01 is nearest to the mean 0.0075
     assert kmeans_views(made.line([1.0] * 4), 3) == [0, 1, 2]  # never one camera twice
-    assert pick_views(made.ring(17), 3, "even") == [0, 8, 16] and pick_views(made.ring(3), 1, "even") == [0]
-    assert pick_views(made.ring(17), 3, "first") == [0, 1, 2]
+    assert pick_views(ring_c2w(17), 3, "even") == [0, 8, 16] and pick_views(ring_c2w(3), 1, "even") == [0]
+    assert pick_views(ring_c2w(17), 3, "first") == [0, 1, 2]
 
 
 def test_nerf_synthetic(tmp_path: Path) -> None:
