@@ -42,8 +42,10 @@ from data_tools.readers import (
     pixelsplat,
     re10k,
 )
-from data_tools.readers.fields import images_in, load_json, one_line
-from nvs_app.errors import NVSError
+from data_tools.readers.fields import images_in
+from data_tools.readers.json_files import load_json
+from data_tools.readers.lookup import one_line
+from nvs_app.errors import NVSError, Refusal
 from nvs_app.scenes.scene import Scene
 
 __all__ = ["FORMATS", "Format", "open_scene", "open_scenes", "recognise", "scene_keys"]
@@ -131,27 +133,33 @@ def recognise(path: str | Path, name: str | None = None) -> list[Format]:
     if name is not None and name not in FORMATS:
         raise NVSError(f"format {name} is not known, expected one of {', '.join(FORMATS)}")
     if not path.exists():
-        raise NVSError(f"{path}: no such file or folder")
+        raise NVSError(f"{path}: no such file or folder", Refusal.NO_SCENE)
     found = [form for form in FORMATS.values() if name in (None, form.name) and form.recognise(path)]
+    if not found and name in (None, "nerfstudio") and nerfstudio.find_other(path) is not None:
+        found = [FORMATS["nerfstudio"]]
     if found:
         return found
     if name is not None:
-        raise NVSError(f"{path}: no scene of the format {name}, looked for {FORMATS[name].expects}")
+        raise NVSError(f"{path}: no scene of the format {name}, looked for {FORMATS[name].expects}", Refusal.NO_SCENE)
     if path.is_file():
         if path.suffix.lower() == ".json":
-            raise NVSError(f'{path}: not a camera file, looked for "frames" with transform_matrix or w2c')
+            raise NVSError(
+                f'{path}: not a camera file, looked for "frames" with transform_matrix or w2c', Refusal.NO_SCENE
+            )
         raise NVSError(
             f"{path}: not a scene, expected a folder or a .json file of cameras, images.bin, poses_bounds.npy,"
-            " frame_annotations.jgz, a .torch chunk, bundle.out or a RealEstate10K .txt"
+            " frame_annotations.jgz, a .torch chunk, bundle.out or a RealEstate10K .txt",
+            Refusal.NO_SCENE,
         )
     looked = ", ".join(form.expects for form in FORMATS.values())
     count = len(images_in(path)) or len(images_in(path / "images"))
     if count:
         raise NVSError(
             f"{path}: {count} images but no scene found; recover their cameras first with"
-            f" `python -m data_tools photos` (looked for {looked})"
+            f" `python -m data_tools photos` (looked for {looked})",
+            Refusal.NO_SCENE,
         )
-    raise NVSError(f"{path}: no scene found, looked for {looked}")
+    raise NVSError(f"{path}: no scene found, looked for {looked}", Refusal.NO_SCENE)
 
 
 def scene_keys(path: str | Path, name: str | None = None) -> list[str]:
@@ -176,7 +184,11 @@ def open_scene(path: str | Path, name: str | None = None, key: str | None = None
     try:
         return _open(path, name, key)
     except OSError as error:
-        raise NVSError(f"{error.filename or path}: cannot be read ({error.strerror or error})") from error
+        reason = error.strerror or error
+        raise NVSError(f"{error.filename or path}: cannot be read ({reason})", Refusal.BROKEN_FILE) from error
+    except NVSError as error:
+        error.code = error.code or Refusal.BROKEN_FILE  # every refusal has one
+        raise
 
 
 def _open(path: Path, name: str | None, key: str | None) -> Scene:
@@ -190,7 +202,9 @@ def _open(path: Path, name: str | None, key: str | None) -> Scene:
         keys = form.keys(path)
         if key is None and len(keys) != 1:
             shown = one_line(", ".join(keys[:5]) + (", ..." if len(keys) > 5 else ""))
-            raise NVSError(f"{path}: holds {len(keys)} scenes, name one as {path.name}#KEY ({shown})")
+            raise NVSError(
+                f"{path}: holds {len(keys)} scenes, name one as {path.name}#KEY ({shown})", Refusal.SEVERAL_SCENES
+            )
         if key is not None and key not in keys:
             raise NVSError(f"{path}: no scene {key} among its {len(keys)}")
         scene = form.read(path, key)
