@@ -42,13 +42,15 @@ from data_tools.readers import (
     pixelsplat,
     re10k,
 )
-from data_tools.readers.fields import images_in
+from data_tools.readers.below import SeveralScenes, scenes_below
+from data_tools.readers.fields import first_few, images_in, kept_within
 from data_tools.readers.json_files import load_json
 from data_tools.readers.lookup import one_line
 from nvs_app.errors import NVSError, Refusal
 from nvs_app.scenes.scene import Scene
 
-__all__ = ["FORMATS", "Format", "open_scene", "open_scenes", "recognise", "scene_keys"]
+__all__ = ["FORMATS", "Format", "SeveralScenes", "holds_scene", "located", "open_scene", "open_scenes", "recognise",
+           "scene_keys", "split_key"]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -162,27 +164,63 @@ def recognise(path: str | Path, name: str | None = None) -> list[Format]:
     raise NVSError(f"{path}: no scene found, looked for {looked}", Refusal.NO_SCENE)
 
 
+def holds_scene(path: Path) -> bool:
+    """Whether there is a scene of a known format at ``path`` or, of a folder, anywhere below it."""
+    return _is_scene(path) or (path.is_dir() and bool(scenes_below(path, _is_scene)))
+
+
+def _is_scene(path: Path) -> bool:
+    try:
+        return any(form.recognise(path) for form in FORMATS.values()) or nerfstudio.find_other(path) is not None
+    except SeveralScenes:
+        return True  # which one is meant is asked when it is opened
+
+
+def located(path: Path, key: str | None = None) -> tuple[Path, str | None]:
+    """Where a scene lies that ``path`` or a folder below it holds, and the key that is left to tell which one of it.
+
+    Raises:
+        SeveralScenes: the folders below hold several, and ``key`` names none of them.
+    """
+    found = {} if not path.is_dir() or _is_scene(path) else scenes_below(path, _is_scene)
+    if key in found:
+        return found[str(key)], None
+    if len(found) > 1:
+        names = one_line(first_few(list(found), 12))
+        what = f"holds {len(found)} scenes" if key is None else f"no scene {key} among its {len(found)}"
+        raise SeveralScenes(f"{path}: {what} ({names}); name one, --scene NAME", tuple(found))
+    return next(iter(found.values()), path), key
+
+
 def scene_keys(path: str | Path, name: str | None = None) -> list[str]:
     """The keys of the scenes at ``path``: ``open_scene(f"{path}#{key}")``. Empty for a format of one scene a path."""
     form = recognise(path, name)[0]
     return form.keys(Path(path)) if form.keys else []
 
 
-def open_scene(path: str | Path, name: str | None = None, key: str | None = None) -> Scene:
+def open_scene(path: str | Path, name: str | None = None, key: str | None = None, within: Path | None = None) -> Scene:
     """Open a scene of any known format.
 
     Args:
-        path: a scene folder, or its camera file; ``PATH#KEY`` names one scene of a path that holds many.
+        path: a scene folder, its camera file, or a folder that has a scene anywhere below; ``PATH#KEY`` names one
+            scene of a path that holds many.
         name: the format, where it should not be recognised by looking.
         key: the scene, as after ``#``.
+        within: no image outside of this folder is taken, whatever the camera file says.
 
     Raises:
         NVSError: nothing known is there, or the camera file is malformed, or it holds many scenes and none is
             named; one line says what and where.
     """
-    path, key = _split_key(path, key)
+    path, key = split_key(path, key)
     try:
-        return _open(path, name, key)
+        with kept_within(within):
+            inner, key = located(path, key)
+            scene = _open(inner, name, key)
+        if inner != path:
+            where = f"scene found in {inner.relative_to(path).as_posix()}/"
+            scene = replace(scene, notes=(where, *scene.notes))
+        return scene
     except OSError as error:
         reason = error.strerror or error
         raise NVSError(f"{error.filename or path}: cannot be read ({reason})", Refusal.BROKEN_FILE) from error
@@ -216,7 +254,7 @@ def _open(path: Path, name: str | None, key: str | None) -> Scene:
 
 def open_scenes(path: str | Path, name: str | None = None) -> Iterator[Scene]:
     """All scenes at ``path``, one after the other: one, or those of a chunk, a category or a folder of them."""
-    path, key = _split_key(path, None)
+    path, key = split_key(path, None)
     keys: list[str | None] = [key]
     if key is None:
         keys = [*scene_keys(path, name)] or [None]
@@ -224,7 +262,7 @@ def open_scenes(path: str | Path, name: str | None = None) -> Iterator[Scene]:
         yield open_scene(path, name, each)
 
 
-def _split_key(path: str | Path, key: str | None) -> tuple[Path, str | None]:
+def split_key(path: str | Path, key: str | None) -> tuple[Path, str | None]:
     """PATH#KEY taken apart; a file or folder whose own name has a # wins."""
     whole = Path(path)
     if key is not None or "#" not in str(path) or whole.exists():

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from data_tools.readers.below import SeveralScenes
 from data_tools.readers.fields import (
     Record,
     SceneBuilder,
@@ -83,7 +84,7 @@ def find_other(path: Path) -> Path | None:
     with_frames = [file for file in others[:MOST_OTHERS] if _has_frames(file)]
     if len(with_frames) > 1:
         names = first_few([file.name for file in with_frames], 8)
-        raise NVSError(f"{path}: {len(with_frames)} files of cameras ({names}); name one", Refusal.SEVERAL_SCENES)
+        raise SeveralScenes(f"{path}: {len(with_frames)} files of cameras ({names}); name one")
     return with_frames[0] if with_frames else None
 
 

@@ -101,6 +101,7 @@ def inspect(
     limits: Limits | None = None,
     options: PhotoOptions | None = None,
     fewest: int = FEWEST,
+    key: str | None = None,
 ) -> Source:
     """Looks at what was brought.
 
@@ -111,6 +112,7 @@ def inspect(
         limits: of an archive.
         options: of structure from motion, where it will be needed.
         fewest: photos without cameras that are accepted.
+        key: which scene, where there are several.
 
     Raises:
         NVSError: nothing that can become a scene; one line says what was seen.
@@ -124,7 +126,7 @@ def inspect(
     if len(opened) == 1 and (opened[0].is_dir() or not is_image_name(opened[0])) and not is_video(opened[0]):
         path = opened[0]
         if has_cameras(path) or not path.is_dir():
-            scene = open_scene(path)
+            scene = open_scene(path, None, key, within=path if path.is_dir() else path.parent)
             stored = tuple((height, width) for height, width in scene.image_hws.tolist())
             return Source(label, opened, scene, stored, options=options)
     if any(path.is_dir() and has_cameras(path) for path in opened):
