@@ -16,6 +16,8 @@ pixelsplat      *.torch                                        pixelSplat's chun
 mvsnet          cams/*_cam.txt                                 MVSNet, DTU, BlendedMVS
 bundler         bundle.out and list.txt                        Bundler, VisualSFM, 1DSfM
 frame_poses     *.pose.txt, or pose/*.txt beside color/        7-Scenes, ScanNet and their like
+polycam         keyframes/corrected_cameras or cameras         Polycam's raw export
+record3d        metadata or metadata.json with poses and K     Record3D's RGBD frames, unpacked .r3d
 realestate10k   KEY.txt whose first line is an address         RealEstate10K, with local frames or video
 
 A folder that holds several is read by the first of this list, and the scene's notes tell of the others: COLMAP
@@ -39,6 +41,7 @@ from data_tools.readers import (
     llff,
     mvsnet,
     nerfstudio,
+    phone_scans,
     pixelsplat,
     re10k,
 )
@@ -116,6 +119,8 @@ FORMATS: dict[str, Format] = {
         Format("mvsnet", "cams/*_cam.txt", mvsnet.recognise, mvsnet.read),
         Format("bundler", "bundle.out", bundler.recognise, bundler.read),
         Format("frame_poses", "*.pose.txt or pose/*.txt", frame_poses.recognise, frame_poses.read),
+        Format("polycam", "keyframes/cameras/*.json", phone_scans.recognise_polycam, phone_scans.read_polycam),
+        Format("record3d", "metadata with poses", phone_scans.recognise_record3d, phone_scans.read_record3d),
         Format("realestate10k", "a RealEstate10K .txt", re10k.recognise, re10k.read, re10k.keys),
     )
 }

@@ -65,9 +65,9 @@ class Record:
         value = self.values[key]
         kind = "a positive number" if positive else "a number"
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            self.fail(f"{key} is {_shown(value)}, expected {kind}")
+            self.fail(f"{key} is {shown(value)}, expected {kind}")
         if abs(value) > LARGEST or not math.isfinite(value) or (positive and value <= 1e-9):
-            self.fail(f"{key} is {_shown(value)}, expected {kind}")
+            self.fail(f"{key} is {shown(value)}, expected {kind}")
         return float(value)
 
     def pose(self, key: str) -> tuple[np.ndarray, float]:
@@ -86,9 +86,9 @@ class Record:
             self.fail(f"{key} is {len(rows)}x{len(rows[0])}, expected 4x4", Refusal.BAD_POSE)
         for entry in (entry for row in rows for entry in row):
             if isinstance(entry, bool) or not isinstance(entry, (int, float)):
-                self.fail(f"{key} holds {_shown(entry)}, expected numbers", Refusal.BAD_POSE)
+                self.fail(f"{key} holds {shown(entry)}, expected numbers", Refusal.BAD_POSE)
             if abs(entry) > LARGEST or not math.isfinite(entry):
-                self.fail(f"{key} holds {_shown(entry)}, expected finite numbers", Refusal.NO_POSE)
+                self.fail(f"{key} holds {shown(entry)}, expected finite numbers", Refusal.NO_POSE)
         matrix = np.eye(4)
         matrix[: len(rows)] = rows
         rotation = matrix[:3, :3]
@@ -131,8 +131,8 @@ _WITHIN: ContextVar[Path | None] = ContextVar("the folder that no reader leaves"
 
 @contextmanager
 def kept_within(folder: Path | None) -> Iterator[None]:
-    """Readers find images nowhere but in ``folder``, even where the camera file names or implies others."""
-    token = _WITHIN.set(folder)
+    """Readers find images nowhere but in ``folder`` (None: as before), even where the camera file names others."""
+    token = _WITHIN.set(folder or _WITHIN.get())
     try:
         yield
     finally:
@@ -281,10 +281,17 @@ class SceneBuilder:
             low, high = min(self.scales), max(self.scales)
             shown = f"{low:.6g}" if high - low < 1e-3 * high else f"{low:.6g} to {high:.6g}"
             yield f"{len(self.scales)} rotations are scaled by {shown}; the scale is divided out"
+        yield from self._lens_note()
         total = len(self.image_paths) + len(self.left_out)
         for code, why in LEFT_OUT.items():
             if names := [name for name, error in self.left_out if error.code == code]:
                 yield f"{len(names)} of {total} frames left out: {why} ({first_few(names)})"
+
+    def _lens_note(self) -> Iterator[str]:
+        """Of each lens model, the fields of view before and after its distortion is removed, of the first view."""
+        for model in dict.fromkeys(lens.model for lens in self.lenses if lens):
+            index, lens = next((i, lens) for i, lens in enumerate(self.lenses) if lens and lens.model == model)
+            yield lens.removal_words(self.image_hws[index])
 
     def _nothing_left(self) -> NVSError:
         if not self.left_out:
@@ -318,37 +325,6 @@ def scene_label(path: Path) -> str:
     return f"{path.resolve().parent.name}/{path.name}"
 
 
-def frame_records(label: str, frames: Any, empty: bool = False) -> list[Record]:
-    """One Record for each frame; refuses anything but a list of objects, and an ``empty`` one unless told."""
-    if not isinstance(frames, list):
-        raise NVSError(f"{label}: frames is {_shown(frames)}, expected a list")
-    if not frames and not empty:
-        raise NVSError(f"{label}: frames is empty, expected one frame or more")
-    records = []
-    for index, frame in enumerate(frames):
-        if not isinstance(frame, dict):
-            raise NVSError(f"{label}: frame {index} is {_shown(frame)}, expected an object")
-        name = frame.get("file_path")
-        records.append(Record(f"{label}: frame {index}" + (f" ({name})" if isinstance(name, str) else ""), frame))
-    return records
-
-
-def expect_images(records: Sequence[Record], builder: SceneBuilder) -> None:
-    """Looks for the images of all frames, see :class:`data_tools.readers.lookup.ImageFiles`."""
-    names = (record.values.get("file_path") for record in records)
-    builder.files.expect([name for name in names if isinstance(name, str) and name.strip()])
-
-
-def image_path(record: Record, builder: SceneBuilder) -> Path:
-    """The image that a frame's ``file_path`` names."""
-    name = record.values.get("file_path")
-    if name is None:
-        record.fail("file_path is missing", Refusal.NO_IMAGE)
-    if not isinstance(name, str) or not name.strip() or "\0" in name:
-        record.fail(f"file_path is {_shown(name)}, expected the name of an image file")
-    return builder.find_image(record, name)
-
-
 def images_in(folder: Path) -> list[Path]:
     """The image files of a folder by name, in order; empty where there is no such folder."""
     if not folder.is_dir():
@@ -371,7 +347,7 @@ def first_few(names: Sequence[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + more
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """A value in an error message: short, whatever it is."""
     if isinstance(value, (dict, list)):
         return "an object" if isinstance(value, dict) else f"a list of {len(value)}"
@@ -382,4 +358,4 @@ def _shown(value: Any) -> str:
 def _shape(value: Any) -> str:
     if isinstance(value, list) and value and all(isinstance(row, list) for row in value):
         return "rows of " + ", ".join(str(len(row)) for row in value[:5]) + " numbers"
-    return _shown(value)
+    return shown(value)

@@ -1,13 +1,14 @@
-"""JSON of strangers: read within limits, in any of the encodings that people's programs write."""
+"""JSON of strangers: read within limits, in any of the encodings that people's programs write; and its frames."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from data_tools.readers.fields import scene_label
-from nvs_app.errors import NVSError, whole_characters
+from data_tools.readers.fields import Record, SceneBuilder, scene_label, shown
+from nvs_app.errors import NVSError, Refusal, whole_characters
 
 MAX_JSON_BYTES = 64 << 20
 # Each may become an object of a hundred bytes. A frame has about fifty.
@@ -50,3 +51,34 @@ def _whole_characters(value: Any) -> Any:
     if isinstance(value, dict):
         return {whole_characters(key): _whole_characters(entry) for key, entry in value.items()}
     return value
+
+
+def frame_records(label: str, frames: Any, empty: bool = False) -> list[Record]:
+    """One Record for each frame; refuses anything but a list of objects, and an ``empty`` one unless told."""
+    if not isinstance(frames, list):
+        raise NVSError(f"{label}: frames is {shown(frames)}, expected a list")
+    if not frames and not empty:
+        raise NVSError(f"{label}: frames is empty, expected one frame or more")
+    records = []
+    for index, frame in enumerate(frames):
+        if not isinstance(frame, dict):
+            raise NVSError(f"{label}: frame {index} is {shown(frame)}, expected an object")
+        name = frame.get("file_path")
+        records.append(Record(f"{label}: frame {index}" + (f" ({name})" if isinstance(name, str) else ""), frame))
+    return records
+
+
+def expect_images(records: Sequence[Record], builder: SceneBuilder) -> None:
+    """Looks for the images of all frames, see :class:`data_tools.readers.lookup.ImageFiles`."""
+    names = (record.values.get("file_path") for record in records)
+    builder.files.expect([name for name in names if isinstance(name, str) and name.strip()])
+
+
+def image_path(record: Record, builder: SceneBuilder) -> Path:
+    """The image that a frame's ``file_path`` names."""
+    name = record.values.get("file_path")
+    if name is None:
+        record.fail("file_path is missing", Refusal.NO_IMAGE)
+    if not isinstance(name, str) or not name.strip() or "\0" in name:
+        record.fail(f"file_path is {shown(name)}, expected the name of an image file")
+    return builder.find_image(record, name)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from data_tools.readers.fields import SceneBuilder, expect_images, frame_records, image_path, inverse_rigid, scene_label
-from data_tools.readers.json_files import load_json
+from data_tools.readers.fields import SceneBuilder, inverse_rigid, scene_label
+from data_tools.readers.json_files import expect_images, frame_records, image_path, load_json
 from nvs_app.errors import NVSError
 from nvs_app.scenes.scene import Scene
 

@@ -15,16 +15,8 @@ from typing import Any
 import numpy as np
 
 from data_tools.readers.below import SeveralScenes
-from data_tools.readers.fields import (
-    Record,
-    SceneBuilder,
-    expect_images,
-    first_few,
-    frame_records,
-    image_path,
-    scene_label,
-)
-from data_tools.readers.json_files import load_json
+from data_tools.readers.fields import Record, SceneBuilder, first_few, scene_label
+from data_tools.readers.json_files import expect_images, frame_records, image_path, load_json
 from data_tools.readers.lookup import ImageFiles
 from nvs_app.errors import NVSError, Refusal
 from nvs_app.scenes.images import image_size

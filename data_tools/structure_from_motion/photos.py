@@ -21,7 +21,7 @@ from pathlib import Path
 from data_tools.readers import holds_scene, open_scene, split_key
 from data_tools.readers.archives import extract, is_archive
 from data_tools.structure_from_motion.job import Cancelled, ProgressCallback
-from data_tools.structure_from_motion.prepare import find_images, is_image_name
+from data_tools.structure_from_motion.photo_files import find_images, is_image_name, scene_root
 from data_tools.structure_from_motion.report import PhotoOptions, PhotoReport, input_key
 from data_tools.structure_from_motion.run import WORK, reconstruct
 from data_tools.structure_from_motion.video import is_video
@@ -63,8 +63,8 @@ def open_input(
             raise NVSError(f"{path}: {what}", Refusal.NO_SCENE)
         return open_scene(path, None, key)
     options = options or PhotoOptions()
-    key = input_key([path], options)
-    folder = Path(workdir or path.resolve().parent) / f"{path.resolve().name.split('.')[0]}-{key[:8]}"
+    digest = input_key([path], options)
+    folder = Path(workdir or path.resolve().parent) / f"{path.resolve().name.split('.')[0]}-{digest[:8]}"
     if archive:
         if folder.is_dir() and not (folder / "report.json").exists() and not (folder / WORK).exists():
             return open_scene(scene_root(folder), None, key, within=folder)
@@ -92,13 +92,3 @@ def has_cameras(folder: Path) -> bool:
 
 def _is_photo_folder(path: Path) -> bool:
     return path.is_dir() and not has_cameras(path) and bool(find_images([path]))
-
-
-def scene_root(folder: Path) -> Path:
-    """Where the content of an unpacked archive lies: the folder itself, or the single one inside it, as is common."""
-    for _ in range(8):
-        inner = [path for path in folder.iterdir() if not path.name.startswith(".")]
-        if has_cameras(folder) or len(inner) != 1 or not inner[0].is_dir():
-            break
-        folder = inner[0]
-    return folder

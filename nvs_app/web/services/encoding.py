@@ -19,7 +19,7 @@ from typing import Any
 
 from data_tools.readers.archives import Limits as ArchiveLimits
 from data_tools.readers.isolated import ProcessLimits, isolated
-from data_tools.structure_from_motion.prepare import is_image_name
+from data_tools.structure_from_motion.photo_files import is_image_name
 from nvs_app.errors import NVSError
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.web.app_state import AppState

@@ -23,9 +23,9 @@ import numpy as np
 from PIL import Image
 
 from data_tools.readers import SeveralScenes
-from data_tools.readers.archives import Limits, check_image, is_archive, open_image
+from data_tools.readers.archives import Limits, is_archive, open_image
 from data_tools.readers.isolated import isolated
-from data_tools.structure_from_motion.prepare import find_images, is_image_name
+from data_tools.structure_from_motion.photo_files import check_photo, find_images, is_image_name
 from data_tools.structure_from_motion.video import is_video
 from nvs_app.errors import NVSError
 from nvs_app.scenes.images import BROKEN
@@ -143,7 +143,7 @@ def look(
             raise NVSError("the file is empty")
         piece = replace(piece, digest=_digest(path))
         if is_image_name(path) and not is_archive(path):
-            height, width = check_image(path)[1]
+            height, width = check_photo(path)
             if height * width > pixels:
                 raise NVSError(f"{width}×{height} pixels, {pixels // 1_000_000} megapixels at most")
             return replace(piece, kind=PHOTO, thumbnail=thumbnail(path))

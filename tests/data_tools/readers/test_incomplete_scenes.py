@@ -229,7 +229,7 @@ def test_scannetpp(tmp_path) -> None:
         image(tmp_path / f"a1/dslr/resized_undistorted_images/DSC{i}.JPG")
     for path in ("a1", "a1/dslr", "a1/dslr/nerfstudio", "a1/dslr/nerfstudio/transforms.json"):
         scene = open_scene(tmp_path / path)
-        assert scene.split == ["train", "train", "test"] and scene.notes == ()
+        assert scene.split == ["train", "train", "test"] and len(scene.notes) == 1
         assert {file.parent.name for file in scene.image_paths} == {"resized_images"}
     scene = open_scene(tmp_path / "a1/dslr/nerfstudio/transforms_undistorted.json")
     assert {file.parent.name for file in scene.image_paths} == {"resized_undistorted_images"}
