@@ -59,7 +59,7 @@ SINGLE = ("SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "SIMPLE_RADIAL_FISHEYE", 
 FISHEYES = ("OPENCV_FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE", "SIMPLE_FISHEYE", "FISHEYE")
 MAX_IMAGES = 200_000
 MAX_MODELS = 50
-PLACES = ("sparse/0", "sparse", "colmap/sparse/0", "colmap/sparse", "colmap", "dslr/colmap", "")
+PLACES = ("sparse/0", "sparse", "colmap/sparse/0", "colmap/sparse", "colmap", "dslr/colmap", "distorted/sparse/0", "")
 MODEL_FOLDERS = ("sparse", "colmap", "model", "models", "text", "bin", "sfm", "triangulated")
 IMAGE_FOLDERS = ("images", "", "image", "input", "rgb", "color")
 
@@ -89,7 +89,7 @@ def find(path: Path) -> list[Path]:
     if path.is_file():
         return [path.parent] if _suffix(path.parent) and path.stem in ("cameras", "images") else []
     found = [path / place for place in PLACES if _suffix(path / place)]
-    for several in ("sparse", "colmap/sparse"):
+    for several in ("sparse", "colmap/sparse", "distorted/sparse"):
         others = sorted((path / several).iterdir()) if (path / several).is_dir() else []
         found += [other for other in others if _suffix(other) and other not in found]
     return found[:MAX_MODELS]
@@ -120,6 +120,8 @@ def read(path: Path) -> Scene:
         builder.note(
             f"several models: {model.name} read ({there} images are there), {first_few(left_alone)} left alone"
         )
+    common = _common_length(images)
+    common = common if abs(common - 1.0) > 0.02 else 1.0
     for image in builder.sampled(images):
         record = Record(f"{label} ({image.name})", {})
         with builder.frame(image.name):
@@ -129,7 +131,7 @@ def read(path: Path) -> Scene:
             intrinsics, lens_model, coefficients = lens_of(record, camera.model, camera.params)
             if not 0 < camera.width <= 1e6 or not 0 < camera.height <= 1e6:
                 record.fail(f"its camera is {camera.width}x{camera.height} pixels", Refusal.BAD_CAMERA)
-            c2w = inverse_rigid(_w2c(record, image, builder))
+            c2w = inverse_rigid(_w2c(record, image, builder, common))
             file = builder.find_image(record, image.name)
             hw = (float(camera.height), float(camera.width))
             builder.add(record, file, c2w, intrinsics, hw, None, coefficients, lens_model)
@@ -238,13 +240,23 @@ def _images_folder(path: Path, model: Path, names: list[str]) -> tuple[Path, Pat
     return roots[-1], roots[-1]
 
 
-def _w2c(record: Record, image: Image, builder: SceneBuilder) -> np.ndarray:
+def _common_length(images: list[Image]) -> float:
+    """The length that all quaternions have; 1 where they differ."""
+    lengths = np.linalg.norm([image.quaternion for image in images], axis=1)
+    lengths = lengths[(lengths > 1e-9) & (lengths < 1e9)]
+    return float(np.median(lengths)) if len(lengths) and 0.02 * lengths.min() > np.ptp(lengths) else 1.0
+
+
+def _w2c(record: Record, image: Image, builder: SceneBuilder, common: float) -> np.ndarray:
+    """World to camera. common: the length of the scene's quaternions."""
     w, x, y, z = image.quaternion
     length = float(np.linalg.norm(image.quaternion))
     if not 1e-9 < length < 1e9:  # also NaN
         record.fail(f"its rotation is no unit quaternion (length {length:g})", Refusal.NO_POSE)
-    if abs(length - 1.0) > 0.02:
-        builder.note("quaternions that are not of unit length are made so, as COLMAP does")
+    if not abs(length / common - 1.0) < 0.02:
+        record.fail(f"its rotation is no unit quaternion (length {length:g})", Refusal.BAD_POSE)
+    if common != 1.0:
+        builder.note(f"quaternions are of length {common:.6g}; the length is divided out")
     w, x, y, z = (value / length for value in (w, x, y, z))
     w2c = np.eye(4)
     w2c[:3, :3] = [
@@ -338,11 +350,26 @@ def _text_cameras(path: Path) -> dict[int, Camera]:
     return cameras
 
 
+def _is_image_line(words: list[str]) -> bool:
+    """Whether a line, split into ten, is an image's and not its points: some programs leave the empty line out that
+    an image without points should have."""
+    try:
+        float(words[9].split()[0])
+    except IndexError:
+        return False
+    except ValueError:
+        return words[0].isdigit()
+    return False
+
+
 def _text_images(path: Path) -> list[Image]:
     images: list[Image] = []
-    lines = enumerate(lines_of(path), 1)
-    for number, line in lines:
+    pending = False  # whether the points of an image may follow
+    for number, line in enumerate(lines_of(path), 1):
         words = line.split(maxsplit=9)
+        if pending and not _is_image_line(words):
+            pending = False
+            continue
         if not words or words[0].startswith("#"):
             continue
         label = f"{scene_label(path)}: line {number}"
@@ -352,5 +379,5 @@ def _text_images(path: Path) -> list[Image]:
             raise NVSError(f"{label}: more than {MAX_IMAGES} images")
         values = tuple(floats(label, words[1:8]))
         images.append(Image(values[:4], values[4:], integer(label, words[8]), words[9].strip()))
-        next(lines, None)  # its points, an empty line where it has none
+        pending = True
     return images
