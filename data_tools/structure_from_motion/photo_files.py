@@ -21,6 +21,7 @@ from data_tools.readers.archives import IMAGE_SUFFIXES, LITTER, open_image
 from data_tools.readers.fields import first_few
 from data_tools.readers.lookup import NO_PHOTOS
 from nvs_app.errors import NVSError, Refusal
+from nvs_app.scenes.images import BROKEN
 
 DEEP = (".png", ".tif", ".tiff")  # what depth maps of 16 bits are kept in
 # Cameras whose pictures of twice the width are whole spheres, where the picture itself does not say so.
@@ -114,9 +115,13 @@ def is_panorama(image: Image.Image) -> bool:
     text = xmp if isinstance(xmp, str) else bytes(xmp).decode("utf-8", "replace")
     if "GPano:" in text and "equirectangular" in text.lower():
         return True
-    exif = image.getexif()
-    maker = f"{exif.get(0x010F, '')} {exif.get(0x0110, '')}"
-    return image.width == 2 * image.height and SPHERE_CAMERAS.search(maker) is not None
+    if image.width != 2 * image.height or image.format == "PNG":  # of a PNG, EXIF is known after its pixels alone
+        return False
+    try:
+        exif = image.getexif()
+    except BROKEN:
+        return False
+    return SPHERE_CAMERAS.search(f"{exif.get(0x010F, '')} {exif.get(0x0110, '')}") is not None
 
 
 def check_photo(path: Path, label: str | None = None) -> tuple[int, int]:
