@@ -48,7 +48,7 @@ class PhotoReport:
         skipped: files that are no images -> why.
         points: sparse points. reprojection_error: mean, pixels of the images as used.
         strategy: how pairs of photos were chosen. cameras: what was assumed about the lenses.
-        seconds: by stage. key: of the input and options.
+        seconds: by stage. key: of the input and options. notes: what was assumed or changed on the way.
     """
 
     folder: str
@@ -61,6 +61,7 @@ class PhotoReport:
     cameras: str
     seconds: dict[str, float] = field(default_factory=dict)
     key: str = ""
+    notes: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
         """The report for people."""
@@ -72,6 +73,7 @@ class PhotoReport:
                 f" {self.reprojection_error:.2f} px mean error, {total:.0f} s"
             ),
             f"{self.cameras}; {self.strategy}",
+            *self.notes,
         ]
         found += [f"no camera for {name}: {why}" for name, why in self.unregistered.items()]
         return found + [f"not used {name}: {why}" for name, why in self.skipped.items()]
