@@ -156,6 +156,7 @@ def write_frames(
                     tick(len(paths) / len(frames))
             if len(paths) == len(wanted):
                 break
-        for text in opened.notes if note is not None else ():
-            note(text)
+        if note is not None:
+            for text in opened.notes:
+                note(text)
     return paths

@@ -44,7 +44,8 @@ def write_video(
     matrix: tuple[int, ...] | None = None,
 ) -> Path:
     """frames: planes Y', Cb, Cr, [3, h, w]; of the last two pixels are left out as `pix_fmt` has it.
-    tags: primaries, transfer, matrix, range. times: milliseconds; 25 frames a second unless given. matrix: the display matrix, nine numbers."""
+    tags: primaries, transfer, matrix, range. times: milliseconds; 25 frames a second unless given.
+    matrix: the display matrix, nine numbers."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=25)
         context = stream.codec_context
