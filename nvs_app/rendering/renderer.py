@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +31,7 @@ from nvs_app.geometry.normalize import SimilarityTransform, normalize_context
 from nvs_app.model.checkpoint import default_checkpoint, load_checkpoint
 from nvs_app.model.detail import Sampling
 from nvs_app.model.detail.layers import resize
-from nvs_app.model.lact import LaCT
+from nvs_app.model.lact import LaCT, Prepared
 from nvs_app.model.state import SceneState
 from nvs_app.rendering.cuda_graphs import CudaGraphs
 from nvs_app.rendering.device import PRECISIONS, fast_bfloat16, is_memory_error, pick_device
@@ -42,6 +43,7 @@ CUDA_TOKENS = 65536  # rendered at once where memory suffices: a large GPU is bu
 _FIXED_CUDA_TOKENS = 32768
 DEFAULT_IMAGE_HW = (256, 256)  # where a checkpoint's card names no size
 QUICK_VIEWS = 2  # context views that the head looks at for a frame that must come soon
+_KEPT_STATES = 4  # scenes rendered last, whose fast weights stay as the blocks read them
 _GRAPH_VIEWS = 2  # more views at once keep a GPU busy without a recording
 
 
@@ -53,7 +55,8 @@ class Renderer:
         device: None takes the first GPU, or the CPU where there is none.
         precision: "fp32", "bf16" (autocast), or "auto": bf16 where the device multiplies it fast, see
             `fast_bfloat16`, else fp32.
-        compile: compile the blocks of the model; pays on a GPU after some tens of frames, gains nothing on a CPU.
+        compile: compile what encoding and rendering call; takes some seconds once a process and pays on a GPU. The
+            weights are then those of this moment.
         detail: whether a detail head, where the checkpoint has one, renders the views; without it LaCT does, alone.
         views: context views that the detail head looks at for each view; None: as the checkpoint is configured.
         lact: LaCT's resolution under the detail head; None: as the checkpoint's card says.
@@ -80,7 +83,7 @@ class Renderer:
         self.precision = precision
         self.model = model.to(self.device).eval().requires_grad_(False)
         if compile:
-            self.model.compile_blocks()
+            self.model.fuse(self.dtype, compile=True)
         self.card: dict = dict(getattr(model, "card", None) or {})
         self.patch: int = model.config.patch
         self.detail = detail and model.detail_head is not None
@@ -89,6 +92,7 @@ class Renderer:
             raise NVSError(f"views that the detail head looks at: {views}, expected 1 or more")
         self.views = views
         self._graphs = CudaGraphs()
+        self._kept: deque[tuple[SceneState, SceneState, Prepared]] = deque(maxlen=_KEPT_STATES)
 
     @classmethod
     def from_checkpoint(
@@ -115,6 +119,11 @@ class Renderer:
                 elif isinstance(module, torch.nn.Linear) or name.endswith((".q_norm", ".k_norm")):
                     module.weight.data = module.weight.data.bfloat16()
         return renderer
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What is computed in."""
+        return torch.bfloat16 if self.precision == "bf16" else torch.float32
 
     @property
     def train_image_hw(self) -> tuple[int, int]:
@@ -276,7 +285,8 @@ class Renderer:
         self._check_state(state, depth)
         height, width = cameras.image_hw
         plan = self.plan_render((height, width), state)
-        state = state.to(self.device)
+        with self._inference("render: the scene's fast weights", "render on another device"):
+            state, prepared = self._ready(state)
         cameras = Cameras(cameras.c2w.float(), cameras.fxfycxcy.float(), plan.render_hw).to(self.device)
         chunk = max(1, chunk or self._views_at_once(plan))
         done = 0
@@ -284,7 +294,7 @@ class Renderer:
             part = _batched(cameras[done : done + chunk])
             try:
                 with self._inference(f"render: a view of {height}x{width}", "ask for a smaller size"):
-                    views = self._rendered(state, part, plan, quick)
+                    views = self._rendered(state, prepared, part, plan, quick)
                     if isinstance(views, RenderedViews) and not depth:
                         views = views.images
                     if self.device.type == "cuda":  # a replay would overwrite them
@@ -304,7 +314,22 @@ class Renderer:
         planes, fine_planes = -(-head.planes // 2), -(-head.fine_planes // 2)
         return Sampling(min(QUICK_VIEWS, self.views or head.views), planes, fine_planes, level)
 
-    def _rendered(self, state: SceneState, cameras: Cameras, plan: RenderPlan, quick: bool) -> Tensor | RenderedViews:
+    def _ready(self, state: SceneState) -> tuple[SceneState, Prepared]:
+        """A state on the device and its fast weights as the blocks read them, kept for the next view."""
+        if self.device.type != "cuda":
+            there = state.to(self.device)
+            return there, self.model.prepare(there)
+        for own, there, prepared in tuple(self._kept):
+            if own is state:
+                return there, prepared
+        there = state.to(self.device)
+        prepared = self.model.prepare(there)
+        self._kept.appendleft((state, there, prepared))
+        return there, prepared
+
+    def _rendered(
+        self, state: SceneState, prepared: Prepared, cameras: Cameras, plan: RenderPlan, quick: bool
+    ) -> Tensor | RenderedViews:
         """The views of a chunk of cameras, on the device; valid until the next call."""
         sampling = self._sampling(photo_level(state, cameras) if plan.detail else 0, quick)
 
@@ -314,15 +339,15 @@ class Renderer:
                 own = state.transform.apply_cameras(own)
             if not plan.detail:
                 height, width = plan.image_hw
-                return self.model.decode(state, own)[0].float()[..., :height, :width]
-            output = self.model.decode_detail(state, own, plan.lact_hw, sampling)
+                return self.model.decode(state, own, prepared)[0].float()[..., :height, :width]
+            output = self.model.decode_detail(state, own, plan.lact_hw, sampling, prepared)
             return views_of(output, state.transform, plan.image_hw)
 
         if self.device.type != "cuda" or cameras.shape[1] > _GRAPH_VIEWS:
             return work(cameras.c2w, cameras.fxfycxcy)
         reads = [state.fast_weights[0].w0.data_ptr(), 0 if state.context is None else state.context.images.data_ptr()]
         key = (*reads, plan, sampling, cameras.shape[1])
-        return self._graphs.run(key, work, cameras.c2w, cameras.fxfycxcy, holds=state)
+        return self._graphs.run(key, work, cameras.c2w, cameras.fxfycxcy, holds=(state, prepared))
 
     def _views_at_once(self, plan: RenderPlan) -> int:
         if self.device.type != "cuda":
