@@ -63,7 +63,7 @@ def run_cli(work: Callable[[], int | None], command: str) -> int:
     try:
         return int(work() or 0)
     except NVSError as error:
-        return _told(str(error))
+        return _told(error.told)
     except ModuleNotFoundError as error:
         # A package that this machine lacks is the user's to install; a module of ours that is missing is a bug.
         if error.name is None or error.name.split(".")[0] in ("nvs_app", "data_tools"):

@@ -42,6 +42,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "nvs_app.web": OURS,
     "nvs_app.integrations": OURS,
     "nvs_app.nerfstudio_plugin": OURS,
+    "nvs_app.engine": ("nvs_app.rendering",),  # a former name
     "nvs_app.torchvision_ops": (),
     "nvs_app": OURS,  # the public API: imported when it is asked for
 }

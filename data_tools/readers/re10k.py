@@ -15,7 +15,7 @@ import numpy as np
 from data_tools.readers.fields import Record, SceneBuilder, images_in, inverse_rigid, scene_label
 from data_tools.readers.text import floats, integer, load_text
 from data_tools.readers.video_frames import VIDEO_SUFFIXES, frames_at
-from nvs_app.errors import NVSError
+from nvs_app.errors import NVSError, Refusal
 from nvs_app.scenes.images import image_size
 from nvs_app.scenes.scene import Scene
 
@@ -58,12 +58,12 @@ def read(path: Path, key: str | None = None) -> Scene:
     stamps, rows = [stamp for stamp, _ in kept], [row for _, row in kept]
     found, data = _frames(file, label, stamps, builder)
     for stamp, row in zip(stamps, rows):
-        if stamp in found:
-            record = Record(f"{label}: frame {stamp}", {})
+        record = Record(f"{label}: frame {stamp}", {})
+        with builder.frame(str(stamp)):
+            if stamp not in found:
+                record.fail("no image of its timestamp", Refusal.NO_IMAGE)
             image = found[stamp] if data else builder.inside(record, found[stamp])
             add_row(builder, record, image, row, data.get(stamp))
-    if missing := len(rows) - len(builder.image_paths):
-        builder.note(f"{missing} of {len(rows)} frames left out: no image of their timestamp")
     return builder.build()
 
 
@@ -71,7 +71,7 @@ def add_row(builder: SceneBuilder, record: Record, image: Path, row: Sequence[fl
     """Add a frame: ``row`` is fx fy cx cy 0 0 w2c(3x4), intrinsics in units of the image's width and height."""
     w2c = np.array([*row[6:], 0.0, 0.0, 0.0, 1.0]).reshape(4, 4)
     values = Record(record.label, {**dict(zip(("fx", "fy", "cx", "cy"), row)), "w2c": w2c.tolist()})
-    c2w = inverse_rigid(values.pose("w2c"))
+    c2w = inverse_rigid(builder.pose(values, "w2c", world_to_camera=True))
     height, width = image_size(image, record.label, data)
     fx, fy = values.number("fx", positive=True), values.number("fy", positive=True)
     if max(fx, fy) > 20.0:

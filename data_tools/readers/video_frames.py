@@ -25,7 +25,7 @@ from PIL import Image
 
 from data_tools.readers.fields import scene_label
 from data_tools.readers.video_colours import to_grey, to_srgb
-from nvs_app.errors import NVSError
+from nvs_app.errors import NVSError, Refusal
 from nvs_app.scenes.images import MAX_PIXELS
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".webm", ".mkv", ".avi")
@@ -136,7 +136,7 @@ def open_video(path: Path) -> Iterator[Video]:
             metadata_errors="replace",
         )
     except (av.FFmpegError, OSError, ValueError, MemoryError) as error:
-        raise NVSError(f"{label}: {NO_VIDEO}") from error
+        raise NVSError(f"{label}: {NO_VIDEO}", Refusal.BROKEN_FILE) from error
     with container:
         yield _opened(container, label)
 
@@ -146,7 +146,7 @@ def _opened(container: Any, label: str) -> Video:
 
     streams = [each for each in container.streams.video if not each.disposition & av.stream.Disposition.attached_pic]
     if not streams or streams[0].codec_context is None or not streams[0].codec_context.width:
-        raise NVSError(f"{label}: {NO_VIDEO}")
+        raise NVSError(f"{label}: {NO_VIDEO}", Refusal.BROKEN_FILE)
     stream, context = streams[0], streams[0].codec_context
     _check_size(label, context.width, context.height)
     context.thread_type, context.thread_count = "AUTO", min(THREADS, os.cpu_count() or 1)
@@ -159,7 +159,7 @@ def _opened(container: Any, label: str) -> Video:
     decoded = _decoded(container, stream, video)
     first = next(decoded, None)
     if first is None:
-        raise NVSError(f"{label}: no frames that can be decoded; convert it to mp4 (H.264)")
+        raise NVSError(f"{label}: no frames that can be decoded; convert it to mp4 (H.264)", Refusal.BROKEN_FILE)
     frame, aspect = first[1], float(stream.sample_aspect_ratio or 1)
     aspect = aspect if 0.25 <= aspect <= 4.0 else 1.0
     video.turn, video.stored_hw = Turn.of(frame), (frame.height, max(1, round(frame.width * aspect)))
@@ -181,7 +181,7 @@ def _chained(first: tuple[float, Any], others: Iterator[tuple[float, Any]]) -> I
 
 def _check_size(label: str, width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
-        raise NVSError(f"{label}: frames of {width}x{height} are more than 100 megapixels")
+        raise NVSError(f"{label}: frames of {width}x{height} are more than 100 megapixels", Refusal.BAD_IMAGE)
 
 
 def _decoded(container: Any, stream: Any, video: Video) -> Iterator[tuple[float, Any]]:
@@ -244,7 +244,7 @@ def frames_at(path: Path, seconds: Sequence[float]) -> tuple[dict[float, bytes],
             own = float((shown.frame.duration or 0) * shown.frame.time_base)
             _keep(shown, shown.seconds + max(own, 1.0 / video.rate), waiting, found)
     if not found:
-        raise NVSError(f"{label}: the video has no frame at the times asked for")
+        raise NVSError(f"{label}: the video has no frame at the times asked for", Refusal.NO_IMAGE)
     return found, video.notes
 
 

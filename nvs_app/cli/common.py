@@ -120,19 +120,25 @@ def name_scenes(paths: Sequence[str]) -> dict[str, Path]:
     return named
 
 
-def read_scene(path: Path, workdir: Path | None = None) -> Scene:
+def add_scene_option(parser: argparse.ArgumentParser) -> None:
+    """--scene, of the commands that take SCENE."""
+    parser.add_argument("--scene", metavar="NAME", help="the scene, where SCENE holds several (an error names them)")
+
+
+def read_scene(path: Path, workdir: Path | None = None, key: str | None = None) -> Scene:
     """Opens a scene of any known format, or makes one of photos, a zip of photos or a video.
 
     Args:
         path: what the user named.
         workdir: where a scene made of photos is kept; beside the photos unless given.
+        key: which scene, where there are several.
 
     Raises:
         NVSError: also for files that the system refuses to read.
     """
     try:
         with stage_progress() as progress:
-            scene = open_input(path, workdir, progress)
+            scene = open_input(path, workdir, progress, key=key)
     except OSError as error:
         raise NVSError(f"{path}: cannot be read ({error.strerror or error})") from error
     for note in scene.notes:

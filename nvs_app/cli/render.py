@@ -21,6 +21,7 @@ from typing import Any
 from nvs_app.cli.common import (
     add_context_options,
     add_model_options,
+    add_scene_option,
     field_of_view,
     load_renderer,
     name_scenes,
@@ -63,6 +64,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         description="Encode scenes from some of their photos and render a camera path.",
     )
     parser.add_argument("scenes", nargs="*", metavar="SCENE", help="scene, folder or zip of photos, or video")
+    add_scene_option(parser)
     parser.add_argument(
         "--out",
         required=True,
@@ -162,7 +164,7 @@ def run(args: argparse.Namespace) -> int:
             if len(jobs) == 1:
                 raise
             failed += 1
-            print(f"error: {job.name}: {' '.join(str(error).split())}", file=sys.stderr)
+            print(f"error: {job.name}: {' '.join(error.told.split())}", file=sys.stderr)
     return 2 if failed else 0
 
 
@@ -233,7 +235,7 @@ def render_one(
 ) -> str:
     """Encodes and renders one scene; returns the line to print. `fixed`: the path of a file. `frame`: of the path
     that is written. Raises NVSError."""
-    scene = None if job.scene is None else read_scene(job.scene, job.out.absolute().parent)
+    scene = None if job.scene is None else read_scene(job.scene, job.out.absolute().parent, args.scene)
     source = Source(renderer, job.state, scene, args)
     image_hw = tuple(args.image_hw or renderer.train_image_hw)
     cameras, fps = fixed or (path_around(args, scene, source.state, image_hw), args.fps or DEFAULT_FPS)
