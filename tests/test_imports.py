@@ -49,7 +49,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
 
 # Not on every machine that trains. The library imports them, if at all, inside the function that needs them.
 KERNELS = "_triton"  # modules of GPU kernels: triton is not everywhere
-OPTIONAL = ["nerfstudio", "gradio", "tyro", "imageio", "imageio_ffmpeg", "pycolmap", "trimesh", "plotly", "tensorboard"]
+OPTIONAL = "nerfstudio gradio tyro av imageio imageio_ffmpeg pycolmap trimesh plotly tensorboard".split()
 
 
 def module_name(path: Path) -> str:

@@ -50,7 +50,7 @@ class PhotoReport:
             for what photos seem to be.
         points: sparse points. reprojection_error: mean, pixels of the images as used.
         strategy: how pairs of photos were chosen. cameras: what was assumed about the lenses.
-        seconds: by stage. key: of the input and options.
+        seconds: by stage. key: of the input and options. notes: what was assumed or changed on the way.
     """
 
     folder: str
@@ -64,6 +64,7 @@ class PhotoReport:
     seconds: dict[str, float] = field(default_factory=dict)
     key: str = ""
     left_out: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
         """The report for people."""
@@ -75,6 +76,7 @@ class PhotoReport:
                 f" {self.reprojection_error:.2f} px mean error, {total:.0f} s"
             ),
             f"{self.cameras}; {self.strategy}",
+            *self.notes,
         ]
         found += self.left_out
         found += [f"no camera for {name}: {why}" for name, why in self.unregistered.items()]

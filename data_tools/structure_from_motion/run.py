@@ -103,6 +103,7 @@ class _Run:
         self.seconds: dict[str, float] = {}
         self.roots: list[Path] = []
         self.left_out: list[str] = []
+        self.notes: list[str] = []
         self.stage, self.started = "", time.perf_counter()
 
     def go(self) -> PhotoReport:
@@ -168,15 +169,18 @@ class _Run:
 
     def frames(self, video: Path) -> list[Path]:
         """The chosen frames of a video as files."""
-        folder, done = self.work / "frames", self.work / "frames.done"
+        folder, done = self.work / "frames", self.work / "frames.json"
         if not done.is_file():
             chosen = choose_frames(
                 video,
                 self.options.frames,
                 lambda part: self.tell("frames", 0.7 * part, "looking for sharp frames"),
             )
-            write_frames(video, chosen, folder, lambda part: self.tell("frames", 0.7 + 0.3 * part, "writing frames"))
-            done.touch()
+            notes: list[str] = []
+            tick = lambda part: self.tell("frames", 0.7 + 0.3 * part, "writing frames")  # noqa: E731
+            write_frames(video, chosen, folder, tick, notes.append)
+            _write_json(done, {"notes": [f"{video.name}: {note}" for note in notes]})
+        self.notes = json.loads(done.read_text(encoding="utf-8"))["notes"]
         return sorted(folder.glob("*.jpg"))
 
     def prepare(self, images: list[Path]) -> tuple[list[Photo], dict[str, str]]:
@@ -226,6 +230,7 @@ class _Run:
             cameras=camera_words(photos),
             seconds=self.seconds,
             key=self.key,
+            notes=self.notes,
         )
         _write_json(folder / "report.json", asdict(report))
         (self.work / "done").touch()  # from here on a stop leaves parts outside that are ours

@@ -277,7 +277,7 @@ def test_train_imports_no_face() -> None:
         "import sys\n"
         "from nvs_app.cli import build_parser\n"
         "for command in ('weights', 'train'): build_parser(command)\n"
-        "print([n for n in ('gradio', 'imageio', 'imageio_ffmpeg', 'nerfstudio') if n in sys.modules])"
+        "print([n for n in ('gradio', 'av', 'imageio', 'nerfstudio') if n in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "[]"

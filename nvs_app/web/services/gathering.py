@@ -18,13 +18,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 from PIL import Image
 
 from data_tools.readers import SeveralScenes
 from data_tools.readers.archives import Limits, is_archive, open_image
 from data_tools.readers.isolated import isolated
+from data_tools.readers.video_frames import open_video
 from data_tools.structure_from_motion.photo_files import check_photo, find_images, is_image_name
 from data_tools.structure_from_motion.video import is_video
 from nvs_app.errors import NVSError
@@ -191,14 +191,8 @@ def _first(source: Source) -> str:
 
 
 def _first_frame(path: Path) -> np.ndarray:
-    video = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
-    try:
-        good, frame = video.read()
-    finally:
-        video.release()
-    if not good:
-        raise NVSError("no frame of the video can be decoded; convert it to mp4 (H.264)")
-    return cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+    with open_video(path) as video:
+        return next(iter(video)).rgb()
 
 
 def _uri(image: Image.Image) -> str:
