@@ -4,7 +4,7 @@ Encodes each scene once and renders a camera path: to an mp4 or gif file, or to 
 command finished is skipped when it runs again, and a folder goes on at its first missing image; what another one made
 is left alone, which is an error. With `--state FILE` the encoded scene is saved, and when FILE exists it is used
 instead of encoding: then the scene's photos are not needed, and SCENE may be left out (the path goes around the
-cameras that the state remembers).
+cameras that the state remembers). Under torchrun every process renders its share of the scenes on its own GPU.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from nvs_app.cli.render_source import (
     settings,
     whole_video,
 )
+from nvs_app.distributed import own_share
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.geometry.normalize import SimilarityTransform
@@ -154,9 +155,12 @@ def run(args: argparse.Namespace) -> int:
     jobs = plan(args)
     frame = path_frame(args)
     fixed = None if args.path in PATHS else path_from_file(args, frame)  # a wrong file costs no work
+    own, args.device = own_share(jobs, args.device)
+    if not own:
+        return 0
     renderer = load(args)
     failed = 0
-    for job in jobs:
+    for job in own:
         try:
             with raise_on_sigterm():
                 print(render_one(renderer, job, args, fixed, frame))
