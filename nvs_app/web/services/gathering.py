@@ -28,7 +28,7 @@ from data_tools.structure_from_motion.prepare import find_images, is_image_name
 from data_tools.structure_from_motion.video import is_video
 from nvs_app.errors import NVSError
 from nvs_app.scenes.images import BROKEN
-from nvs_app.web.services.uploads import FEWEST, Source, inspect, videos_in
+from nvs_app.web.services.uploads import FEWEST, SceneInput, inspect, videos_in
 
 PHOTO, PHOTOS, VIDEO, SCENE = "photo", "photos", "video", "scene"
 LONGEST = 144  # pixels of a thumbnail
@@ -103,7 +103,7 @@ class Tray:
         """With one piece less."""
         return Tray(tuple(piece for piece in self.pieces if piece.key != key))
 
-    def source(self, workdir: Path, limits: Limits | None = None) -> Source | None:
+    def source(self, workdir: Path, limits: Limits | None = None) -> SceneInput | None:
         """What can be reconstructed of the pieces that are used; None where they are too few, or the tray is closed.
 
         Raises NVSError as `uploads.inspect` does."""
@@ -160,7 +160,7 @@ def thumbnail(path: Path) -> str:
         raise NVSError("the image is damaged and cannot be read to its end") from error
 
 
-def _first(source: Source) -> str:
+def _first(source: SceneInput) -> str:
     """A thumbnail of the first image; empty where there is none that can be read. Of a video, its first frame:
     raises NVSError where that cannot be decoded."""
     if source.frames_in_video is not None:
