@@ -119,10 +119,10 @@ def command_line() -> str:
     """docs/command_line.md."""
     page = [
         "# Command line\n",
-        "Made by `tools/make_docs.py` from each command's `--help`. A mistake is answered by one line that says",
-        "what to do, and exit code 2; 0 is done, 1 a check or a command that said no, 130 interrupted. `nvs`, `nvs-data`",
-        "and `nvs-web` are short for `python -m nvs_app`, `python -m data_tools` and `python app.py` where the package",
-        "is installed. The options of `train` can also stand in a file, `train --config RUN.json`.",
+        "Made by `tools/make_docs.py` from each command's `--help`. A mistake is answered by one line that says what",
+        "to do, and exit code 2; 0 is done, 1 a check or a command that said no, 130 interrupted. Where the package is",
+        "installed, `nvs`, `nvs-data` and `nvs-web` are short for `python -m nvs_app`, `python -m data_tools` and",
+        "`python app.py`. The options of `train` can also stand in a file, `train --config RUN.json`.",
     ]
     with mock.patch.dict(os.environ, COLUMNS=WIDTH):
         for program, text in all_helps():
