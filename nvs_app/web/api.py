@@ -84,7 +84,7 @@ def add_api(event_handlers: EventHandlers) -> None:
         }  # fmt: skip
 
     def video(path: Any, kind: str, request: gr.Request) -> list[str]:
-        """Renders a path ({"preset": "turntable", "seconds": 4, "fps": 24, "image_hw": [256, 256]} or {"timeline":
+        """Renders a path ({"preset": "orbit", "seconds": 4, "fps": 24, "image_hw": [256, 256]} or {"timeline":
         {"keyframes": [{"c2w", "fov", "seconds"}], "fps", "loop", "image_hw"}}) to "MP4", "GIF" or "PNG (zip)"; the
         video, and the path as nerfstudio's JSON."""
         session = event_handlers.session(request)

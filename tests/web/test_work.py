@@ -151,9 +151,9 @@ def test_keyframes_become_a_video(page, tmp_path: Path, checkpoints: Path) -> No
     wait(page, f"Math.abs(nvs.path.state.keys[0].c2w[3] - 2 * {eye}) < 1e-3")
     spec = page.evaluate("JSON.parse(nvs.path.spec()).timeline")
     assert spec["fps"] == 10 and spec["image_hw"] == [128, 128]
-    page.click("[data-preset=turntable]")
+    page.click("[data-preset=orbit]")
     wait(page, "document.querySelectorAll('[data-path=keys] li').length === 8")
-    assert page.locator("[data-preset=turntable]").get_attribute("aria-pressed") == "true"
+    assert page.locator("[data-preset=orbit]").get_attribute("aria-pressed") == "true"
     assert page.locator("[data-path=marks] button").count() == 8
 
 
@@ -283,7 +283,7 @@ def test_the_api_does_the_same(address: str, scene_zip: Path, checkpoints: Path,
     assert np.abs(image.astype(int) - expected.astype(int)).max() <= 1
     figures = client.predict(None, api_name="/truth")
     assert 0 < figures["psnr"] < 60 and len(figures["views"]) == 2
-    path = {"preset": "turntable", "seconds": 0.5, "fps": 8, "image_hw": [32, 32]}
+    path = {"preset": "orbit", "seconds": 0.5, "fps": 8, "image_hw": [32, 32]}
     video, path_file = client.predict(path, "GIF", api_name="/video")
     assert Image.open(video).n_frames == 4 and len(read_camera_path(Path(path_file)).cameras) == 4
     with pytest.raises(Exception, match="no preset"):
