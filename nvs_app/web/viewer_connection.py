@@ -27,7 +27,7 @@ from nvs_app.geometry.cameras import Cameras
 from nvs_app.scenes.images import to_uint8
 from nvs_app.web import protocol
 from nvs_app.web.app_state import AppState, RenderedFrame
-from nvs_app.web.services.frame_plan import FrameCost, Stage, plan_frames
+from nvs_app.web.services.frame_plan import FrameCost, Viewport, plan_frames
 from nvs_app.web.services.opening import LoadedScene
 from nvs_app.web.services.videos import Videos
 from nvs_app.web.services.viewpoint import camera_for_page
@@ -47,7 +47,7 @@ class ViewerConnection:
         self.lanes = f"{session.token}:{secrets.token_hex(4)}"  # of this connection alone
         self.loop = asyncio.get_running_loop()
         self.out: asyncio.Queue[protocol.Message | bytes] = asyncio.Queue()
-        self.stage: Stage | None = None  # until a page tells it; programs have none
+        self.stage: Viewport | None = None  # until a page tells it; programs have none
         self.cost = FrameCost()
         self.plan: dict[str, Any] | None = None  # as the page has it
 
@@ -189,7 +189,7 @@ class ViewerConnection:
         self._answer(request.id, future, lambda found: self.post(protocol.PointMessage(request.id, **found)))
 
     def _stage(self, request: protocol.StageRequest) -> None:
-        self.stage = Stage(request.hw, request.side)
+        self.stage = Viewport(request.hw, request.side)
         self.plan = self._planned()
         self.post(protocol.PlanMessage(request.id, self.plan))
 
@@ -197,7 +197,7 @@ class ViewerConnection:
         opened = self.session.scene
         if opened is None:
             return None
-        return plan_frames(opened, self.stage or Stage(), self.app_state.limits, self.cost).to_dict()
+        return plan_frames(opened, self.stage or Viewport(), self.app_state.limits, self.cost).to_dict()
 
     def _measured(self, hw: tuple[int, int], milliseconds: float, quick: bool) -> None:
         """A frame took so long; where that changes the plan, the page is told."""
