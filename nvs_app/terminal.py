@@ -19,8 +19,8 @@ from nvs_app.errors import NVSError
 # What a wrong path, a missing permission or a full disk raises; any other OSError is worth a traceback.
 _PATHS = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
 _USERS = _PATHS | {errno.ENOSPC, errno.EROFS, errno.EDQUOT}
-# OpenCV and the ffmpeg in it write to stderr by themselves; what is wrong with a file is said by us, once.
-_SILENT_CODECS = {"OPENCV_LOG_LEVEL": "SILENT", "OPENCV_FFMPEG_LOGLEVEL": "-8"}
+# OpenCV writes to stderr by itself; what is wrong with a file is said by us, once.
+_SILENT_CODECS = {"OPENCV_LOG_LEVEL": "SILENT"}
 
 
 class Parser(argparse.ArgumentParser):

@@ -157,6 +157,7 @@ _turns = threading.BoundedSemaphore(AT_ONCE)
 
 def serve() -> None:
     """The helper process: forks a child for each socket that comes in, until its own line ends."""
+    import av  # noqa: F401
     import cv2
 
     import data_tools.readers  # noqa: F401  # torch and the readers, once

@@ -14,12 +14,10 @@ import numpy as np
 
 from data_tools.readers.fields import Record, SceneBuilder, images_in, inverse_rigid, scene_label
 from data_tools.readers.text import floats, integer, load_text
-from data_tools.readers.video_frames import frames_at
+from data_tools.readers.video_frames import VIDEO_SUFFIXES, frames_at
 from nvs_app.errors import NVSError, Refusal
 from nvs_app.scenes.images import image_size
 from nvs_app.scenes.scene import Scene
-
-VIDEOS = (".mp4", ".mov", ".webm", ".mkv", ".m4v", ".avi")
 
 
 def recognise(path: Path) -> bool:
@@ -118,14 +116,16 @@ def _frames(
         if images and len(images) == len(stamps):
             builder.note(f"frames of {folder.name}/ are not named by timestamp: taken in order, one a line")
             return dict(zip(stamps, images)), {}
-    videos = [parent / f"{key}{suffix}" for suffix in VIDEOS if (parent / f"{key}{suffix}").is_file()]
-    videos = videos or sorted(video for video in parent.iterdir() if video.suffix.lower() in VIDEOS)
+    videos = [parent / f"{key}{suffix}" for suffix in VIDEO_SUFFIXES if (parent / f"{key}{suffix}").is_file()]
+    videos = videos or sorted(video for video in parent.iterdir() if video.suffix.lower() in VIDEO_SUFFIXES)
     if len(videos) != 1:
         found = f"{len(videos)} videos" if videos else "none"
         raise NVSError(f"{label}: no frames named by timestamp in {key}/ and no video {key}.mp4 beside it ({found})")
     video = builder.inside(Record(label, {}), videos[0])
-    data, rate = frames_at(video, [stamp * 1e-6 for stamp in stamps])
-    builder.note(f"frames decoded from {video.name} ({rate:g} frames a second), each the nearest to its timestamp")
+    data, notes = frames_at(video, [stamp * 1e-6 for stamp in stamps])
+    builder.note(f"frames decoded from {video.name}, each the one that is shown at its timestamp")
+    for note in notes:
+        builder.note(f"{video.name}: {note}")
     stamps = sorted(stamps)
     digits = max(1, math.ceil(math.log10(max(stamps) + 1)))
     names = {stamp: Path(f"images/{stamp:0{digits}d}.jpg") for stamp in stamps}

@@ -102,7 +102,7 @@ class _Run:
         self.label = paths[0].name + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
         self.seconds: dict[str, float] = {}
         self.roots: list[Path] = []
-        self.left_out: list[str] = []
+        self.notes: list[str] = []
         self.stage, self.started = "", time.perf_counter()
 
     def go(self) -> PhotoReport:
@@ -116,7 +116,7 @@ class _Run:
         photos, skipped = self.prepare(images)
         if wide := [photo.source for photo in photos if photo.image_hw[1] == 2 * photo.image_hw[0]]:
             what = "twice as wide as high, as 360-degree panoramas are; cut them into perspective views if they are"
-            self.left_out = [*self.left_out, f"{len(wide)} photos are {what} ({first_few(wide)})"]
+            self.notes = [*self.notes, f"{len(wide)} photos are {what} ({first_few(wide)})"]
         if len(photos) < 3:
             also = f" ({len(skipped)} files are no images that can be read)" if skipped else ""
             first = f"; {next(iter(skipped.items()))[0]}: {next(iter(skipped.values()))}" if skipped else ""
@@ -152,7 +152,7 @@ class _Run:
         videos += [p for f in found if f.is_dir() for p in sorted(f.rglob("*")) if is_video(p)]
         self.roots = found
         photos = find_photos([path for path in found if not is_video(path)], self.options.masks)
-        images, self.left_out = photos.images, photos.left_out
+        images, self.notes = photos.images, photos.left_out
         if videos and not images:
             if len(videos) > 1:
                 raise NVSError(f"{self.label}: {len(videos)} videos; give one, or take frames of them first")
@@ -168,15 +168,18 @@ class _Run:
 
     def frames(self, video: Path) -> list[Path]:
         """The chosen frames of a video as files."""
-        folder, done = self.work / "frames", self.work / "frames.done"
+        folder, done = self.work / "frames", self.work / "frames.json"
         if not done.is_file():
             chosen = choose_frames(
                 video,
                 self.options.frames,
                 lambda part: self.tell("frames", 0.7 * part, "looking for sharp frames"),
             )
-            write_frames(video, chosen, folder, lambda part: self.tell("frames", 0.7 + 0.3 * part, "writing frames"))
-            done.touch()
+            notes: list[str] = []
+            tick = lambda part: self.tell("frames", 0.7 + 0.3 * part, "writing frames")  # noqa: E731
+            write_frames(video, chosen, folder, tick, notes.append)
+            _write_json(done, {"notes": [f"{video.name}: {note}" for note in notes]})
+        self.notes = json.loads(done.read_text(encoding="utf-8"))["notes"]
         return sorted(folder.glob("*.jpg"))
 
     def prepare(self, images: list[Path]) -> tuple[list[Photo], dict[str, str]]:
@@ -219,13 +222,13 @@ class _Run:
             registered=[source[name] for name in result.registered],
             unregistered={source[name]: why for name, why in result.unregistered.items()},
             skipped=skipped,
-            left_out=self.left_out,
             points=len(result.xyz),
             reprojection_error=round(result.reprojection_error, 4),
             strategy=result.strategy,
             cameras=camera_words(photos),
             seconds=self.seconds,
             key=self.key,
+            notes=self.notes,
         )
         _write_json(folder / "report.json", asdict(report))
         (self.work / "done").touch()  # from here on a stop leaves parts outside that are ours

@@ -36,7 +36,7 @@ from nvs_app.web.services.gathering import Piece, Tray, failed, look
 from nvs_app.web.services.jobs import Job
 from nvs_app.web.services.opening import LoadedScene, open_scene_for_viewing, open_state
 from nvs_app.web.services.progress import Preview, Progress
-from nvs_app.web.services.uploads import Source, inspect
+from nvs_app.web.services.uploads import SceneInput, inspect
 from nvs_app.web.sessions import MIB, Session
 
 
@@ -44,7 +44,7 @@ from nvs_app.web.sessions import MIB, Session
 class Plan:
     """What a visitor is about to encode: the source, and what it will take."""
 
-    source: Source
+    source: SceneInput
     estimate: Estimate
     sizes: list[tuple[str, str]]
     most: int
@@ -284,7 +284,7 @@ class Encoding:
                 shutil.rmtree(folder, ignore_errors=True)
 
     @staticmethod
-    def _check_pixels(source: Source, most: int) -> None:
+    def _check_pixels(source: SceneInput, most: int) -> None:
         for height, width in source.image_hws:
             if height * width > most:
                 raise NVSError(
@@ -292,11 +292,11 @@ class Encoding:
                 )
 
 
-def source_of(opened: LoadedScene) -> Source:
+def source_of(opened: LoadedScene) -> SceneInput:
     """What an opened scene was made of, to encode it otherwise."""
     assert opened.scene is not None
     hws = tuple((height, width) for height, width in opened.scene.image_hws.tolist())
-    return Source(opened.name, (opened.scene.root,), opened.scene, hws)
+    return SceneInput(opened.name, (opened.scene.root,), opened.scene, hws)
 
 
 def parse_size(text: str) -> tuple[int, int]:

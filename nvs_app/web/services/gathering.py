@@ -18,18 +18,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 from PIL import Image
 
 from data_tools.readers import SeveralScenes
 from data_tools.readers.archives import Limits, is_archive, open_image
 from data_tools.readers.isolated import isolated
+from data_tools.readers.video_frames import open_video
 from data_tools.structure_from_motion.photo_files import check_photo, find_images, is_image_name
 from data_tools.structure_from_motion.video import is_video
 from nvs_app.errors import NVSError
 from nvs_app.scenes.images import BROKEN
-from nvs_app.web.services.uploads import FEWEST, Source, inspect, videos_in
+from nvs_app.web.services.uploads import FEWEST, SceneInput, inspect, videos_in
 
 PHOTO, PHOTOS, VIDEO, SCENE = "photo", "photos", "video", "scene"
 LONGEST = 144  # pixels of a thumbnail
@@ -112,7 +112,7 @@ class Tray:
         """With a piece in the place of the one that has its key."""
         return replace(self, pieces=tuple(piece if piece.key == own.key else own for own in self.pieces), said="")
 
-    def source(self, workdir: Path, limits: Limits | None = None) -> Source | None:
+    def source(self, workdir: Path, limits: Limits | None = None) -> SceneInput | None:
         """What can be reconstructed of the pieces that are used; None where they are too few, or the tray is closed.
 
         Raises NVSError as `uploads.inspect` does."""
@@ -176,7 +176,7 @@ def thumbnail(path: Path) -> str:
         raise NVSError("the image is damaged and cannot be read to its end") from error
 
 
-def _first(source: Source) -> str:
+def _first(source: SceneInput) -> str:
     """A thumbnail of the first image; empty where there is none that can be read. Of a video, its first frame:
     raises NVSError where that cannot be decoded."""
     if source.frames_in_video is not None:
@@ -191,14 +191,8 @@ def _first(source: Source) -> str:
 
 
 def _first_frame(path: Path) -> np.ndarray:
-    video = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
-    try:
-        good, frame = video.read()
-    finally:
-        video.release()
-    if not good:
-        raise NVSError("no frame of the video can be decoded; convert it to mp4 (H.264)")
-    return cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+    with open_video(path) as video:
+        return next(iter(video)).rgb()
 
 
 def _uri(image: Image.Image) -> str:
