@@ -49,7 +49,7 @@ from data_tools.readers.below import SeveralScenes, scenes_below
 from data_tools.readers.fields import first_few, images_in, kept_within
 from data_tools.readers.json_files import load_json
 from data_tools.readers.lookup import one_line
-from nvs_app.errors import NVSError, Refusal
+from nvs_app.errors import NVSError, Refusal, coded
 from nvs_app.scenes.scene import Scene
 
 __all__ = ["FORMATS", "Format", "SeveralScenes", "holds_scene", "located", "open_scene", "open_scenes", "recognise",
@@ -203,6 +203,7 @@ def scene_keys(path: str | Path, name: str | None = None) -> list[str]:
     return form.keys(Path(path)) if form.keys else []
 
 
+@coded(Refusal.BROKEN_FILE)
 def open_scene(path: str | Path, name: str | None = None, key: str | None = None, within: Path | None = None) -> Scene:
     """Open a scene of any known format.
 
@@ -229,9 +230,6 @@ def open_scene(path: str | Path, name: str | None = None, key: str | None = None
     except OSError as error:
         reason = error.strerror or error
         raise NVSError(f"{error.filename or path}: cannot be read ({reason})", Refusal.BROKEN_FILE) from error
-    except NVSError as error:
-        error.code = error.code or Refusal.BROKEN_FILE  # every refusal has one
-        raise
 
 
 def _open(path: Path, name: str | None, key: str | None) -> Scene:
