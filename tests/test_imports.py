@@ -42,13 +42,14 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "nvs_app.web": OURS,
     "nvs_app.integrations": OURS,
     "nvs_app.nerfstudio_plugin": OURS,
+    "nvs_app.engine": ("nvs_app.rendering",),  # a former name
     "nvs_app.torchvision_ops": (),
     "nvs_app": OURS,  # the public API: imported when it is asked for
 }
 
 # Not on every machine that trains. The library imports them, if at all, inside the function that needs them.
 KERNELS = "_triton"  # modules of GPU kernels: triton is not everywhere
-OPTIONAL = ["nerfstudio", "gradio", "tyro", "imageio", "imageio_ffmpeg", "pycolmap", "trimesh", "plotly", "tensorboard"]
+OPTIONAL = "nerfstudio gradio tyro av imageio imageio_ffmpeg pycolmap trimesh plotly tensorboard".split()
 
 
 def module_name(path: Path) -> str:

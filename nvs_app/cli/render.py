@@ -4,7 +4,7 @@ Encodes each scene once and renders a camera path: to an mp4 or gif file, or to 
 command finished is skipped when it runs again, and a folder goes on at its first missing image; what another one made
 is left alone, which is an error. With `--state FILE` the encoded scene is saved, and when FILE exists it is used
 instead of encoding: then the scene's photos are not needed, and SCENE may be left out (the path goes around the
-cameras that the state remembers).
+cameras that the state remembers). Under torchrun every process renders its share of the scenes on its own GPU.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 from nvs_app.cli.common import (
     add_context_options,
     add_model_options,
+    add_scene_option,
     field_of_view,
     load_renderer,
     name_scenes,
@@ -41,6 +42,7 @@ from nvs_app.cli.render_source import (
     settings,
     whole_video,
 )
+from nvs_app.distributed import own_share
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.geometry.normalize import SimilarityTransform
@@ -63,6 +65,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         description="Encode scenes from some of their photos and render a camera path.",
     )
     parser.add_argument("scenes", nargs="*", metavar="SCENE", help="scene, folder or zip of photos, or video")
+    add_scene_option(parser)
     parser.add_argument(
         "--out",
         required=True,
@@ -152,9 +155,12 @@ def run(args: argparse.Namespace) -> int:
     jobs = plan(args)
     frame = path_frame(args)
     fixed = None if args.path in PATHS else path_from_file(args, frame)  # a wrong file costs no work
+    own, args.device = own_share(jobs, args.device)
+    if not own:
+        return 0
     renderer = load(args)
     failed = 0
-    for job in jobs:
+    for job in own:
         try:
             with raise_on_sigterm():
                 print(render_one(renderer, job, args, fixed, frame))
@@ -162,7 +168,7 @@ def run(args: argparse.Namespace) -> int:
             if len(jobs) == 1:
                 raise
             failed += 1
-            print(f"error: {job.name}: {' '.join(str(error).split())}", file=sys.stderr)
+            print(f"error: {job.name}: {' '.join(error.told.split())}", file=sys.stderr)
     return 2 if failed else 0
 
 
@@ -235,7 +241,7 @@ def render_one(
 ) -> str:
     """Encodes and renders one scene; returns the line to print. `fixed`: the path of a file. `frame`: of the path
     that is written. Raises NVSError."""
-    scene = None if job.scene is None else read_scene(job.scene, job.out.absolute().parent)
+    scene = None if job.scene is None else read_scene(job.scene, job.out.absolute().parent, args.scene)
     source = StateSource(renderer, job.state, scene, args)
     image_hw = tuple(args.image_hw or renderer.train_image_hw)
     cameras, fps = fixed or (path_around(args, scene, source.state, image_hw), args.fps or DEFAULT_FPS)

@@ -13,6 +13,7 @@ import shutil
 import threading
 import time
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,7 @@ class AppState:
         self.jobs = JobQueue("encoder")
         self.videos = JobQueue("videos")
         self.previews = RenderScheduler("path previews")  # what is quick, but too slow for the event loop
+        self.packer = ThreadPoolExecutor(1, "packer")  # frames into JPEGs; one thread keeps them in order
         self.store = SessionStore(self.root / "visits", limits, self._forget)
         self.example_cache = ExampleCache()
         self._first = renderer
@@ -195,6 +197,7 @@ class AppState:
         self.store.close()
         for part in (self.jobs, self.videos, self.scheduler, self.previews):
             part.close()
+        self.packer.shutdown()
         shutil.rmtree(self.root, ignore_errors=True)
 
     def _drop(self, opened: LoadedScene) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import cv2
+import numpy as np
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from nvs_app.errors import NVSError
@@ -142,23 +143,30 @@ class ViewerConnection:
                 raise NVSError("There is no scene beside this one.")
         revision, hw = self.session.revision, request.camera.image_hw
 
-        def work() -> bytes:
+        def work() -> tuple[RenderedFrame, np.ndarray, float]:
             started = time.perf_counter()
             frame = self.app_state.frame(opened, request.camera, request.output, request.quick)
-            rendered = time.perf_counter()
-            data = encode_frame(frame, request.format == "png", request.quality)
-            packed = time.perf_counter()
+            pixels = to_uint8(frame.image).cpu().numpy()
             wait_ms = 1e3 * (started - asked)
             # Others wait too: half of that is for the size of frames to mend.
             self._call(lambda: self._measured(hw, frame.model_ms + 0.5 * wait_ms, request.quick))
-            pack_ms, server_ms = 1e3 * (packed - rendered), 1e3 * (packed - asked)
-            times = (frame.model_ms, wait_ms, pack_ms, server_ms)
+            return frame, pixels, wait_ms
+
+        def pack(frame: RenderedFrame, pixels: np.ndarray, wait_ms: float) -> bytes:
+            began = time.perf_counter()
+            data = encode_frame(pixels, request.format == "png", request.quality)
+            packed = time.perf_counter()
+            times = (frame.model_ms, wait_ms, 1e3 * (packed - began), 1e3 * (packed - asked))
             header = protocol.FrameHeader(request.id, revision, hw, request.output, request.format, *times, frame.facts)
             return protocol.pack(header, data)
 
+        def packed(found: tuple[RenderedFrame, np.ndarray, float]) -> None:
+            # Beside the next rendering, which need not wait for it.
+            self._answer(request.id, self.app_state.packer.submit(pack, *found), self.post)
+
         # Small images beside the view (of keyframes) have a lane of their own, or the next frame would replace them.
         lane = f"{self.lanes}:{'small' if request.small else 'beside' if request.beside else 'frame'}"
-        self._answer(request.id, self.app_state.scheduler.submit(lane, work), self.post)
+        self._answer(request.id, self.app_state.scheduler.submit(lane, work), packed)
 
     def _path(self, request: protocol.PathRequest) -> None:
         videos = Videos(self.app_state)
@@ -232,9 +240,9 @@ def error_line(error: BaseException) -> str:
     return f"this could not be rendered ({type(error).__name__}); the server's log says why"
 
 
-def encode_frame(frame: RenderedFrame, lossless: bool, quality: int) -> bytes:
-    """The image as a JPEG of this quality, or as a PNG with exactly the renderer's pixels."""
-    pixels = cv2.cvtColor(to_uint8(frame.image).cpu().numpy(), cv2.COLOR_RGB2BGR)
+def encode_frame(pixels: np.ndarray, lossless: bool, quality: int) -> bytes:
+    """Pixels [H, W, 3], uint8, as a JPEG of this quality, or as a PNG with exactly the renderer's pixels."""
+    pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
     if lossless:
         return cv2.imencode(".png", pixels)[1].tobytes()
     options = [cv2.IMWRITE_JPEG_QUALITY, quality]
