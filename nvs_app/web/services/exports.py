@@ -98,7 +98,7 @@ def command_line(
 
     Args:
         out: what it writes; a .zip becomes the folder of its name, which is what the command can write.
-        path_file: the camera path (`web.paths.save_path`), whose size and rate hold.
+        path_file: the camera path (`web.services.paths.save_path`), whose size and rate hold.
         checkpoint: its name or folder.
         state_file: the encoded scene; without it `scene`, its listed `context` views and their size are needed.
         detail, views: see `Renderer`; those of the checkpoint unless given.
