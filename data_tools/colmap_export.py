@@ -15,7 +15,6 @@ import os
 import re
 import shutil
 import struct
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -37,7 +36,6 @@ def save_colmap(
     scene: Scene,
     folder: str | Path,
     points: Points | None = None,
-    tick: Callable[[int], None] | None = None,
 ) -> Path:
     """Write a scene as a COLMAP project.
 
@@ -48,7 +46,6 @@ def save_colmap(
         folder: absent or empty.
         points: sparse points in the scene's frame; those that lie beside the scene unless given. Their tracks are
             not known: each is written with none.
-        tick: called with the number of images written; may raise to stop.
 
     Returns:
         The folder.
@@ -72,8 +69,6 @@ def save_colmap(
             camera = cameras.setdefault(_camera(scene, index), len(cameras) + 1)
             _write_image(scene, index, temporary / "images" / name)
             images += _image_entry(scene, index, camera, name)
-            if tick is not None:
-                tick(index + 1)
         model = temporary / "sparse/0"
         (model / "cameras.bin").write_bytes(_cameras(cameras))
         (model / "images.bin").write_bytes(bytes(images))
