@@ -110,12 +110,11 @@ def read(path: Path) -> Scene:
     found, faults = _ranked(path, models)
     if not found:
         raise next(iter(faults.values()))
-    (model, images, builder, there), *others = found
+    (model, cameras, images, builder, there), *others = found
     suffix = _suffix(model)
-    cameras = (_binary_cameras if suffix == ".bin" else _text_cameras)(model / f"cameras{suffix}")
     label = scene_label(model / f"images{suffix}")
     if len(models) > 1:
-        left_alone = [f"{each[0].name} ({each[3]})" for each in others]
+        left_alone = [f"{each[0].name} ({each[-1]})" for each in others]
         left_alone += [f"{each.name} (cannot be read)" for each in faults]
         builder.note(
             f"several models: {model.name} read ({there} images are there), {first_few(left_alone)} left alone"
@@ -148,8 +147,8 @@ def best(path: Path) -> Path | None:
     return found[0][0] if found else None
 
 
-_Found = tuple[Path, list[Image], SceneBuilder, int]
-"""A model's folder, its images by name, the builder of their scene, and how many are there."""
+_Found = tuple[Path, dict[int, Camera], list[Image], SceneBuilder, int]
+"""A model's folder, cameras, images by name, the builder of their scene, and how many images are there."""
 
 
 def _ranked(path: Path, models: list[Path]) -> tuple[list[_Found], dict[Path, NVSError]]:
@@ -160,11 +159,12 @@ def _ranked(path: Path, models: list[Path]) -> tuple[list[_Found], dict[Path, NV
             found.append(_with_images(path, model))
         except NVSError as error:
             faults[model] = error
-    return sorted(found, key=lambda each: -each[3]), faults
+    return sorted(found, key=lambda each: -each[-1]), faults
 
 
 def _with_images(path: Path, model: Path) -> _Found:
     suffix = _suffix(model)
+    cameras = (_binary_cameras if suffix == ".bin" else _text_cameras)(model / f"cameras{suffix}")
     images = (_binary_images if suffix == ".bin" else _text_images)(model / f"images{suffix}")
     if not images:
         raise NVSError(f"{scene_label(model / f'images{suffix}')}: no registered image", Refusal.NO_POSE)
@@ -172,7 +172,7 @@ def _with_images(path: Path, model: Path) -> _Found:
     root, base = _images_folder(path, model, [image.name for image in images])
     builder = SceneBuilder(root, base=base)
     builder.files.expect([image.name for image in images])
-    return model, images, builder, sum(isinstance(builder.files.find(image.name), Path) for image in images)
+    return model, cameras, images, builder, sum(isinstance(builder.files.find(image.name), Path) for image in images)
 
 
 def lens_of(
@@ -242,7 +242,8 @@ def _images_folder(path: Path, model: Path, names: list[str]) -> tuple[Path, Pat
 
 def _common_length(images: list[Image]) -> float:
     """The length that all quaternions have; 1 where they differ."""
-    lengths = np.linalg.norm([image.quaternion for image in images], axis=1)
+    with np.errstate(all="ignore"):
+        lengths = np.linalg.norm([image.quaternion for image in images], axis=1)
     lengths = lengths[(lengths > 1e-9) & (lengths < 1e9)]
     return float(np.median(lengths)) if len(lengths) and 0.02 * lengths.min() > np.ptp(lengths) else 1.0
 
