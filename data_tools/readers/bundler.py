@@ -6,6 +6,7 @@ rotation and translation with OpenGL axes (+y up, -z forward). The principal poi
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,10 @@ from nvs_app.scenes.images import image_size
 from nvs_app.scenes.scene import Scene
 
 HEADER = "# Bundle file v0.3"
-LISTS = ("list.txt", "list.orig.txt", "bundle.out.list.txt", "{stem}.list.txt", "{stem}.out.list.txt")
+LISTS = ("list.txt", "list.orig.txt", "bundle.out.list.txt", "{stem}.list.txt", "{stem}.out.list.txt", "imagelist.lst",
+         "{stem}.lst")  # fmt: skip
+# What may follow a name: a zero and the focal length that EXIF tells.
+FOCAL = re.compile(r"(\s+[\d.eE+-]+){1,2}\s*$")
 
 
 def recognise(path: Path) -> bool:
@@ -83,10 +87,10 @@ def _file(path: Path) -> Path | None:
 
 
 def _names(file: Path, root: Path) -> list[str]:
-    """The images' names: the first word of each line of the list."""
+    """The images' names, which may have spaces; what follows a name in its line is left out."""
     for folder in dict.fromkeys((root, file.parent)):
         for name in LISTS:
             listed = folder / name.format(stem=file.stem)
             if listed.is_file():
-                return [line.split()[0] for line in load_text(listed).splitlines() if line.strip()]
+                return [FOCAL.sub("", line).strip() for line in load_text(listed).splitlines() if line.strip()]
     raise NVSError(f"{scene_label(file)}: no list.txt with the names of the images beside it")

@@ -59,7 +59,7 @@ SINGLE = ("SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "SIMPLE_RADIAL_FISHEYE", 
 FISHEYES = ("OPENCV_FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE", "SIMPLE_FISHEYE", "FISHEYE")
 MAX_IMAGES = 200_000
 MAX_MODELS = 50
-PLACES = ("sparse/0", "sparse", "colmap/sparse/0", "colmap/sparse", "colmap", "dslr/colmap", "")
+PLACES = ("sparse/0", "sparse", "colmap/sparse/0", "colmap/sparse", "colmap", "dslr/colmap", "distorted/sparse/0", "")
 MODEL_FOLDERS = ("sparse", "colmap", "model", "models", "text", "bin", "sfm", "triangulated")
 IMAGE_FOLDERS = ("images", "", "image", "input", "rgb", "color")
 
@@ -89,7 +89,7 @@ def find(path: Path) -> list[Path]:
     if path.is_file():
         return [path.parent] if _suffix(path.parent) and path.stem in ("cameras", "images") else []
     found = [path / place for place in PLACES if _suffix(path / place)]
-    for several in ("sparse", "colmap/sparse"):
+    for several in ("sparse", "colmap/sparse", "distorted/sparse"):
         others = sorted((path / several).iterdir()) if (path / several).is_dir() else []
         found += [other for other in others if _suffix(other) and other not in found]
     return found[:MAX_MODELS]
@@ -110,16 +110,17 @@ def read(path: Path) -> Scene:
     found, faults = _ranked(path, models)
     if not found:
         raise next(iter(faults.values()))
-    (model, images, builder, there), *others = found
+    (model, cameras, images, builder, there), *others = found
     suffix = _suffix(model)
-    cameras = (_binary_cameras if suffix == ".bin" else _text_cameras)(model / f"cameras{suffix}")
     label = scene_label(model / f"images{suffix}")
     if len(models) > 1:
-        left_alone = [f"{each[0].name} ({each[3]})" for each in others]
+        left_alone = [f"{each[0].name} ({each[-1]})" for each in others]
         left_alone += [f"{each.name} (cannot be read)" for each in faults]
         builder.note(
             f"several models: {model.name} read ({there} images are there), {first_few(left_alone)} left alone"
         )
+    common = _common_length(images)
+    common = common if abs(common - 1.0) > 0.02 else 1.0
     for image in builder.sampled(images):
         record = Record(f"{label} ({image.name})", {})
         with builder.frame(image.name):
@@ -129,7 +130,7 @@ def read(path: Path) -> Scene:
             intrinsics, lens_model, coefficients = lens_of(record, camera.model, camera.params)
             if not 0 < camera.width <= 1e6 or not 0 < camera.height <= 1e6:
                 record.fail(f"its camera is {camera.width}x{camera.height} pixels", Refusal.BAD_CAMERA)
-            c2w = inverse_rigid(_w2c(record, image, builder))
+            c2w = inverse_rigid(_w2c(record, image, builder, common))
             file = builder.find_image(record, image.name)
             hw = (float(camera.height), float(camera.width))
             builder.add(record, file, c2w, intrinsics, hw, None, coefficients, lens_model)
@@ -146,8 +147,8 @@ def best(path: Path) -> Path | None:
     return found[0][0] if found else None
 
 
-_Found = tuple[Path, list[Image], SceneBuilder, int]
-"""A model's folder, its images by name, the builder of their scene, and how many are there."""
+_Found = tuple[Path, dict[int, Camera], list[Image], SceneBuilder, int]
+"""A model's folder, cameras, images by name, the builder of their scene, and how many images are there."""
 
 
 def _ranked(path: Path, models: list[Path]) -> tuple[list[_Found], dict[Path, NVSError]]:
@@ -158,11 +159,12 @@ def _ranked(path: Path, models: list[Path]) -> tuple[list[_Found], dict[Path, NV
             found.append(_with_images(path, model))
         except NVSError as error:
             faults[model] = error
-    return sorted(found, key=lambda each: -each[3]), faults
+    return sorted(found, key=lambda each: -each[-1]), faults
 
 
 def _with_images(path: Path, model: Path) -> _Found:
     suffix = _suffix(model)
+    cameras = (_binary_cameras if suffix == ".bin" else _text_cameras)(model / f"cameras{suffix}")
     images = (_binary_images if suffix == ".bin" else _text_images)(model / f"images{suffix}")
     if not images:
         raise NVSError(f"{scene_label(model / f'images{suffix}')}: no registered image", Refusal.NO_POSE)
@@ -170,7 +172,7 @@ def _with_images(path: Path, model: Path) -> _Found:
     root, base = _images_folder(path, model, [image.name for image in images])
     builder = SceneBuilder(root, base=base)
     builder.files.expect([image.name for image in images])
-    return model, images, builder, sum(isinstance(builder.files.find(image.name), Path) for image in images)
+    return model, cameras, images, builder, sum(isinstance(builder.files.find(image.name), Path) for image in images)
 
 
 def lens_of(
@@ -238,13 +240,24 @@ def _images_folder(path: Path, model: Path, names: list[str]) -> tuple[Path, Pat
     return roots[-1], roots[-1]
 
 
-def _w2c(record: Record, image: Image, builder: SceneBuilder) -> np.ndarray:
+def _common_length(images: list[Image]) -> float:
+    """The length that all quaternions have; 1 where they differ."""
+    with np.errstate(all="ignore"):
+        lengths = np.linalg.norm([image.quaternion for image in images], axis=1)
+    lengths = lengths[(lengths > 1e-9) & (lengths < 1e9)]
+    return float(np.median(lengths)) if len(lengths) and 0.02 * lengths.min() > np.ptp(lengths) else 1.0
+
+
+def _w2c(record: Record, image: Image, builder: SceneBuilder, common: float) -> np.ndarray:
+    """World to camera. common: the length of the scene's quaternions."""
     w, x, y, z = image.quaternion
     length = float(np.linalg.norm(image.quaternion))
     if not 1e-9 < length < 1e9:  # also NaN
         record.fail(f"its rotation is no unit quaternion (length {length:g})", Refusal.NO_POSE)
-    if abs(length - 1.0) > 0.02:
-        builder.note("quaternions that are not of unit length are made so, as COLMAP does")
+    if not abs(length / common - 1.0) < 0.02:
+        record.fail(f"its rotation is no unit quaternion (length {length:g})", Refusal.BAD_POSE)
+    if common != 1.0:
+        builder.note(f"quaternions are of length {common:.6g}; the length is divided out")
     w, x, y, z = (value / length for value in (w, x, y, z))
     w2c = np.eye(4)
     w2c[:3, :3] = [
@@ -338,11 +351,26 @@ def _text_cameras(path: Path) -> dict[int, Camera]:
     return cameras
 
 
+def _is_image_line(words: list[str]) -> bool:
+    """Whether a line, split into ten, is an image's and not its points: some programs leave the empty line out that
+    an image without points should have."""
+    try:
+        float(words[9].split()[0])
+    except IndexError:
+        return False
+    except ValueError:
+        return words[0].isdigit()
+    return False
+
+
 def _text_images(path: Path) -> list[Image]:
     images: list[Image] = []
-    lines = enumerate(lines_of(path), 1)
-    for number, line in lines:
+    pending = False  # whether the points of an image may follow
+    for number, line in enumerate(lines_of(path), 1):
         words = line.split(maxsplit=9)
+        if pending and not _is_image_line(words):
+            pending = False
+            continue
         if not words or words[0].startswith("#"):
             continue
         label = f"{scene_label(path)}: line {number}"
@@ -352,5 +380,5 @@ def _text_images(path: Path) -> list[Image]:
             raise NVSError(f"{label}: more than {MAX_IMAGES} images")
         values = tuple(floats(label, words[1:8]))
         images.append(Image(values[:4], values[4:], integer(label, words[8]), words[9].strip()))
-        next(lines, None)  # its points, an empty line where it has none
+        pending = True
     return images
