@@ -25,7 +25,7 @@ from nvs_app.scenes.scene import Scene
 
 # Files rounded to three digits pass and are made orthonormal; a scaled or sheared matrix does not.
 ROTATION_TOLERANCE = 0.02
-# Beyond this a float32 camera has no meaning left.
+# Beyond this a camera has no meaning left.
 LARGEST = 1e15
 MAX_VIEWS = 5000  # of a scene; of more, an even choice is taken
 
@@ -271,7 +271,7 @@ class SceneBuilder:
             name=self.name or self.root.resolve().name,
             root=self.root,
             image_paths=self.image_paths,
-            c2w=torch.from_numpy(np.stack(self.c2w).astype(np.float32)),
+            c2w=torch.from_numpy(np.stack(self.c2w)),
             fxfycxcy=torch.tensor(self.fxfycxcy, dtype=torch.float32),
             image_hws=torch.tensor(self.image_hws, dtype=torch.int64),
             split=self.split,

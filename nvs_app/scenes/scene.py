@@ -38,7 +38,7 @@ class Scene:
         name: for people and file names.
         root: the folder of the scene.
         image_paths: n image files.
-        c2w: OpenCV axes, float32 on the CPU, world units of the capture.
+        c2w: OpenCV axes, float64 on the CPU, since map coordinates need it; world units of the capture.
         fxfycxcy: pinhole intrinsics in pixels of the stored image (after undistortion, if any).
         image_hws: stored sizes (height, width), of turned images after that.
         split: "train", "val", "test" or None for each view.
@@ -101,7 +101,7 @@ class Scene:
             background: RGB in [0, 1] behind transparent pixels.
 
         Returns:
-            Float32 RGB in [0, 1], [v, 3, H, W], and cameras [v], on the CPU, in the scene's own frame.
+            Float32 RGB in [0, 1], [v, 3, H, W], and cameras [v], poses float64, on the CPU, in the scene's own frame.
 
         Raises:
             NVSError: an index out of range, sizes that differ, an image that is missing or broken.
