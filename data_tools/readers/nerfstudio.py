@@ -48,12 +48,7 @@ def read(path: Path) -> Scene:
     file = find(path) or find_other(path)
     if file is None:
         raise NVSError(f"{path}: no transforms.json", Refusal.NO_SCENE)
-    root, base = path if path.is_dir() else file.parent, file.parent
-    above = file.resolve().parent.parent
-    if path.is_file() and (base.name.lower() in CAMERA_FOLDERS or _starts_above(file)):
-        root = above
-    if base.name == "nerfstudio" and (named := above / SCANNETPP.get(file.name, "none")).is_dir():
-        root, base = (path if path.is_dir() and path.resolve() != file.resolve().parent else above), named
+    root, base = _folders(path, file)
     builder = SceneBuilder(root, base=base)
     if path.is_dir() and file.name not in {Path(place).name for place in PLACES}:
         builder.note(f"cameras read from {file.name}, the only file with frames")
@@ -66,6 +61,19 @@ def find(path: Path) -> Path | None:
     if path.is_file():
         return path
     return next((file for name in PLACES if (file := path / name).is_file()), None)
+
+
+def _folders(path: Path, file: Path) -> tuple[Path, Path]:
+    """The scene's folder and the one that names start from: the camera file's own, unless it has no images and its
+    name, or what was named (``path``), tells that the scene is the folder above."""
+    base, above = file.parent, file.resolve().parent.parent
+    outer = path if path.is_dir() and path.resolve() != base.resolve() else above
+    if base.name == "nerfstudio" and (images := above / SCANNETPP.get(file.name, "none")).is_dir():
+        return outer, images
+    inner = outer is path or base.name.lower() in CAMERA_FOLDERS
+    if (inner and not ImageFiles(base, base).index) or ((inner or path.is_file()) and _starts_above(file)):
+        return outer, base
+    return base, base
 
 
 def find_other(path: Path) -> Path | None:

@@ -13,18 +13,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, overload
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from nvs_app.distributed import World
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.geometry.normalize import SimilarityTransform, normalize_context
@@ -35,7 +33,9 @@ from nvs_app.model.lact import LaCT, Prepared
 from nvs_app.model.state import SceneState
 from nvs_app.rendering.cuda_graphs import CudaGraphs
 from nvs_app.rendering.device import PRECISIONS, fast_bfloat16, is_memory_error, pick_device
+from nvs_app.rendering.photos import cut, photo_level
 from nvs_app.rendering.plan import LaCTResolution, RenderPlan, plan_encode, plan_render
+from nvs_app.rendering.ready import ReadyStates
 from nvs_app.rendering.views import RenderedViews, views_of
 from nvs_app.scenes.posed import PosedImages
 
@@ -43,7 +43,6 @@ CUDA_TOKENS = 65536  # rendered at once where memory suffices: a large GPU is bu
 _FIXED_CUDA_TOKENS = 32768
 DEFAULT_IMAGE_HW = (256, 256)  # where a checkpoint's card names no size
 QUICK_VIEWS = 2  # context views that the head looks at for a frame that must come soon
-_KEPT_STATES = 4  # scenes rendered last, whose fast weights stay as the blocks read them
 _GRAPH_VIEWS = 2  # more views at once keep a GPU busy without a recording
 
 
@@ -92,7 +91,7 @@ class Renderer:
             raise NVSError(f"views that the detail head looks at: {views}, expected 1 or more")
         self.views = views
         self._graphs = CudaGraphs()
-        self._kept: deque[tuple[SceneState, SceneState, Prepared]] = deque(maxlen=_KEPT_STATES)
+        self._ready = ReadyStates(self.model, self.device)
 
     @classmethod
     def from_checkpoint(
@@ -109,7 +108,7 @@ class Renderer:
         Raises NVSError when it is not there."""
         device = pick_device(device)
         model = load_checkpoint(name or default_checkpoint(), device=device)
-        renderer = cls(model, device, precision, compile, detail, views, lact)
+        renderer = cls(model, device, precision, False, detail, views, lact)
         if renderer.precision == "bf16":
             # Autocast would round the same matrices for every image; nobody else holds this network. The norms of
             # q and k get bfloat16 too, and one fused operation takes only both of one type.
@@ -118,6 +117,8 @@ class Renderer:
                     module.to(torch.bfloat16)
                 elif isinstance(module, torch.nn.Linear) or name.endswith((".q_norm", ".k_norm")):
                     module.weight.data = module.weight.data.bfloat16()
+        if compile or device.type == "cuda":
+            renderer.model.fuse(renderer.dtype, compile)
         return renderer
 
     @property
@@ -164,6 +165,7 @@ class Renderer:
         transform: SimilarityTransform | None = None,
         progress: Callable[[float], None] | None = None,
         chunk: int | None = None,
+        world: World | None = None,
     ) -> SceneState:
         """Writes the context views into fast weights, and keeps what a detail head looks at.
 
@@ -174,6 +176,8 @@ class Renderer:
             these cameras (benchmarks that normalise with the target cameras included).
         progress: called with the fraction done, several times a block; what it raises stops the work.
         chunk: views pushed through a block at once; None chooses by memory. Another number rounds otherwise.
+        world: processes of torchrun that encode this scene together, one a GPU, all with the same arguments; each works
+            at its share of the views (of a scene with fewer views than processes, at all), and all return the state.
 
         Returns a state whose `transform` maps the scene's frame to the frame of the fast weights (batch shape
         [1]), computed from these cameras alone with the preset of the model's card, and whose `meta` names the
@@ -185,13 +189,15 @@ class Renderer:
         if images.ndim != 4 or len(images) == 0:
             raise NVSError(f"encode: images are {tuple(images.shape)}, expected [views, 3, H, W] with a view or more")
         plan = self.plan_encode((images.shape[-2], images.shape[-1]))
-        images, cameras = _cut(images, cameras, plan.render_hw)
+        images, cameras = cut(images, cameras, plan.render_hw)
         (height, width), views = plan.render_hw, len(images)
         what = f"encode: {views} context views of {height}x{width}"
-        with self._inference(what, "give fewer or smaller views"):
-            images = images.to(self.device)
-            images = images.float() / 255.0 if images.dtype == torch.uint8 else images.float()
-            small = resize(images, plan.lact_hw)
+        small = images  # copied group by group
+        if plan.detail:
+            with self._inference(what, "give fewer or smaller views"):
+                images = images.to(self.device)
+                images = images.float() / 255.0 if images.dtype == torch.uint8 else images.float()
+                small = resize(images, plan.lact_hw)
 
         preset = str(self.card.get("normalization", "auto"))
         if transform is None:
@@ -206,11 +212,11 @@ class Renderer:
                 with self._inference(what, "give fewer or smaller views"):
                     state = self.model.encode(
                         small[None], normalised.scaled_to(plan.lact_hw), views_per_chunk=group, progress=progress,
-                        photos=photos, photo_cameras=photo_cameras,
+                        photos=photos, photo_cameras=photo_cameras, world=world,
                     )  # fmt: skip
                 break
             except _OutOfMemory:
-                if group == 1:
+                if group == 1 or world is not None:  # others would wait for this process
                     raise
                 group = (group + 1) // 2
         meta = {
@@ -314,19 +320,6 @@ class Renderer:
         planes, fine_planes = -(-head.planes // 2), -(-head.fine_planes // 2)
         return Sampling(min(QUICK_VIEWS, self.views or head.views), planes, fine_planes, level)
 
-    def _ready(self, state: SceneState) -> tuple[SceneState, Prepared]:
-        """A state on the device and its fast weights as the blocks read them, kept for the next view."""
-        if self.device.type != "cuda":
-            there = state.to(self.device)
-            return there, self.model.prepare(there)
-        for own, there, prepared in tuple(self._kept):
-            if own is state:
-                return there, prepared
-        there = state.to(self.device)
-        prepared = self.model.prepare(there)
-        self._kept.appendleft((state, there, prepared))
-        return there, prepared
-
     def _rendered(
         self, state: SceneState, prepared: Prepared, cameras: Cameras, plan: RenderPlan, quick: bool
     ) -> Tensor | RenderedViews:
@@ -401,23 +394,3 @@ class _OutOfMemory(NVSError):
 def _batched(cameras: Cameras) -> Cameras:
     """Cameras [v] -> [1, v]."""
     return Cameras(cameras.c2w[None], cameras.fxfycxcy[None], cameras.image_hw)
-
-
-def photo_level(state: SceneState, cameras: Cameras) -> int:
-    """How often photos are halved before views of `cameras` [1, v] look them up: much finer ones would flicker."""
-    assert state.context is not None
-    finer = float(state.context.cameras.fxfycxcy[0, :, 1].median() / cameras.fxfycxcy[0, :, 1].median())
-    return max(0, min(3, round(math.log2(max(finer, 1e-3)))))
-
-
-def _cut(images: Tensor, cameras: Cameras, image_hw: tuple[int, int]) -> tuple[Tensor, Cameras]:
-    """Cuts [v, 3, H, W] and its cameras evenly at all sides to `image_hw`."""
-    height, width = images.shape[-2:]
-    if tuple(cameras.image_hw) != (height, width):
-        raise NVSError(f"encode: images are {height}x{width}, their cameras {cameras.image_hw}; resize both together")
-    if image_hw == (height, width):
-        return images, cameras
-    top, left = (height - image_hw[0]) // 2, (width - image_hw[1]) // 2
-    shift = cameras.fxfycxcy.new_tensor([0, 0, left, top])
-    images = F.pad(images, (-left, left + image_hw[1] - width, -top, top + image_hw[0] - height))
-    return images, Cameras(cameras.c2w, cameras.fxfycxcy - shift, image_hw)

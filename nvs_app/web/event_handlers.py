@@ -1,6 +1,6 @@
 """What the page's events do for a visitor. Each takes the visitor from the request and returns gradio updates.
 
-Functions given to gradio are wrapped by `told`: a user's mistake becomes one sentence in the page, and no traceback.
+Functions given to gradio are wrapped by `report_user_errors`: a user's mistake becomes one sentence, and no traceback.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ from data_tools.structure_from_motion.photo_files import check_photo, find_image
 from data_tools.structure_from_motion.video import is_video
 from nvs_app.errors import NVSError
 from nvs_app.scenes.images import BROKEN
-from nvs_app.web.services.uploads import FEWEST, Source, inspect, videos_in
+from nvs_app.web.services.uploads import FEWEST, SceneInput, inspect, videos_in
 
 PHOTO, PHOTOS, VIDEO, SCENE = "photo", "photos", "video", "scene"
 LONGEST = 144  # pixels of a thumbnail
@@ -112,7 +112,7 @@ class Tray:
         """With a piece in the place of the one that has its key."""
         return replace(self, pieces=tuple(piece if piece.key == own.key else own for own in self.pieces), said="")
 
-    def source(self, workdir: Path, limits: Limits | None = None) -> Source | None:
+    def source(self, workdir: Path, limits: Limits | None = None) -> SceneInput | None:
         """What can be reconstructed of the pieces that are used; None where they are too few, or the tray is closed.
 
         Raises NVSError as `uploads.inspect` does."""
@@ -176,7 +176,7 @@ def thumbnail(path: Path) -> str:
         raise NVSError("the image is damaged and cannot be read to its end") from error
 
 
-def _first(source: Source) -> str:
+def _first(source: SceneInput) -> str:
     """A thumbnail of the first image; empty where there is none that can be read. Of a video, its first frame:
     raises NVSError where that cannot be decoded."""
     if source.frames_in_video is not None:

@@ -40,7 +40,7 @@ FEWEST = 3  # photos that cameras are found from
 
 
 @dataclass(frozen=True)
-class Source:
+class SceneInput:
     """An input that can become a scene.
 
     Attributes:
@@ -48,7 +48,7 @@ class Source:
         paths: what is opened; archives are replaced by the folder that they were unpacked to.
         scene: the scene where the input has cameras; None where they are still to be found.
         image_hws: sizes (height, width) of the images as stored; of a video, of the frames that will be taken.
-        skipped: files that look like images and are none -> why.
+        skipped: files that look like images and are none -> why. left_out: a line for each kind of file left out.
         frames_in_video: number of frames of a video (0: the file does not tell), None where it is no video.
         options: of structure from motion.
     """
@@ -60,6 +60,12 @@ class Source:
     skipped: dict[str, str] = field(default_factory=dict)
     frames_in_video: int | None = None
     options: PhotoOptions = PhotoOptions()
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was assumed, changed or left out, a line each."""
+        return self.left_out if self.scene is None else self.scene.notes
 
     @property
     def available(self) -> int:
@@ -108,7 +114,7 @@ def inspect(
     options: PhotoOptions | None = None,
     fewest: int = FEWEST,
     key: str | None = None,
-) -> Source:
+) -> SceneInput:
     """Looks at what was brought.
 
     Args:
@@ -137,7 +143,7 @@ def inspect(
             except SeveralScenes as error:  # an archive is known by its own name
                 raise SeveralScenes(str(error).replace(f"{path}: ", f"{label}: ", 1), error.choices) from error
             stored = tuple((height, width) for height, width in scene.image_hws.tolist())
-            return Source(label, opened, scene, stored, options=options)
+            return SceneInput(label, opened, scene, stored, options=options)
     if any(path.is_dir() and has_cameras(path) for path in opened):
         raise NVSError(f"{label}: a scene with cameras together with other files; bring one or the other")
     odd = [path.name for path in opened if path.is_file() and not is_video(path) and not is_image_name(path)]
@@ -165,7 +171,7 @@ def inspect(
             "three or more, 20 to 60 are best",
             Refusal.NO_PHOTO,
         )
-    return Source(label, opened, None, tuple(hws), skipped, options=options)
+    return SceneInput(label, opened, None, tuple(hws), skipped, options=options, left_out=tuple(photos.left_out))
 
 
 def size_words(image_hws: Sequence[tuple[int, int]]) -> str:
@@ -193,11 +199,11 @@ def videos_in(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
-def _of_video(label: str, paths: tuple[Path, ...], videos: list[Path], options: PhotoOptions) -> Source:
+def _of_video(label: str, paths: tuple[Path, ...], videos: list[Path], options: PhotoOptions) -> SceneInput:
     if len(videos) > 1:
         raise NVSError(f"{label}: {len(videos)} videos; give one, or take frames of them first")
     frames, image_hw = video_size(videos[0])
     taken = min(options.frames, frames) if frames else options.frames
     if taken < 3:
         raise NVSError(f"{label}: a video of {frames} frames; cameras are found from three or more")
-    return Source(label, paths, None, (image_hw,) * taken, frames_in_video=frames, options=options)
+    return SceneInput(label, paths, None, (image_hw,) * taken, frames_in_video=frames, options=options)

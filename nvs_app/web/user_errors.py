@@ -17,7 +17,7 @@ from data_tools.structure_from_motion.job import Cancelled
 from nvs_app.errors import NVSError
 
 
-def told(function: Callable) -> Callable:
+def report_user_errors(function: Callable) -> Callable:
     """A user's mistake becomes one sentence in the page, and no traceback in the log."""
 
     @contextlib.contextmanager
