@@ -39,7 +39,7 @@ MAX_SHARDS = 1_000_000
 MAX_INDEX_BYTES = 1 << 30
 MAX_CAMERAS_BYTES = 16 << 20
 MAX_SCENE_BYTES = 4 << 30
-# Beyond this a float32 camera has no meaning left.
+# Beyond this a camera has no meaning left.
 LARGEST = 1e15
 
 
@@ -234,7 +234,7 @@ def decode_sample(label: str, key: str, files: dict[str, bytes]) -> Scene:
         name=shown(name if isinstance(name, str) and name else key),
         root=Path(),
         image_paths=[Path(name) for name in listed],
-        c2w=torch.from_numpy(c2w.astype(np.float32)),
+        c2w=torch.from_numpy(c2w),
         fxfycxcy=torch.from_numpy(fxfycxcy.astype(np.float32)),
         image_hws=torch.from_numpy(image_hws.astype(np.int64)),
         split=[value if value in SPLITS else None for value in split],

@@ -202,9 +202,9 @@ class Renderer:
         preset = str(self.card.get("normalization", "auto"))
         if transform is None:
             # On the CPU, where cameras come from: 600 tiny operations, a third of what a GPU would have to launch.
-            transform = normalize_context(cameras.c2w.cpu().float()[None], preset)
+            transform = normalize_context(cameras.c2w.cpu()[None], preset)
         transform = transform.to(self.device)
-        normalised = transform.apply_cameras(_batched(cameras.to(self.device)))
+        normalised = transform.normalise(_batched(cameras.to(self.device)))
         photos, photo_cameras = (images[None], normalised) if plan.detail else (None, None)
         group = min(views, chunk or self._views_at_once(plan))
         while True:
@@ -293,7 +293,7 @@ class Renderer:
         plan = self.plan_render((height, width), state)
         with self._inference("render: the scene's fast weights", "render on another device"):
             state, prepared = self._ready(state)
-        cameras = Cameras(cameras.c2w.float(), cameras.fxfycxcy.float(), plan.render_hw).to(self.device)
+        cameras = Cameras(cameras.c2w.double(), cameras.fxfycxcy.float(), plan.render_hw).to(self.device)
         chunk = max(1, chunk or self._views_at_once(plan))
         done = 0
         while done < len(cameras):
@@ -328,8 +328,7 @@ class Renderer:
 
         def work(c2w: Tensor, fxfycxcy: Tensor) -> Tensor | RenderedViews:
             own = Cameras(c2w, fxfycxcy, cameras.image_hw)
-            if state.transform is not None:
-                own = state.transform.apply_cameras(own)
+            own = replace(own, c2w=c2w.float()) if state.transform is None else state.transform.normalise(own)
             if not plan.detail:
                 height, width = plan.image_hw
                 return self.model.decode(state, own, prepared)[0].float()[..., :height, :width]

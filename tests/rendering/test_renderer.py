@@ -34,7 +34,7 @@ def test_normalises_from_the_context_alone(renderer: Renderer) -> None:
     transform = normalize_context(context.cameras.c2w[None], "auto")
 
     def batch(c: Cameras) -> Cameras:
-        return transform.apply_cameras(Cameras(c.c2w[None], c.fxfycxcy[None], c.image_hw))
+        return transform.normalise(Cameras(c.c2w[None], c.fxfycxcy[None], c.image_hw))
 
     model, photos, hw = renderer.model, context.images[None], (16, 16) if renderer.detail else (32, 40)
     with torch.inference_mode():
