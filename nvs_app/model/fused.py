@@ -76,6 +76,11 @@ def _rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps) * weight
 
 
+def _added(x: Tensor, update: Tensor) -> Tensor:
+    """The sum, in float32 inside. (Plainly added, a compiler puts it into the product, which copies x first.)"""
+    return (x.float() + update.float()).to(x.dtype)
+
+
 def _unit(x: Tensor, scale: float, phases: RotaryCosSin) -> Tensor:
     """SiLU, then the length `scale`, then the ray phases; float32."""
     wide = F.silu(x.float())
@@ -93,7 +98,7 @@ def attend(x: Float[Tensor, "v n c"], w: AttentionWeights, phases: RotaryCosSin)
         cos, sin = phases[0].float(), phases[1].float()
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
     out = F.scaled_dot_product_attention(q.to(v.dtype), k.to(v.dtype), v)
-    return x + F.linear(out.transpose(1, 2).flatten(2), w.out)
+    return _added(x, F.linear(out.transpose(1, 2).flatten(2), w.out))
 
 
 def key_value_lr(
@@ -113,12 +118,8 @@ def key_value_lr(
 def gradient(
     w: FastMatrices, k: Float[Tensor, "h n d"], v: Float[Tensor, "h n d"], lr: Float[Tensor, "3 h n 1"],
     phases: RotaryCosSin, residual: bool,
-) -> FastMatrices:  # fmt: skip
-    """`fast_weight_gradient`, float32.
-
-    Four products in place of six: w0 and w2 side by side, and each token's learning rates times the side of the last
-    products that differs between them.
-    """
+) -> FastWeights:  # fmt: skip
+    """`fast_weight_gradient` [h, ...], float32; learning rates multiply the side of the last products that is new."""
     gate_in, linear = (k @ w.w02).float().chunk(2, -1)
     sigmoid = torch.sigmoid(gate_in)
     gate = gate_in * sigmoid
@@ -130,18 +131,17 @@ def gradient(
     d_hidden = (v @ w.w1.transpose(-2, -1)).float()
     if phases is not None:
         d_hidden = rotate(d_hidden, phases[0].float(), phases[1].float(), inverse=True)
-    d_linear = d_hidden * gate * lr[2]
-    d_gate_in = d_hidden * linear * (sigmoid * (1 + gate_in * (1 - sigmoid))) * lr[0]
-    d_both = torch.cat([d_gate_in, d_linear], -1).to(k.dtype)
-    w02 = k.transpose(-2, -1) @ d_both
+    d_linear = (d_hidden * gate * lr[2]).to(k.dtype)
+    d_gate_in = (d_hidden * linear * (sigmoid * (1 + gate_in * (1 - sigmoid))) * lr[0]).to(k.dtype)
+    # Not side by side: what lies between the products is one pass only if all it writes has one shape.
+    w0, w2 = k.transpose(-2, -1) @ d_gate_in, k.transpose(-2, -1) @ d_linear
     w1 = (hidden * lr[1]).to(k.dtype).transpose(-2, -1) @ v
-    return FastMatrices(w02.float(), w1.float())
+    return FastWeights(w0.float(), w1.float(), w2.float())
 
 
-def step(weights: FastWeights, total: FastMatrices, muon_steps: int) -> FastWeights:
-    """`step_fast_weights` of one scene."""
-    w0, w2 = total.w02[None].chunk(2, -1)
-    return step_fast_weights(weights, FastWeights(w0, total.w1[None], w2), muon_steps)
+def step(weights: FastWeights, total: FastWeights, muon_steps: int) -> FastWeights:
+    """`step_fast_weights` of one scene; `total` without the axis of scenes."""
+    return step_fast_weights(weights, FastWeights(*(part[None] for part in total)), muon_steps)
 
 
 def read(
@@ -155,9 +155,9 @@ def read(
     if hidden_phases is not None:
         hidden = rotate(hidden, hidden_phases[0].float(), hidden_phases[1].float())
     found = _rms_norm(hidden.to(x.dtype) @ fast.w1, w.out_norm, 1e-5).to(x.dtype)
-    x = x + F.linear(found.transpose(0, 1).flatten(1), w.out)
+    x = _added(x, F.linear(found.transpose(0, 1).flatten(1), w.out))
     up = F.gelu(F.linear(_layer_norm(x, w.mlp_norm), w.up).float()).to(x.dtype)
-    return x + F.linear(up, w.down)
+    return _added(x, F.linear(up, w.down))
 
 
 @functools.cache
@@ -167,7 +167,8 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         if hasattr(torch._dynamo.config, name):
             # Networks of several sizes and precisions, and one view or several.
             setattr(torch._dynamo.config, name, max(64, getattr(torch._dynamo.config, name)))
-    return torch.compile(function)
+    # Every width is a constant: a second network's must not make those of all networks unknown, as is the default.
+    return torch.compile(function, dynamic=False)
 
 
 class FusedBlock:
@@ -228,9 +229,7 @@ class FusedBlock:
                 None if patches is None else _varying(patches[0], 0), self.heads, self.scale,
             )  # fmt: skip
 
-    def gradient(
-        self, key_value_lr: KeyValueLR, phases: RayRotary, written: FastMatrices | None = None
-    ) -> FastMatrices:
+    def gradient(self, key_value_lr: KeyValueLR, phases: RayRotary, written: FastMatrices | None = None) -> FastWeights:
         k, v, lr = key_value_lr
         k, v, lr = _varying(k, 1), _varying(v, 1), _varying(lr, 2)
         with torch.autocast(k.device.type, enabled=False):
@@ -238,7 +237,7 @@ class FusedBlock:
                 self.first if written is None else written, k, v, lr, _of_tokens(phases.hidden), written is not None
             )
 
-    def step(self, total: FastMatrices, written: FastWeights | None = None) -> FastWeights:
+    def step(self, total: FastWeights, written: FastWeights | None = None) -> FastWeights:
         """The weights `written`, at first the starting weights, plus one write step; float32."""
         with torch.autocast(total.w1.device.type, enabled=False):
             return self._call(step)(self.start if written is None else written, total, self.muon_steps)

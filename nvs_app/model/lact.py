@@ -186,7 +186,7 @@ class LaCT(nn.Module):
             written: FastWeights | FastMatrices | None = None
             kept: list[KeyValueLR] = []
             for step in range(self.config.write_steps):
-                total: FastWeights | FastMatrices | None = None
+                total: FastWeights | None = None
                 for i, group in enumerate(groups):
                     if not layers and not step:
                         there = copied_beside(images[:, group], cameras.c2w.device)
@@ -198,13 +198,13 @@ class LaCT(nn.Module):
                     if keep and not step:
                         kept.append(key_value_lr)
                     part = block.gradient(key_value_lr, phases[i], written)  # type: ignore[arg-type]
-                    total = part if total is None else type(part)(*map(torch.add, total, part))
+                    total = part if total is None else FastWeights(*map(torch.add, total, part))
                     if progress is not None:
                         share = (step + (i + 1) / len(groups)) / self.config.write_steps
                         progress((len(layers) + share) / len(self.blocks))
                 assert total is not None
                 if world is not None:
-                    total = type(total)(*(part.float() for part in total))
+                    total = FastWeights(*(part.float() for part in total))
                     world.sum_(*total)
                 weights = block.step(total, weights)  # type: ignore[arg-type]
                 written = block.prepare(weights)
@@ -355,7 +355,7 @@ class LaCT(nn.Module):
             assert isinstance(block, Block)
             yield block
 
-    def _inference_blocks(self, scenes: int) -> Iterator[Block] | Iterator[FusedBlock]:
+    def _inference_blocks(self, scenes: int) -> Iterator[Block | FusedBlock]:
         """The blocks that encode and decode `scenes` scenes at once."""
         if self._fused is None or scenes != 1 or torch.is_grad_enabled():
             return self._blocks()

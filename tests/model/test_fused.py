@@ -86,7 +86,7 @@ from test_fused import CONFIGS, off, written_and_read
 counter = CompileCounter()
 fused._compiled.cache_clear()
 compiled = torch.compile
-torch.compile = lambda function: compiled(function, backend=counter)
+torch.compile = lambda function, **options: compiled(function, backend=counter, **options)
 torch.manual_seed(0)
 model = LaCT(CONFIGS["published"]).eval()
 images = torch.rand(1, 6, 3, 32, 48)
