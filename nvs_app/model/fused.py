@@ -12,9 +12,7 @@ that change are marked, so that one compilation serves all blocks, all sizes of 
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,13 +20,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nvs_app.model.blocks import Block, RayRotary
+from nvs_app.model.compilation import compiled, plainly, varying
 from nvs_app.model.fast_weights import KeyValueLR, RotaryCosSin, residual_target, step_fast_weights
 from nvs_app.model.rotary import rotate
 from nvs_app.model.state import FastWeights
 
 
 class FastMatrices(NamedTuple):
-    """The fast network as it is read: w02 [h, d, 2 * hidden] (w0, then w2), w1 [h, hidden, d]."""
+    """The fast network as it is read: w02 [h, 2 * hidden, d], w0 above w2, turned; w1 [h, hidden, d]."""
 
     w02: Tensor
     w1: Tensor
@@ -76,11 +75,6 @@ def _rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps) * weight
 
 
-def _added(x: Tensor, update: Tensor) -> Tensor:
-    """The sum, in float32 inside. (Plainly added, a compiler puts it into the product, which copies x first.)"""
-    return (x.float() + update.float()).to(x.dtype)
-
-
 def _unit(x: Tensor, scale: float, phases: RotaryCosSin) -> Tensor:
     """SiLU, then the length `scale`, then the ray phases; float32."""
     wide = F.silu(x.float())
@@ -88,8 +82,8 @@ def _unit(x: Tensor, scale: float, phases: RotaryCosSin) -> Tensor:
     return wide if phases is None else rotate(wide, phases[0].float(), phases[1].float())
 
 
-def attend(x: Float[Tensor, "v n c"], w: AttentionWeights, phases: RotaryCosSin) -> Float[Tensor, "v n c"]:
-    """`Block.attend`."""
+def attended(x: Float[Tensor, "v n c"], w: AttentionWeights, phases: RotaryCosSin) -> Float[Tensor, "vn c"]:
+    """What the tokens of a view find in each other, before the output projection."""
     qkv = F.linear(_layer_norm(x, w.norm), w.qkv).unflatten(-1, (3, -1, w.q_norm.shape[0]))
     q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # [v, heads, n, d]
     eps = torch.finfo(torch.float32).eps
@@ -98,7 +92,7 @@ def attend(x: Float[Tensor, "v n c"], w: AttentionWeights, phases: RotaryCosSin)
         cos, sin = phases[0].float(), phases[1].float()
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
     out = F.scaled_dot_product_attention(q.to(v.dtype), k.to(v.dtype), v)
-    return _added(x, F.linear(out.transpose(1, 2).flatten(2), w.out))
+    return out.transpose(1, 2).flatten(2).flatten(0, 1)
 
 
 def key_value_lr(
@@ -120,7 +114,7 @@ def gradient(
     phases: RotaryCosSin, residual: bool,
 ) -> FastWeights:  # fmt: skip
     """`fast_weight_gradient` [h, ...], float32; learning rates multiply the side of the last products that is new."""
-    gate_in, linear = (k @ w.w02).float().chunk(2, -1)
+    gate_in, linear = (k @ w.w02.transpose(-2, -1)).float().chunk(2, -1)
     sigmoid = torch.sigmoid(gate_in)
     gate = gate_in * sigmoid
     hidden = gate * linear
@@ -134,9 +128,10 @@ def gradient(
     d_linear = (d_hidden * gate * lr[2]).to(k.dtype)
     d_gate_in = (d_hidden * linear * (sigmoid * (1 + gate_in * (1 - sigmoid))) * lr[0]).to(k.dtype)
     # Not side by side: what lies between the products is one pass only if all it writes has one shape.
-    w0, w2 = k.transpose(-2, -1) @ d_gate_in, k.transpose(-2, -1) @ d_linear
+    # All three turned the same way, which is the faster one of a sum over many tokens.
+    w0, w2 = (d.transpose(-2, -1) @ k for d in (d_gate_in, d_linear))
     w1 = (hidden * lr[1]).to(k.dtype).transpose(-2, -1) @ v
-    return FastWeights(w0.float(), w1.float(), w2.float())
+    return FastWeights(w0.float().transpose(-2, -1), w1.float(), w2.float().transpose(-2, -1))
 
 
 def step(weights: FastWeights, total: FastWeights, muon_steps: int) -> FastWeights:
@@ -144,31 +139,23 @@ def step(weights: FastWeights, total: FastWeights, muon_steps: int) -> FastWeigh
     return step_fast_weights(weights, FastWeights(*(part[None] for part in total)), muon_steps)
 
 
-def read(
+def found(
     x: Float[Tensor, "n c"], w: ReadWeights, fast: FastMatrices, phases: RotaryCosSin, hidden_phases: RotaryCosSin,
     heads: int, scale: float,
 ) -> Float[Tensor, "n c"]:  # fmt: skip
-    """`Block.read` of one scene."""
+    """What tokens find in the fast weights, before the output projection."""
     q = F.linear(_layer_norm(x, w.norm), w.q).unflatten(-1, (heads, -1)).transpose(0, 1)
-    gate, linear = (_unit(q, scale, phases).to(x.dtype) @ fast.w02).float().chunk(2, -1)
+    gate, linear = (_unit(q, scale, phases).to(x.dtype) @ fast.w02.transpose(-2, -1)).float().chunk(2, -1)
     hidden = F.silu(gate) * linear
     if hidden_phases is not None:
         hidden = rotate(hidden, hidden_phases[0].float(), hidden_phases[1].float())
-    found = _rms_norm(hidden.to(x.dtype) @ fast.w1, w.out_norm, 1e-5).to(x.dtype)
-    x = _added(x, F.linear(found.transpose(0, 1).flatten(1), w.out))
-    up = F.gelu(F.linear(_layer_norm(x, w.mlp_norm), w.up).float()).to(x.dtype)
-    return _added(x, F.linear(up, w.down))
+    values = _rms_norm(hidden.to(x.dtype) @ fast.w1, w.out_norm, 1e-5).to(x.dtype)
+    return values.transpose(0, 1).flatten(1)
 
 
-@functools.cache
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compiled once for all blocks and networks of a process."""
-    for name in ("recompile_limit", "cache_size_limit"):  # of which torch's versions have one
-        if hasattr(torch._dynamo.config, name):
-            # Networks of several sizes and precisions, and one view or several.
-            setattr(torch._dynamo.config, name, max(64, getattr(torch._dynamo.config, name)))
-    # Every width is a constant: a second network's must not make those of all networks unknown, as is the default.
-    return torch.compile(function, dynamic=False)
+def mlp_hidden(x: Float[Tensor, "n c"], w: ReadWeights) -> Float[Tensor, "n m"]:
+    """The hidden units of the MLP."""
+    return F.gelu(F.linear(_layer_norm(x, w.mlp_norm), w.up).float()).to(x.dtype)
 
 
 class FusedBlock:
@@ -182,7 +169,7 @@ class FusedBlock:
         attention, fast = block.attention, block.fast
         self.dtype, self.heads, self.scale = dtype, fast.heads, float(fast.qk_scale)
         self.muon_steps = fast.muon_steps
-        self._call = _compiled if compile else lambda function: function
+        self._call = compiled if compile else plainly
 
         def own(weight: Tensor, kind: torch.dtype = dtype) -> Tensor:
             return weight.detach().to(kind)
@@ -213,25 +200,29 @@ class FusedBlock:
         if isinstance(weights, FastMatrices):
             return weights
         w0, w1, w2 = (w[0].to(self.dtype) for w in weights)
-        return FastMatrices(torch.cat([w0, w2], -1), w1.contiguous())
+        return FastMatrices(torch.cat([w0, w2], -1).transpose(-2, -1).contiguous(), w1.contiguous())
 
     def attend(self, x: Float[Tensor, "1 v n c"], phases: RayRotary) -> Float[Tensor, "1 v n c"]:
+        """Attention inside each view; `x` is overwritten."""
         turn = _varying_phases(phases.attention, 0, 2)
         with torch.autocast(x.device.type, enabled=False):
-            return self._call(attend)(_varying(x[0], 0, 1), self.attention, turn)[None]
+            out = self._call(attended)(varying(x[0], 0, 1), self.attention, turn)
+            # In place, the residual is added inside the product.
+            x.view(out.shape).addmm_(out, self.attention.out.t())
+        return x
 
     def key_value_lr(
         self, x: Float[Tensor, "1 v n c"], phases: RayRotary, patches: Float[Tensor, "1 m c"] | None = None
     ) -> KeyValueLR:
         with torch.autocast(x.device.type, enabled=False):
             return self._call(key_value_lr)(
-                _varying(x.flatten(0, 2), 0), self.write, _of_tokens(phases.fast),
-                None if patches is None else _varying(patches[0], 0), self.heads, self.scale,
+                varying(x.flatten(0, 2), 0), self.write, _of_tokens(phases.fast),
+                None if patches is None else varying(patches[0], 0), self.heads, self.scale,
             )  # fmt: skip
 
     def gradient(self, key_value_lr: KeyValueLR, phases: RayRotary, written: FastMatrices | None = None) -> FastWeights:
         k, v, lr = key_value_lr
-        k, v, lr = _varying(k, 1), _varying(v, 1), _varying(lr, 2)
+        k, v, lr = varying(k, 1), varying(v, 1), varying(lr, 2)
         with torch.autocast(k.device.type, enabled=False):
             return self._call(gradient)(
                 self.first if written is None else written, k, v, lr, _of_tokens(phases.hidden), written is not None
@@ -243,24 +234,20 @@ class FusedBlock:
             return self._call(step)(self.start if written is None else written, total, self.muon_steps)
 
     def read(self, x: Float[Tensor, "1 v n c"], weights: FastMatrices, phases: RayRotary) -> Float[Tensor, "1 v n c"]:
+        """Read the fast weights and apply the MLP; `x` is overwritten."""
+        tokens = x.view(-1, x.shape[-1])
         with torch.autocast(x.device.type, enabled=False):
-            tokens = self._call(read)(
-                _varying(x.flatten(0, 2), 0), self.reading, weights, _of_tokens(phases.fast),
-                _of_tokens(phases.hidden), self.heads, self.scale,
+            out = self._call(found)(
+                varying(tokens, 0), self.reading, weights, _of_tokens(phases.fast), _of_tokens(phases.hidden),
+                self.heads, self.scale,
             )  # fmt: skip
-        return tokens.view(x.shape)
-
-
-def _varying(x: Tensor, *axes: int) -> Tensor:
-    """`x`, with axes marked whose length changes from call to call: a compilation serves all lengths but 1."""
-    for axis in axes:
-        if x.shape[axis] > 1:
-            torch._dynamo.maybe_mark_dynamic(x, axis)
-    return x
+            tokens.addmm_(out, self.reading.out.t())
+            tokens.addmm_(self._call(mlp_hidden)(varying(tokens, 0), self.reading), self.reading.down.t())
+        return x
 
 
 def _varying_phases(phases: RotaryCosSin, *axes: int) -> RotaryCosSin:
-    return None if phases is None else (_varying(phases[0], *axes), _varying(phases[1], *axes))
+    return None if phases is None else (varying(phases[0], *axes), varying(phases[1], *axes))
 
 
 def _of_tokens(phases: RotaryCosSin) -> RotaryCosSin:
