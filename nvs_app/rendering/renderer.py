@@ -300,9 +300,7 @@ class Renderer:
             part = _batched(cameras[done : done + chunk])
             try:
                 with self._inference(f"render: a view of {height}x{width}", "ask for a smaller size"):
-                    views = self._rendered(state, prepared, part, plan, quick)
-                    if isinstance(views, RenderedViews) and not depth:
-                        views = views.images
+                    views = self._rendered(state, prepared, part, plan, quick, depth)
                     if self.device.type == "cuda":  # a replay would overwrite them
                         views = views.clone() if on_device else views.to("cpu")
             except _OutOfMemory:
@@ -321,7 +319,7 @@ class Renderer:
         return Sampling(min(QUICK_VIEWS, self.views or head.views), planes, fine_planes, level)
 
     def _rendered(
-        self, state: SceneState, prepared: Prepared, cameras: Cameras, plan: RenderPlan, quick: bool
+        self, state: SceneState, prepared: Prepared, cameras: Cameras, plan: RenderPlan, quick: bool, depth: bool
     ) -> Tensor | RenderedViews:
         """The views of a chunk of cameras, on the device; valid until the next call."""
         sampling = self._sampling(photo_level(state, cameras) if plan.detail else 0, quick)
@@ -333,12 +331,15 @@ class Renderer:
                 height, width = plan.image_hw
                 return self.model.decode(state, own, prepared)[0].float()[..., :height, :width]
             output = self.model.decode_detail(state, own, plan.lact_hw, sampling, prepared)
+            if not depth:
+                height, width = plan.image_hw
+                return output.images[0].float().clamp(0, 1)[..., :height, :width]
             return views_of(output, state.transform, plan.image_hw)
 
         if self.device.type != "cuda" or cameras.shape[1] > _GRAPH_VIEWS:
             return work(cameras.c2w, cameras.fxfycxcy)
         reads = [state.fast_weights[0].w0.data_ptr(), 0 if state.context is None else state.context.images.data_ptr()]
-        key = (*reads, plan, sampling, cameras.shape[1])
+        key = (*reads, plan, sampling, cameras.shape[1], depth)
         return self._graphs.run(key, work, cameras.c2w, cameras.fxfycxcy, holds=(state, prepared))
 
     def _views_at_once(self, plan: RenderPlan) -> int:
