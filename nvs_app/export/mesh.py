@@ -1,7 +1,7 @@
 """A mesh of the surfaces that several views agree on: their depth in a truncated signed distance field (open3d).
 
-    mesh = mesh_of(views)
-    write_glb(Path("mesh.glb"), mesh)
+mesh = mesh_of(views)
+write_glb(Path("mesh.glb"), mesh)
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, UInt32
 
 from nvs_app.atomic_io import atomic_write
 from nvs_app.errors import NVSError
@@ -39,7 +39,7 @@ class Mesh:
     vertices: Float[np.ndarray, "n 3"]
     normals: Float[np.ndarray, "n 3"]
     colours: Float[np.ndarray, "n 3"]
-    triangles: Int[np.ndarray, "m 3"]
+    triangles: UInt32[np.ndarray, "m 3"]
 
 
 def mesh_of(
@@ -63,8 +63,7 @@ def mesh_of(
 
     tell = progress or (lambda share: None)
     views = agreed(views, least, tolerance, progress=lambda share: tell(0.6 * share))
-    cameras, (height, width) = views.cameras, views.cameras.image_hw
-    known = views.depth > 0
+    cameras, known = views.cameras, views.depth > 0
     if not known.any():
         raise NVSError("mesh: the views agree on no surface; more photos, closer together, may help")
     if voxel is None:
@@ -100,7 +99,8 @@ def mesh_of(
     found.compute_vertex_normals()
     tell(1.0)
     columns = (found.vertices, found.vertex_normals, found.vertex_colors)
-    return Mesh(*(np.asarray(column, np.float32) for column in columns), np.asarray(found.triangles, np.uint32))
+    vertices, normals, colours = (np.asarray(column, np.float32) for column in columns)
+    return Mesh(vertices, normals, colours, np.asarray(found.triangles, np.uint32))
 
 
 def write_glb(path: Path, mesh: Mesh) -> Path:
@@ -117,7 +117,9 @@ def write_glb(path: Path, mesh: Mesh) -> Path:
         (np.ascontiguousarray(mesh.triangles.reshape(-1), "<u4"), "SCALAR", 34963),
     ]
     codes = {"f": 5126, "u2": 5123, "u4": 5125}
-    accessors, regions, start = [], [], 0
+    accessors: list[dict] = []
+    regions: list[dict] = []
+    start = 0
     for values, kind, target in parts:
         code = codes["f" if values.dtype.kind == "f" else f"u{values.dtype.itemsize}"]
         accessor = {"bufferView": len(regions), "componentType": code, "count": len(values), "type": kind}

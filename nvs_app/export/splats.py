@@ -5,7 +5,7 @@ splats = splats_of(fuse(views))
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -14,6 +14,8 @@ from torch import Tensor
 from nvs_app.export.fusion import Surfels
 from nvs_app.geometry.rotations import matrix_to_quaternion
 
+FILL_TOLERANCE = 0.03
+"""Of `fuse`, for splats: a hole is worse than a splat that lies a little beside its surface."""
 WIDTH = 0.4  # standard deviation, in pixels of the photo that saw the surface
 _THICKNESS = 0.1  # of the smaller width
 _OPACITY = (0.6, 0.98)  # where hardly any, and where all views that are asked agree
@@ -52,3 +54,12 @@ def splats_of(surfels: Surfels, width: float = WIDTH) -> Splats:
     share = (surfels.agreeing + 1) / (surfels.asked + 1)  # the view itself is one of them
     quats = matrix_to_quaternion(axes)
     return Splats(surfels.points, sizes, quats, surfels.colours, low + (high - low) * share)
+
+
+def thinned(splats: Splats, most: int, seed: int = 0) -> Splats:
+    """At most so many of them, drawn at random and made wider, so that they still cover the surfaces."""
+    if len(splats) <= most:
+        return splats
+    chosen = torch.randperm(len(splats), generator=torch.Generator().manual_seed(seed))[:most].sort().values
+    some = splats[chosen.to(splats.means.device)]
+    return replace(some, scales=some.scales * (len(splats) / most) ** 0.5)

@@ -40,6 +40,11 @@ class SurfaceViews:
     def __len__(self) -> int:
         return len(self.images)
 
+    def __getitem__(self, rows: Tensor) -> SurfaceViews:
+        """Some of the views."""
+        parts = (self.depth, self.uncertainty, self.empty)
+        return SurfaceViews(self.images[rows], self.cameras[rows], *(part[rows] for part in parts))
+
     @property
     def background(self) -> tuple[float, float, float] | None:
         """RGB in [0, 1] of a plain background that the photos' borders show; None where they show none."""

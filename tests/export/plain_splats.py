@@ -1,7 +1,7 @@
 """A slow, plain renderer of Gaussian splats, for tests: every Gaussian's fragments, sorted, composited front to back.
 
 As 3D Gaussian splatting defines it (Kerbl et al. 2023): the projection is linear around each mean, 0.3 square pixels
-are added to each projected covariance, fragments below 1/255 are left out. Reads nothing of the exporter but the numbers.
+are added to each projected covariance, fragments below 1/255 are left out.
 """
 
 from __future__ import annotations
