@@ -27,6 +27,17 @@ from nvs_app.geometry.paths import focus_point
 FOLDER = Path(__file__).parent / "viewer"
 MOST = 1_500_000
 """Splats in one page: 48 MB of numbers, 64 MB of text."""
+# A page that comes from the disk may start classic workers only, and the library's are modules. What it starts them with
+# is replaced for it alone: names of its module.
+_CLASSIC_WORKERS = """
+const Worker = class extends window.Worker { constructor(url, options) { super(url, { ...options, type: "classic" }); } };
+const Blob = class extends window.Blob {
+  constructor(parts, options) {
+    const text = (part) => typeof part === "string" ? part : new TextDecoder().decode(part);
+    super(parts.map((part) => text(part).replaceAll("import.meta.url", "self.location.href")), options);
+  }
+};
+"""
 _EXPORT = re.compile(r"export \{([^}]*)\};?\s*$")
 
 
@@ -34,7 +45,7 @@ def viewer_script() -> str:
     """The library and the viewer as the text of one module, which leaves `window.nvsSplats`."""
     library, found = _EXPORT.subn(_as_object, (FOLDER / "gsplat.js").read_text("utf-8"))
     assert found == 1
-    return library + (FOLDER / "splat_view.js").read_text("utf-8")
+    return _CLASSIC_WORKERS + library + (FOLDER / "splat_view.js").read_text("utf-8")
 
 
 def first_look(cameras: Cameras, background: tuple[float, float, float] | None) -> dict[str, Any]:

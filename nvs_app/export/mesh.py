@@ -11,6 +11,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt32
@@ -61,6 +62,7 @@ def mesh_of(
     except (ImportError, OSError) as error:
         raise NVSError(f"a mesh needs open3d: pip install open3d ({' '.join(str(error).split())[:120]})") from error
 
+    library: Any = open3d  # its types know no arrays
     tell = progress or (lambda share: None)
     views = agreed(views, least, tolerance, progress=lambda share: tell(0.6 * share))
     cameras, known = views.cameras, views.depth > 0
@@ -70,15 +72,15 @@ def mesh_of(
         pixel = float((views.depth / cameras.fxfycxcy[:, 1, None, None])[known].median())
         spread = float(views.depth[known].quantile(0.95)) if known.sum() < 2**24 else float(views.depth.max())
         voxel = max(_VOXEL * pixel, spread / _LARGEST)
-    core, kind = open3d.core, open3d.core.float32
+    core, kind = library.core, library.core.float32
     # Not open3d's older ScalableTSDFVolume: of release 0.20 it stays empty.
-    field = open3d.t.geometry.VoxelBlockGrid(
+    field = library.t.geometry.VoxelBlockGrid(
         ("tsdf", "weight", "color"), (kind,) * 3, ((1,), (1,), (3,)), voxel, _BLOCK, 1000, core.Device("CPU:0")
     )
     farthest = float(views.depth.max()) + 1
     for view in range(len(views)):
         depth, colours = (
-            open3d.t.geometry.Image(core.Tensor(np.ascontiguousarray(part.float().numpy())))
+            library.t.geometry.Image(core.Tensor(np.ascontiguousarray(part.float().numpy())))
             for part in (views.depth[view], views.images[view].movedim(0, -1))
         )
         fx, fy, cx, cy = cameras.fxfycxcy[view].tolist()

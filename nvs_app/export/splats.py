@@ -16,7 +16,7 @@ from nvs_app.geometry.rotations import matrix_to_quaternion
 
 FILL_TOLERANCE = 0.03
 """Of `fuse`, for splats: a hole is worse than a splat that lies a little beside its surface."""
-WIDTH = 0.4  # standard deviation, in pixels of the photo that saw the surface
+WIDTH = 0.55  # standard deviation, in pixels of the photo that saw the surface
 _THICKNESS = 0.1  # of the smaller width
 _OPACITY = (0.6, 0.98)  # where hardly any, and where all views that are asked agree
 
