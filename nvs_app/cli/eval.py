@@ -20,6 +20,7 @@ from rich.table import Table
 from nvs_app.cli.common import (
     add_context_options,
     add_model_options,
+    add_scene_option,
     check_writable,
     indices,
     load_renderer,
@@ -44,6 +45,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         description="PSNR per image, averaged over the views of a scene, then over scenes.",
     )
     parser.add_argument("scenes", nargs="*", metavar="SCENE", help="scene, folder or zip of photos, or video")
+    add_scene_option(parser)
     add_context_options(parser, several=True)
     parser.add_argument(
         "--target-views", type=indices, metavar="I,J,K", help="compare these views (default: all that are no input)"
@@ -101,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
 
         report = evaluate(
             renderer,
-            {name: functools.partial(read_scene, path) for name, path in named.items()},
+            {name: functools.partial(read_scene, path, key=args.scene) for name, path in named.items()},
             config,
             lpips=lpips,
             side_by_side=args.side_by_side,

@@ -19,10 +19,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from nvs_app.distributed import World
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.geometry.rays import ray_features
@@ -30,11 +31,13 @@ from nvs_app.model.blocks import Block, RayRotary, scaled_init
 from nvs_app.model.config import LaCTConfig
 from nvs_app.model.detail import ContextViews, DetailHead, DetailOutput, Sampling
 from nvs_app.model.fast_weights import KeyValueLR
+from nvs_app.model.fused import FastMatrices, FusedBlock
 from nvs_app.model.rotary import patch_rays, ray_coordinates, rotary_cos_sin
 from nvs_app.model.state import FastWeights, SceneState
 
 RAY_CHANNELS = 9
 INPUT_CHANNELS = RAY_CHANNELS + 3
+Prepared = list[FastWeights | FastMatrices]
 CONTEXT_BUCKETS = (8, 12)
 # Keys and values of so many tokens are kept from one write step to the next; of more they are made anew.
 KV_CACHE_MAX_TOKENS = 2**16
@@ -55,6 +58,18 @@ def unpatchify(x: Float[Tensor, "b v n f"], patch: int, image_hw: tuple[int, int
     return x.reshape(b, v, -1, *image_hw)
 
 
+def copied_beside(x: Tensor, device: torch.device) -> Tensor:
+    """`x` on `device`; from the CPU to a GPU it is copied beside the work that waits there, not behind it."""
+    if x.device.type != "cpu" or device.type != "cuda":
+        return x.to(device)
+    beside, own = torch.cuda.Stream(device), torch.cuda.current_stream(device)
+    with torch.cuda.stream(beside):
+        there = x.to(device, non_blocking=True)
+    own.wait_stream(beside)
+    there.record_stream(own)
+    return there
+
+
 class LaCT(nn.Module):
     """The network. `card` describes a loaded checkpoint (name, hash, normalization, …), else empty."""
 
@@ -72,21 +87,31 @@ class LaCT(nn.Module):
         self.output_linear = nn.Linear(config.dim, 3 * config.patch**2, bias=False)
         scaled_init(self, num_residuals=3 * config.blocks)
         self.detail_head = None if config.detail_head is None else DetailHead(config.detail_head, config.dim)
+        self._fused: list[FusedBlock] | None = None
+
+    def fuse(self, dtype: torch.dtype | None, compile: bool = False) -> None:
+        """From now on encode and decode scenes one at a time through `FusedBlock`s, which compute in `dtype` with the
+        weights as they are now; None: through the plain blocks again. compile: compile what lies between products."""
+        self._fused = None if dtype is None else [FusedBlock(block, dtype, compile) for block in self._blocks()]
+        if compile and self.detail_head is not None:
+            self.detail_head.compile_parts()
 
     def compile_blocks(self) -> None:
-        """Compile the block once; all blocks share the code, so one compilation serves them all."""
+        """Compile the block once, for training; all blocks share the code, so one compilation serves them all."""
         for block in self.blocks:
             block.compile()
         if self.detail_head is not None:
             self.detail_head.compile_parts()
 
-    def embed(self, images: Float[Tensor, "b v 3 h w"] | None, cameras: Cameras) -> Float[Tensor, "b v n c"]:
-        """Tokens of posed images, or of cameras alone (`images` None: zeros in place of colours)."""
+    def embed(self, images: Shaped[Tensor, "b v 3 h w"] | None, cameras: Cameras) -> Float[Tensor, "b v n c"]:
+        """Tokens of posed images, in [0, 1] or uint8; of cameras alone where `images` is None: zeros for colours."""
         height, width = cameras.image_hw
         if height % self.config.patch or width % self.config.patch:
             raise NVSError(f"image size {height}x{width}: expected multiples of the patch, {self.config.patch} pixels")
         with torch.autocast(device_type=cameras.c2w.device.type, enabled=False):
             rays = ray_features(cameras)
+            if images is not None and images.dtype == torch.uint8:
+                images = images.to(rays.dtype) / 255
             colours = torch.zeros_like(rays[:, :, :3]) if images is None else images.to(rays.dtype) * 2 - 1
             features = patchify(torch.cat([rays, colours], dim=2), self.config.patch)
         tokens = self.input_norm(self.patch_embed(features).float())
@@ -120,83 +145,121 @@ class LaCT(nn.Module):
 
     def encode(
         self,
-        images: Float[Tensor, "b v 3 h w"],
+        images: Shaped[Tensor, "b v 3 h w"],
         cameras: Cameras,
         views_per_chunk: int | None = None,
         progress: Callable[[float], None] | None = None,
         photos: Float[Tensor, "b v 3 h2 w2"] | None = None,
         photo_cameras: Cameras | None = None,
+        world: World | None = None,
     ) -> SceneState:
         """Write posed images into fast weights.
 
         Args:
-            images: [b, v, 3, h, w] in [0, 1], h and w multiples of the patch.
+            images: [b, v, 3, h, w] in [0, 1], or uint8, h and w multiples of the patch. They may lie on the CPU: each
+                group of views is copied while the one before is worked at.
             cameras: [b, v], normalised frame.
             views_per_chunk: bounds memory: views are pushed through a block in groups; the result is the same
                 up to rounding because the update is a sum over tokens.
             progress: called with the fraction done after each group in each block.
             photos, photo_cameras: the same views at the resolution that a detail head is to look at, [b, v, 3, H, W]
                 in [0, 1] with sides that are multiples of 8; a network without a head ignores them.
+            world: processes that encode this scene together, all called with the same arguments: each pushes its
+                share of the views through, and what they ask the fast weights for is summed, a block at a time (of 28
+                MB at most: about 0.1 ms over NVLink, so there is nothing to gain from hiding it). All return the same.
         Returns:
             SceneState with `transform` None; decode takes cameras of the same frame.
         """
         views = images.shape[1]
+        world = world if world is not None and 1 < world.size <= views else None
+        first, last = (0, views) if world is None else world.share(views)
         chunk = views_per_chunk or views
-        groups = [slice(i, min(i + chunk, views)) for i in range(0, views, chunk)]
-        tokens = [self.embed(images[:, group], cameras[:, group]) for group in groups]
-        patches = [self._patches(x) for x in tokens]
+        groups = [slice(i, min(i + chunk, last)) for i in range(first, last, chunk)]
+        tokens: list[Tensor] = []
+        patches: list[Tensor | None] = []
         phases = [self.phases(cameras[:, group]) for group in groups]
         layers: list[FastWeights] = []
-        keep = self.config.write_steps > 1 and sum(x[..., 0].numel() for x in tokens) <= KV_CACHE_MAX_TOKENS
-        for block in self._blocks():
+        rows, columns = self.token_hw(cameras.image_hw)
+        keep = self.config.write_steps > 1 and len(images) * views * rows * columns <= KV_CACHE_MAX_TOKENS
+        for block in self._inference_blocks(len(images)):
             weights: FastWeights | None = None
+            written: FastWeights | FastMatrices | None = None
             kept: list[KeyValueLR] = []
             for step in range(self.config.write_steps):
-                total: FastWeights | None = None
-                for i in range(len(groups)):
+                total: FastWeights | FastMatrices | None = None
+                for i, group in enumerate(groups):
+                    if not layers and not step:
+                        there = copied_beside(images[:, group], cameras.c2w.device)
+                        tokens.append(self.embed(there, cameras[:, group]))
+                        patches.append(self._patches(tokens[i]))
                     if step == 0:
                         tokens[i] = block.attend(tokens[i], phases[i])
                     key_value_lr = kept[i] if keep and step else block.key_value_lr(tokens[i], phases[i], patches[i])
                     if keep and not step:
                         kept.append(key_value_lr)
-                    part = block.gradient(key_value_lr, phases[i], weights)
-                    total = part if total is None else FastWeights(*map(torch.add, total, part))
+                    part = block.gradient(key_value_lr, phases[i], written)  # type: ignore[arg-type]
+                    total = part if total is None else type(part)(*map(torch.add, total, part))
                     if progress is not None:
                         share = (step + (i + 1) / len(groups)) / self.config.write_steps
                         progress((len(layers) + share) / len(self.blocks))
                 assert total is not None
-                weights = FastWeights(*(w.float() for w in block.fast.step(total, weights)))
-            assert weights is not None
+                if world is not None:
+                    total = type(total)(*(part.float() for part in total))
+                    world.sum_(*total)
+                weights = block.step(total, weights)  # type: ignore[arg-type]
+                written = block.prepare(weights)
+            assert weights is not None and written is not None
             layers.append(weights)
             if len(layers) < len(self.blocks) or photos is not None:  # the last block's tokens are the head's only
-                tokens = [block.read(x, weights, turn) for x, turn in zip(tokens, phases, strict=True)]
+                for i, turn in enumerate(phases):
+                    tokens[i] = block.read(tokens[i], written, turn)  # type: ignore[arg-type]
         if self.detail_head is None or photos is None:
             return SceneState(layers)
         assert photo_cameras is not None
         normed = self.output_norm(torch.cat(tokens, 1))
+        if world is not None:
+            everyone = normed.new_zeros(len(normed), views, *normed.shape[2:])
+            everyone[:, first:last] = normed
+            world.sum_(everyone)
+            normed = everyone
         views_at_once = views_per_chunk if views_per_chunk and views_per_chunk < views else None
         context = self.context_views(normed, cameras.image_hw, photos, photo_cameras, views_at_once)
         return SceneState(layers, context=context)
 
-    def decode(self, state: SceneState, cameras: Cameras) -> Float[Tensor, "b v 3 h w"]:
-        """Render cameras [b, v] of the normalised frame from fast weights; values in [0, 1], float32."""
+    def prepare(self, state: SceneState) -> Prepared:
+        """A state's fast weights as the blocks read them; for whoever decodes from one state again and again."""
+        blocks = self._inference_blocks(len(state.fast_weights[0].w0))
+        return [block.prepare(w) for block, w in zip(blocks, state.fast_weights, strict=True)]
+
+    def decode(
+        self, state: SceneState, cameras: Cameras, prepared: Prepared | None = None
+    ) -> Float[Tensor, "b v 3 h w"]:
+        """Render cameras [b, v] of the normalised frame from fast weights; values in [0, 1], float32.
+
+        prepared: what `prepare(state)` gave.
+        """
         if len(state.fast_weights) != len(self.blocks):
             raise NVSError(
                 f"scene state has {len(state.fast_weights)} layers, the checkpoint {len(self.blocks)}: "
                 "encode the scene with this checkpoint"
             )
-        return self._images(self._target_tokens(state, cameras), cameras.image_hw)
+        return self._images(self._target_tokens(state, cameras, prepared), cameras.image_hw)
 
     def decode_detail(
-        self, state: SceneState, cameras: Cameras, image_hw: tuple[int, int], sampling: Sampling | None = None
+        self,
+        state: SceneState,
+        cameras: Cameras,
+        image_hw: tuple[int, int],
+        sampling: Sampling | None = None,
+        prepared: Prepared | None = None,
     ) -> DetailOutput:
         """Render cameras [b, v] through the detail head.
 
         image_hw: the size that LaCT renders at, multiples of the patch; the head renders at `cameras.image_hw`.
-        sampling: how closely the head looks.
+        sampling: how closely the head looks. prepared: what `prepare(state)` gave.
         """
         assert self.detail_head is not None and state.context is not None
-        tokens = self._target_tokens(state, cameras.scaled_to(image_hw))
+        tokens = self._target_tokens(state, cameras.scaled_to(image_hw), prepared)
         lact_images = self._images(tokens, image_hw)
         return self.detail_head(
             tokens, self.token_hw(image_hw), lact_images, state.context, cameras, sampling or Sampling()
@@ -215,11 +278,14 @@ class LaCT(nn.Module):
         grid = self.token_hw(image_hw)
         return self.detail_head.context_views(tokens, grid, photos, photo_cameras, views_per_chunk=views_per_chunk)
 
-    def _target_tokens(self, state: SceneState, cameras: Cameras) -> Float[Tensor, "b v n c"]:
+    def _target_tokens(
+        self, state: SceneState, cameras: Cameras, prepared: Prepared | None = None
+    ) -> Float[Tensor, "b v n c"]:
         """Tokens of target cameras behind the output norm."""
         x, phases = self.embed(None, cameras), self.phases(cameras)
-        for block, weights in zip(self._blocks(), state.fast_weights, strict=True):
-            x = block.read(block.attend(x, phases), weights, phases)
+        layers = self.prepare(state) if prepared is None else prepared
+        for block, weights in zip(self._inference_blocks(len(x)), layers, strict=True):
+            x = block.read(block.attend(x, phases), weights, phases)  # type: ignore[arg-type]
         return self.output_norm(x)
 
     def forward(
@@ -288,6 +354,12 @@ class LaCT(nn.Module):
         for block in self.blocks:
             assert isinstance(block, Block)
             yield block
+
+    def _inference_blocks(self, scenes: int) -> Iterator[Block] | Iterator[FusedBlock]:
+        """The blocks that encode and decode `scenes` scenes at once."""
+        if self._fused is None or scenes != 1 or torch.is_grad_enabled():
+            return self._blocks()
+        return iter(self._fused)
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[LaCT]:

@@ -13,28 +13,29 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, overload
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from nvs_app.distributed import World
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.geometry.normalize import SimilarityTransform, normalize_context
 from nvs_app.model.checkpoint import default_checkpoint, load_checkpoint
 from nvs_app.model.detail import Sampling
 from nvs_app.model.detail.layers import resize
-from nvs_app.model.lact import LaCT
+from nvs_app.model.lact import LaCT, Prepared
 from nvs_app.model.state import SceneState
 from nvs_app.rendering.cuda_graphs import CudaGraphs
 from nvs_app.rendering.device import PRECISIONS, fast_bfloat16, is_memory_error, pick_device
+from nvs_app.rendering.photos import cut, photo_level
 from nvs_app.rendering.plan import LaCTResolution, RenderPlan, plan_encode, plan_render
+from nvs_app.rendering.ready import ReadyStates
 from nvs_app.rendering.views import RenderedViews, views_of
 from nvs_app.scenes.posed import PosedImages
 
@@ -53,7 +54,8 @@ class Renderer:
         device: None takes the first GPU, or the CPU where there is none.
         precision: "fp32", "bf16" (autocast), or "auto": bf16 where the device multiplies it fast, see
             `fast_bfloat16`, else fp32.
-        compile: compile the blocks of the model; pays on a GPU after some tens of frames, gains nothing on a CPU.
+        compile: compile what encoding and rendering call; takes some seconds once a process and pays on a GPU. The
+            weights are then those of this moment.
         detail: whether a detail head, where the checkpoint has one, renders the views; without it LaCT does, alone.
         views: context views that the detail head looks at for each view; None: as the checkpoint is configured.
         lact: LaCT's resolution under the detail head; None: as the checkpoint's card says.
@@ -80,7 +82,7 @@ class Renderer:
         self.precision = precision
         self.model = model.to(self.device).eval().requires_grad_(False)
         if compile:
-            self.model.compile_blocks()
+            self.model.fuse(self.dtype, compile=True)
         self.card: dict = dict(getattr(model, "card", None) or {})
         self.patch: int = model.config.patch
         self.detail = detail and model.detail_head is not None
@@ -89,6 +91,7 @@ class Renderer:
             raise NVSError(f"views that the detail head looks at: {views}, expected 1 or more")
         self.views = views
         self._graphs = CudaGraphs()
+        self._ready = ReadyStates(self.model, self.device)
 
     @classmethod
     def from_checkpoint(
@@ -105,7 +108,7 @@ class Renderer:
         Raises NVSError when it is not there."""
         device = pick_device(device)
         model = load_checkpoint(name or default_checkpoint(), device=device)
-        renderer = cls(model, device, precision, compile, detail, views, lact)
+        renderer = cls(model, device, precision, False, detail, views, lact)
         if renderer.precision == "bf16":
             # Autocast would round the same matrices for every image; nobody else holds this network. The norms of
             # q and k get bfloat16 too, and one fused operation takes only both of one type.
@@ -114,7 +117,14 @@ class Renderer:
                     module.to(torch.bfloat16)
                 elif isinstance(module, torch.nn.Linear) or name.endswith((".q_norm", ".k_norm")):
                     module.weight.data = module.weight.data.bfloat16()
+        if compile or device.type == "cuda":
+            renderer.model.fuse(renderer.dtype, compile)
         return renderer
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What is computed in."""
+        return torch.bfloat16 if self.precision == "bf16" else torch.float32
 
     @property
     def train_image_hw(self) -> tuple[int, int]:
@@ -155,6 +165,7 @@ class Renderer:
         transform: SimilarityTransform | None = None,
         progress: Callable[[float], None] | None = None,
         chunk: int | None = None,
+        world: World | None = None,
     ) -> SceneState:
         """Writes the context views into fast weights, and keeps what a detail head looks at.
 
@@ -165,6 +176,8 @@ class Renderer:
             these cameras (benchmarks that normalise with the target cameras included).
         progress: called with the fraction done, several times a block; what it raises stops the work.
         chunk: views pushed through a block at once; None chooses by memory. Another number rounds otherwise.
+        world: processes of torchrun that encode this scene together, one a GPU, all with the same arguments; each works
+            at its share of the views (of a scene with fewer views than processes, at all), and all return the state.
 
         Returns a state whose `transform` maps the scene's frame to the frame of the fast weights (batch shape
         [1]), computed from these cameras alone with the preset of the model's card, and whose `meta` names the
@@ -176,13 +189,15 @@ class Renderer:
         if images.ndim != 4 or len(images) == 0:
             raise NVSError(f"encode: images are {tuple(images.shape)}, expected [views, 3, H, W] with a view or more")
         plan = self.plan_encode((images.shape[-2], images.shape[-1]))
-        images, cameras = _cut(images, cameras, plan.render_hw)
+        images, cameras = cut(images, cameras, plan.render_hw)
         (height, width), views = plan.render_hw, len(images)
         what = f"encode: {views} context views of {height}x{width}"
-        with self._inference(what, "give fewer or smaller views"):
-            images = images.to(self.device)
-            images = images.float() / 255.0 if images.dtype == torch.uint8 else images.float()
-            small = resize(images, plan.lact_hw)
+        small = images  # copied group by group
+        if plan.detail:
+            with self._inference(what, "give fewer or smaller views"):
+                images = images.to(self.device)
+                images = images.float() / 255.0 if images.dtype == torch.uint8 else images.float()
+                small = resize(images, plan.lact_hw)
 
         preset = str(self.card.get("normalization", "auto"))
         if transform is None:
@@ -197,11 +212,11 @@ class Renderer:
                 with self._inference(what, "give fewer or smaller views"):
                     state = self.model.encode(
                         small[None], normalised.scaled_to(plan.lact_hw), views_per_chunk=group, progress=progress,
-                        photos=photos, photo_cameras=photo_cameras,
+                        photos=photos, photo_cameras=photo_cameras, world=world,
                     )  # fmt: skip
                 break
             except _OutOfMemory:
-                if group == 1:
+                if group == 1 or world is not None:  # others would wait for this process
                     raise
                 group = (group + 1) // 2
         meta = {
@@ -276,7 +291,8 @@ class Renderer:
         self._check_state(state, depth)
         height, width = cameras.image_hw
         plan = self.plan_render((height, width), state)
-        state = state.to(self.device)
+        with self._inference("render: the scene's fast weights", "render on another device"):
+            state, prepared = self._ready(state)
         cameras = Cameras(cameras.c2w.float(), cameras.fxfycxcy.float(), plan.render_hw).to(self.device)
         chunk = max(1, chunk or self._views_at_once(plan))
         done = 0
@@ -284,7 +300,7 @@ class Renderer:
             part = _batched(cameras[done : done + chunk])
             try:
                 with self._inference(f"render: a view of {height}x{width}", "ask for a smaller size"):
-                    views = self._rendered(state, part, plan, quick)
+                    views = self._rendered(state, prepared, part, plan, quick)
                     if isinstance(views, RenderedViews) and not depth:
                         views = views.images
                     if self.device.type == "cuda":  # a replay would overwrite them
@@ -304,7 +320,9 @@ class Renderer:
         planes, fine_planes = -(-head.planes // 2), -(-head.fine_planes // 2)
         return Sampling(min(QUICK_VIEWS, self.views or head.views), planes, fine_planes, level)
 
-    def _rendered(self, state: SceneState, cameras: Cameras, plan: RenderPlan, quick: bool) -> Tensor | RenderedViews:
+    def _rendered(
+        self, state: SceneState, prepared: Prepared, cameras: Cameras, plan: RenderPlan, quick: bool
+    ) -> Tensor | RenderedViews:
         """The views of a chunk of cameras, on the device; valid until the next call."""
         sampling = self._sampling(photo_level(state, cameras) if plan.detail else 0, quick)
 
@@ -314,15 +332,15 @@ class Renderer:
                 own = state.transform.apply_cameras(own)
             if not plan.detail:
                 height, width = plan.image_hw
-                return self.model.decode(state, own)[0].float()[..., :height, :width]
-            output = self.model.decode_detail(state, own, plan.lact_hw, sampling)
+                return self.model.decode(state, own, prepared)[0].float()[..., :height, :width]
+            output = self.model.decode_detail(state, own, plan.lact_hw, sampling, prepared)
             return views_of(output, state.transform, plan.image_hw)
 
         if self.device.type != "cuda" or cameras.shape[1] > _GRAPH_VIEWS:
             return work(cameras.c2w, cameras.fxfycxcy)
         reads = [state.fast_weights[0].w0.data_ptr(), 0 if state.context is None else state.context.images.data_ptr()]
         key = (*reads, plan, sampling, cameras.shape[1])
-        return self._graphs.run(key, work, cameras.c2w, cameras.fxfycxcy, holds=state)
+        return self._graphs.run(key, work, cameras.c2w, cameras.fxfycxcy, holds=(state, prepared))
 
     def _views_at_once(self, plan: RenderPlan) -> int:
         if self.device.type != "cuda":
@@ -377,23 +395,3 @@ class _OutOfMemory(NVSError):
 def _batched(cameras: Cameras) -> Cameras:
     """Cameras [v] -> [1, v]."""
     return Cameras(cameras.c2w[None], cameras.fxfycxcy[None], cameras.image_hw)
-
-
-def photo_level(state: SceneState, cameras: Cameras) -> int:
-    """How often photos are halved before views of `cameras` [1, v] look them up: much finer ones would flicker."""
-    assert state.context is not None
-    finer = float(state.context.cameras.fxfycxcy[0, :, 1].median() / cameras.fxfycxcy[0, :, 1].median())
-    return max(0, min(3, round(math.log2(max(finer, 1e-3)))))
-
-
-def _cut(images: Tensor, cameras: Cameras, image_hw: tuple[int, int]) -> tuple[Tensor, Cameras]:
-    """Cuts [v, 3, H, W] and its cameras evenly at all sides to `image_hw`."""
-    height, width = images.shape[-2:]
-    if tuple(cameras.image_hw) != (height, width):
-        raise NVSError(f"encode: images are {height}x{width}, their cameras {cameras.image_hw}; resize both together")
-    if image_hw == (height, width):
-        return images, cameras
-    top, left = (height - image_hw[0]) // 2, (width - image_hw[1]) // 2
-    shift = cameras.fxfycxcy.new_tensor([0, 0, left, top])
-    images = F.pad(images, (-left, left + image_hw[1] - width, -top, top + image_hw[0] - height))
-    return images, Cameras(cameras.c2w, cameras.fxfycxcy - shift, image_hw)
