@@ -14,6 +14,7 @@ from nvs_app.rendering.device import device_name
 from nvs_app.scenes.images import read_image
 from nvs_app.web.app_state import AppState
 from nvs_app.web.cards import list_cards
+from nvs_app.web.services.geometry import KINDS as GEOMETRY
 from nvs_app.web.services.opening import jpeg_uri
 from nvs_app.web.services.videos import KINDS
 from nvs_app.web.ui import fill
@@ -62,6 +63,11 @@ class Tools:
     video_progress: gr.HTML
     video_files: gr.File
     take: dict[str, gr.Button]
+    geometry_kind: gr.Dropdown
+    geometry: gr.Button
+    geometry_cancel: gr.Button
+    geometry_progress: gr.HTML
+    splats: gr.Button
     files: gr.File
     kept: gr.Dropdown
     kept_open: gr.Button
@@ -158,6 +164,16 @@ def tools_panel(app_state: AppState) -> Tools:
                 with gr.Row(elem_classes="nvs-take", equal_height=True):
                     gr.HTML(f"<p><b>{label}</b><br>{line}</p>", padding=False)
                     take[name] = gr.Button("Make", elem_id=f"nvs-take-{name}", min_width=84, scale=0, **quiet)
+            with gr.Row(elem_classes="nvs-take", equal_height=True):
+                geometry_kind = gr.Dropdown(
+                    list(GEOMETRY), label="Geometry, in the cameras' own frame", elem_id="nvs-geometry-kind",
+                    interactive=True,
+                )  # fmt: skip
+                geometry = gr.Button("Make", elem_id="nvs-geometry", min_width=84, scale=0, **quiet)
+                geometry_cancel = gr.Button("Cancel", elem_id="nvs-geometry-cancel", min_width=84, scale=0, **quiet)
+            geometry_progress = gr.HTML("", elem_id="nvs-geometry-progress", padding=False)
+            with gr.Row(elem_classes="nvs-hidden"):
+                splats = gr.Button(elem_id="nvs-splats-do")
             files = gr.File(label="Files", visible=False, elem_id="nvs-files", file_count="multiple")
             with gr.Row(visible=app_state.keep is not None, elem_classes="nvs-take", equal_height=True):
                 gr.HTML("<p><b>Keep here</b><br>On this server, also when it restarts.</p>", padding=False)
@@ -184,7 +200,8 @@ def tools_panel(app_state: AppState) -> Tools:
     tabs = [truth_tab, cameras_tab, path_tab, take_tab, model_tab]
     return Tools(
         facts, tabs, hold, release, plot, lost, truth_choice, truth, path_load, path_save, video_kind, video,
-        video_cancel, video_progress, video_files, take, files, kept, kept_open, share, unshare, model, device, card,
+        video_cancel, video_progress, video_files, take, geometry_kind, geometry, geometry_cancel, geometry_progress,
+        splats, files, kept, kept_open, share, unshare, model, device, card,
         model_use,
     )  # fmt: skip
 
