@@ -144,9 +144,10 @@ def _wire(page: gr.Blocks, event_handlers: EventHandlers, scenes: Scenes, photos
         tools.take[what].click(report_user_errors(take), view, tools.files, js=view_js, **free)
     geometry, made = GeometryHandlers(event_handlers), [tools.geometry_progress, tools.files]
     tools.geometry.click(report_user_errors(geometry.export), tools.geometry_kind, made, **free)
-    splats = tools.splats.click(report_user_errors(geometry.splats), None, link, **free)
+    splats = scenes.splats.click(report_user_errors(geometry.splats), None, link, **free)
     splats.then(None, link, None, js="(text) => window.nvs.splats.take(text)", **quiet)
-    tools.geometry_cancel.click(report_user_errors(geometry.cancel), None, None, queue=False, **quiet)
+    for stop in (tools.geometry_cancel, scenes.splats_stop):
+        stop.click(report_user_errors(geometry.cancel), None, None, queue=False, **quiet)
     tools.take["keep"].click(report_user_errors(event_handlers.keep), None, tools.kept, **free)
     then_refresh(tools.kept_open.click(report_user_errors(event_handlers.reopen), tools.kept, scene, **free))
 

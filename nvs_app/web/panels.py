@@ -27,8 +27,8 @@ UPLOADS = ["image", "video", ".heic", ".heif", ".zip", ".tar", ".tgz", ".gz", ".
 
 @dataclass(frozen=True)
 class Scenes:
-    """The left column: examples, uploads, settings of the reconstruction. `go`, `cancel` and `capture` are pressed by
-    the page's own buttons over the viewer."""
+    """The left column: examples, uploads, settings of the reconstruction. `go` to `splats_stop` are pressed by the
+    page's own buttons over the viewer."""
 
     examples: gr.HTML
     upload: gr.File
@@ -41,6 +41,8 @@ class Scenes:
     go: gr.Button
     cancel: gr.Button
     capture: gr.Button
+    splats: gr.Button
+    splats_stop: gr.Button
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,6 @@ class Tools:
     geometry: gr.Button
     geometry_cancel: gr.Button
     geometry_progress: gr.HTML
-    splats: gr.Button
     files: gr.File
     kept: gr.Dropdown
     kept_open: gr.Button
@@ -111,8 +112,9 @@ def scenes_panel(app_state: AppState) -> Scenes:
             size = gr.Dropdown([], label="Size", elem_id="nvs-size", interactive=True)
         encode = gr.Button("Reconstruct", interactive=False, elem_id="nvs-encode")
     with gr.Row(elem_classes="nvs-hidden"):
-        go, cancel, capture = (gr.Button(elem_id=f"nvs-{name}") for name in ("go", "cancel", "capture"))
-    return Scenes(examples, upload, camera, brought, plan, views, size, encode, go, cancel, capture)
+        pressed = ("go", "cancel", "capture", "splats-do", "splats-stop")
+        hidden = [gr.Button(elem_id=f"nvs-{name}") for name in pressed]
+    return Scenes(examples, upload, camera, brought, plan, views, size, encode, *hidden)
 
 
 def tools_panel(app_state: AppState) -> Tools:
@@ -172,8 +174,6 @@ def tools_panel(app_state: AppState) -> Tools:
                 geometry = gr.Button("Make", elem_id="nvs-geometry", min_width=84, scale=0, **quiet)
                 geometry_cancel = gr.Button("Cancel", elem_id="nvs-geometry-cancel", min_width=84, scale=0, **quiet)
             geometry_progress = gr.HTML("", elem_id="nvs-geometry-progress", padding=False)
-            with gr.Row(elem_classes="nvs-hidden"):
-                splats = gr.Button(elem_id="nvs-splats-do")
             files = gr.File(label="Files", visible=False, elem_id="nvs-files", file_count="multiple")
             with gr.Row(visible=app_state.keep is not None, elem_classes="nvs-take", equal_height=True):
                 gr.HTML("<p><b>Keep here</b><br>On this server, also when it restarts.</p>", padding=False)
@@ -201,7 +201,7 @@ def tools_panel(app_state: AppState) -> Tools:
     return Tools(
         facts, tabs, hold, release, plot, lost, truth_choice, truth, path_load, path_save, video_kind, video,
         video_cancel, video_progress, video_files, take, geometry_kind, geometry, geometry_cancel, geometry_progress,
-        splats, files, kept, kept_open, share, unshare, model, device, card,
+        files, kept, kept_open, share, unshare, model, device, card,
         model_use,
     )  # fmt: skip
 

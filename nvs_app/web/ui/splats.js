@@ -64,7 +64,7 @@
   document.addEventListener("click", (event) => {
     if (!event.target.closest?.("#nvs-stage [data-nvs=splats]") || !window.nvs.viewer?.scene) return;
     if (state.view) { show(!state.on); return; }
-    if (state.wanted) { busy(""); document.querySelector("#nvs-geometry-cancel").click(); return; }
+    if (state.wanted) { busy(""); document.querySelector("#nvs-splats-stop").click(); return; }
     busy("Making splats of the scene …");
     document.querySelector("#nvs-splats-do").click();
   });
