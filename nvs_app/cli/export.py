@@ -25,7 +25,7 @@ from nvs_app.cli.common import (
     read_scene,
     stage,
 )
-from nvs_app.cli.render_source import Source
+from nvs_app.cli.render_source import StateSource
 from nvs_app.errors import NVSError
 from nvs_app.export.depth import write_depth
 from nvs_app.export.files import write_points, write_splats
@@ -112,9 +112,9 @@ def run(args: argparse.Namespace) -> int:
     if args.refine is not None and (reason := refine_missing(renderer.device)) is not None:
         raise NVSError(f"--refine {args.refine:g}: {reason}")
     with raise_on_sigterm():
-        args.image_hw = None  # of rendered images, which `Source` asks for
+        args.image_hw = None  # of rendered images, which `StateSource` asks for
         scene = None if args.scene is None else read_scene(Path(args.scene), args.out.absolute().parent)
-        source = Source(renderer, None if args.state is None else Path(args.state), scene, args)
+        source = StateSource(renderer, None if args.state is None else Path(args.state), scene, args)
         state, start = source.encoded(), time.perf_counter()
         cameras = context_cameras(state)
         count = 0 if cameras is None else len(cameras)
