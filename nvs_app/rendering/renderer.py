@@ -117,8 +117,8 @@ class Renderer:
                     module.to(torch.bfloat16)
                 elif isinstance(module, torch.nn.Linear) or name.endswith((".q_norm", ".k_norm")):
                     module.weight.data = module.weight.data.bfloat16()
-        if compile or device.type == "cuda":
-            renderer.model.fuse(renderer.dtype, compile)
+        if compile:
+            renderer.model.fuse(renderer.dtype, compile=True)
         return renderer
 
     @property
