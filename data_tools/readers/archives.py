@@ -30,7 +30,7 @@ from typing import Any, NoReturn
 
 from PIL import Image, UnidentifiedImageError
 
-from nvs_app.errors import NVSError, whole_characters
+from nvs_app.errors import NVSError, Refusal, coded, whole_characters
 from nvs_app.scenes.images import MAX_PIXELS, register_heif
 
 # By content, never by name; anything else that Pillow could open (PostScript, old video formats) is not tried.
@@ -76,6 +76,7 @@ def is_archive(path: Path) -> bool:
         return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
 
 
+@coded(Refusal.BROKEN_FILE)
 def extract(archive: str | Path, folder: str | Path, limits: Limits | None = None) -> Path:
     """Unpack a zip or tar file into a new folder.
 
@@ -322,6 +323,7 @@ def check_image(path: Path, label: str | None = None) -> tuple[str, tuple[int, i
         return str(image.format), (image.height, image.width)
 
 
+@coded(Refusal.BAD_IMAGE)
 def open_image(path: Path, label: str | None = None) -> Image.Image:
     """Pillow's image of a checked file, header only; the caller closes it. Raises as :func:`check_image`."""
     label = label or path.name

@@ -59,7 +59,7 @@ SINGLE = ("SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "SIMPLE_RADIAL_FISHEYE", 
 FISHEYES = ("OPENCV_FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE", "SIMPLE_FISHEYE", "FISHEYE")
 MAX_IMAGES = 200_000
 MAX_MODELS = 50
-PLACES = ("sparse/0", "sparse", "colmap/sparse/0", "colmap/sparse", "colmap", "dslr/colmap", "distorted/sparse/0", "")
+PLACES = ("sparse/0", "sparse", "colmap/sparse/0", "colmap/sparse", "colmap", "dslr/colmap", "")
 MODEL_FOLDERS = ("sparse", "colmap", "model", "models", "text", "bin", "sfm", "triangulated")
 IMAGE_FOLDERS = ("images", "", "image", "input", "rgb", "color")
 
@@ -89,7 +89,9 @@ def find(path: Path) -> list[Path]:
     if path.is_file():
         return [path.parent] if _suffix(path.parent) and path.stem in ("cameras", "images") else []
     found = [path / place for place in PLACES if _suffix(path / place)]
-    for several in ("sparse", "colmap/sparse", "distorted/sparse"):
+    for several in ("sparse", "colmap/sparse", "distorted/sparse"):  # the last as convert.py of 3D Gaussians leaves it
+        if several.startswith("distorted") and found:
+            break
         others = sorted((path / several).iterdir()) if (path / several).is_dir() else []
         found += [other for other in others if _suffix(other) and other not in found]
     return found[:MAX_MODELS]
@@ -228,9 +230,9 @@ def _images_folder(path: Path, model: Path, names: list[str]) -> tuple[Path, Pat
     for root in roots:
         files = ImageFiles(root, root)
         held = Counter(folder for name in sample for folder in files.folders_of(name))
-        if held:  # the usual folder wins where several hold as many
-            usual = [*IMAGE_FOLDERS, *sorted(held)]
-            return root, root / max(held, key=lambda folder: (held[folder], -usual.index(folder)))
+        if held:  # of a usual folder some images may have been deleted whose originals lie elsewhere
+            usual = ["input"] * ("distorted" in model.parts) + [*IMAGE_FOLDERS, *sorted(held, key=lambda f: -held[f])]
+            return root, root / next(folder for folder in usual if 2 * held[folder] >= max(held.values()))
     for root in roots:
         if any((root / f"images{suffix}").is_dir() for suffix in ("", "_2", "_4", "_8")):
             return root, root / "images"

@@ -166,22 +166,22 @@ def labels(images: Sequence[Path], inputs: Sequence[Path]) -> list[str]:
 
 
 def masks_of(masks: Path, images: Sequence[Path], names: Sequence[str]) -> list[Path | None]:
-    """The mask of each photo: by its path below the input, else by its name alone; None where there is none.
+    """The mask of each photo: by the longest end of its path below the input that has one, at last by its name alone;
+    None where there is none.
 
     Args:
         masks: the folder of masks.
         images, names: the photos, and what :func:`labels` calls them.
 
     Raises:
-        NVSError: a mask found by name alone fits two photos.
+        NVSError: a mask fits two photos.
     """
     found: list[Path | None] = []
     used: dict[Path, str] = {}
     for image, name in zip(images, names):
-        parent = Path(name).parent
-        mask = _mask_in(masks / parent, image)
-        if mask is None and parent != Path("."):
-            mask = _mask_in(masks, image)
+        parts = Path(name).parent.parts
+        places = (masks.joinpath(*parts[start:]) for start in range(len(parts) + 1))
+        mask = next((file for place in places if (file := _mask_in(place, image)) is not None), None)
         if mask is not None and mask in used:
             what = f"{masks.name}/{mask.relative_to(masks).as_posix()} fits {used[mask]} and {name}"
             raise NVSError(f"{what}; put masks into folders named as the photos' are")

@@ -17,6 +17,7 @@ import torch
 from nvs_app.cli.common import (
     add_context_options,
     add_model_options,
+    add_scene_option,
     check_writable,
     load_renderer,
     no_detail,
@@ -49,7 +50,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="write a scene as Gaussian splats, points, a mesh or depth maps",
         description="Write the surfaces that a scene's photos agree on, in the frame and scale of its cameras.",
     )
-    parser.add_argument("scene", nargs="?", metavar="SCENE", help="scene, folder or zip of photos, or video")
+    parser.add_argument("path", nargs="?", metavar="SCENE", help="scene, folder or zip of photos, or video")
     parser.add_argument("--to", required=True, choices=tuple(ENDS), help="what is written")
     parser.add_argument(
         "--out",
@@ -99,6 +100,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="optimise the splats on the input photos, on a CUDA GPU with the package gsplat; some photos are held out"
         " to stop by",
     )
+    add_scene_option(parser)
     add_context_options(parser)
     add_model_options(parser)
 
@@ -113,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
         raise NVSError(f"--refine {args.refine:g}: {reason}")
     with raise_on_sigterm():
         args.image_hw = None  # of rendered images, which `StateSource` asks for
-        scene = None if args.scene is None else read_scene(Path(args.scene), args.out.absolute().parent)
+        scene = None if args.path is None else read_scene(Path(args.path), args.out.absolute().parent, args.scene)
         source = StateSource(renderer, None if args.state is None else Path(args.state), scene, args)
         state, start = source.encoded(), time.perf_counter()
         cameras = context_cameras(state)
@@ -139,7 +141,7 @@ def check(args: argparse.Namespace) -> None:
         raise NVSError(f"--refine {args.refine:g}: only with --to splats")
     if args.voxel is not None and args.to != "mesh":
         raise NVSError(f"--voxel {args.voxel:g}: only with --to mesh")
-    if args.scene is None and (args.state is None or not Path(args.state).is_file()):
+    if args.path is None and (args.state is None or not Path(args.state).is_file()):
         raise NVSError("export: no SCENE given; name one, or an existing --state FILE")
     if args.to == "depth":
         if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):

@@ -27,10 +27,12 @@ from nvs_app.geometry.paths import focus_point
 FOLDER = Path(__file__).parent / "viewer"
 MOST = 1_500_000
 """Splats in one page: 48 MB of numbers, 64 MB of text."""
-# A page that comes from the disk may start classic workers only, and the library's are modules. What it starts them with
-# is replaced for it alone: names of its module.
+# A page that comes from the disk may start classic workers only, and the library's are modules. What it starts them
+# with is replaced for it alone: names of its module.
 _CLASSIC_WORKERS = """
-const Worker = class extends window.Worker { constructor(url, options) { super(url, { ...options, type: "classic" }); } };
+const Worker = class extends window.Worker {
+  constructor(url, options) { super(url, { ...options, type: "classic" }); }
+};
 const Blob = class extends window.Blob {
   constructor(parts, options) {
     const text = (part) => typeof part === "string" ? part : new TextDecoder().decode(part);

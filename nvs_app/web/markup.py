@@ -149,9 +149,9 @@ def unregistered_html(opened: LoadedScene) -> str:
     return f"<details class='nvs-note'><summary>{words}</summary><ul>{items}</ul></details>"
 
 
-def meter_html(fraction: float, words: str) -> str:
+def meter_html(fraction: float, words: str, what: str = "Video") -> str:
     """A bar with words."""
-    return fill("meter.html", percent=f"{100 * fraction:.0f}", what="Video", words=words)
+    return fill("meter.html", percent=f"{100 * fraction:.0f}", what=what, words=words)
 
 
 def compare_html(view: ComparedView | None, table: Comparison | None) -> str:

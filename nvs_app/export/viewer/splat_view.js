@@ -25,6 +25,10 @@
       const { canvas, renderer, camera } = this;
       const width = Math.max(1, Math.round(canvas.clientWidth * pixels)), height = Math.max(1, Math.round(canvas.clientHeight * pixels));
       if (canvas.width !== width || canvas.height !== height) renderer.setSize(width, height);
+      // The same view in the same order is there already.
+      const { depthIndex } = renderer.renderProgram, key = [width, height, fov, ...c2w].join();
+      if (this.drawn && key === this.key && depthIndex === this.order) return;
+      this.key = key; this.order = depthIndex;
       const focal = height / (2 * Math.tan(fov * Math.PI / 360));
       camera.data.fx = camera.data.fy = focal;
       camera.data.setSize(width, height);

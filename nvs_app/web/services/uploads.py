@@ -33,7 +33,7 @@ from data_tools.structure_from_motion.report import input_key
 from data_tools.structure_from_motion.run import MAX_PHOTOS, WORK
 from data_tools.structure_from_motion.video import is_video, video_size
 from data_tools.structure_from_motion.worker import PREVIEW
-from nvs_app.errors import NVSError, Refusal
+from nvs_app.errors import NVSError, Refusal, coded
 from nvs_app.scenes.scene import Scene
 
 FEWEST = 3  # photos that cameras are found from
@@ -107,6 +107,7 @@ class SceneInput:
         return workdir / f"scene-{input_key(list(self.paths), self.options)[:12]}"
 
 
+@coded(Refusal.NO_PHOTO)
 def inspect(
     paths: Sequence[Path],
     workdir: Path,

@@ -129,4 +129,8 @@ def test_masks_by_path_and_by_name(tmp_path: Path) -> None:
     assert masks_of(tmp_path / "masks", images, called) == [own[0], flat]
     own[0].unlink()
     with pytest.raises(NVSError, match="masks/1.jpg.png fits left/1.jpg and right/1.jpg; put masks into folders"):
-        prepare_photos(images, tmp_path / "work", 64, tmp_path / "masks", inputs=[tmp_path / "photos"])
+        prepare_photos(images, tmp_path / "work", 64, tmp_path / "masks")
+    photo(tmp_path / "masks/left/1.png")
+    photos, skipped = prepare_photos(images, tmp_path / "work", 64, tmp_path / "masks")
+    assert [p.source for p in photos] == ["left/1.jpg", "right/1.jpg"] and all(p.masked for p in photos) and not skipped
+    assert len({p.name for p in photos}) == 2
