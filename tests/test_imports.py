@@ -259,4 +259,8 @@ def test_every_checkpoint_has_its_row() -> None:
     text = (REPO / "checkpoints" / "README.md").read_text("utf-8")
     names = [p.parent.name for p in (REPO / "checkpoints").glob("*/config.json")]
     missing = [name for name in names if f"`{name}`" not in text]
-    assert not missing, f"no row in checkpoints/README.md: {missing}"
+    assert names and not missing, f"no row in checkpoints/README.md: {missing}"
+    for name in names:
+        card = (REPO / "checkpoints" / name / "README.md").read_text("utf-8")
+        wanted = ("## Data", "## Intended use", "## Figures", "## Limits", "licence")
+        assert all(part in card for part in wanted), f"checkpoints/{name}/README.md has not all of {wanted}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from nvs_app.evaluation.metrics import ssim
 from nvs_app.evaluation.seed_points import border_colour, scattered_points, seed_points, viewing_distance
-from nvs_app.geometry.cameras import Cameras
+from nvs_app.geometry.cameras import Cameras, rigid
 from nvs_app.scenes.posed import PosedImages
 
 STEPS = 7000
@@ -55,7 +56,7 @@ def fit_gsplat(context: PosedImages, cameras: Cameras, steps: int = STEPS, seed:
     """
     from gsplat import DefaultStrategy
 
-    context = context.float()
+    context, cameras = _centred(context.float(), cameras)
     images = context.images
     size = viewing_distance(context.cameras)
     generator = torch.Generator().manual_seed(seed)
@@ -90,6 +91,17 @@ def fit_gsplat(context: PosedImages, cameras: Cameras, steps: int = STEPS, seed:
     with torch.no_grad():
         matrices = camera_matrices(cameras, images.device)
         return torch.cat([render_view(view, *matrices)[0] for view in range(len(cameras))]).clamp(0, 1)
+
+
+def _centred(context: PosedImages, cameras: Cameras) -> tuple[PosedImages, Cameras]:
+    """Both moved so that the context stands around the origin, float32: map coordinates leave no digits for detail."""
+    middle = context.cameras.c2w[:, :3, 3].double().mean(0)
+
+    def moved(own: Cameras) -> Cameras:
+        c2w = own.c2w.double()
+        return replace(own, c2w=rigid(c2w[:, :3, :3], c2w[:, :3, 3] - middle.to(c2w.device)).float())
+
+    return replace(context, cameras=moved(context.cameras)), moved(cameras)
 
 
 def view_renderer(

@@ -117,8 +117,8 @@ class Renderer:
                     module.to(torch.bfloat16)
                 elif isinstance(module, torch.nn.Linear) or name.endswith((".q_norm", ".k_norm")):
                     module.weight.data = module.weight.data.bfloat16()
-        if compile or device.type == "cuda":
-            renderer.model.fuse(renderer.dtype, compile)
+        if compile:
+            renderer.model.fuse(renderer.dtype, compile=True)
         return renderer
 
     @property
@@ -202,9 +202,9 @@ class Renderer:
         preset = str(self.card.get("normalization", "auto"))
         if transform is None:
             # On the CPU, where cameras come from: 600 tiny operations, a third of what a GPU would have to launch.
-            transform = normalize_context(cameras.c2w.cpu().float()[None], preset)
+            transform = normalize_context(cameras.c2w.cpu()[None], preset)
         transform = transform.to(self.device)
-        normalised = transform.apply_cameras(_batched(cameras.to(self.device)))
+        normalised = transform.normalise(_batched(cameras.to(self.device)))
         photos, photo_cameras = (images[None], normalised) if plan.detail else (None, None)
         group = min(views, chunk or self._views_at_once(plan))
         while True:
@@ -293,16 +293,14 @@ class Renderer:
         plan = self.plan_render((height, width), state)
         with self._inference("render: the scene's fast weights", "render on another device"):
             state, prepared = self._ready(state)
-        cameras = Cameras(cameras.c2w.float(), cameras.fxfycxcy.float(), plan.render_hw).to(self.device)
+        cameras = Cameras(cameras.c2w.double(), cameras.fxfycxcy.float(), plan.render_hw).to(self.device)
         chunk = max(1, chunk or self._views_at_once(plan))
         done = 0
         while done < len(cameras):
             part = _batched(cameras[done : done + chunk])
             try:
                 with self._inference(f"render: a view of {height}x{width}", "ask for a smaller size"):
-                    views = self._rendered(state, prepared, part, plan, quick)
-                    if isinstance(views, RenderedViews) and not depth:
-                        views = views.images
+                    views = self._rendered(state, prepared, part, plan, quick, depth)
                     if self.device.type == "cuda":  # a replay would overwrite them
                         views = views.clone() if on_device else views.to("cpu")
             except _OutOfMemory:
@@ -321,25 +319,27 @@ class Renderer:
         return Sampling(min(QUICK_VIEWS, self.views or head.views), planes, fine_planes, level)
 
     def _rendered(
-        self, state: SceneState, prepared: Prepared, cameras: Cameras, plan: RenderPlan, quick: bool
+        self, state: SceneState, prepared: Prepared, cameras: Cameras, plan: RenderPlan, quick: bool, depth: bool
     ) -> Tensor | RenderedViews:
         """The views of a chunk of cameras, on the device; valid until the next call."""
         sampling = self._sampling(photo_level(state, cameras) if plan.detail else 0, quick)
 
         def work(c2w: Tensor, fxfycxcy: Tensor) -> Tensor | RenderedViews:
             own = Cameras(c2w, fxfycxcy, cameras.image_hw)
-            if state.transform is not None:
-                own = state.transform.apply_cameras(own)
+            own = replace(own, c2w=c2w.float()) if state.transform is None else state.transform.normalise(own)
             if not plan.detail:
                 height, width = plan.image_hw
                 return self.model.decode(state, own, prepared)[0].float()[..., :height, :width]
             output = self.model.decode_detail(state, own, plan.lact_hw, sampling, prepared)
+            if not depth:
+                height, width = plan.image_hw
+                return output.images[0].float().clamp(0, 1)[..., :height, :width]
             return views_of(output, state.transform, plan.image_hw)
 
         if self.device.type != "cuda" or cameras.shape[1] > _GRAPH_VIEWS:
             return work(cameras.c2w, cameras.fxfycxcy)
         reads = [state.fast_weights[0].w0.data_ptr(), 0 if state.context is None else state.context.images.data_ptr()]
-        key = (*reads, plan, sampling, cameras.shape[1])
+        key = (*reads, plan, sampling, cameras.shape[1], depth)
         return self._graphs.run(key, work, cameras.c2w, cameras.fxfycxcy, holds=(state, prepared))
 
     def _views_at_once(self, plan: RenderPlan) -> int:

@@ -74,7 +74,9 @@ def _go(tray: Tray, plan: Plan | None) -> str:
     if plan.estimate.problems:
         return "".join(problem_html(problem) for problem in plan.estimate.problems)
     few = tray.kind == PHOTOS and tray.count < 12
-    note = "20 to 60 photos are best." if few else ""
+    noted = plan.source.notes
+    more = f" ({len(noted) - 2} more notes under Advanced.)" if len(noted) > 2 else ""
+    note = " ".join(("20 to 60 photos are best." if few else "", *(f"{note}." for note in noted[:2]), more)).strip()
     return fill("photos_go.html", label=action(plan), time=took(plan), note=note)
 
 
