@@ -32,7 +32,7 @@ _SAME = 0.02  # tolerance between views when one is chosen, at least: of two thi
 _THROUGH = 3.0  # tolerances behind a point, or standard deviations: who sees that far looks through it
 _SUREST = 0.002  # uncertainty, at least: a pixel of a photo is about as wide
 _JUMP = 0.05  # depths in a neighbourhood that differ by more lie on both sides of an edge
-_STEEPEST = 2.0  # of a pixel's footprint: how many times longer than wide, at grazing angles
+_STEEPEST = 2.5  # of a pixel's footprint: how many times longer than wide, at grazing angles
 _NEAREST = 1e-3  # of the own depth: a point closer to the plane of another camera is not seen by it
 _FINER = 1.05  # times the own resolution: less is the same
 
@@ -153,10 +153,10 @@ def view_surfels(views: SurfaceViews, view: int, rows: Tensor, columns: Tensor) 
     slope_x, slope_y = (part[rows, columns][:, None] for part in gradient(depth))
     fx, fy = camera.fxfycxcy[0], camera.fxfycxcy[1]
     zero = torch.zeros_like(z)
-    # No steeper than what an edge that is taken for a slope would make of it.
-    most = z * (_STEEPEST**2 - 1) ** 0.5
-    across = torch.cat([z / fx, zero, zero], dim=-1) + rays * slope_x.clamp(-most / fx, most / fx)
-    down = torch.cat([zero, z / fy, zero], dim=-1) + rays * slope_y.clamp(-most / fy, most / fy)
+    # What is steeper may be an edge, whose slope would make a spike: it faces the camera.
+    steep = (slope_x * fx).square() + (slope_y * fy).square() > z.square() * (_STEEPEST**2 - 1)
+    across = torch.cat([z / fx, zero, zero], dim=-1) + rays * slope_x * ~steep
+    down = torch.cat([zero, z / fy, zero], dim=-1) + rays * slope_y * ~steep
     turn, eye = camera.c2w[:3, :3].T, camera.c2w[:3, 3]
     nobody = torch.zeros_like(z[:, 0])
     return Surfels(

@@ -113,7 +113,7 @@ def test_splats_look_like_the_scene(views) -> None:
         camera = truth.cameras[view]
         image = render_splats(*numbers, camera.c2w.numpy(), camera.fxfycxcy.numpy(), camera.image_hw, (1, 1, 1))
         error = ((image.transpose(2, 0, 1) - truth.images[view].numpy()) ** 2).mean()
-        assert -10 * np.log10(error) > 19  # white alone has 7
+        assert -10 * np.log10(error) > 18  # white alone has 7
     fewer = thinned(splats, 500)
     assert len(fewer) == 500 and thinned(splats, 10**6) is splats
     assert fewer.scales.median() > 1.5 * splats.scales.median()
