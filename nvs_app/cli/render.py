@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nvs_app.cli.adapting import add_adapt_option
 from nvs_app.cli.common import (
     add_context_options,
     add_model_options,
@@ -133,6 +134,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         " metres, millimetres)",
     )
     add_context_options(parser)
+    add_adapt_option(parser)
     add_model_options(parser)
 
 

@@ -15,7 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nvs_app.adaptation.adapt import asked_before, photos_of
 from nvs_app.atomic_io import remove_left
+from nvs_app.cli.adapting import adapt_scene
 from nvs_app.cli.common import stage
 from nvs_app.errors import NVSError
 from nvs_app.geometry import paths
@@ -48,6 +50,7 @@ class Source:
         """file: that of --state."""
         self.renderer, self.file, self.scene = renderer, file, scene
         self.state: SceneState | None = None
+        self.adapt: float = args.adapt or 0.0
         self.context: list[int] = []
         trained = renderer.train_image_hw
         self.context_hw: tuple[int, int] = tuple(args.context_hw or trained)
@@ -106,12 +109,18 @@ class Source:
         return {**values, "plan": self.plan(image_hw).words}
 
     @property
+    def adapted_for(self) -> float:
+        """Seconds for which the scene is, or will be, adapted at most."""
+        return max(self.adapt, 0.0 if self.state is None else asked_before(self.state))
+
+    @property
     def detail(self) -> bool:
         """Whether the detail head renders: a state that was encoded without it has nothing for it to look at."""
         return self.renderer.detail and (self.state is None or self.state.context is not None)
 
     def encoded(self) -> SceneState:
-        """The state; encodes and saves it on the first call where it was not there."""
+        """The state; encodes it, adapts it and saves it on the first call, as far as it was not."""
+        made = self.state is None
         if self.state is None:
             height, width = self.context_hw
             views = f"{len(self.context)} views of {height}x{width}"
@@ -121,14 +130,33 @@ class Source:
                 state = self.renderer.encode(self.posed, progress=tell)
             self.words = f"encoded {views} in {time.perf_counter() - start:.1f} s"
             self.state = replace(state, meta={**state.meta, "photos": photos})
-            if self.file is not None:
-                try:
-                    if self.file.parent.is_dir():
-                        remove_left(self.file.parent, f".{self.file.name[:200]}.", ".tmp")
-                    self.state.save(self.file)
-                except OSError as error:
-                    raise NVSError(f"--state {self.file}: not written ({error.strerror or error})") from error
+        if made:
+            self._save(self.state)
+        if self.adapt > asked_before(self.state):
+            name = self.scene.name if self.scene is not None else str(self.file)
+            found = adapt_scene(self.renderer, self._input(self.state), self.state, self.adapt, name)
+            self.state, self.words = found.state, f"{self.words}, {found.words}"
+            self._save(self.state)
         return self.state
+
+    def _input(self, state: SceneState) -> PosedImages:
+        """The views that a state was encoded from. Raises NVSError where it does not hold them."""
+        if self.context:
+            return self.posed
+        photos = photos_of(state)
+        if photos is None:
+            raise NVSError(f"--adapt: {self.file} holds no photos; leave the file out and give SCENE")
+        return photos
+
+    def _save(self, state: SceneState) -> None:
+        if self.file is None:
+            return
+        try:
+            if self.file.parent.is_dir():
+                remove_left(self.file.parent, f".{self.file.name[:200]}.", ".tmp")
+            state.save(self.file)
+        except OSError as error:
+            raise NVSError(f"--state {self.file}: not written ({error.strerror or error})") from error
 
 
 def choose_context(scene: Scene, args: argparse.Namespace) -> list[int]:
@@ -198,6 +226,7 @@ def settings(source: Source, cameras: Cameras, path: str) -> dict[str, Any]:
         "frames": len(cameras),
         "image_hw": list(cameras.image_hw),
         "rendering": source.settings(cameras.image_hw),
+        **({"adapted": source.adapted_for} if source.adapted_for else {}),
     }
 
 

@@ -12,28 +12,31 @@ sizes (`nvs_app.rendering.plan`), and how many views fit in memory at once.
 from __future__ import annotations
 
 import contextlib
+import copy
+import functools
 import json
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, overload
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.geometry.normalize import SimilarityTransform, normalize_context
-from nvs_app.model.checkpoint import default_checkpoint, load_checkpoint
+from nvs_app.model.adapted import AdaptedWeights
+from nvs_app.model.checkpoint import default_checkpoint, find_checkpoint, load_checkpoint
 from nvs_app.model.detail import Sampling
 from nvs_app.model.detail.layers import resize
 from nvs_app.model.lact import LaCT
 from nvs_app.model.state import SceneState
+from nvs_app.rendering.adapted_networks import AdaptedNetworks
 from nvs_app.rendering.cuda_graphs import CudaGraphs
-from nvs_app.rendering.device import PRECISIONS, fast_bfloat16, is_memory_error, pick_device
+from nvs_app.rendering.device import PRECISIONS, OutOfMemory, fast_bfloat16, pick_device, within_memory
+from nvs_app.rendering.inputs import ContextInputs, batched, cut_evenly, photo_level
 from nvs_app.rendering.plan import LaCTResolution, RenderPlan, plan_encode, plan_render
 from nvs_app.rendering.views import RenderedViews, views_of
 from nvs_app.scenes.posed import PosedImages
@@ -89,6 +92,7 @@ class Renderer:
             raise NVSError(f"views that the detail head looks at: {views}, expected 1 or more")
         self.views = views
         self._graphs = CudaGraphs()
+        self._adapted = AdaptedNetworks(self.model, self._graphs.forget)
 
     @classmethod
     def from_checkpoint(
@@ -109,6 +113,7 @@ class Renderer:
         if renderer.precision == "bf16":
             # Autocast would round the same matrices for every image; nobody else holds this network. The norms of
             # q and k get bfloat16 too, and one fused operation takes only both of one type.
+            renderer._adapted.exact = functools.partial(load_checkpoint, find_checkpoint(name or default_checkpoint()))
             for name, module in renderer.model.named_modules():
                 if isinstance(module, torch.nn.Conv2d):
                     module.to(torch.bfloat16)
@@ -172,35 +177,21 @@ class Renderer:
 
         Raises NVSError when there is no view, when a side is shorter than a patch, or when memory does not suffice.
         """
-        images, cameras = posed.images, posed.cameras
-        if images.ndim != 4 or len(images) == 0:
-            raise NVSError(f"encode: images are {tuple(images.shape)}, expected [views, 3, H, W] with a view or more")
-        plan = self.plan_encode((images.shape[-2], images.shape[-1]))
-        images, cameras = _cut(images, cameras, plan.render_hw)
-        (height, width), views = plan.render_hw, len(images)
-        what = f"encode: {views} context views of {height}x{width}"
-        with self._inference(what, "give fewer or smaller views"):
-            images = images.to(self.device)
-            images = images.float() / 255.0 if images.dtype == torch.uint8 else images.float()
-            small = resize(images, plan.lact_hw)
-
-        preset = str(self.card.get("normalization", "auto"))
-        if transform is None:
-            # On the CPU, where cameras come from: 600 tiny operations, a third of what a GPU would have to launch.
-            transform = normalize_context(cameras.c2w.cpu().float()[None], preset)
-        transform = transform.to(self.device)
-        normalised = transform.apply_cameras(_batched(cameras.to(self.device)))
-        photos, photo_cameras = (images[None], normalised) if plan.detail else (None, None)
+        inputs = self.inputs(posed, transform)
+        plan, cameras, views = inputs.plan, inputs.cameras, len(inputs.photos)
+        what = f"encode: {views} context views of {plan.render_hw[0]}x{plan.render_hw[1]}"
+        normalised = inputs.normalised
+        photos, photo_cameras = (inputs.photos[None], normalised) if plan.detail else (None, None)
         group = min(views, chunk or self._views_at_once(plan))
         while True:
             try:
                 with self._inference(what, "give fewer or smaller views"):
                     state = self.model.encode(
-                        small[None], normalised.scaled_to(plan.lact_hw), views_per_chunk=group, progress=progress,
-                        photos=photos, photo_cameras=photo_cameras,
+                        inputs.small[None], normalised.scaled_to(plan.lact_hw), views_per_chunk=group,
+                        progress=progress, photos=photos, photo_cameras=photo_cameras,
                     )  # fmt: skip
                 break
-            except _OutOfMemory:
+            except OutOfMemory:
                 if group == 1:
                     raise
                 group = (group + 1) // 2
@@ -208,7 +199,7 @@ class Renderer:
             **state.meta,
             "checkpoint": str(self.card.get("name", "")),
             "checkpoint_hash": str(self.card.get("hash", "")),
-            "normalization": preset,
+            "normalization": self.preset,
             "context_cameras": json.dumps(
                 {
                     "image_hw": list(cameras.image_hw),
@@ -218,7 +209,48 @@ class Renderer:
             ),
         }
         context = None if state.context is None else state.context.stored()
-        return replace(state, transform=transform, meta=meta, context=context)
+        return replace(state, transform=inputs.transform, meta=meta, context=context)
+
+    @property
+    def preset(self) -> str:
+        """How cameras are normalised."""
+        return str(self.card.get("normalization", "auto"))
+
+    def original(self) -> LaCT:
+        """The network with the checkpoint's weights as they are on disk, not rounded to bfloat16; not to be changed.
+        Raises NVSError where the checkpoint was replaced meanwhile."""
+        return self._adapted.original().to(self.device)
+
+    def apart(self) -> Renderer:
+        """This renderer, but with caches of its own, and `original` at hand."""
+        own, original = copy.copy(self), self.original()
+        own._graphs = CudaGraphs()
+        own._adapted = AdaptedNetworks(self.model, own._graphs.forget, lambda: original)
+        return own
+
+    def network(self, adapted: AdaptedWeights | None) -> LaCT:
+        """The network with a scene's own weights; the renderer's, as it is, without. Raises NVSError where they do not
+        fit."""
+        return self.model if adapted is None else self._adapted.network(adapted)
+
+    def inputs(self, posed: PosedImages, transform: SimilarityTransform | None = None) -> ContextInputs:
+        """Context views as the network reads them, see `encode`. Raises NVSError."""
+        images, cameras = posed.images, posed.cameras
+        if images.ndim != 4 or len(images) == 0:
+            raise NVSError(f"encode: images are {tuple(images.shape)}, expected [views, 3, H, W] with a view or more")
+        plan = self.plan_encode((images.shape[-2], images.shape[-1]))
+        images, cameras = cut_evenly(images, cameras, plan.render_hw)
+        what = f"encode: {len(images)} context views of {plan.render_hw[0]}x{plan.render_hw[1]}"
+        with self._inference(what, "give fewer or smaller views"):
+            images = images.to(self.device)
+            images = images.float() / 255.0 if images.dtype == torch.uint8 else images.float()
+            small = resize(images, plan.lact_hw)
+        if transform is None:
+            # On the CPU, where cameras come from: 600 tiny operations, a third of what a GPU would have to launch.
+            transform = normalize_context(cameras.c2w.cpu().float()[None], self.preset)
+        transform = transform.to(self.device)
+        normalised = transform.apply_cameras(batched(cameras.to(self.device)))
+        return ContextInputs(plan, images, small, cameras, normalised, transform)
 
     @overload
     def render(
@@ -281,7 +313,7 @@ class Renderer:
         chunk = max(1, chunk or self._views_at_once(plan))
         done = 0
         while done < len(cameras):
-            part = _batched(cameras[done : done + chunk])
+            part = batched(cameras[done : done + chunk])
             try:
                 with self._inference(f"render: a view of {height}x{width}", "ask for a smaller size"):
                     views = self._rendered(state, part, plan, quick)
@@ -289,7 +321,7 @@ class Renderer:
                         views = views.images
                     if self.device.type == "cuda":  # a replay would overwrite them
                         views = views.clone() if on_device else views.to("cpu")
-            except _OutOfMemory:
+            except OutOfMemory:
                 if chunk == 1:
                     raise
                 chunk = chunk // 2
@@ -307,6 +339,7 @@ class Renderer:
     def _rendered(self, state: SceneState, cameras: Cameras, plan: RenderPlan, quick: bool) -> Tensor | RenderedViews:
         """The views of a chunk of cameras, on the device; valid until the next call."""
         sampling = self._sampling(photo_level(state, cameras) if plan.detail else 0, quick)
+        network = self.network(state.adapted)
 
         def work(c2w: Tensor, fxfycxcy: Tensor) -> Tensor | RenderedViews:
             own = Cameras(c2w, fxfycxcy, cameras.image_hw)
@@ -314,15 +347,15 @@ class Renderer:
                 own = state.transform.apply_cameras(own)
             if not plan.detail:
                 height, width = plan.image_hw
-                return self.model.decode(state, own)[0].float()[..., :height, :width]
-            output = self.model.decode_detail(state, own, plan.lact_hw, sampling)
+                return network.decode(state, own)[0].float()[..., :height, :width]
+            output = network.decode_detail(state, own, plan.lact_hw, sampling)
             return views_of(output, state.transform, plan.image_hw)
 
         if self.device.type != "cuda" or cameras.shape[1] > _GRAPH_VIEWS:
             return work(cameras.c2w, cameras.fxfycxcy)
         reads = [state.fast_weights[0].w0.data_ptr(), 0 if state.context is None else state.context.images.data_ptr()]
-        key = (*reads, plan, sampling, cameras.shape[1])
-        return self._graphs.run(key, work, cameras.c2w, cameras.fxfycxcy, holds=state)
+        key = (id(network), *reads, plan, sampling, cameras.shape[1])
+        return self._graphs.run(key, work, cameras.c2w, cameras.fxfycxcy, holds=(network, state))
 
     def _views_at_once(self, plan: RenderPlan) -> int:
         if self.device.type != "cuda":
@@ -356,44 +389,9 @@ class Renderer:
     def _inference(self, what: str, remedy: str) -> Iterator[None]:
         """No gradients, our precision, and one clear sentence when memory runs out."""
         enabled = self.precision == "bf16"
-        try:
-            with (
-                torch.inference_mode(),
-                torch.autocast(self.device.type, torch.bfloat16, enabled=enabled, cache_enabled=False),
-            ):
-                yield
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and not is_memory_error(error):
-                raise
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
-            raise _OutOfMemory(f"{what} does not fit in the memory of {self.device}; {remedy}") from error
-
-
-class _OutOfMemory(NVSError):
-    """Memory ran out: fewer views at once may still fit."""
-
-
-def _batched(cameras: Cameras) -> Cameras:
-    """Cameras [v] -> [1, v]."""
-    return Cameras(cameras.c2w[None], cameras.fxfycxcy[None], cameras.image_hw)
-
-
-def photo_level(state: SceneState, cameras: Cameras) -> int:
-    """How often photos are halved before views of `cameras` [1, v] look them up: much finer ones would flicker."""
-    assert state.context is not None
-    finer = float(state.context.cameras.fxfycxcy[0, :, 1].median() / cameras.fxfycxcy[0, :, 1].median())
-    return max(0, min(3, round(math.log2(max(finer, 1e-3)))))
-
-
-def _cut(images: Tensor, cameras: Cameras, image_hw: tuple[int, int]) -> tuple[Tensor, Cameras]:
-    """Cuts [v, 3, H, W] and its cameras evenly at all sides to `image_hw`."""
-    height, width = images.shape[-2:]
-    if tuple(cameras.image_hw) != (height, width):
-        raise NVSError(f"encode: images are {height}x{width}, their cameras {cameras.image_hw}; resize both together")
-    if image_hw == (height, width):
-        return images, cameras
-    top, left = (height - image_hw[0]) // 2, (width - image_hw[1]) // 2
-    shift = cameras.fxfycxcy.new_tensor([0, 0, left, top])
-    images = F.pad(images, (-left, left + image_hw[1] - width, -top, top + image_hw[0] - height))
-    return images, Cameras(cameras.c2w, cameras.fxfycxcy - shift, image_hw)
+        with (
+            within_memory(self.device, what, remedy),
+            torch.inference_mode(),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=enabled, cache_enabled=False),
+        ):
+            yield
