@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from nvs_app.model.adapted import AdaptedWeights, structural_copy
+from nvs_app.model.adapted import AdaptedWeights
 from nvs_app.model.lact import LaCT
 from nvs_app.model.state import SceneState
 
@@ -70,7 +70,7 @@ class Decoder(nn.Module):
 
     def __init__(self, network: LaCT) -> None:
         super().__init__()
-        self.network = structural_copy(network).requires_grad_(False)
+        self.network = network.with_own_modules().requires_grad_(False)
 
     def render(self, weights: TrainedWeights, *arguments) -> Tensor:
         """As `forward`, with the weights trained."""

@@ -7,17 +7,18 @@ Kept as float16: differences of whole weights, and low-rank ones (up @ down) of 
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from nvs_app.errors import NVSError
 
+if TYPE_CHECKING:
+    from nvs_app.model.lact import LaCT
+
 FULL, UP, DOWN = "full", "up", "down"
-Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +55,7 @@ class AdaptedWeights:
         pairs = {name: (of[UP][name], of[DOWN][name]) for name in sorted({*of[UP], *of[DOWN]})}
         return cls(of[FULL], pairs) if tensors else None
 
-    def check(self, network: nn.Module) -> None:
+    def check(self, network: LaCT) -> None:
         """Raises NVSError where these are not differences of weights of `network`."""
         shapes = {name: tuple(value.shape) for name, value in network.named_parameters()}
         own = {name: tuple(value.shape) for name, value in self.full.items()}
@@ -66,7 +67,7 @@ class AdaptedWeights:
                     "checkpoint that the scene was adapted with, or encode the scene again"
                 )
 
-    def applied_to(self, network: Network, exact: nn.Module | None = None) -> Network:
+    def applied_to(self, network: LaCT, exact: LaCT | None = None) -> LaCT:
         """A network with the differences added, each weight of the type that it has in `network`; nothing in `network`
         changes, and weights without a difference are shared.
 
@@ -74,7 +75,7 @@ class AdaptedWeights:
         rounding: added to rounded ones, most would be lost. Raises NVSError where they do not fit.
         """
         self.check(network)
-        changed = structural_copy(network)
+        changed = network.with_own_modules()
         base = dict((exact or network).named_parameters())
         device = next(network.parameters()).device
         for name, difference in self.differences(device).items():
@@ -83,8 +84,3 @@ class AdaptedWeights:
             owner, _, leaf = name.rpartition(".")
             setattr(changed.get_submodule(owner), leaf, nn.Parameter(value, requires_grad=False))
         return changed
-
-
-def structural_copy(network: Network) -> Network:
-    """The same modules anew, around the very same parameters: setting one in the copy leaves the original."""
-    return copy.deepcopy(network, {id(value): value for value in network.parameters()})

@@ -96,6 +96,14 @@ class Block(nn.Module):
         """Fast-weight step direction of context tokens; adds up over groups of views."""
         return self.fast.gradient(key_value_lr, phases.hidden, written)
 
+    def step(self, total: FastWeights, written: FastWeights | None = None) -> FastWeights:
+        """The weights `written`, at first the starting weights, plus one write step; float32."""
+        return FastWeights(*(w.float() for w in self.fast.step(total, written)))
+
+    def prepare(self, weights: FastWeights) -> FastWeights:
+        """Fast weights as `gradient` and `read` take them: these are the plain ones."""
+        return weights
+
     def read(self, x: Float[Tensor, "b v n c"], weights: FastWeights, phases: RayRotary) -> Float[Tensor, "b v n c"]:
         """Read the fast weights and apply the MLP (after `attend`)."""
         tokens, fast, hidden = self._fast_input(x, phases)

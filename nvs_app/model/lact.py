@@ -15,6 +15,7 @@ Source: arXiv 2505.23884, section 5 (novel view synthesis).
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -30,11 +31,13 @@ from nvs_app.model.blocks import Block, RayRotary, scaled_init
 from nvs_app.model.config import LaCTConfig
 from nvs_app.model.detail import ContextViews, DetailHead, DetailOutput, Sampling
 from nvs_app.model.fast_weights import KeyValueLR
+from nvs_app.model.fused import FastMatrices, FusedBlock
 from nvs_app.model.rotary import patch_rays, ray_coordinates, rotary_cos_sin
 from nvs_app.model.state import FastWeights, SceneState
 
 RAY_CHANNELS = 9
 INPUT_CHANNELS = RAY_CHANNELS + 3
+Prepared = list[FastWeights | FastMatrices]
 CONTEXT_BUCKETS = (8, 12)
 # Keys and values of so many tokens are kept from one write step to the next; of more they are made anew.
 KV_CACHE_MAX_TOKENS = 2**16
@@ -72,9 +75,25 @@ class LaCT(nn.Module):
         self.output_linear = nn.Linear(config.dim, 3 * config.patch**2, bias=False)
         scaled_init(self, num_residuals=3 * config.blocks)
         self.detail_head = None if config.detail_head is None else DetailHead(config.detail_head, config.dim)
+        self._fused: list[FusedBlock] | None = None
+
+    def fuse(self, dtype: torch.dtype, compile: bool) -> None:
+        """From now on encode and decode scenes one at a time through `FusedBlock`s, which compute in `dtype` with the
+        weights as they are now; compile: and compile what lies between the products, once for all blocks."""
+        self._fused = [FusedBlock(block, dtype, compile) for block in self._blocks()]
+        if compile and self.detail_head is not None:
+            self.detail_head.compile_parts()
+
+    def with_own_modules(self) -> LaCT:
+        """The same modules anew around the very same parameters: setting one there leaves this network as it is. Its
+        blocks are not fused."""
+        shared = [*self.parameters(), *([] if self._fused is None else [self._fused])]
+        network = copy.deepcopy(self, {id(value): value for value in shared})
+        network._fused = None
+        return network
 
     def compile_blocks(self) -> None:
-        """Compile the block once; all blocks share the code, so one compilation serves them all."""
+        """Compile the block once, for training; all blocks share the code, so one compilation serves them all."""
         for block in self.blocks:
             block.compile()
         if self.detail_head is not None:
@@ -148,28 +167,31 @@ class LaCT(nn.Module):
         phases = [self.phases(cameras[:, group]) for group in groups]
         layers: list[FastWeights] = []
         keep = self.config.write_steps > 1 and sum(x[..., 0].numel() for x in tokens) <= KV_CACHE_MAX_TOKENS
-        for block in self._blocks():
+        for block in self._inference_blocks(len(images)):
             weights: FastWeights | None = None
+            written: FastWeights | FastMatrices | None = None
             kept: list[KeyValueLR] = []
             for step in range(self.config.write_steps):
-                total: FastWeights | None = None
+                total: FastWeights | FastMatrices | None = None
                 for i in range(len(groups)):
                     if step == 0:
                         tokens[i] = block.attend(tokens[i], phases[i])
                     key_value_lr = kept[i] if keep and step else block.key_value_lr(tokens[i], phases[i], patches[i])
                     if keep and not step:
                         kept.append(key_value_lr)
-                    part = block.gradient(key_value_lr, phases[i], weights)
-                    total = part if total is None else FastWeights(*map(torch.add, total, part))
+                    part = block.gradient(key_value_lr, phases[i], written)  # type: ignore[arg-type]
+                    total = part if total is None else type(part)(*map(torch.add, total, part))
                     if progress is not None:
                         share = (step + (i + 1) / len(groups)) / self.config.write_steps
                         progress((len(layers) + share) / len(self.blocks))
                 assert total is not None
-                weights = FastWeights(*(w.float() for w in block.fast.step(total, weights)))
-            assert weights is not None
+                weights = block.step(total, weights)  # type: ignore[arg-type]
+                written = block.prepare(weights)
+            assert weights is not None and written is not None
             layers.append(weights)
             if len(layers) < len(self.blocks) or photos is not None:  # the last block's tokens are the head's only
-                tokens = [block.read(x, weights, turn) for x, turn in zip(tokens, phases, strict=True)]
+                for i, turn in enumerate(phases):
+                    tokens[i] = block.read(tokens[i], written, turn)  # type: ignore[arg-type]
         if self.detail_head is None or photos is None:
             return SceneState(layers)
         assert photo_cameras is not None
@@ -178,25 +200,40 @@ class LaCT(nn.Module):
         context = self.context_views(normed, cameras.image_hw, photos, photo_cameras, views_at_once)
         return SceneState(layers, context=context)
 
-    def decode(self, state: SceneState, cameras: Cameras) -> Float[Tensor, "b v 3 h w"]:
-        """Render cameras [b, v] of the normalised frame from fast weights; values in [0, 1], float32."""
+    def prepare(self, state: SceneState) -> Prepared:
+        """A state's fast weights as the blocks read them; for whoever decodes from one state again and again."""
+        blocks = self._inference_blocks(len(state.fast_weights[0].w0))
+        return [block.prepare(w) for block, w in zip(blocks, state.fast_weights, strict=True)]
+
+    def decode(
+        self, state: SceneState, cameras: Cameras, prepared: Prepared | None = None
+    ) -> Float[Tensor, "b v 3 h w"]:
+        """Render cameras [b, v] of the normalised frame from fast weights; values in [0, 1], float32.
+
+        prepared: what `prepare(state)` gave.
+        """
         if len(state.fast_weights) != len(self.blocks):
             raise NVSError(
                 f"scene state has {len(state.fast_weights)} layers, the checkpoint {len(self.blocks)}: "
                 "encode the scene with this checkpoint"
             )
-        return self._images(self._target_tokens(state, cameras), cameras.image_hw)
+        return self._images(self._target_tokens(state, cameras, prepared), cameras.image_hw)
 
     def decode_detail(
-        self, state: SceneState, cameras: Cameras, image_hw: tuple[int, int], sampling: Sampling | None = None
+        self,
+        state: SceneState,
+        cameras: Cameras,
+        image_hw: tuple[int, int],
+        sampling: Sampling | None = None,
+        prepared: Prepared | None = None,
     ) -> DetailOutput:
         """Render cameras [b, v] through the detail head.
 
         image_hw: the size that LaCT renders at, multiples of the patch; the head renders at `cameras.image_hw`.
-        sampling: how closely the head looks.
+        sampling: how closely the head looks. prepared: what `prepare(state)` gave.
         """
         assert self.detail_head is not None and state.context is not None
-        tokens = self._target_tokens(state, cameras.scaled_to(image_hw))
+        tokens = self._target_tokens(state, cameras.scaled_to(image_hw), prepared)
         lact_images = self._images(tokens, image_hw)
         return self.detail_head(
             tokens, self.token_hw(image_hw), lact_images, state.context, cameras, sampling or Sampling()
@@ -215,11 +252,14 @@ class LaCT(nn.Module):
         grid = self.token_hw(image_hw)
         return self.detail_head.context_views(tokens, grid, photos, photo_cameras, views_per_chunk=views_per_chunk)
 
-    def _target_tokens(self, state: SceneState, cameras: Cameras) -> Float[Tensor, "b v n c"]:
+    def _target_tokens(
+        self, state: SceneState, cameras: Cameras, prepared: Prepared | None = None
+    ) -> Float[Tensor, "b v n c"]:
         """Tokens of target cameras behind the output norm."""
         x, phases = self.embed(None, cameras), self.phases(cameras)
-        for block, weights in zip(self._blocks(), state.fast_weights, strict=True):
-            x = block.read(block.attend(x, phases), weights, phases)
+        layers = self.prepare(state) if prepared is None else prepared
+        for block, weights in zip(self._inference_blocks(len(x)), layers, strict=True):
+            x = block.read(block.attend(x, phases), weights, phases)  # type: ignore[arg-type]
         return self.output_norm(x)
 
     def forward(
@@ -288,6 +328,12 @@ class LaCT(nn.Module):
         for block in self.blocks:
             assert isinstance(block, Block)
             yield block
+
+    def _inference_blocks(self, scenes: int) -> Iterator[Block] | Iterator[FusedBlock]:
+        """The blocks that encode and decode `scenes` scenes at once."""
+        if self._fused is None or scenes != 1 or torch.is_grad_enabled():
+            return self._blocks()
+        return iter(self._fused)
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[LaCT]:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
-from nvs_app.geometry.normalize import SimilarityTransform
+from nvs_app.geometry.normalize import SimilarityTransform, normalize_context
+from nvs_app.model.detail.layers import resize
 from nvs_app.model.state import SceneState
+from nvs_app.rendering.device import within_memory
 from nvs_app.rendering.plan import RenderPlan
+from nvs_app.scenes.posed import PosedImages
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,33 @@ class ContextInputs:
     cameras: Cameras
     normalised: Cameras
     transform: SimilarityTransform
+
+
+def context_inputs(
+    posed: PosedImages,
+    plan_encode: Callable[[tuple[int, int]], RenderPlan],
+    device: torch.device,
+    preset: str,
+    transform: SimilarityTransform | None = None,
+) -> ContextInputs:
+    """Context views [v] cut to what their plan says, on `device`, their cameras normalised by `preset` from themselves
+    alone where no `transform` is given. Raises NVSError."""
+    images, cameras = posed.images, posed.cameras
+    if images.ndim != 4 or len(images) == 0:
+        raise NVSError(f"encode: images are {tuple(images.shape)}, expected [views, 3, H, W] with a view or more")
+    plan = plan_encode((images.shape[-2], images.shape[-1]))
+    images, cameras = cut_evenly(images, cameras, plan.render_hw)
+    what = f"encode: {len(images)} context views of {plan.render_hw[0]}x{plan.render_hw[1]}"
+    with within_memory(device, what, "give fewer or smaller views"), torch.inference_mode():
+        images = images.to(device)
+        images = images.float() / 255.0 if images.dtype == torch.uint8 else images.float()
+        small = resize(images, plan.lact_hw)
+    if transform is None:
+        # On the CPU, where cameras come from: 600 tiny operations, a third of what a GPU would have to launch.
+        transform = normalize_context(cameras.c2w.cpu().float()[None], preset)
+    transform = transform.to(device)
+    normalised = transform.apply_cameras(batched(cameras.to(device)))
+    return ContextInputs(plan, images, small, cameras, normalised, transform)
 
 
 def batched(cameras: Cameras) -> Cameras:

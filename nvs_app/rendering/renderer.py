@@ -26,18 +26,18 @@ from torch import Tensor
 
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
-from nvs_app.geometry.normalize import SimilarityTransform, normalize_context
+from nvs_app.geometry.normalize import SimilarityTransform
 from nvs_app.model.adapted import AdaptedWeights
 from nvs_app.model.checkpoint import default_checkpoint, find_checkpoint, load_checkpoint
 from nvs_app.model.detail import Sampling
-from nvs_app.model.detail.layers import resize
-from nvs_app.model.lact import LaCT
+from nvs_app.model.lact import LaCT, Prepared
 from nvs_app.model.state import SceneState
 from nvs_app.rendering.adapted_networks import AdaptedNetworks
 from nvs_app.rendering.cuda_graphs import CudaGraphs
 from nvs_app.rendering.device import PRECISIONS, OutOfMemory, fast_bfloat16, pick_device, within_memory
-from nvs_app.rendering.inputs import ContextInputs, batched, cut_evenly, photo_level
+from nvs_app.rendering.inputs import ContextInputs, batched, context_inputs, photo_level
 from nvs_app.rendering.plan import LaCTResolution, RenderPlan, plan_encode, plan_render
+from nvs_app.rendering.ready_states import ReadyStates
 from nvs_app.rendering.views import RenderedViews, views_of
 from nvs_app.scenes.posed import PosedImages
 
@@ -56,7 +56,8 @@ class Renderer:
         device: None takes the first GPU, or the CPU where there is none.
         precision: "fp32", "bf16" (autocast), or "auto": bf16 where the device multiplies it fast, see
             `fast_bfloat16`, else fp32.
-        compile: compile the blocks of the model; pays on a GPU after some tens of frames, gains nothing on a CPU.
+        compile: compile what encoding and rendering call; takes some seconds once a process and pays on a GPU. The
+            weights are then those of this moment.
         detail: whether a detail head, where the checkpoint has one, renders the views; without it LaCT does, alone.
         views: context views that the detail head looks at for each view; None: as the checkpoint is configured.
         lact: LaCT's resolution under the detail head; None: as the checkpoint's card says.
@@ -83,7 +84,7 @@ class Renderer:
         self.precision = precision
         self.model = model.to(self.device).eval().requires_grad_(False)
         if compile:
-            self.model.compile_blocks()
+            self.model.fuse(self.dtype, compile=True)
         self.card: dict = dict(getattr(model, "card", None) or {})
         self.patch: int = model.config.patch
         self.detail = detail and model.detail_head is not None
@@ -92,7 +93,8 @@ class Renderer:
             raise NVSError(f"views that the detail head looks at: {views}, expected 1 or more")
         self.views = views
         self._graphs = CudaGraphs()
-        self._adapted = AdaptedNetworks(self.model, self._graphs.forget)
+        self._adapted = AdaptedNetworks(self.model, self._graphs.forget, self.dtype if compile else None)
+        self._ready = ReadyStates(self.device)
 
     @classmethod
     def from_checkpoint(
@@ -120,6 +122,11 @@ class Renderer:
                 elif isinstance(module, torch.nn.Linear) or name.endswith((".q_norm", ".k_norm")):
                     module.weight.data = module.weight.data.bfloat16()
         return renderer
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What is computed in."""
+        return torch.bfloat16 if self.precision == "bf16" else torch.float32
 
     @property
     def train_image_hw(self) -> tuple[int, int]:
@@ -225,7 +232,8 @@ class Renderer:
         """This renderer, but with caches of its own, and `original` at hand."""
         own, original = copy.copy(self), self.original()
         own._graphs = CudaGraphs()
-        own._adapted = AdaptedNetworks(self.model, own._graphs.forget, lambda: original)
+        own._ready = ReadyStates(self.device)
+        own._adapted = self._adapted.apart(own._graphs.forget, original)
         return own
 
     def network(self, adapted: AdaptedWeights | None) -> LaCT:
@@ -235,22 +243,7 @@ class Renderer:
 
     def inputs(self, posed: PosedImages, transform: SimilarityTransform | None = None) -> ContextInputs:
         """Context views as the network reads them, see `encode`. Raises NVSError."""
-        images, cameras = posed.images, posed.cameras
-        if images.ndim != 4 or len(images) == 0:
-            raise NVSError(f"encode: images are {tuple(images.shape)}, expected [views, 3, H, W] with a view or more")
-        plan = self.plan_encode((images.shape[-2], images.shape[-1]))
-        images, cameras = cut_evenly(images, cameras, plan.render_hw)
-        what = f"encode: {len(images)} context views of {plan.render_hw[0]}x{plan.render_hw[1]}"
-        with self._inference(what, "give fewer or smaller views"):
-            images = images.to(self.device)
-            images = images.float() / 255.0 if images.dtype == torch.uint8 else images.float()
-            small = resize(images, plan.lact_hw)
-        if transform is None:
-            # On the CPU, where cameras come from: 600 tiny operations, a third of what a GPU would have to launch.
-            transform = normalize_context(cameras.c2w.cpu().float()[None], self.preset)
-        transform = transform.to(self.device)
-        normalised = transform.apply_cameras(batched(cameras.to(self.device)))
-        return ContextInputs(plan, images, small, cameras, normalised, transform)
+        return context_inputs(posed, self.plan_encode, self.device, self.preset, transform)
 
     @overload
     def render(
@@ -308,7 +301,9 @@ class Renderer:
         self._check_state(state, depth)
         height, width = cameras.image_hw
         plan = self.plan_render((height, width), state)
-        state = state.to(self.device)
+        with self._inference("render: the scene's fast weights", "render on another device"):
+            network = self.network(state.adapted)
+            state, prepared = self._ready.state(state, network)
         cameras = Cameras(cameras.c2w.float(), cameras.fxfycxcy.float(), plan.render_hw).to(self.device)
         chunk = max(1, chunk or self._views_at_once(plan))
         done = 0
@@ -316,7 +311,7 @@ class Renderer:
             part = batched(cameras[done : done + chunk])
             try:
                 with self._inference(f"render: a view of {height}x{width}", "ask for a smaller size"):
-                    views = self._rendered(state, part, plan, quick)
+                    views = self._rendered(network, state, prepared, part, plan, quick)
                     if isinstance(views, RenderedViews) and not depth:
                         views = views.images
                     if self.device.type == "cuda":  # a replay would overwrite them
@@ -336,10 +331,11 @@ class Renderer:
         planes, fine_planes = -(-head.planes // 2), -(-head.fine_planes // 2)
         return Sampling(min(QUICK_VIEWS, self.views or head.views), planes, fine_planes, level)
 
-    def _rendered(self, state: SceneState, cameras: Cameras, plan: RenderPlan, quick: bool) -> Tensor | RenderedViews:
+    def _rendered(
+        self, network: LaCT, state: SceneState, prepared: Prepared, cameras: Cameras, plan: RenderPlan, quick: bool
+    ) -> Tensor | RenderedViews:
         """The views of a chunk of cameras, on the device; valid until the next call."""
         sampling = self._sampling(photo_level(state, cameras) if plan.detail else 0, quick)
-        network = self.network(state.adapted)
 
         def work(c2w: Tensor, fxfycxcy: Tensor) -> Tensor | RenderedViews:
             own = Cameras(c2w, fxfycxcy, cameras.image_hw)
@@ -347,15 +343,15 @@ class Renderer:
                 own = state.transform.apply_cameras(own)
             if not plan.detail:
                 height, width = plan.image_hw
-                return network.decode(state, own)[0].float()[..., :height, :width]
-            output = network.decode_detail(state, own, plan.lact_hw, sampling)
+                return network.decode(state, own, prepared)[0].float()[..., :height, :width]
+            output = network.decode_detail(state, own, plan.lact_hw, sampling, prepared)
             return views_of(output, state.transform, plan.image_hw)
 
         if self.device.type != "cuda" or cameras.shape[1] > _GRAPH_VIEWS:
             return work(cameras.c2w, cameras.fxfycxcy)
         reads = [state.fast_weights[0].w0.data_ptr(), 0 if state.context is None else state.context.images.data_ptr()]
         key = (id(network), *reads, plan, sampling, cameras.shape[1])
-        return self._graphs.run(key, work, cameras.c2w, cameras.fxfycxcy, holds=(network, state))
+        return self._graphs.run(key, work, cameras.c2w, cameras.fxfycxcy, holds=(network, state, prepared))
 
     def _views_at_once(self, plan: RenderPlan) -> int:
         if self.device.type != "cuda":

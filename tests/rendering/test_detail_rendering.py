@@ -159,9 +159,9 @@ def test_views_coarser_than_the_photos_see_averaged_ones(renderer: Renderer) -> 
     seen: list[int] = []
     decode = renderer.model.decode_detail
 
-    def noted(state, cameras, hw, sampling):
+    def noted(state, cameras, hw, sampling, prepared):
         seen.append(sampling.photo_level)
-        return decode(state, cameras, hw, sampling)
+        return decode(state, cameras, hw, sampling, prepared)
 
     state = renderer.encode(context)
     with pytest.MonkeyPatch.context() as patch:
@@ -176,9 +176,9 @@ def test_a_quick_frame_looks_less_closely(renderer: Renderer) -> None:
     seen = []
     decode = renderer.model.decode_detail
 
-    def noted(state, cameras, hw, sampling):
+    def noted(state, cameras, hw, sampling, prepared):
         seen.append(sampling)
-        return decode(state, cameras, hw, sampling)
+        return decode(state, cameras, hw, sampling, prepared)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(renderer.model, "decode_detail", noted)
