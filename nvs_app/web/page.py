@@ -103,6 +103,7 @@ def _wire(page: gr.Blocks, event_handlers: EventHandlers, scenes: Scenes, photos
     scenes.capture.click(told(event_handlers.capture), None, None, **free)
     tools.hold.click(told(event_handlers.hold), None, None, **free)
     tools.release.click(told(event_handlers.release), None, None, **free)
+    then_refresh(tools.sharpen.click(told(event_handlers.sharpen), tools.seconds, scene, **free))
     compared = tools.truth_choice.input(told(event_handlers.truth), tools.truth_choice, tools.truth, **free)
     compared.then(None, None, None, js=FRESH, **quiet)
 

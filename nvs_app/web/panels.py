@@ -50,6 +50,8 @@ class Tools:
     tabs: list[gr.Tab]
     hold: gr.Button
     release: gr.Button
+    sharpen: gr.Button
+    seconds: gr.Slider
     plot: gr.Plot
     lost: gr.HTML
     truth_choice: gr.Dropdown
@@ -123,6 +125,14 @@ def tools_panel(app_state: AppState) -> Tools:
                 gr.HTML(fill("beside.html"), padding=False)
                 hold = gr.Button("Hold", elem_id="nvs-hold", min_width=84, scale=0, **quiet)
                 release = gr.Button("Stop", elem_id="nvs-release", min_width=84, scale=0, **quiet)
+            with gr.Row(elem_classes="nvs-take", equal_height=True):
+                words = "The network learns from this scene's own photos; some of them only say when it is best."
+                gr.HTML(f"<p><b>Sharpen</b><br>{words}</p>", padding=False)
+                sharpen = gr.Button("Sharpen", elem_id="nvs-sharpen", min_width=84, scale=0, **quiet)
+            most = app_state.limits.sharpen_seconds
+            seconds = gr.Slider(
+                min(5, most), most, min(60, most), step=5, label="Seconds at most", elem_id="nvs-seconds", buttons=[]
+            )
         with gr.Tab("Cameras", id="cameras") as cameras_tab:
             gr.HTML("<p class='nvs-note'>Click a camera to look from there.</p>", padding=False)
             plot = gr.Plot(show_label=False, elem_id="nvs-plot")
@@ -183,9 +193,9 @@ def tools_panel(app_state: AppState) -> Tools:
             card = gr.HTML(card_html(here), elem_id="nvs-card", padding=False)
     tabs = [truth_tab, cameras_tab, path_tab, take_tab, model_tab]
     return Tools(
-        facts, tabs, hold, release, plot, lost, truth_choice, truth, path_load, path_save, video_kind, video,
-        video_cancel, video_progress, video_files, take, files, kept, kept_open, share, unshare, model, device, card,
-        model_use,
+        facts, tabs, hold, release, sharpen, seconds, plot, lost, truth_choice, truth, path_load, path_save,
+        video_kind, video, video_cancel, video_progress, video_files, take, files, kept, kept_open, share, unshare,
+        model, device, card, model_use,
     )  # fmt: skip
 
 
