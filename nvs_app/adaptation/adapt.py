@@ -27,7 +27,7 @@ from nvs_app.errors import NVSError
 from nvs_app.evaluation.metrics import psnr
 from nvs_app.model.adapted import AdaptedWeights
 from nvs_app.model.detail import ContextViews, Sampling
-from nvs_app.model.state import FastWeights, SceneState, context_cameras
+from nvs_app.model.state import FastWeights, SceneState
 from nvs_app.rendering.device import within_memory
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.posed import PosedImages
@@ -50,8 +50,8 @@ class AdaptConfig:
     """Of the differences of LaCT's matrices; 0 leaves LaCT as it is."""
     groups: int = 8
     """Groups of views that are left out together."""
-    targets: int = 4
-    """Views that a step renders."""
+    targets: int = 0
+    """Views that a step renders; 0: four on a GPU, one elsewhere."""
     head_lr: float = 3e-4
     """Learning rate of the detail head (AdamW)."""
     lact_lr: float = 1e-3
@@ -69,7 +69,7 @@ class AdaptConfig:
     def __post_init__(self) -> None:
         if not self.seconds > 0:
             raise NVSError(f"adapt: {self.seconds} seconds, expected more than 0")
-        for name in ("groups", "targets", "patience"):
+        for name in ("groups", "patience"):
             if getattr(self, name) < 1:
                 raise NVSError(f"adapt: {name} is {getattr(self, name)}, expected 1 or more")
 
@@ -124,15 +124,6 @@ class Adapted:
         if self.state.adapted is None:
             return f"not adapted: nothing better than {self.before:.2f} dB on {views} in {self.seconds:.0f} s"
         return f"adapted in {self.seconds:.0f} s: {self.before:.2f} to {self.after:.2f} dB on {views}"
-
-
-def photos_of(state: SceneState) -> PosedImages | None:
-    """The context views that a state was encoded from, uint8, where it holds them; None otherwise."""
-    cameras = context_cameras(state)
-    if state.context is None or cameras is None or len(cameras) != state.context.images.shape[1]:
-        return None
-    images = state.context.images[0]
-    return PosedImages(images, cameras) if tuple(images.shape[-2:]) == tuple(cameras.image_hw) else None
 
 
 def asked_before(state: SceneState) -> float:
@@ -249,7 +240,8 @@ class _Run:
         if not self.queue:
             self.queue = torch.randperm(len(self.groups), generator=self.random).tolist()
         state, group = self.groups[self.queue.pop()]
-        chosen = torch.randperm(len(group), generator=self.random)[: self.config.targets].tolist()
+        count = self.config.targets or (4 if self.renderer.device.type == "cuda" else 1)
+        chosen = torch.randperm(len(group), generator=self.random)[:count].tolist()
         views = [group[i] for i in chosen]
         device, sampling = self.renderer.device, Sampling(self.renderer.views)
         rounded = device.type == "cuda" and self.renderer.precision == "bf16"  # on a CPU, bfloat16 has no fast way back

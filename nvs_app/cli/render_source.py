@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nvs_app.adaptation.adapt import asked_before, photos_of
+from nvs_app.adaptation.adapt import asked_before
 from nvs_app.atomic_io import remove_left
 from nvs_app.cli.adapting import adapt_scene
 from nvs_app.cli.common import stage
@@ -26,6 +26,7 @@ from nvs_app.geometry.normalize import SimilarityTransform
 from nvs_app.geometry.sway import sway
 from nvs_app.model.state import SceneState, context_cameras
 from nvs_app.rendering.depth_files import NOTES_FILE, DepthFolder, depth_files, depth_video
+from nvs_app.rendering.inputs import photos_of
 from nvs_app.rendering.plan import RenderPlan, photos_hw
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.rendering.video import save_png

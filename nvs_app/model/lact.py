@@ -329,6 +329,10 @@ class LaCT(nn.Module):
             assert isinstance(block, Block)
             yield block
 
+    def plain_blocks(self) -> Iterator[Block]:
+        """The blocks, operation by operation."""
+        return self._blocks()
+
     def _inference_blocks(self, scenes: int) -> Iterator[Block] | Iterator[FusedBlock]:
         """The blocks that encode and decode `scenes` scenes at once."""
         if self._fused is None or scenes != 1 or torch.is_grad_enabled():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.geometry.normalize import SimilarityTransform, normalize_context
 from nvs_app.model.detail.layers import resize
-from nvs_app.model.state import SceneState
+from nvs_app.model.state import SceneState, context_cameras
 from nvs_app.rendering.device import within_memory
 from nvs_app.rendering.plan import RenderPlan
 from nvs_app.scenes.posed import PosedImages
@@ -61,6 +62,21 @@ def context_inputs(
     transform = transform.to(device)
     normalised = transform.apply_cameras(batched(cameras.to(device)))
     return ContextInputs(plan, images, small, cameras, normalised, transform)
+
+
+def photos_of(state: SceneState) -> PosedImages | None:
+    """The context views that a state was encoded from, uint8, where it holds them; None otherwise."""
+    cameras = context_cameras(state)
+    if state.context is None or cameras is None or len(cameras) != state.context.images.shape[1]:
+        return None
+    images = state.context.images[0]
+    return PosedImages(images, cameras) if tuple(images.shape[-2:]) == tuple(cameras.image_hw) else None
+
+
+def cameras_text(cameras: Cameras) -> str:
+    """Cameras [v] as a state's notes hold them, see `context_cameras`."""
+    c2w, lens = cameras.c2w.tolist(), cameras.fxfycxcy.tolist()
+    return json.dumps({"image_hw": list(cameras.image_hw), "c2w": c2w, "fxfycxcy": lens})
 
 
 def batched(cameras: Cameras) -> Cameras:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -35,7 +34,7 @@ from nvs_app.model.state import SceneState
 from nvs_app.rendering.adapted_networks import AdaptedNetworks
 from nvs_app.rendering.cuda_graphs import CudaGraphs
 from nvs_app.rendering.device import PRECISIONS, OutOfMemory, fast_bfloat16, pick_device, within_memory
-from nvs_app.rendering.inputs import ContextInputs, batched, context_inputs, photo_level
+from nvs_app.rendering.inputs import ContextInputs, batched, cameras_text, context_inputs, photo_level
 from nvs_app.rendering.plan import LaCTResolution, RenderPlan, plan_encode, plan_render
 from nvs_app.rendering.ready_states import ReadyStates
 from nvs_app.rendering.views import RenderedViews, views_of
@@ -192,7 +191,7 @@ class Renderer:
         group = min(views, chunk or self._views_at_once(plan))
         while True:
             try:
-                with self._inference(what, "give fewer or smaller views"):
+                with self.inference(what, "give fewer or smaller views"):
                     state = self.model.encode(
                         inputs.small[None], normalised.scaled_to(plan.lact_hw), views_per_chunk=group,
                         progress=progress, photos=photos, photo_cameras=photo_cameras,
@@ -207,13 +206,7 @@ class Renderer:
             "checkpoint": str(self.card.get("name", "")),
             "checkpoint_hash": str(self.card.get("hash", "")),
             "normalization": self.preset,
-            "context_cameras": json.dumps(
-                {
-                    "image_hw": list(cameras.image_hw),
-                    "c2w": cameras.c2w.tolist(),
-                    "fxfycxcy": cameras.fxfycxcy.tolist(),
-                }
-            ),
+            "context_cameras": cameras_text(cameras),
         }
         context = None if state.context is None else state.context.stored()
         return replace(state, transform=inputs.transform, meta=meta, context=context)
@@ -301,7 +294,7 @@ class Renderer:
         self._check_state(state, depth)
         height, width = cameras.image_hw
         plan = self.plan_render((height, width), state)
-        with self._inference("render: the scene's fast weights", "render on another device"):
+        with self.inference("render: the scene's fast weights", "render on another device"):
             network = self.network(state.adapted)
             state, prepared = self._ready.state(state, network)
         cameras = Cameras(cameras.c2w.float(), cameras.fxfycxcy.float(), plan.render_hw).to(self.device)
@@ -310,7 +303,7 @@ class Renderer:
         while done < len(cameras):
             part = batched(cameras[done : done + chunk])
             try:
-                with self._inference(f"render: a view of {height}x{width}", "ask for a smaller size"):
+                with self.inference(f"render: a view of {height}x{width}", "ask for a smaller size"):
                     views = self._rendered(network, state, prepared, part, plan, quick)
                     if isinstance(views, RenderedViews) and not depth:
                         views = views.images
@@ -382,7 +375,7 @@ class Renderer:
             )
 
     @contextlib.contextmanager
-    def _inference(self, what: str, remedy: str) -> Iterator[None]:
+    def inference(self, what: str, remedy: str) -> Iterator[None]:
         """No gradients, our precision, and one clear sentence when memory runs out."""
         enabled = self.precision == "bf16"
         with (

@@ -8,12 +8,13 @@ import pytest
 import torch
 from small_scenes import circle, network
 
-from nvs_app.adaptation.adapt import AdaptConfig, adapt, asked_before, photos_of, stopping_views
+from nvs_app.adaptation.adapt import AdaptConfig, adapt, asked_before, stopping_views
 from nvs_app.adaptation.weights import TrainedWeights
 from nvs_app.errors import NVSError
 from nvs_app.evaluation.metrics import psnr
 from nvs_app.model.lact import LaCT
 from nvs_app.model.state import SceneState
+from nvs_app.rendering.inputs import photos_of
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.posed import PosedImages
 

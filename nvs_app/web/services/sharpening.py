@@ -5,10 +5,11 @@ from __future__ import annotations
 import secrets
 from dataclasses import replace
 
-from nvs_app.adaptation.adapt import FEWEST, AdaptConfig, adapt, photos_of
+from nvs_app.adaptation.adapt import FEWEST, AdaptConfig, adapt
 from nvs_app.adaptation.adapt import Progress as Step
 from nvs_app.errors import NVSError
 from nvs_app.model.state import SceneState
+from nvs_app.rendering.inputs import photos_of
 from nvs_app.scenes.posed import PosedImages
 from nvs_app.web.app_state import AppState
 from nvs_app.web.services.jobs import Job
