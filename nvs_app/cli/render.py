@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from nvs_app.cli.adapting import add_adapt_option
+from nvs_app.cli.adding import add_adding_options, check_adding
 from nvs_app.cli.common import (
     add_context_options,
     add_model_options,
@@ -135,6 +136,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     add_context_options(parser)
     add_adapt_option(parser)
+    add_adding_options(parser)
     add_model_options(parser)
 
 
@@ -151,6 +153,7 @@ class Job:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command; 0, or 2 when a scene failed."""
+    check_adding(args)
     jobs = plan(args)
     frame = path_frame(args)
     fixed = None if args.path in PATHS else path_from_file(args, frame)  # a wrong file costs no work

@@ -18,6 +18,7 @@ from torch import Tensor
 from nvs_app.adaptation.adapt import asked_before
 from nvs_app.atomic_io import remove_left
 from nvs_app.cli.adapting import adapt_scene
+from nvs_app.cli.adding import encoded_stream, files_digest, with_views
 from nvs_app.cli.common import stage
 from nvs_app.errors import NVSError
 from nvs_app.geometry import paths
@@ -40,6 +41,7 @@ from nvs_app.scenes.views import choose_views, default_views
 
 PATHS = ("orbit", "sway", "spiral", "capture")
 DEFAULT_FRAMES = 96  # four seconds, as a path made in the page
+STREAMED = "streamed"  # in a state's notes: `Source.key` of what was read
 SETTINGS_FILE = "render.json"  # beside the images of a folder: what they were rendered with
 
 
@@ -52,18 +54,26 @@ class Source:
         self.renderer, self.file, self.scene = renderer, file, scene
         self.state: SceneState | None = None
         self.adapt: float = args.adapt or 0.0
+        self.stream: bool = args.stream
         self.context: list[int] = []
         trained = renderer.train_image_hw
         self.context_hw: tuple[int, int] = tuple(args.context_hw or trained)
         if file is not None and file.is_file():
             self.state = SceneState.load(file)
             self.words = f"state from {file}"
+            if args.add_views is not None and scene is not None:
+                before = self.state
+                self.state, self.words = with_views(renderer, before, scene, args.add_views, args.add_how, file)
+                if self.state is not before:
+                    self._save(self.state)
             if renderer.detail and not self.detail:
                 print(f"note: {file}: encoded without a detail head, rendered by LaCT alone", file=sys.stderr)
         elif scene is None:
             raise NVSError(f"--state {file}: not there, and no SCENE to encode")
         else:
             self.context = choose_context(scene, args)
+            if self.stream:
+                self.context = sorted(self.context)
             self.words = ""
             if renderer.detail and args.context_hw is None:
                 stored = [(int(h), int(w)) for h, w in scene.image_hws[self.context].tolist()]
@@ -77,6 +87,9 @@ class Source:
 
     def photos(self) -> str:
         """A digest of the input views' pixels; of the fast weights where a state does not remember it."""
+        if self.state is None and self.stream:
+            assert self.scene is not None
+            return files_digest(self.scene, self.context)
         if self.state is None:
             pixels = (self.posed.images * 255).round().to(torch.uint8)
             return hashlib.sha256(pixels.numpy().tobytes()).hexdigest()[:16]
@@ -87,6 +100,8 @@ class Source:
         """A digest of the input views and of how they are read, the same whether the state is read or is still to be
         encoded."""
         values: list[Any] | None
+        if self.state is not None and STREAMED in self.state.meta:  # not all that was read is kept
+            return self.state.meta[STREAMED]
         if self.state is not None:
             remembered = context_cameras(self.state)
             if remembered is None:
@@ -125,12 +140,18 @@ class Source:
         if self.state is None:
             height, width = self.context_hw
             views = f"{len(self.context)} views of {height}x{width}"
-            photos = self.photos()
+            photos, key = self.photos(), self.key()
             start = time.perf_counter()
-            with stage(f"encoding {views}") as tell:
-                state = self.renderer.encode(self.posed, progress=tell)
+            if self.stream:
+                assert self.scene is not None
+                state = encoded_stream(self.renderer, self.scene, self.context, self.context_hw)
+            else:
+                with stage(f"encoding {views}") as tell:
+                    state = self.renderer.encode(self.posed, progress=tell)
             self.words = f"encoded {views} in {time.perf_counter() - start:.1f} s"
-            self.state = replace(state, meta={**state.meta, "photos": photos})
+            self.state = replace(
+                state, meta={**state.meta, "photos": photos, **({STREAMED: key} if self.stream else {})}
+            )
         if made:
             self._save(self.state)
         if self.adapt > asked_before(self.state):
@@ -142,7 +163,7 @@ class Source:
 
     def _input(self, state: SceneState) -> PosedImages:
         """The views that a state was encoded from. Raises NVSError where it does not hold them."""
-        if self.context:
+        if self.context and not self.stream:
             return self.posed
         photos = photos_of(state)
         if photos is None:
@@ -163,7 +184,7 @@ class Source:
 def choose_context(scene: Scene, args: argparse.Namespace) -> list[int]:
     """The input views: listed, or --context of them; all where the scene has no more, which is said."""
     count = len(scene)
-    wanted = default_views(count) if args.context is None else args.context
+    wanted = (count if args.stream else default_views(count)) if args.context is None else args.context
     if args.context_views is None and wanted >= count:
         if args.context is not None:
             print(

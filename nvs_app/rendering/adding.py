@@ -103,7 +103,8 @@ def _further(renderer: Renderer, state: SceneState, posed: PosedImages, count: i
         found = write_more(renderer.model, there, inputs.small[None], small, share, photos, inputs.normalised)
     cameras = Cameras.cat([remembered, inputs.cameras.to("cpu")], dim=0)
     meta = {**state.meta, "context_cameras": cameras_text(cameras)}
-    meta.pop("photos", None)  # a digest of those before
+    for digest in ("photos", "streamed"):  # of the photos before
+        meta.pop(digest, None)
     return replace(found, meta=meta)
 
 

@@ -200,9 +200,9 @@ class DetailHead(nn.Module):
         plain = ContextViews(context.images, every, every_features)
         own, _ = self._own_depth(guide, cameras, gather_sources(plain, cameras, chosen), features.shape[-2:])
         fresh = ContextViews(images, cameras, _with_depth(features, own)).stored()
-        parts = (torch.cat(pair, 1) for pair in ((context.images, fresh.images), (context.features, fresh.features)))
-        kept, found = parts
-        return ContextViews(kept, every, found)
+        with torch.autocast(images.device.type, enabled=False):  # on a CPU it knows no float16
+            kept = torch.cat([context.images, fresh.images], 1)
+            return ContextViews(kept, every, torch.cat([context.features, fresh.features], 1))
 
     # ------------------------------------------------------------------ a target view
 
