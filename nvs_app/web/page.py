@@ -92,6 +92,7 @@ def _wire(page: gr.Blocks, event_handlers: EventHandlers, scenes: Scenes, photos
     gr.on([scenes.views.input, scenes.size.input], trigger_mode="always_last", **planned, **free)
     do = {"fn": told(event_handlers.encode), "inputs": [scenes.views, scenes.size], "outputs": scene}
     then_refresh(gr.on([scenes.encode.click, scenes.go.click], **do, **free))
+    then_refresh(scenes.grow.click(told(event_handlers.grow), scenes.views, scene, **free))
     scenes.cancel.click(told(event_handlers.cancel), None, None, queue=False, **quiet)
 
     for tab in tools.tabs:

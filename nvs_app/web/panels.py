@@ -37,6 +37,7 @@ class Scenes:
     views: gr.Slider
     size: gr.Dropdown
     encode: gr.Button
+    grow: gr.Button
     go: gr.Button
     cancel: gr.Button
     capture: gr.Button
@@ -106,9 +107,15 @@ def scenes_panel(app_state: AppState) -> Scenes:
             views = gr.Slider(1, 28, 8, step=1, label="Input views", elem_id="nvs-views", buttons=[])
             size = gr.Dropdown([], label="Size", elem_id="nvs-size", interactive=True)
         encode = gr.Button("Reconstruct", interactive=False, elem_id="nvs-encode")
+        words = (
+            "Or add photos of the same capture up to so many views, without reading those before again: faster, and "
+            "nearly the same. Photos without cameras join when all are reconstructed again."
+        )
+        gr.HTML(f"<p class='nvs-note nvs-small'>{words}</p>", padding=False)
+        grow = gr.Button("Add views", elem_id="nvs-grow", size="sm")
     with gr.Row(elem_classes="nvs-hidden"):
         go, cancel, capture = (gr.Button(elem_id=f"nvs-{name}") for name in ("go", "cancel", "capture"))
-    return Scenes(examples, upload, camera, brought, plan, views, size, encode, go, cancel, capture)
+    return Scenes(examples, upload, camera, brought, plan, views, size, encode, grow, go, cancel, capture)
 
 
 def tools_panel(app_state: AppState) -> Tools:

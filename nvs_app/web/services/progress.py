@@ -26,6 +26,7 @@ STAGES = {
     "read": "Reading photos",
     "encode": "Reconstructing",
     "sharpen": "Sharpening",
+    "add": "Adding photos",
 }
 LEAST_SECONDS = 0.3  # of a stage that was thought to take none
 PACE = (0.25, 4.0)  # how much faster or slower than estimated it may be taken to be
