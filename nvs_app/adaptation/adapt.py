@@ -151,7 +151,8 @@ def adapt(
     """Optimises how `state` is read.
 
     posed: the context views that `state` was encoded from, as `Renderer.encode` takes them.
-    progress: called after every step; what it raises ends the work and nothing is kept.
+    progress: called after every step, and while the groups are written; what it raises ends the work and nothing is
+        kept.
     stop: asked after every step; True ends the work, and the best so far is kept.
 
     Raises NVSError for fewer than four views, and when memory does not suffice.
@@ -179,8 +180,8 @@ class _Run:
         self.compared = PosedImages(self.photos[self.stopping], inputs.cameras[self.stopping])
         self.from_training = renderer.encode(posed[train], self.transform)
         count = min(config.groups, len(train))
-        groups = [train[i::count] for i in range(count)]
-        self.groups = [(self._without(group, train), group) for group in groups]
+        self.train, self.dealt = train, [train[i::count] for i in range(count)]
+        self.groups: list[tuple[SceneState, list[int]]] = []
         network = renderer.original()
         self.weights = TrainedWeights(network, config.rank, config.seed, state.adapted)
         self.decoder = Decoder(network)
@@ -207,6 +208,16 @@ class _Run:
     def run(self, progress: Callable[[Progress], None] | None, stop: Callable[[], bool] | None) -> Adapted:
         config, kept = self.config, None
         before, cost = self.measure(self.state.adapted)
+
+        def tell(best: float) -> None:
+            if progress is not None:
+                by_steps = self.step / config.steps if config.steps else 0.0
+                share = min(1.0, max(self.seconds() / config.seconds, by_steps))
+                progress(Progress(self.seconds(), share, self.step, before, best))
+
+        for group in self.dealt:
+            self.groups.append((self._without(group, self.train), group))
+            tell(before)
         best, curve, stale, stopped = before, [(self.seconds(), 0, before)], 0, ""
         due = self.seconds() + cost / config.measure_share
         while not stopped:
@@ -224,9 +235,7 @@ class _Run:
                 if stale >= config.patience and not stopped:
                     stopped = "no gain"
                 due = self.seconds() + cost / config.measure_share
-            if progress is not None:
-                share = min(1.0, max(self.seconds() / config.seconds, self.step / config.steps if config.steps else 0))
-                progress(Progress(self.seconds(), share, self.step, before, best))
+            tell(best)
         state = replace(self.state, adapted=kept) if kept is not None else self.state
         found = Adapted(state, before, best, self.seconds(), self.step, self.stopping, stopped, curve)
         notes = json.dumps({"asked": config.seconds, **found.facts})
