@@ -6,7 +6,7 @@ VENV_PYTHON := .venv/bin/python
 PYTHON ?=
 export PYTHON
 
-.PHONY: help app test setup lint clean
+.PHONY: help app test setup lint docs clean
 .NOTPARALLEL:
 
 help:
@@ -14,6 +14,7 @@ help:
 	@echo "make test    set up, then lint, type check and run all tests"
 	@echo "make setup   only set up (.venv and Debian's packages)"
 	@echo "make lint    set up, then lint and type check"
+	@echo "make docs    write the pages of docs/ that follow from the code"
 	@echo "make clean   remove .venv and caches"
 
 setup:
@@ -27,6 +28,9 @@ lint:
 	$(VENV_PYTHON) -m ruff check .
 	$(VENV_PYTHON) -m ruff format --check .
 	$(VENV_PYTHON) -m mypy
+
+docs:
+	$(VENV_PYTHON) tools/make_docs.py
 
 # pytest comes last, so that its closing line is the last one.
 test: lint

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_tools.colmap_export import save_colmap
-from data_tools.readers import FORMATS, open_scene, recognise, scene_keys
+from data_tools.readers import FORMATS, SeveralScenes, located, open_scene, recognise, scene_keys
 from nvs_app.errors import NVSError
 from nvs_app.scenes.scene import Scene
 from nvs_app.scenes.views import spread_views
@@ -67,9 +67,15 @@ def convert(
     if key is None and "#" in source_text and not Path(source_text).exists():
         source_text, _, key = source_text.rpartition("#")
     path = Path(source_text)
-    form = recognise(path, name)[0]
-    say(f"{path}: {form.name} ({FORMATS[form.name].expects})")
-    keys = scene_keys(path, form.name) if key is None else []
+    try:
+        inner, _ = located(path, key)
+        form = recognise(inner, name)[0]
+        say(f"{inner}: {form.name} ({FORMATS[form.name].expects})")
+        keys = scene_keys(inner, form.name) if key is None else []
+    except SeveralScenes as several:
+        if key is not None or not path.is_dir():
+            raise
+        keys = list(several.choices)
     done = Converted()
     if len(keys) < 2:
         if output.exists() and (not output.is_dir() or any(output.iterdir())):
@@ -88,8 +94,8 @@ def convert(
         try:
             done.written.append(_convert_one(open_scene(path, name, each), folder, max_views, say, to))
         except NVSError as error:
-            done.failed[each] = str(error)
-            say(f"{each}: skipped: {error}")
+            done.failed[each] = error.told
+            say(f"{each}: skipped: {error.told}")
     say(f"{len(done.written)} scenes written, {len(done.present)} there already, {len(done.failed)} skipped")
     if not done.written and not done.present:
         raise NVSError(f"{path}: none of its {len(keys)} scenes could be converted")

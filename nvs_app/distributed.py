@@ -21,13 +21,14 @@ import threading
 import time
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 PATIENCE = timedelta(minutes=30)
+T = TypeVar("T")
 
 
 class World:
@@ -69,6 +70,16 @@ class World:
             else:
                 dist.all_reduce(flat)
                 flat.div_(self.size)
+
+    def sum_(self, *tensors: Tensor) -> None:
+        """Sum over all processes, in place."""
+        if self.size > 1:
+            for tensor in tensors:
+                dist.all_reduce(tensor)
+
+    def share(self, count: int) -> tuple[int, int]:
+        """First of `count` things that are this process's, and the one behind its last; shares differ by one."""
+        return count * self.rank // self.size, count * (self.rank + 1) // self.size
 
     def broadcast_(self, *tensors: Tensor) -> None:
         """The values of process 0 for everyone, in place."""
@@ -143,15 +154,32 @@ def under_torchrun() -> bool:
     return "WORLD_SIZE" in os.environ and "RANK" in os.environ
 
 
+def free_port() -> int:
+    """A port of this machine that nobody listens at."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def own_share(things: list[T], device: str) -> tuple[list[T], str]:
+    """What this process of torchrun does of independent things, and on which device; everything, without torchrun.
+
+    By turns, so that no process needs to know what the others do, and there is nothing to wait for.
+    """
+    if not under_torchrun():
+        return things, device
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    if device in ("auto", "cuda") and torch.cuda.is_available():
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    return things[rank::size], device
+
+
 def start_workers(count: int, arguments: Sequence[str]) -> Workers:
     """Start processes 1 … count-1 as `python ARGUMENTS` and make this one process 0 of `count`.
 
     Changes this process's environment (RANK, WORLD_SIZE, …), as torchrun would have set it.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     processes = []
     for rank in range(1, count):
         environment = {**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}

@@ -1,6 +1,24 @@
-"""The one exception of the library that a user's mistake raises."""
+"""The one exception of the library that a user's mistake raises, and the codes of what readers refuse."""
+
+from enum import StrEnum
 
 LONGEST = 1000  # characters of a message
+
+
+class Refusal(StrEnum):
+    """Why a reader refused what somebody brought; docs/captures.md says what helps for each."""
+
+    NO_SCENE = "no-scene"
+    SEVERAL_SCENES = "several-scenes"
+    BROKEN_FILE = "broken-file"
+    NO_IMAGE = "no-image"
+    BAD_IMAGE = "bad-image"
+    NO_POSE = "no-pose"
+    BAD_POSE = "bad-pose"
+    BAD_CAMERA = "bad-camera"
+    LEADS_OUT = "leads-out"
+    PANORAMA = "panorama"
+    NO_PHOTO = "no-photo"
 
 
 class NVSError(Exception):
@@ -10,12 +28,20 @@ class NVSError(Exception):
     in the page. Programming mistakes keep Python's own exceptions. What a stranger's file brings into a message can
     be sent anywhere: halves of characters are replaced, and the middle of a long text is left out.
 
+    ``code`` is a :class:`Refusal` where a reader refused a file, else empty.
+
     Example: ``NVSError("scene/transforms.json: frame 12 (images/012.png): transform_matrix is 3x4, expected 4x4")``
     """
 
-    def __init__(self, message: str = ""):
+    def __init__(self, message: str = "", code: str = ""):
         text = whole_characters(message)
         super().__init__(text if len(text) <= LONGEST else f"{text[: LONGEST // 2]}...{text[-LONGEST // 2 :]}")
+        self.code = code
+
+    @property
+    def told(self) -> str:
+        """The line as the command line and the page show it: the code, where there is one, stands at its end."""
+        return f"{self} [{self.code}]" if self.code else str(self)
 
 
 def whole_characters(text: str) -> str:

@@ -19,8 +19,8 @@ from nvs_app.errors import NVSError
 # What a wrong path, a missing permission or a full disk raises; any other OSError is worth a traceback.
 _PATHS = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
 _USERS = _PATHS | {errno.ENOSPC, errno.EROFS, errno.EDQUOT}
-# OpenCV and the ffmpeg in it write to stderr by themselves; what is wrong with a file is said by us, once.
-_SILENT_CODECS = {"OPENCV_LOG_LEVEL": "SILENT", "OPENCV_FFMPEG_LOGLEVEL": "-8"}
+# OpenCV writes to stderr by itself; what is wrong with a file is said by us, once.
+_SILENT_CODECS = {"OPENCV_LOG_LEVEL": "SILENT"}
 
 
 class Parser(argparse.ArgumentParser):
@@ -63,7 +63,7 @@ def run_cli(work: Callable[[], int | None], command: str) -> int:
     try:
         return int(work() or 0)
     except NVSError as error:
-        return _told(str(error))
+        return _told(error.told)
     except ModuleNotFoundError as error:
         # A package that this machine lacks is the user's to install; a module of ours that is missing is a bug.
         if error.name is None or error.name.split(".")[0] in ("nvs_app", "data_tools"):

@@ -32,7 +32,7 @@ class TextureUse:
 
     Attributes:
         image: number in ``Asset.images``.
-        uv_set: 0 or 1.
+        uv_set: number of the set; of a :class:`Part`, among those that it holds.
         transform: takes (u, v, 1) to the texture's coordinates.
         wrap: GL numbers for s and t: 10497 repeat, 33071 clamp to edge, 33648 mirrored repeat.
         nearest: not filtered.
@@ -72,8 +72,9 @@ class Part:
     """Triangles of one material, in the asset's frame.
 
     Attributes:
+        positions: float64 as read, since files are placed on maps and globes too; float32 once normalised.
         normals: of unit length, or None for flat ones.
-        uvs: both sets side by side, v downwards as in glTF; None where no texture needs them.
+        uvs: the sets that its textures use side by side, v downwards as in glTF; None where no texture needs them.
         colors: linear RGBA, or None.
     """
 
@@ -81,7 +82,7 @@ class Part:
     faces: Int32[np.ndarray, "m 3"]
     material: Material
     normals: Float[np.ndarray, "n 3"] | None = None
-    uvs: Float[np.ndarray, "n 4"] | None = None
+    uvs: Float[np.ndarray, "n uv"] | None = None
     colors: Float[np.ndarray, "n 4"] | None = None
 
 

@@ -10,20 +10,21 @@ honours UV sets, texture transforms, samplers, alpha modes, skins and quantised 
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from data_tools.assets.asset import MAX_TRIANGLES, MAX_VERTICES, Asset, AssetFiles, Part
+from data_tools.assets.asset import MAX_TRIANGLES, MAX_VERTICES, Asset, AssetFiles, Material, Part, TextureUse
 from data_tools.assets.gltf_data import Buffers, item, numbers, open_container
-from data_tools.assets.gltf_materials import GltfMaterials
+from data_tools.assets.gltf_materials import SLOTS, GltfMaterials
 from data_tools.assets.images import TextureImages
 from nvs_app.errors import NVSError
 
 SUPPORTED = {
     "KHR_draco_mesh_compression", "KHR_materials_emissive_strength", "KHR_materials_pbrSpecularGlossiness",
-    "KHR_materials_unlit", "KHR_mesh_quantization", "KHR_texture_transform", "EXT_texture_webp",
+    "KHR_materials_unlit", "KHR_mesh_quantization", "KHR_texture_transform", "EXT_texture_webp", "EXT_texture_avif",
     # These change highlights only; an asset without them still looks like itself.
     "KHR_materials_ior", "KHR_materials_specular", "KHR_materials_clearcoat", "KHR_materials_sheen",
     "KHR_materials_anisotropy", "KHR_materials_iridescence", "KHR_lights_punctual", "KHR_materials_variants",
@@ -143,14 +144,7 @@ class _Reader:
             normals = None if normals is None else normals @ _cofactor(matrix[:3, :3]).T
             if np.linalg.det(matrix[:3, :3]) < 0.0:
                 faces = faces[:, ::-1]
-        material = self.materials.get(primitive.get("material"))
-        uvs = None
-        if material.textures:
-            uvs = np.zeros((len(positions), 4), np.float32)
-            for number in (0, 1):
-                if f"TEXCOORD_{number}" in given:
-                    uvs[:, 2 * number : 2 * number + 2] = take(f"TEXCOORD_{number}", 2)
-            np.nan_to_num(uvs, copy=False, posinf=0.0, neginf=0.0)
+        material, uvs = self.coordinates(self.materials.get(primitive.get("material")), take)
         colors = None
         if "COLOR_0" in given:
             colors = take("COLOR_0", 0).astype(np.float32)
@@ -160,11 +154,26 @@ class _Reader:
         if normals is not None:
             length = np.linalg.norm(normals, axis=1, keepdims=True)
             normals = np.nan_to_num(normals / np.where(length > 0, length, 1.0)).astype(np.float32)
-        with np.errstate(over="ignore"):  # to infinity, which normalise() refuses
-            points = positions.astype(np.float32)
         self.asset.parts.append(
-            Part(points, np.ascontiguousarray(faces, dtype=np.int32), material, normals, uvs, colors)
+            Part(positions, np.ascontiguousarray(faces, dtype=np.int32), material, normals, uvs, colors)
         )
+
+    def coordinates(self, material: Material, take: Any) -> tuple[Material, np.ndarray | None]:
+        """The material as this primitive can wear it, and the UV sets that it uses, [n, 2 a set], in its numbers."""
+        textures: dict[int, TextureUse] = {}
+        sets: dict[int, np.ndarray] = {}
+        for slot, use in material.textures.items():
+            number = use.uv_set
+            if number not in sets:
+                try:
+                    sets[number] = np.nan_to_num(take(f"TEXCOORD_{number}", 2), posinf=0.0, neginf=0.0)
+                except (NVSError, KeyError) as error:
+                    why = "does not exist" if isinstance(error, KeyError) else f"cannot be used ({error})"
+                    self.asset.notes.append(f"{SLOTS[slot]} left out: its UV set {number} {why}")
+                    continue
+            textures[slot] = replace(use, uv_set=list(sets).index(number))
+        uvs = np.concatenate(list(sets.values()), axis=1, dtype=np.float32) if sets else None
+        return replace(material, textures=textures), uvs
 
     def attributes(self, primitive: dict[str, Any]) -> Any:
         """A function (attribute, width) -> array; None is the indices; width 0 is 3 or 4 of COLOR_0."""

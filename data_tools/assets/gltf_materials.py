@@ -14,6 +14,9 @@ from data_tools.assets.images import TextureImages
 from nvs_app.errors import NVSError
 
 WRAPS = (10497, 33071, 33648)
+SLOTS = ("base colour texture", "metallic-roughness texture", "normal map", "occlusion map", "emissive texture")
+READ = ("EXT_texture_webp", "EXT_texture_avif")
+MOST_SETS = 64  # numbers beyond are nonsense
 
 
 class GltfMaterials:
@@ -40,7 +43,10 @@ class GltfMaterials:
                 return {}
             if not isinstance(info, dict):
                 raise NVSError(f"malformed glTF: {name} is no object")
-            textures[slot] = self.use(info)
+            use = self.use(info, SLOTS[slot])
+            if use is None:
+                return {}
+            textures[slot] = use
             return info
 
         base = numbers(pbr, "baseColorFactor", (1.0, 1.0, 1.0, 1.0))
@@ -81,32 +87,40 @@ class GltfMaterials:
             textures,
         )
 
-    def use(self, info: dict[str, Any]) -> TextureUse:
-        """One use of a texture: its image, UV set, transform (KHR_texture_transform) and sampler."""
+    def use(self, info: dict[str, Any], name: str) -> TextureUse | None:
+        """One use of a texture: its image, UV set, transform (KHR_texture_transform) and sampler; None, and a note,
+        where it has no image or a UV set that cannot be."""
         values = item(self.content, "textures", info.get("index"))
         sampler = item(self.content, "samplers", values["sampler"]) if "sampler" in values else {}
         wrap = tuple(sampler.get(name, 10497) for name in ("wrapS", "wrapT"))
         moved = (info.get("extensions") or {}).get("KHR_texture_transform") or {}
         uv_set = moved.get("texCoord", info.get("texCoord", 0))
-        if uv_set not in (0, 1):
-            raise NVSError(f"UV set {str(uv_set)[:20]} is not supported, only 0 and 1")
+        if type(uv_set) is not int or not 0 <= uv_set < MOST_SETS:
+            self.notes.append(f"{name} left out: its UV set is {str(uv_set)[:20]!r}, expected 0, 1, 2 ...")
+            return None
+        source = self.source(values)
+        if source is None:
+            self.notes.append(f"{name} left out: texture {info['index']} has no image")
+            return None
         if any(value not in WRAPS for value in wrap):
             raise NVSError("malformed glTF: a sampler with an unknown wrap mode")
         (du, dv), (su, sv) = numbers(moved, "offset", (0.0, 0.0)), numbers(moved, "scale", (1.0, 1.0))
         (angle,) = numbers(moved, "rotation", (0.0,))
         c, s = math.cos(angle), math.sin(angle)
         transform = (c * su, s * sv, du, -s * su, c * sv, dv, 0.0, 0.0, 1.0)
-        image = self.image(self.source(values))
+        image = self.image(source)
         return TextureUse(image, uv_set, transform, (wrap[0], wrap[1]), sampler.get("magFilter") == 9728)
 
     def source(self, values: dict[str, Any]) -> Any:
+        """The number of a texture's image; None where it names none."""
         extensions = values.get("extensions") or {}
-        if "EXT_texture_webp" in extensions:
-            return extensions["EXT_texture_webp"].get("source")
-        if "source" in values:
-            return values["source"]
-        names = ", ".join(extensions) or "none"
-        raise NVSError(f"a texture without a PNG, JPEG or WebP image (extensions: {names}) is not supported")
+        for found in (*(extensions.get(name) or {} for name in READ), values):
+            if found.get("source") is not None:
+                return found["source"]
+        others = [name for name, found in extensions.items() if isinstance(found, dict) and "source" in found]
+        if others:
+            raise NVSError(f"a texture whose only image is of {', '.join(others)[:80]}, which is not supported")
+        return None
 
     def image(self, index: Any) -> int:
         values = item(self.content, "images", index)

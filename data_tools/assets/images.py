@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 from data_tools.assets.asset import MAX_IMAGE_PIXELS, MAX_TEXELS
 from nvs_app.errors import NVSError
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TGA", "GIF", "TIFF")
+FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "BMP", "TGA", "GIF", "TIFF")
 # What Pillow raises for broken data. SyntaxError: its word for a broken header.
 BROKEN = (
     *(OSError, ValueError, SyntaxError, EOFError, OverflowError, IndexError, TypeError, KeyError),

@@ -90,10 +90,8 @@ def _convert(loaded: dict[str, Any], max_texture: int) -> Asset:
             normals = np.nan_to_num(np.asarray(normals, np.float32))
         else:
             normals = None
-        with np.errstate(over="ignore"):
-            points = positions.astype(np.float32)
         asset.parts.append(
-            Part(points, faces.astype(np.int32), material, normals, uvs, _linear(colors, len(positions)))
+            Part(positions, faces.astype(np.int32), material, normals, uvs, _linear(colors, len(positions)))
         )
     asset.images = images.kept
     return asset
@@ -116,7 +114,7 @@ def _material(visual: Any, images: TextureImages, number: int, count: int) -> tu
     image.save(buffer, "PNG", compress_level=0)
     use = TextureUse(images.add(id(image), buffer.getvalue(), f"image of material {number}"))
     clear = bool((images.kept[use.image][:, :, 3] < 250).any())
-    uvs = np.zeros((count, 4), np.float32)
+    uvs = np.zeros((count, 2), np.float32)
     uvs[:, 0], uvs[:, 1] = np.nan_to_num(uv[:, 0]), 1.0 - np.nan_to_num(uv[:, 1])
     # With an image, Kd black means "not set" in many files; viewers take it as white.
     base = (r, g, b, alpha) if max(r, g, b) > 0 else (1.0, 1.0, 1.0, alpha)

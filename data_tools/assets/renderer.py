@@ -26,6 +26,7 @@ from nvs_app.errors import NVSError
 SRGB8_ALPHA8, MIRRORED, CLAMPED = 0x8C43, 33648, 33071
 NAMES = ("base_map", "metal_rough_map", "normal_map", "occlusion_map", "emissive_map")
 SRGB_SLOTS = (0, 4)
+UV_NAMES = ("in_uv", "in_uv_b", "in_uv_c")  # two sets each
 MODES = {"OPAQUE": 0, "MASK": 1, "BLEND": 2}
 
 
@@ -103,13 +104,16 @@ class AssetRenderer:
             part.positions,
             part.normals if part.normals is not None else np.zeros((count, 3), np.float32),
             part.colors if part.colors is not None else np.ones((count, 4), np.float32),
-            part.uvs if part.uvs is not None else np.zeros((count, 4), np.float32),
         ]
+        uvs = part.uvs if part.uvs is not None else np.zeros((count, 2), np.float32)
+        names = UV_NAMES[: -(-uvs.shape[1] // 4)]
+        columns += [uvs, np.zeros((count, 4 * len(names) - uvs.shape[1]), np.float32)]
         vertices = context.buffer(np.concatenate(columns, axis=1, dtype=np.float32).tobytes())
         indices = context.buffer(part.faces.tobytes())
         array = context.vertex_array(
-            self.program, [(vertices, "3f 3f 4f 4f", "in_position", "in_normal", "in_color", "in_uv")], indices,
-            skip_errors=True,
+            self.program,
+            [(vertices, "3f 3f 4f" + " 4f" * len(names), "in_position", "in_normal", "in_color", *names)],
+            indices, skip_errors=True,
         )  # fmt: skip
         kept += [array, vertices, indices]
         mode = _alpha_mode(part, asset)

@@ -12,9 +12,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import time
-from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -43,6 +43,7 @@ class Report:
         failed: asset -> reason, of this run.
         failed_before: asset -> reason, refused by an earlier run and not tried again.
         renderer: the OpenGL device, as it calls itself.
+        notes: what was left out of the assets that were rendered.
     """
 
     total: int = 0
@@ -53,6 +54,7 @@ class Report:
     failed: dict[str, str] = field(default_factory=dict)
     failed_before: dict[str, str] = field(default_factory=dict)
     renderer: str = ""
+    notes: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
         """For people."""
@@ -61,19 +63,27 @@ class Report:
         before = f", {len(self.failed_before)} failed before and not tried again" if self.failed_before else ""
         head = f"{self.total} assets: {self.rendered} rendered, {self.present} there already, {len(self.failed)} failed"
         lines = [head + before, f"{self.images} images in {self.seconds:.1f} s, {rate:.1f} images/s{by}"]
-        reasons = Counter(_kind(reason) for reason in (*self.failed.values(), *self.failed_before.values()))
-        lines += [f"  {count:5d}  {reason}" for reason, count in reasons.most_common(12)]
-        if len(reasons) > 12:
-            lines.append(f"  {sum(reasons.values()) - sum(n for _, n in reasons.most_common(12)):5d}  other reasons")
-        return lines
+        return (
+            lines
+            + _counted([*self.failed.values(), *self.failed_before.values()], "reasons")
+            + _counted([f"noted: {note}" for note in self.notes], "notes")
+        )
 
 
-def _kind(reason: str) -> str:
-    """A reason without its numbers and names, so that equal ones count together."""
-    text = "".join("N" if character.isdigit() else character for character in reason)
-    while "NN" in text:
-        text = text.replace("NN", "N")
-    return text if len(text) <= 100 else f"{text[:97]}..."
+def _counted(texts: list[str], what: str) -> list[str]:
+    """How often each kind of text stands among many, the most common first; kinds differ in more than numbers, and
+    are shown by their first text."""
+    kinds: dict[str, list[str]] = {}
+    for text in texts:
+        kinds.setdefault(re.sub(r"\d+", "", text), []).append(text)
+    common = sorted(kinds.values(), key=len, reverse=True)
+    lines = []
+    for same in common[:12]:
+        shown = same[0] if len(same[0]) <= 100 else f"{same[0][:97]}..."
+        lines.append(f"  {len(same):5d}  {shown}{' (and other numbers)' if len(set(same)) > 1 else ''}")
+    if len(common) > 12:
+        lines.append(f"  {sum(map(len, common[12:])):5d}  other {what}")
+    return lines
 
 
 def render_assets(
@@ -138,6 +148,7 @@ def _run(
                     report.rendered += 1
                     report.images += answer["views"]
                     report.renderer = answer.get("renderer", report.renderer)
+                    report.notes += answer.get("notes") or []
                 else:
                     report.failed[answer["asset"]] = answer["error"]
                 progress(done, report.total, answer)

@@ -15,16 +15,22 @@ in vec3 in_position;
 in vec3 in_normal;
 in vec4 in_color;
 in vec4 in_uv;
+in vec4 in_uv_b;
+in vec4 in_uv_c;
 uniform mat4 view_projection;
 out vec3 position;
 out vec3 normal;
 out vec4 color;
 out vec4 uv;
+out vec4 uv_b;
+out vec4 uv_c;
 void main() {
     position = in_position;
     normal = in_normal;
     color = in_color;
     uv = in_uv;
+    uv_b = in_uv_b;
+    uv_c = in_uv_c;
     gl_Position = view_projection * vec4(in_position, 1.0);
 }
 """
@@ -34,7 +40,9 @@ FRAGMENT = """
 in vec3 position;
 in vec3 normal;
 in vec4 color;
-in vec4 uv;
+in vec4 uv;  // two sets each; a material has five textures at most
+in vec4 uv_b;
+in vec4 uv_c;
 out vec4 result;  // linear, alpha-premultiplied
 
 uniform vec3 eye;
@@ -63,7 +71,8 @@ const float ENVIRONMENT = 0.5;
 const float LIGHT = 0.5 / 1.5;  // 1.5: the mean of |nx| + |ny| + |nz| over directions
 
 vec2 coordinates(int slot) {
-    vec2 raw = uv_set[slot] == 0 ? uv.xy : uv.zw;
+    vec4 two = uv_set[slot] < 2 ? uv : uv_set[slot] < 4 ? uv_b : uv_c;
+    vec2 raw = uv_set[slot] % 2 == 0 ? two.xy : two.zw;
     return (uv_transform[slot] * vec3(raw, 1.0)).xy;
 }
 

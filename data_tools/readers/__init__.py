@@ -16,6 +16,8 @@ pixelsplat      *.torch                                        pixelSplat's chun
 mvsnet          cams/*_cam.txt                                 MVSNet, DTU, BlendedMVS
 bundler         bundle.out and list.txt                        Bundler, VisualSFM, 1DSfM
 frame_poses     *.pose.txt, or pose/*.txt beside color/        7-Scenes, ScanNet and their like
+polycam         keyframes/corrected_cameras or cameras         Polycam's raw export
+record3d        metadata or metadata.json with poses and K     Record3D's RGBD frames, unpacked .r3d
 realestate10k   KEY.txt whose first line is an address         RealEstate10K, with local frames or video
 
 A folder that holds several is read by the first of this list, and the scene's notes tell of the others: COLMAP
@@ -39,14 +41,19 @@ from data_tools.readers import (
     llff,
     mvsnet,
     nerfstudio,
+    phone_scans,
     pixelsplat,
     re10k,
 )
-from data_tools.readers.fields import images_in, load_json, one_line
-from nvs_app.errors import NVSError
+from data_tools.readers.below import SeveralScenes, scenes_below
+from data_tools.readers.fields import first_few, images_in, kept_within
+from data_tools.readers.json_files import load_json
+from data_tools.readers.lookup import one_line
+from nvs_app.errors import NVSError, Refusal
 from nvs_app.scenes.scene import Scene
 
-__all__ = ["FORMATS", "Format", "open_scene", "open_scenes", "recognise", "scene_keys"]
+__all__ = ["FORMATS", "Format", "SeveralScenes", "holds_scene", "located", "open_scene", "open_scenes", "recognise",
+           "scene_keys", "split_key"]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -112,6 +119,8 @@ FORMATS: dict[str, Format] = {
         Format("mvsnet", "cams/*_cam.txt", mvsnet.recognise, mvsnet.read),
         Format("bundler", "bundle.out", bundler.recognise, bundler.read),
         Format("frame_poses", "*.pose.txt or pose/*.txt", frame_poses.recognise, frame_poses.read),
+        Format("polycam", "keyframes/cameras/*.json", phone_scans.recognise_polycam, phone_scans.read_polycam),
+        Format("record3d", "metadata with poses", phone_scans.recognise_record3d, phone_scans.read_record3d),
         Format("realestate10k", "a RealEstate10K .txt", re10k.recognise, re10k.read, re10k.keys),
     )
 }
@@ -131,27 +140,61 @@ def recognise(path: str | Path, name: str | None = None) -> list[Format]:
     if name is not None and name not in FORMATS:
         raise NVSError(f"format {name} is not known, expected one of {', '.join(FORMATS)}")
     if not path.exists():
-        raise NVSError(f"{path}: no such file or folder")
+        raise NVSError(f"{path}: no such file or folder", Refusal.NO_SCENE)
     found = [form for form in FORMATS.values() if name in (None, form.name) and form.recognise(path)]
+    if not found and name in (None, "nerfstudio") and nerfstudio.find_other(path) is not None:
+        found = [FORMATS["nerfstudio"]]
     if found:
         return found
     if name is not None:
-        raise NVSError(f"{path}: no scene of the format {name}, looked for {FORMATS[name].expects}")
+        raise NVSError(f"{path}: no scene of the format {name}, looked for {FORMATS[name].expects}", Refusal.NO_SCENE)
     if path.is_file():
         if path.suffix.lower() == ".json":
-            raise NVSError(f'{path}: not a camera file, looked for "frames" with transform_matrix or w2c')
+            raise NVSError(
+                f'{path}: not a camera file, looked for "frames" with transform_matrix or w2c', Refusal.NO_SCENE
+            )
         raise NVSError(
             f"{path}: not a scene, expected a folder or a .json file of cameras, images.bin, poses_bounds.npy,"
-            " frame_annotations.jgz, a .torch chunk, bundle.out or a RealEstate10K .txt"
+            " frame_annotations.jgz, a .torch chunk, bundle.out or a RealEstate10K .txt",
+            Refusal.NO_SCENE,
         )
     looked = ", ".join(form.expects for form in FORMATS.values())
     count = len(images_in(path)) or len(images_in(path / "images"))
     if count:
         raise NVSError(
             f"{path}: {count} images but no scene found; recover their cameras first with"
-            f" `python -m data_tools photos` (looked for {looked})"
+            f" `python -m data_tools photos` (looked for {looked})",
+            Refusal.NO_SCENE,
         )
-    raise NVSError(f"{path}: no scene found, looked for {looked}")
+    raise NVSError(f"{path}: no scene found, looked for {looked}", Refusal.NO_SCENE)
+
+
+def holds_scene(path: Path) -> bool:
+    """Whether there is a scene of a known format at ``path`` or, of a folder, anywhere below it."""
+    return _is_scene(path) or (path.is_dir() and bool(scenes_below(path, _is_scene)))
+
+
+def _is_scene(path: Path) -> bool:
+    try:
+        return any(form.recognise(path) for form in FORMATS.values()) or nerfstudio.find_other(path) is not None
+    except SeveralScenes:
+        return True  # which one is meant is asked when it is opened
+
+
+def located(path: Path, key: str | None = None) -> tuple[Path, str | None]:
+    """Where a scene lies that ``path`` or a folder below it holds, and the key that is left to tell which one of it.
+
+    Raises:
+        SeveralScenes: the folders below hold several, and ``key`` names none of them.
+    """
+    found = {} if not path.is_dir() or _is_scene(path) else scenes_below(path, _is_scene)
+    if key in found:
+        return found[str(key)], None
+    if len(found) > 1:
+        names = one_line(first_few(list(found), 12))
+        what = f"holds {len(found)} scenes" if key is None else f"no scene {key} among its {len(found)}"
+        raise SeveralScenes(f"{path}: {what} ({names}); name one, --scene NAME", tuple(found))
+    return next(iter(found.values()), path), key
 
 
 def scene_keys(path: str | Path, name: str | None = None) -> list[str]:
@@ -160,23 +203,35 @@ def scene_keys(path: str | Path, name: str | None = None) -> list[str]:
     return form.keys(Path(path)) if form.keys else []
 
 
-def open_scene(path: str | Path, name: str | None = None, key: str | None = None) -> Scene:
+def open_scene(path: str | Path, name: str | None = None, key: str | None = None, within: Path | None = None) -> Scene:
     """Open a scene of any known format.
 
     Args:
-        path: a scene folder, or its camera file; ``PATH#KEY`` names one scene of a path that holds many.
+        path: a scene folder, its camera file, or a folder that has a scene anywhere below; ``PATH#KEY`` names one
+            scene of a path that holds many.
         name: the format, where it should not be recognised by looking.
         key: the scene, as after ``#``.
+        within: no image outside of this folder is taken, whatever the camera file says.
 
     Raises:
         NVSError: nothing known is there, or the camera file is malformed, or it holds many scenes and none is
             named; one line says what and where.
     """
-    path, key = _split_key(path, key)
+    path, key = split_key(path, key)
     try:
-        return _open(path, name, key)
+        with kept_within(within):
+            inner, key = located(path, key)
+            scene = _open(inner, name, key)
+        if inner != path:
+            where = f"scene found in {inner.relative_to(path).as_posix()}/"
+            scene = replace(scene, notes=(where, *scene.notes))
+        return scene
     except OSError as error:
-        raise NVSError(f"{error.filename or path}: cannot be read ({error.strerror or error})") from error
+        reason = error.strerror or error
+        raise NVSError(f"{error.filename or path}: cannot be read ({reason})", Refusal.BROKEN_FILE) from error
+    except NVSError as error:
+        error.code = error.code or Refusal.BROKEN_FILE  # every refusal has one
+        raise
 
 
 def _open(path: Path, name: str | None, key: str | None) -> Scene:
@@ -190,7 +245,9 @@ def _open(path: Path, name: str | None, key: str | None) -> Scene:
         keys = form.keys(path)
         if key is None and len(keys) != 1:
             shown = one_line(", ".join(keys[:5]) + (", ..." if len(keys) > 5 else ""))
-            raise NVSError(f"{path}: holds {len(keys)} scenes, name one as {path.name}#KEY ({shown})")
+            raise NVSError(
+                f"{path}: holds {len(keys)} scenes, name one as {path.name}#KEY ({shown})", Refusal.SEVERAL_SCENES
+            )
         if key is not None and key not in keys:
             raise NVSError(f"{path}: no scene {key} among its {len(keys)}")
         scene = form.read(path, key)
@@ -202,7 +259,7 @@ def _open(path: Path, name: str | None, key: str | None) -> Scene:
 
 def open_scenes(path: str | Path, name: str | None = None) -> Iterator[Scene]:
     """All scenes at ``path``, one after the other: one, or those of a chunk, a category or a folder of them."""
-    path, key = _split_key(path, None)
+    path, key = split_key(path, None)
     keys: list[str | None] = [key]
     if key is None:
         keys = [*scene_keys(path, name)] or [None]
@@ -210,7 +267,7 @@ def open_scenes(path: str | Path, name: str | None = None) -> Iterator[Scene]:
         yield open_scene(path, name, each)
 
 
-def _split_key(path: str | Path, key: str | None) -> tuple[Path, str | None]:
+def split_key(path: str | Path, key: str | None) -> tuple[Path, str | None]:
     """PATH#KEY taken apart; a file or folder whose own name has a # wins."""
     whole = Path(path)
     if key is not None or "#" not in str(path) or whole.exists():

@@ -6,18 +6,22 @@ rotation and translation with OpenGL axes (+y up, -z forward). The principal poi
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 
-from data_tools.readers.fields import Record, SceneBuilder, find_image, inverse_rigid, scene_label
+from data_tools.readers.fields import Record, SceneBuilder, inverse_rigid, scene_label
 from data_tools.readers.text import floats, integer, load_text
-from nvs_app.errors import NVSError
+from nvs_app.errors import NVSError, Refusal
 from nvs_app.scenes.images import image_size
 from nvs_app.scenes.scene import Scene
 
 HEADER = "# Bundle file v0.3"
-LISTS = ("list.txt", "list.orig.txt", "bundle.out.list.txt", "{stem}.list.txt", "{stem}.out.list.txt")
+LISTS = ("list.txt", "list.orig.txt", "bundle.out.list.txt", "{stem}.list.txt", "{stem}.out.list.txt", "imagelist.lst",
+         "{stem}.lst")  # fmt: skip
+# What may follow a name: a zero and the focal length that EXIF tells.
+FOCAL = re.compile(r"(\s+[\d.eE+-]+){1,2}\s*$")
 
 
 def recognise(path: Path) -> bool:
@@ -47,25 +51,31 @@ def read(path: Path) -> Scene:
     if len(lines) < 2 + 5 * count:
         raise NVSError(f"{label}: cut short ({len(lines)} lines, at least {2 + 5 * count} expected)")
     builder = SceneBuilder(root)
-    for index, name in builder.sampled(list(enumerate(names))):
+    listed = builder.sampled(list(enumerate(names)))
+    places = {name: name if (root / name).exists() else f"images/{name}" for _, name in listed}
+    builder.files.expect(places.values())
+    unplaced = 0
+    for index, name in listed:
         rows = [floats(f"{label}: line {at + 1}", lines[at].split(), 3) for at in range(2 + 5 * index, 7 + 5 * index)]
         if rows[0][0] == 0.0:
-            continue  # Bundler's mark of an image that it could not place
+            unplaced += 1  # Bundler's mark of an image that it could not place
+            continue
         record = Record(f"{label}: camera {index} ({name})", dict(zip(("f", "k1", "k2"), rows[0])))
-        w2c = np.eye(4)
-        w2c[:3, :3], w2c[:3, 3] = rows[1:4], rows[4]
-        w2c = Record(record.label, {"R, t": w2c.tolist()}).pose("R, t")
-        w2c[1:3] *= -1.0  # +y down, +z forward
-        image = find_image(record, builder, name if (root / name).exists() else f"images/{name}")
-        height, width = image_size(image, record.label)
-        focal = record.number("f", positive=True)
-        intrinsics = (focal, focal, 0.5 * width, 0.5 * height)
-        coefficients = (record.number("k1"), record.number("k2"), 0.0, 0.0, 0.0)
-        builder.add(record, image, inverse_rigid(w2c), intrinsics, None, None, coefficients)
-    if not builder.image_paths:
-        raise NVSError(f"{label}: none of the {count} images has a camera")
-    if left := count - len(builder.image_paths):
-        builder.note(f"{left} of {count} images left out: Bundler gave them no camera")
+        with builder.frame(name):
+            w2c = np.eye(4)
+            w2c[:3, :3], w2c[:3, 3] = rows[1:4], rows[4]
+            w2c = builder.pose(Record(record.label, {"R, t": w2c.tolist()}), "R, t", world_to_camera=True)
+            w2c[1:3] *= -1.0  # +y down, +z forward
+            image = builder.find_image(record, places[name])
+            height, width = image_size(image, record.label)
+            focal = record.number("f", positive=True)
+            intrinsics = (focal, focal, 0.5 * width, 0.5 * height)
+            coefficients = (record.number("k1"), record.number("k2"), 0.0, 0.0, 0.0)
+            builder.add(record, image, inverse_rigid(w2c), intrinsics, None, None, coefficients)
+    if unplaced == count:
+        raise NVSError(f"{label}: none of the {count} images has a camera", Refusal.NO_POSE)
+    if unplaced:
+        builder.note(f"{unplaced} of {count} images left out: Bundler gave them no camera")
     return builder.build()
 
 
@@ -77,10 +87,10 @@ def _file(path: Path) -> Path | None:
 
 
 def _names(file: Path, root: Path) -> list[str]:
-    """The images' names: the first word of each line of the list."""
+    """The images' names, which may have spaces; what follows a name in its line is left out."""
     for folder in dict.fromkeys((root, file.parent)):
         for name in LISTS:
             listed = folder / name.format(stem=file.stem)
             if listed.is_file():
-                return [line.split()[0] for line in load_text(listed).splitlines() if line.strip()]
+                return [FOCAL.sub("", line).strip() for line in load_text(listed).splitlines() if line.strip()]
     raise NVSError(f"{scene_label(file)}: no list.txt with the names of the images beside it")

@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from data_tools.readers.fields import Record, SceneBuilder, find_image, inverse_rigid, parse_json, scene_label
-from nvs_app.errors import NVSError
+from data_tools.readers.fields import Record, SceneBuilder, inverse_rigid, scene_label
+from data_tools.readers.json_files import parse_json
+from nvs_app.errors import NVSError, Refusal
 from nvs_app.scenes.scene import Scene
 
 NAME = "frame_annotations.jgz"
@@ -52,19 +53,22 @@ def read(path: Path, key: str | None = None) -> Scene:
     # Image names start with the category's folder.
     builder = SceneBuilder(file.resolve().parent.parent, name=key)
     label = f"{scene_label(file)}: sequence {key}"
-    for frame in builder.sampled(_sequences(file)[key]):
-        number = frame.get("frame_number")
-        record = Record(f"{label}: frame {number}", frame)
-        image = _object(record, "image")
-        name, size = image.get("path"), image.get("size")
-        if not isinstance(name, str) or not name:
-            record.fail("image has no path")
-        if not isinstance(size, list) or len(size) != 2:
-            record.fail("image has no size [height, width]")
-        sizes = Record(record.label, dict(zip(("height", "width"), size)))
-        h, w = sizes.number("height", positive=True), sizes.number("width", positive=True)
-        c2w, intrinsics = camera(Record(record.label, _object(record, "viewpoint")), (h, w))
-        builder.add(record, find_image(record, builder, name), c2w, intrinsics, (h, w))
+    frames = builder.sampled(_sequences(file)[key])
+    named = [frame["image"].get("path") for frame in frames if isinstance(frame.get("image"), dict)]
+    builder.files.expect([name for name in named if isinstance(name, str) and name])
+    for frame in frames:
+        record = Record(f"{label}: frame {frame.get('frame_number')}", frame)
+        with builder.frame(record.name):
+            image = _object(record, "image")
+            name, size = image.get("path"), image.get("size")
+            if not isinstance(name, str) or not name:
+                record.fail("image has no path")
+            if not isinstance(size, list) or len(size) != 2:
+                record.fail("image has no size [height, width]")
+            sizes = Record(record.label, dict(zip(("height", "width"), size)))
+            h, w = sizes.number("height", positive=True), sizes.number("width", positive=True)
+            c2w, intrinsics = camera(Record(record.label, _object(record, "viewpoint")), (h, w))
+            builder.add(record, builder.find_image(record, name), c2w, intrinsics, (h, w))
     builder.note("masks are not applied")
     return builder.build()
 
@@ -80,7 +84,9 @@ def camera(record: Record, image_hw: tuple[float, float]) -> tuple[np.ndarray, t
     ):
         record.fail("viewpoint has no R (3x3) and T (3)")
     rows = [[*row, 0.0] if isinstance(row, list) else row for row in rotation]
-    matrix = Record(record.label, {"R": [*rows, [0.0, 0.0, 0.0, 1.0]]}).pose("R")
+    matrix, scale = Record(record.label, {"R": [*rows, [0.0, 0.0, 0.0, 1.0]]}).pose("R")
+    if scale != 1.0:
+        record.fail("R is scaled, expected a rotation", Refusal.BAD_POSE)
     shift = Record(record.label, dict(zip(("T[0]", "T[1]", "T[2]"), translation)))
     w2c = np.eye(4)
     w2c[:3, :3] = matrix[:3, :3].T  # rows of points times R

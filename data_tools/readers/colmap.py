@@ -8,7 +8,9 @@ the process for some broken ones.
 from __future__ import annotations
 
 import mmap
+import os
 import struct
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,13 +19,15 @@ import numpy as np
 from data_tools.readers.fields import (
     Record,
     SceneBuilder,
-    find_image,
+    first_few,
     images_in,
     inverse_rigid,
+    is_within,
     scene_label,
 )
+from data_tools.readers.lookup import ImageFiles
 from data_tools.readers.text import floats, integer, lines_of, load_text
-from nvs_app.errors import NVSError
+from nvs_app.errors import NVSError, Refusal
 from nvs_app.scenes.lens import COLMAP_ONLY
 from nvs_app.scenes.scene import Scene
 
@@ -54,7 +58,10 @@ SINGLE = ("SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "SIMPLE_RADIAL_FISHEYE", 
           "SIMPLE_FISHEYE")  # fmt: skip
 FISHEYES = ("OPENCV_FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE", "SIMPLE_FISHEYE", "FISHEYE")
 MAX_IMAGES = 200_000
-PLACES = ("sparse/0", "sparse", "colmap/sparse/0", "")
+MAX_MODELS = 50
+PLACES = ("sparse/0", "sparse", "colmap/sparse/0", "colmap/sparse", "colmap", "dslr/colmap", "distorted/sparse/0", "")
+MODEL_FOLDERS = ("sparse", "colmap", "model", "models", "text", "bin", "sfm", "triangulated")
+IMAGE_FOLDERS = ("images", "", "image", "input", "rgb", "color")
 
 
 @dataclass(frozen=True)
@@ -78,54 +85,94 @@ class Image:
 
 
 def find(path: Path) -> list[Path]:
-    """The model folders of a scene, the one to read first; of a file ``images.bin`` its folder."""
+    """The model folders of a scene, the usual ones first; of a file ``images.bin`` its folder."""
     if path.is_file():
         return [path.parent] if _suffix(path.parent) and path.stem in ("cameras", "images") else []
     found = [path / place for place in PLACES if _suffix(path / place)]
-    others = sorted((path / "sparse").iterdir()) if (path / "sparse").is_dir() else []
-    return found + [other for other in others if _suffix(other) and other not in found]
+    for several in ("sparse", "colmap/sparse", "distorted/sparse"):
+        others = sorted((path / several).iterdir()) if (path / several).is_dir() else []
+        found += [other for other in others if _suffix(other) and other not in found]
+    return found[:MAX_MODELS]
 
 
 def read(path: Path) -> Scene:
     """Read a model, given as the scene's folder, the model's folder or one of its files; views sorted by name.
 
-    Distortion is removed when loading, so that the cameras are pinholes.
+    Of several models the one is read with most images that are there. Distortion is removed when loading, so that the
+    cameras are pinholes.
 
     Raises:
-        NVSError: a truncated or malformed file, a missing image, a camera that is no perspective or fisheye one.
+        NVSError: a truncated or malformed file, no image, a camera that is no perspective or fisheye one.
     """
     models = find(path)
     if not models:
-        raise NVSError(f"{path}: no COLMAP model (cameras.bin and images.bin, or .txt)")
-    model, suffix = models[0], _suffix(models[0])
-    parse_cameras, parse_images = (
-        (_binary_cameras, _binary_images) if suffix == ".bin" else (_text_cameras, _text_images)
-    )
-    cameras = parse_cameras(model / f"cameras{suffix}")
-    images = sorted(parse_images(model / f"images{suffix}"), key=lambda image: image.name)
+        raise NVSError(f"{path}: no COLMAP model (cameras.bin and images.bin, or .txt)", Refusal.NO_SCENE)
+    found, faults = _ranked(path, models)
+    if not found:
+        raise next(iter(faults.values()))
+    (model, images, builder, there), *others = found
+    suffix = _suffix(model)
+    cameras = (_binary_cameras if suffix == ".bin" else _text_cameras)(model / f"cameras{suffix}")
     label = scene_label(model / f"images{suffix}")
-    if not images:
-        raise NVSError(f"{label}: no registered image")
-    root, folder = _images_folder(path, model, images[0].name)
-    builder = SceneBuilder(root)
     if len(models) > 1:
-        builder.note(f"several models: {models[0].name} read, {', '.join(m.name for m in models[1:])} left alone")
+        left_alone = [f"{each[0].name} ({each[3]})" for each in others]
+        left_alone += [f"{each.name} (cannot be read)" for each in faults]
+        builder.note(
+            f"several models: {model.name} read ({there} images are there), {first_few(left_alone)} left alone"
+        )
+    common = _common_length(images)
+    common = common if abs(common - 1.0) > 0.02 else 1.0
     for image in builder.sampled(images):
         record = Record(f"{label} ({image.name})", {})
-        if image.camera not in cameras:
-            record.fail(f"camera {image.camera} is not in cameras{suffix}")
-        camera = cameras[image.camera]
-        intrinsics, lens_model, coefficients = lens_of(record, camera.model, camera.params)
-        if not 0 < camera.width <= 1e6 or not 0 < camera.height <= 1e6:
-            record.fail(f"its camera is {camera.width}x{camera.height} pixels")
-        c2w = inverse_rigid(_w2c(record, image))
-        file = find_image(record, builder, f"{folder}{image.name}")
-        hw = (float(camera.height), float(camera.width))
-        builder.add(record, file, c2w, intrinsics, hw, None, coefficients, lens_model)
-    there, listed = images_in(root / folder), {image.name for image in images}
-    if left := [image.name for image in there if image.name not in listed]:
-        builder.note(f"{len(left)} images without a camera in the model left out ({', '.join(left[:3])}...)")
+        with builder.frame(image.name):
+            if image.camera not in cameras:
+                record.fail(f"camera {image.camera} is not in cameras{suffix}")
+            camera = cameras[image.camera]
+            intrinsics, lens_model, coefficients = lens_of(record, camera.model, camera.params)
+            if not 0 < camera.width <= 1e6 or not 0 < camera.height <= 1e6:
+                record.fail(f"its camera is {camera.width}x{camera.height} pixels", Refusal.BAD_CAMERA)
+            c2w = inverse_rigid(_w2c(record, image, builder, common))
+            file = builder.find_image(record, image.name)
+            hw = (float(camera.height), float(camera.width))
+            builder.add(record, file, c2w, intrinsics, hw, None, coefficients, lens_model)
+    assert builder.base is not None
+    known = {found for image in images if isinstance(found := builder.files.find(image.name), Path)}
+    if left := [image.name for image in images_in(builder.base) if Path(os.path.realpath(image)) not in known]:
+        builder.note(f"{len(left)} images without a camera in the model left out ({first_few(left)})")
     return builder.build()
+
+
+def best(path: Path) -> Path | None:
+    """The model folder that :func:`read` reads."""
+    found, _ = _ranked(path, find(path))
+    return found[0][0] if found else None
+
+
+_Found = tuple[Path, list[Image], SceneBuilder, int]
+"""A model's folder, its images by name, the builder of their scene, and how many are there."""
+
+
+def _ranked(path: Path, models: list[Path]) -> tuple[list[_Found], dict[Path, NVSError]]:
+    """The models that can be read, most images first, and why the others cannot."""
+    found, faults = [], {}
+    for model in models:
+        try:
+            found.append(_with_images(path, model))
+        except NVSError as error:
+            faults[model] = error
+    return sorted(found, key=lambda each: -each[3]), faults
+
+
+def _with_images(path: Path, model: Path) -> _Found:
+    suffix = _suffix(model)
+    images = (_binary_images if suffix == ".bin" else _text_images)(model / f"images{suffix}")
+    if not images:
+        raise NVSError(f"{scene_label(model / f'images{suffix}')}: no registered image", Refusal.NO_POSE)
+    images.sort(key=lambda image: image.name)
+    root, base = _images_folder(path, model, [image.name for image in images])
+    builder = SceneBuilder(root, base=base)
+    builder.files.expect([image.name for image in images])
+    return model, images, builder, sum(isinstance(builder.files.find(image.name), Path) for image in images)
 
 
 def lens_of(
@@ -139,7 +186,7 @@ def lens_of(
         params: COLMAP's parameters.
     """
     if model == "EQUIRECTANGULAR":
-        record.fail("camera model EQUIRECTANGULAR is a panorama, cut it to perspective views first")
+        record.fail("camera model EQUIRECTANGULAR is a panorama, cut it into perspective views first", Refusal.PANORAMA)
     if len(params) != COUNTS[model]:
         record.fail(f"camera model {model} has {len(params)} parameters, expected {COUNTS[model]}")
     if model in SINGLE:
@@ -168,23 +215,48 @@ def _suffix(folder: Path) -> str:
     return ""
 
 
-def _images_folder(path: Path, model: Path, name: str) -> tuple[Path, str]:
-    """The scene's folder and, under it, the folder that image names refer to."""
-    model = model.resolve()
-    upwards = [model, *model.parents][:4]
-    for root in dict.fromkeys([path.resolve() if path.is_dir() else model, *upwards]):
+def _images_folder(path: Path, model: Path, names: list[str]) -> tuple[Path, Path]:
+    """The scene's folder and, inside it, the folder that holds most of the model's names, as they are written.
+
+    Above a model's own folder, whose name tells that it is one, the scene is looked for as well."""
+    roots = [path.resolve() if path.is_dir() else model.resolve()]
+    while len(roots) < 4 and (roots[-1].name.isdigit() or roots[-1].name.lower() in MODEL_FOLDERS):
+        if roots[-1] == roots[-1].parent or not is_within(roots[-1].parent):
+            break
+        roots.append(roots[-1].parent)
+    sample = [names[index * len(names) // min(200, len(names))] for index in range(min(200, len(names)))]
+    for root in roots:
+        files = ImageFiles(root, root)
+        held = Counter(folder for name in sample for folder in files.folders_of(name))
+        if held:  # the usual folder wins where several hold as many
+            usual = [*IMAGE_FOLDERS, *sorted(held)]
+            return root, root / max(held, key=lambda folder: (held[folder], -usual.index(folder)))
+    for root in roots:
         if any((root / f"images{suffix}").is_dir() for suffix in ("", "_2", "_4", "_8")):
-            return root, "images/"
-        if ".." not in Path(name).parts and (root / name).is_file():
-            return root, ""
-    raise NVSError(f"{scene_label(model / 'images')}: no folder images/ (nor images_2, images_4, images_8) beside it")
+            return root, root / "images"
+    if not ImageFiles(roots[-1], roots[-1]).index:
+        label = scene_label(model / "images")
+        raise NVSError(f"{label}: no folder images/ (nor images_2, images_4, images_8) beside it", Refusal.NO_IMAGE)
+    return roots[-1], roots[-1]
 
 
-def _w2c(record: Record, image: Image) -> np.ndarray:
+def _common_length(images: list[Image]) -> float:
+    """The length that all quaternions have; 1 where they differ."""
+    lengths = np.linalg.norm([image.quaternion for image in images], axis=1)
+    lengths = lengths[(lengths > 1e-9) & (lengths < 1e9)]
+    return float(np.median(lengths)) if len(lengths) and 0.02 * lengths.min() > np.ptp(lengths) else 1.0
+
+
+def _w2c(record: Record, image: Image, builder: SceneBuilder, common: float) -> np.ndarray:
+    """World to camera. common: the length of the scene's quaternions."""
     w, x, y, z = image.quaternion
     length = float(np.linalg.norm(image.quaternion))
-    if not abs(length - 1.0) < 0.02:  # also NaN
-        record.fail(f"its rotation is no unit quaternion (length {length:g})")
+    if not 1e-9 < length < 1e9:  # also NaN
+        record.fail(f"its rotation is no unit quaternion (length {length:g})", Refusal.NO_POSE)
+    if not abs(length / common - 1.0) < 0.02:
+        record.fail(f"its rotation is no unit quaternion (length {length:g})", Refusal.BAD_POSE)
+    if common != 1.0:
+        builder.note(f"quaternions are of length {common:.6g}; the length is divided out")
     w, x, y, z = (value / length for value in (w, x, y, z))
     w2c = np.eye(4)
     w2c[:3, :3] = [
@@ -193,7 +265,7 @@ def _w2c(record: Record, image: Image) -> np.ndarray:
         [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
     ]
     w2c[:3, 3] = image.translation
-    return Record(record.label, {"w2c": w2c.tolist()}).pose("w2c")
+    return builder.pose(Record(record.label, {"w2c": w2c.tolist()}), "w2c", world_to_camera=True)
 
 
 class _Cursor:
@@ -231,7 +303,7 @@ class _Cursor:
         end = self.data.find(b"\0", self.at, self.at + 4096)
         if end < 0:
             raise NVSError(f"{self.label}: cut short or no COLMAP file (a name without its end)")
-        text = self.data[self.at : end].decode("utf-8", errors="replace")
+        text = self.data[self.at : end].decode("utf-8", errors="surrogateescape")
         self.at = end + 1
         return text
 
@@ -278,11 +350,26 @@ def _text_cameras(path: Path) -> dict[int, Camera]:
     return cameras
 
 
+def _is_image_line(words: list[str]) -> bool:
+    """Whether a line, split into ten, is an image's and not its points: some programs leave the empty line out that
+    an image without points should have."""
+    try:
+        float(words[9].split()[0])
+    except IndexError:
+        return False
+    except ValueError:
+        return words[0].isdigit()
+    return False
+
+
 def _text_images(path: Path) -> list[Image]:
     images: list[Image] = []
-    lines = enumerate(lines_of(path), 1)
-    for number, line in lines:
+    pending = False  # whether the points of an image may follow
+    for number, line in enumerate(lines_of(path), 1):
         words = line.split(maxsplit=9)
+        if pending and not _is_image_line(words):
+            pending = False
+            continue
         if not words or words[0].startswith("#"):
             continue
         label = f"{scene_label(path)}: line {number}"
@@ -292,5 +379,5 @@ def _text_images(path: Path) -> list[Image]:
             raise NVSError(f"{label}: more than {MAX_IMAGES} images")
         values = tuple(floats(label, words[1:8]))
         images.append(Image(values[:4], values[4:], integer(label, words[8]), words[9].strip()))
-        next(lines, None)  # its points, an empty line where it has none
+        pending = True
     return images

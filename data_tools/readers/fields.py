@@ -8,27 +8,33 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 import torch
 
-from nvs_app.errors import NVSError, whole_characters
+from data_tools.readers.lookup import SUFFIXES, ImageFiles, one_line
+from nvs_app.errors import NVSError, Refusal
 from nvs_app.scenes.images import Lens, image_size
 from nvs_app.scenes.scene import Scene
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".PNG", ".JPG", ".JPEG")
 # Files rounded to three digits pass and are made orthonormal; a scaled or sheared matrix does not.
 ROTATION_TOLERANCE = 0.02
 # Beyond this a float32 camera has no meaning left.
 LARGEST = 1e15
 MAX_VIEWS = 5000  # of a scene; of more, an even choice is taken
-MAX_JSON_BYTES = 64 << 20
-# Each may become an object of a hundred bytes. A frame has about fifty.
-MAX_JSON_VALUES = 4_000_000
+
+# What a frame may lack without the whole scene being refused, and how it is told.
+LEFT_OUT = {
+    Refusal.NO_IMAGE: "the image is not there",
+    Refusal.BAD_IMAGE: "the image cannot be read",
+    Refusal.NO_POSE: "the pose is absent, not finite or zero",
+}
 
 T = TypeVar("T")
 
@@ -43,8 +49,14 @@ class Record:
     def __post_init__(self) -> None:
         object.__setattr__(self, "label", one_line(self.label))
 
-    def fail(self, message: str) -> NoReturn:
-        raise NVSError(f"{self.label}: {message}")
+    @property
+    def name(self) -> str:
+        """What the frame is called where it is listed as left out: its image, else where it stands."""
+        name = self.values.get("file_path")
+        return name if isinstance(name, str) and name.strip() else self.label.rpartition(": ")[2]
+
+    def fail(self, message: str, code: str = "") -> NoReturn:
+        raise NVSError(f"{self.label}: {message}", code)
 
     def number(self, key: str, positive: bool = False) -> float:
         """A finite number; positive where asked."""
@@ -53,49 +65,84 @@ class Record:
         value = self.values[key]
         kind = "a positive number" if positive else "a number"
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            self.fail(f"{key} is {_shown(value)}, expected {kind}")
+            self.fail(f"{key} is {shown(value)}, expected {kind}")
         if abs(value) > LARGEST or not math.isfinite(value) or (positive and value <= 1e-9):
-            self.fail(f"{key} is {_shown(value)}, expected {kind}")
+            self.fail(f"{key} is {shown(value)}, expected {kind}")
         return float(value)
 
-    def pose(self, key: str) -> np.ndarray:
-        """A 4x4 rigid matrix, float64; the rotation is made exactly orthonormal if it is so nearly."""
-        if key not in self.values:
-            self.fail(f"{key} is missing")
-        value = self.values[key]
+    def pose(self, key: str) -> tuple[np.ndarray, float]:
+        """A rigid 4x4 matrix (float64) of a 3x4 or 4x4 one, and the scale of its 3x3 part, which is divided out there.
+
+        The rotation is made exactly orthonormal if it is so nearly. A matrix that is absent, not finite or singular
+        has the code NO_POSE, one that mirrors or shears BAD_POSE.
+        """
+        value = self.values.get(key)
+        if value is None:
+            self.fail(f"{key} is missing", Refusal.NO_POSE)
         rows = value if isinstance(value, list) else []
         if not rows or not all(isinstance(row, list) and len(row) == len(rows[0]) for row in rows):
-            self.fail(f"{key} is {_shape(value)}, expected 4x4")
-        if (len(rows), len(rows[0])) != (4, 4):
-            self.fail(f"{key} is {len(rows)}x{len(rows[0])}, expected 4x4")
+            self.fail(f"{key} is {_shape(value)}, expected 4x4", Refusal.BAD_POSE)
+        if (len(rows), len(rows[0])) not in ((4, 4), (3, 4)):
+            self.fail(f"{key} is {len(rows)}x{len(rows[0])}, expected 4x4", Refusal.BAD_POSE)
         for entry in (entry for row in rows for entry in row):
             if isinstance(entry, bool) or not isinstance(entry, (int, float)):
-                self.fail(f"{key} holds {_shown(entry)}, expected numbers")
+                self.fail(f"{key} holds {shown(entry)}, expected numbers", Refusal.BAD_POSE)
             if abs(entry) > LARGEST or not math.isfinite(entry):
-                self.fail(f"{key} holds {_shown(entry)}, expected finite numbers")
-        matrix = np.array(rows, dtype=np.float64)
-        if np.abs(matrix[3] - [0.0, 0.0, 0.0, 1.0]).max() > 1e-6:
-            self.fail(f"{key} has the last row {matrix[3].tolist()}, expected [0, 0, 0, 1]")
+                self.fail(f"{key} holds {shown(entry)}, expected finite numbers", Refusal.NO_POSE)
+        matrix = np.eye(4)
+        matrix[: len(rows)] = rows
         rotation = matrix[:3, :3]
-        error = np.abs(rotation @ rotation.T - np.eye(3)).max()
+        volume, longest = float(np.linalg.det(rotation)), float(np.linalg.norm(rotation))
+        if abs(volume) <= 1e-9 * longest**3:
+            self.fail(f"{key} is no rigid motion (its 3x3 part is singular), expected a rotation", Refusal.NO_POSE)
+        if np.abs(matrix[3] - [0.0, 0.0, 0.0, 1.0]).max() > 1e-6:
+            self.fail(f"{key} has the last row {matrix[3].tolist()}, expected [0, 0, 0, 1]", Refusal.BAD_POSE)
+        if volume < 0:
+            self.fail(
+                f"{key} mirrors (the determinant of its 3x3 part is negative), expected a rotation", Refusal.BAD_POSE
+            )
+        scale = volume ** (1 / 3)
+        error = np.abs(rotation @ rotation.T / scale**2 - np.eye(3)).max()
         if error > ROTATION_TOLERANCE:
-            self.fail(f"{key} is no rigid motion (its 3x3 part is singular, scaled or sheared), expected a rotation")
-        if np.linalg.det(rotation) < 0:
-            self.fail(f"{key} mirrors (the determinant of its 3x3 part is -1), expected a rotation")
-        if error > 1e-5:
+            self.fail(f"{key} is no rigid motion (its 3x3 part is sheared), expected a rotation", Refusal.BAD_POSE)
+        if abs(scale - 1.0) <= 0.5 * ROTATION_TOLERANCE:
+            scale = 1.0  # rounding
+        matrix[:3, :3] /= scale
+        if max(error, abs(np.linalg.det(matrix[:3, :3]) - 1.0)) > 1e-5:
             left, _, right = np.linalg.svd(rotation)
             matrix[:3, :3] = left @ right
-        return matrix
+        return matrix, scale
 
     def pinhole(self, lens: Lens, image_hw: tuple[int, int]) -> tuple[float, float, float, float]:
         """What is left of a lens when its distortion is removed; refuses one that leaves nothing."""
         try:
             intrinsics = lens.pinhole(image_hw)
         except NVSError as error:
-            self.fail(str(error))
+            self.fail(str(error), Refusal.BAD_CAMERA)
         if not all(math.isfinite(value) for value in intrinsics) or min(intrinsics[:2]) <= 0:
-            self.fail(f"distortion {list(lens.coefficients)} cannot be removed, check k1, k2, k3, p1, p2")
+            self.fail(
+                f"distortion {list(lens.coefficients)} cannot be removed, check k1, k2, k3, p1, p2", Refusal.BAD_CAMERA
+            )
         return intrinsics
+
+
+_WITHIN: ContextVar[Path | None] = ContextVar("the folder that no reader leaves", default=None)
+
+
+@contextmanager
+def kept_within(folder: Path | None) -> Iterator[None]:
+    """Readers find images nowhere but in ``folder`` (None: as before), even where the camera file names others."""
+    token = _WITHIN.set(folder or _WITHIN.get())
+    try:
+        yield
+    finally:
+        _WITHIN.reset(token)
+
+
+def is_within(folder: Path) -> bool:
+    """Whether readers may look into ``folder``, see :func:`kept_within`."""
+    limit = _WITHIN.get()
+    return limit is None or folder.resolve().is_relative_to(limit.resolve())
 
 
 @dataclass
@@ -112,6 +159,41 @@ class SceneBuilder:
     encoded: list[bytes] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     name: str | None = None
+    base: Path | None = None
+    left_out: list[tuple[str, NVSError]] = field(default_factory=list)
+    scales: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.base = self.base or self.root
+        if not is_within(self.root):
+            self.root = _WITHIN.get() or self.root
+        self.files = ImageFiles(self.root, self.base)
+
+    @contextmanager
+    def frame(self, name: str) -> Iterator[None]:
+        """Around a frame that is read: without its image or its pose it is left out; other faults refuse the scene."""
+        try:
+            yield
+        except NVSError as error:
+            if error.code not in LEFT_OUT:
+                raise
+            self.left_out.append((one_line(name, 80), error))
+
+    def find_image(self, record: Record, name: str) -> Path:
+        """The image that a camera file calls ``name``, see :mod:`data_tools.readers.lookup`."""
+        found = self.files.find(name)
+        if isinstance(found, Path):
+            return found
+        record.fail(*found)
+
+    def pose(self, record: Record, key: str, world_to_camera: bool = False) -> np.ndarray:
+        """:meth:`Record.pose` with its scale noted. A camera's position stays; of a world-to-camera matrix the
+        translation is divided too, so that it does."""
+        matrix, scale = record.pose(key)
+        if scale != 1.0:
+            self.scales.append(scale)
+            matrix[:3, 3] /= scale if world_to_camera else 1.0
+        return matrix
 
     def note(self, text: str) -> None:
         """Remember, once, what was assumed or left out."""
@@ -129,7 +211,7 @@ class SceneBuilder:
         """``path``, refused where it leads out of the scene's folder (by a link, say)."""
         found = Path(os.path.realpath(path))  # unlike Path.resolve it does not raise where links run in a circle
         if not found.is_relative_to(os.path.realpath(self.root)):
-            record.fail(f"{path.name} leads out of the scene's folder; copy the image into it")
+            record.fail(f"{path.name} leads out of the scene's folder; copy the image into it", Refusal.LEADS_OUT)
         if not found.is_file():
             record.fail(f"{path.name} is no file")  # a pipe, perhaps, whose reading would never end
         return found
@@ -176,6 +258,10 @@ class SceneBuilder:
         self.lenses.append(lens)
 
     def build(self) -> Scene:
+        """The scene. Raises NVSError where no frame is left."""
+        if not self.image_paths:
+            raise self._nothing_left()
+        self.notes += [*self.files.notes(), *self._summary()]
         return Scene(
             name=self.name or self.root.resolve().name,
             root=self.root,
@@ -189,6 +275,31 @@ class SceneBuilder:
             notes=tuple(self.notes),
         )
 
+    def _summary(self) -> Iterator[str]:
+        """A note for each way in which frames were changed or left out."""
+        if self.scales:
+            low, high = min(self.scales), max(self.scales)
+            shown = f"{low:.6g}" if high - low < 1e-3 * high else f"{low:.6g} to {high:.6g}"
+            yield f"{len(self.scales)} rotations are scaled by {shown}; the scale is divided out"
+        yield from self._lens_note()
+        total = len(self.image_paths) + len(self.left_out)
+        for code, why in LEFT_OUT.items():
+            if names := [name for name, error in self.left_out if error.code == code]:
+                yield f"{len(names)} of {total} frames left out: {why} ({first_few(names)})"
+
+    def _lens_note(self) -> Iterator[str]:
+        """Of each lens model, the fields of view before and after its distortion is removed, of the first view."""
+        for model in dict.fromkeys(lens.model for lens in self.lenses if lens):
+            index, lens = next((i, lens) for i, lens in enumerate(self.lenses) if lens and lens.model == model)
+            yield lens.removal_words(self.image_hws[index])
+
+    def _nothing_left(self) -> NVSError:
+        if not self.left_out:
+            return NVSError(f"{self.root.resolve().name}: holds no frame", Refusal.NO_IMAGE)
+        first, count = self.left_out[0][1], len(self.left_out)
+        others = f"; none of the {count} frames can be used" if count > 1 else ""
+        return NVSError(f"{first}{others}", first.code)
+
 
 def scale_intrinsics(
     record: Record,
@@ -201,7 +312,8 @@ def scale_intrinsics(
     if abs((width / height) / (camera_w / camera_h) - 1.0) > 0.02:
         record.fail(
             f"the image is {width}x{height} but its camera {camera_w:g}x{camera_h:g}: another shape,"
-            " so the camera cannot belong to it"
+            " so the camera cannot belong to it",
+            Refusal.BAD_CAMERA,
         )
     fx, fy, cx, cy = intrinsics
     factor_x, factor_y = width / camera_w, height / camera_h
@@ -211,105 +323,6 @@ def scale_intrinsics(
 def scene_label(path: Path) -> str:
     """``scene/transforms.json``: the camera file with its folder's name."""
     return f"{path.resolve().parent.name}/{path.name}"
-
-
-def load_json(path: Path) -> Any:
-    """The content of a JSON file of at most 64 MiB."""
-    label = scene_label(path)
-    try:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise NVSError(f"{label}: larger than {MAX_JSON_BYTES >> 20} MiB, so no camera file")
-        return parse_json(label, path.read_bytes())
-    except OSError as error:
-        raise NVSError(f"{label}: cannot be read ({error.strerror or error})") from error
-    except json.JSONDecodeError as error:
-        raise NVSError(f"{label}: not valid JSON ({error.msg} in line {error.lineno})") from error
-    except (ValueError, RecursionError) as error:
-        raise NVSError(f"{label}: not valid JSON ({type(error).__name__})") from error
-
-
-def parse_json(label: str, data: bytes, most: int = MAX_JSON_VALUES) -> Any:
-    """What JSON bytes hold; refused before it is parsed where its values would fill the memory.
-
-    Names that no file can have (halves of characters) get a question mark. Raises NVSError, and ValueError and
-    RecursionError where the bytes are no JSON."""
-    if data.count(b",") + data.count(b"[") + data.count(b"{") > most:
-        raise NVSError(f"{label}: holds more than {most:,} values, so no camera file")
-    content = json.loads(data.decode("utf-8-sig"))
-    return _whole_characters(content) if b"\\ud" in data or b"\\uD" in data else content
-
-
-def _whole_characters(value: Any) -> Any:
-    if isinstance(value, str):
-        return whole_characters(value)
-    if isinstance(value, list):
-        return [_whole_characters(entry) for entry in value]
-    if isinstance(value, dict):
-        return {whole_characters(key): _whole_characters(entry) for key, entry in value.items()}
-    return value
-
-
-def frame_records(label: str, frames: Any, what: str = "frames") -> list[Record]:
-    """One Place for each frame; refuses anything but a list of one object or more."""
-    if not isinstance(frames, list):
-        raise NVSError(f"{label}: {what} is {_shown(frames)}, expected a list")
-    if not frames:
-        raise NVSError(f"{label}: {what} is empty, expected one frame or more")
-    records = []
-    for index, frame in enumerate(frames):
-        if not isinstance(frame, dict):
-            raise NVSError(f"{label}: frame {index} is {_shown(frame)}, expected an object")
-        name = frame.get("file_path")
-        records.append(Record(f"{label}: frame {index}" + (f" ({name})" if isinstance(name, str) else ""), frame))
-    return records
-
-
-def image_path(record: Record, builder: SceneBuilder) -> Path:
-    """The image that a frame's ``file_path`` names, see :func:`find_image`."""
-    name = record.values.get("file_path")
-    if name is None:
-        record.fail("file_path is missing")
-    if not isinstance(name, str) or not name.strip() or "\0" in name:
-        record.fail(f"file_path is {_shown(name)}, expected the name of an image file")
-    return find_image(record, builder, name)
-
-
-def find_image(record: Record, builder: SceneBuilder, name: str) -> Path:
-    """An image inside the scene's folder: ``name``, with a known suffix added where it has none.
-
-    Where ``images/`` lacks it, the same name in a down-scaled copy ``images_2/``, ``images_4/`` or ``images_8/``
-    is taken and noted; :meth:`SceneBuilder.add` scales the intrinsics.
-    """
-    root = Path(os.path.realpath(builder.root))
-    if "\0" in name:
-        record.fail("the image's name holds a zero byte")
-    for candidate in dict.fromkeys((name, name.replace("\\", "/"))):
-        if path := _inside(record, root, candidate, ("", *SUFFIXES)):
-            return path
-    parts = PurePosixPath(name.replace("\\", "/")).parts
-    if "images" in parts[:-1]:
-        at = parts.index("images")
-        for factor in (2, 4, 8):
-            smaller = PurePosixPath(*parts[:at], f"images_{factor}", *parts[at + 1 :])
-            stem = smaller.with_suffix("")
-            if path := _inside(record, root, str(smaller), ("",)) or _inside(record, root, str(stem), SUFFIXES):
-                builder.note(f"images missing in images/ read from images_{factor}/, intrinsics scaled to them")
-                return path
-    record.fail("the image file does not exist")
-
-
-def _inside(record: Record, root: Path, name: str, suffixes: tuple[str, ...]) -> Path | None:
-    for suffix in suffixes:
-        path = Path(os.path.realpath(root / f"{name}{suffix}"))
-        # Also for links: a scene that came from elsewhere must not show files of this machine.
-        if not path.is_relative_to(root):
-            record.fail("file_path leads out of the scene's folder; copy the image into it")
-        try:
-            if path.is_file():
-                return path
-        except OSError:  # a name too long for the file system
-            return None
-    return None
 
 
 def images_in(folder: Path) -> list[Path]:
@@ -328,14 +341,13 @@ def inverse_rigid(matrix: np.ndarray) -> np.ndarray:
     return inverse
 
 
-def one_line(text: str, longest: int = 300) -> str:
-    """``text`` from a stranger's file as part of a message: one line, printable, not too long."""
-    if not text.isprintable():
-        text = "".join(character if character.isprintable() else "?" for character in text)
-    return text if len(text) <= longest else f"{text[: longest // 2]}...{text[-longest // 2 :]}"
+def first_few(names: Sequence[str], most: int = 3) -> str:
+    """``a, b, c and 7 more``."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """A value in an error message: short, whatever it is."""
     if isinstance(value, (dict, list)):
         return "an object" if isinstance(value, dict) else f"a list of {len(value)}"
@@ -346,4 +358,4 @@ def _shown(value: Any) -> str:
 def _shape(value: Any) -> str:
     if isinstance(value, list) and value and all(isinstance(row, list) for row in value):
         return "rows of " + ", ".join(str(len(row)) for row in value[:5]) + " numbers"
-    return _shown(value)
+    return shown(value)

@@ -15,7 +15,7 @@ import numpy as np
 from data_tools.readers.fields import Record, SceneBuilder, images_in, scene_label
 from data_tools.readers.mvsnet import intrinsics_of, refuse_other_size
 from data_tools.readers.text import load_matrix
-from nvs_app.errors import NVSError
+from nvs_app.errors import Refusal
 from nvs_app.scenes.images import image_size
 from nvs_app.scenes.scene import Scene
 
@@ -32,7 +32,7 @@ def recognise(path: Path) -> bool:
 
 
 def read(path: Path) -> Scene:
-    """Read a scene's folder. Frames whose tracking was lost (a pose that is not finite) are left out and counted.
+    """Read a scene's folder. Frames whose tracking was lost (a pose that is not finite) are left out.
 
     Raises:
         NVSError: a malformed matrix, an image or intrinsics missing.
@@ -41,30 +41,18 @@ def read(path: Path) -> Scene:
     builder = SceneBuilder(path)
     images = _images(path)
     shared = next((file for name in INTRINSICS if (file := path / name).is_file()), None)
-    lost, bare = 0, []
     for name, file in builder.sampled(list(poses.items())):
         record = Record(scene_label(file), {})
-        matrix = load_matrix(file, [(4, 4), (3, 4)])
-        if not np.isfinite(matrix).all():
-            lost += 1
-            continue
-        if name not in images:
-            bare.append(name)
-            continue
-        if len(matrix) == 3:
-            matrix = np.concatenate([matrix, [[0.0, 0.0, 0.0, 1.0]]])
-        c2w = Record(f"{record.label} ({images[name].name})", {"pose": matrix.tolist()}).pose("pose")
-        image = builder.inside(record, images[name])
-        height, width = image_size(image, record.label)
-        intrinsics = _intrinsics(builder, record, shared, name, (height, width))
-        refuse_other_size(record, intrinsics[2:], (height, width))
-        builder.add(record, image, c2w, intrinsics, None)
-    if not builder.image_paths:
-        raise NVSError(f"{path}: {len(poses)} pose files, {lost} of them lost, none with its image")
-    if lost:
-        builder.note(f"{lost} of {len(poses)} frames left out: tracking was lost (the pose is not finite)")
-    if bare:
-        builder.note(f"{len(bare)} poses without an image left out ({', '.join(bare[:3])}...)")
+        with builder.frame(name):
+            matrix = load_matrix(file, [(4, 4), (3, 4)])
+            if name not in images:
+                record.fail("no image of its name", Refusal.NO_IMAGE)
+            c2w = builder.pose(Record(f"{record.label} ({images[name].name})", {"pose": matrix.tolist()}), "pose")
+            image = builder.inside(record, images[name])
+            height, width = image_size(image, record.label)
+            intrinsics = _intrinsics(builder, record, shared, name, (height, width))
+            refuse_other_size(record, intrinsics[2:], (height, width))
+            builder.add(record, image, c2w, intrinsics, None)
     return builder.build()
 
 

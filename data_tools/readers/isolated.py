@@ -93,7 +93,7 @@ def isolated(function: Callable[..., T], *args: Any, limits: ProcessLimits | Non
     if kind == "memory":
         raise NVSError(f"{what}: reading it takes more than {limits.memory_bytes // MIB} MB of memory; send less")
     if kind == "refused":
-        raise NVSError(value)
+        raise value
     sys.stderr.write(value)  # ours: the log has where it happened
     raise NVSError(f"{what}: cannot be read ({value.strip().splitlines()[-1].split(':')[0]})")
 
@@ -157,6 +157,7 @@ _turns = threading.BoundedSemaphore(AT_ONCE)
 
 def serve() -> None:
     """The helper process: forks a child for each socket that comes in, until its own line ends."""
+    import av  # noqa: F401
     import cv2
 
     import data_tools.readers  # noqa: F401  # torch and the readers, once
@@ -232,7 +233,7 @@ def _answer(module: str, name: str, args: tuple) -> bytes:
             found = getattr(found, part)
         return pickle.dumps(("result", found(*args)), protocol=5)
     except NVSError as error:
-        return pickle.dumps(("refused", str(error)))
+        return pickle.dumps(("refused", error))
     except MemoryError:
         return pickle.dumps(("memory", None))
     except Exception as error:  # noqa: BLE001  # told to the caller, who has the log

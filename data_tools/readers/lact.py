@@ -7,14 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from data_tools.readers.fields import (
-    SceneBuilder,
-    frame_records,
-    image_path,
-    inverse_rigid,
-    load_json,
-    scene_label,
-)
+from data_tools.readers.fields import SceneBuilder, inverse_rigid, scene_label
+from data_tools.readers.json_files import expect_images, frame_records, image_path, load_json
 from nvs_app.errors import NVSError
 from nvs_app.scenes.scene import Scene
 
@@ -31,13 +25,16 @@ def read(path: Path) -> Scene:
         raise NVSError(f"{label}: frames is missing")
     frames = content["frames"] if isinstance(content, dict) else content
     builder = SceneBuilder(path.parent)
-    for record in builder.sampled(frame_records(label, frames)):
-        image = image_path(record, builder)
-        c2w = inverse_rigid(record.pose("w2c"))
-        fx, fy = record.number("fx", positive=True), record.number("fy", positive=True)
-        intrinsics = (fx, fy, record.number("cx"), record.number("cy"))
-        camera_hw = None
-        if "w" in record.values or "h" in record.values:
-            camera_hw = (record.number("h", positive=True), record.number("w", positive=True))
-        builder.add(record, image, c2w, intrinsics, camera_hw)
+    records = builder.sampled(frame_records(label, frames))
+    expect_images(records, builder)
+    for record in records:
+        with builder.frame(record.name):
+            image = image_path(record, builder)
+            c2w = inverse_rigid(builder.pose(record, "w2c", world_to_camera=True))
+            fx, fy = record.number("fx", positive=True), record.number("fy", positive=True)
+            intrinsics = (fx, fy, record.number("cx"), record.number("cy"))
+            camera_hw = None
+            if "w" in record.values or "h" in record.values:
+                camera_hw = (record.number("h", positive=True), record.number("w", positive=True))
+            builder.add(record, image, c2w, intrinsics, camera_hw)
     return builder.build()

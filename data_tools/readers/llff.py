@@ -40,13 +40,14 @@ def read(path: Path) -> Scene:
         builder.note(f"images/ is absent: images read from {folder}/, intrinsics scaled to them")
     for index, (row, image) in builder.sampled(list(enumerate(zip(rows, images)))):
         record = Record(f"{label}: camera {index} ({image.name})", {})
-        down, right, backwards, position, (height, width, focal) = row[:15].reshape(3, 5).T
-        c2w = np.eye(4)
-        c2w[:3] = np.stack([right, down, -backwards, position], axis=1)
-        names = Record(record.label, {"height": height, "width": width, "focal": focal, "c2w": c2w.tolist()})
-        h, w, f = (names.number(key, positive=True) for key in ("height", "width", "focal"))
-        checked = builder.inside(record, image)
-        builder.add(record, checked, names.pose("c2w"), (f, f, 0.5 * w, 0.5 * h), (h, w))
+        with builder.frame(image.name):
+            down, right, backwards, position, (height, width, focal) = row[:15].reshape(3, 5).T
+            c2w = np.eye(4)
+            c2w[:3] = np.stack([right, down, -backwards, position], axis=1)
+            names = Record(record.label, {"height": height, "width": width, "focal": focal, "c2w": c2w.tolist()})
+            pose = builder.pose(names, "c2w")
+            h, w, f = (names.number(key, positive=True) for key in ("height", "width", "focal"))
+            builder.add(record, builder.inside(record, image), pose, (f, f, 0.5 * w, 0.5 * h), (h, w))
     return builder.build()
 
 

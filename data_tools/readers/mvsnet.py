@@ -13,7 +13,7 @@ import numpy as np
 
 from data_tools.readers.fields import Record, SceneBuilder, images_in, inverse_rigid, scene_label
 from data_tools.readers.text import floats, load_text
-from nvs_app.errors import NVSError
+from nvs_app.errors import NVSError, Refusal
 from nvs_app.scenes.images import image_size
 from nvs_app.scenes.scene import Scene
 
@@ -42,26 +42,21 @@ def read(path: Path) -> Scene:
     images = _by_number(images_in(folder), builder)
     if not images:
         raise NVSError(f"{scene_label(files[0])}: no images in images/ (nor blended_images, image) beside {path.name}")
-    missing = []
     for file in builder.sampled(files):
         number = int(file.name.split("_")[0])
-        if number not in images:
-            missing.append(f"{number:08d}")
-            continue
-        record = Record(f"{scene_label(file)} ({images[number].name})", {})
-        w2c, (fx, fy, cx, cy) = parse(record, load_text(file))
-        image = builder.inside(record, images[number])
-        height, width = image_size(image, record.label)
-        refuse_other_size(record, (cx, cy), (height, width))
-        builder.add(record, image, inverse_rigid(w2c), (fx, fy, cx, cy), None)
-    if not builder.image_paths:
-        raise NVSError(f"{scene_label(files[0])}: no camera file has its image in {folder.name}/")
-    if missing:
-        builder.note(f"{len(missing)} cameras without an image left out ({', '.join(missing[:3])}...)")
+        with builder.frame(f"{number:08d}"):
+            if number not in images:
+                Record(scene_label(file), {}).fail(f"no image of its number in {folder.name}/", Refusal.NO_IMAGE)
+            record = Record(f"{scene_label(file)} ({images[number].name})", {})
+            w2c, (fx, fy, cx, cy) = parse(record, load_text(file), builder)
+            image = builder.inside(record, images[number])
+            height, width = image_size(image, record.label)
+            refuse_other_size(record, (cx, cy), (height, width))
+            builder.add(record, image, inverse_rigid(w2c), (fx, fy, cx, cy), None)
     return builder.build()
 
 
-def parse(record: Record, text: str) -> tuple[np.ndarray, tuple[float, float, float, float]]:
+def parse(record: Record, text: str, builder: SceneBuilder) -> tuple[np.ndarray, tuple[float, float, float, float]]:
     """The world-to-camera matrix, and fx, fy, cx, cy, of one camera file."""
     words = text.split()
     for key, at in (("extrinsic", 0), ("intrinsic", 17)):
@@ -69,7 +64,7 @@ def parse(record: Record, text: str) -> tuple[np.ndarray, tuple[float, float, fl
             record.fail(f"no {key} where it was expected (extrinsic, 4x4, intrinsic, 3x3, depth range)")
     extrinsic = np.array(floats(record.label, words[1:17], 16)).reshape(4, 4)
     k = np.array(floats(record.label, words[18:27], 9)).reshape(3, 3)
-    w2c = Record(record.label, {"extrinsic": extrinsic.tolist()}).pose("extrinsic")
+    w2c = builder.pose(Record(record.label, {"extrinsic": extrinsic.tolist()}), "extrinsic", world_to_camera=True)
     return w2c, intrinsics_of(record, k)
 
 

@@ -14,13 +14,23 @@ from typing import Any
 
 import numpy as np
 
-from data_tools.readers.fields import Record, SceneBuilder, frame_records, image_path, load_json, scene_label
-from nvs_app.errors import NVSError
+from data_tools.readers.below import SeveralScenes
+from data_tools.readers.fields import Record, SceneBuilder, first_few, scene_label
+from data_tools.readers.json_files import expect_images, frame_records, image_path, load_json
+from data_tools.readers.lookup import ImageFiles
+from nvs_app.errors import NVSError, Refusal
 from nvs_app.scenes.images import image_size
 from nvs_app.scenes.scene import Scene
 
 PERSPECTIVE = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE")
+PANORAMAS = ("EQUIRECTANGULAR", "SPHERICAL", "PANORAMA")
 FISHEYE = ("OPENCV_FISHEYE", "FISHEYE")
+# Where a folder's camera file lies; in ScanNet++ with bare names of images in a folder of their own.
+PLACES = ("transforms.json", "nerfstudio/transforms.json", "dslr/nerfstudio/transforms.json")
+SCANNETPP = {"transforms.json": "resized_images", "transforms_undistorted.json": "resized_undistorted_images"}
+# Folders inside a scene that hold its cameras: of a file in one of them, the scene is the folder above.
+CAMERA_FOLDERS = ("nerfstudio", "colmap", "cameras", "poses", "transforms", "sparse", "json")
+MOST_OTHERS = 20  # files of other names that are looked into
 OPENGL_TO_OPENCV = np.array([1.0, -1.0, -1.0, 1.0])
 
 
@@ -35,18 +45,59 @@ def read(path: Path) -> Scene:
     Raises:
         NVSError: any malformed field, a missing image, or a camera model that is neither perspective nor fisheye.
     """
-    path = find(path) or path
-    builder = SceneBuilder(path.parent)
-    add_transforms(builder, path)
+    file = find(path) or find_other(path)
+    if file is None:
+        raise NVSError(f"{path}: no transforms.json", Refusal.NO_SCENE)
+    root, base = path if path.is_dir() else file.parent, file.parent
+    above = file.resolve().parent.parent
+    if path.is_file() and (base.name.lower() in CAMERA_FOLDERS or _starts_above(file)):
+        root = above
+    if base.name == "nerfstudio" and (named := above / SCANNETPP.get(file.name, "none")).is_dir():
+        root, base = (path if path.is_dir() and path.resolve() != file.resolve().parent else above), named
+    builder = SceneBuilder(root, base=base)
+    if path.is_dir() and file.name not in {Path(place).name for place in PLACES}:
+        builder.note(f"cameras read from {file.name}, the only file with frames")
+    add_transforms(builder, file)
     return builder.build()
 
 
 def find(path: Path) -> Path | None:
-    """The camera file of a folder; a file is taken as it is."""
+    """The camera file of a folder: of a known name, or the only one that has frames; a file is taken as it is."""
     if path.is_file():
         return path
-    candidates = (path / "transforms.json", path / "nerfstudio" / "transforms.json")
-    return next((file for file in candidates if file.is_file()), None)
+    return next((file for name in PLACES if (file := path / name).is_file()), None)
+
+
+def find_other(path: Path) -> Path | None:
+    """A folder's only JSON file that has frames, whatever its name; None where there is none.
+
+    Raises NVSError where there are several."""
+    others = [file for file in sorted(path.glob("*.json")) if file.is_file()] if path.is_dir() else []
+    with_frames = [file for file in others[:MOST_OTHERS] if _has_frames(file)]
+    if len(with_frames) > 1:
+        names = first_few([file.name for file in with_frames], 8)
+        raise SeveralScenes(f"{path}: {len(with_frames)} files of cameras ({names}); name one")
+    return with_frames[0] if with_frames else None
+
+
+def _starts_above(file: Path) -> bool:
+    """Whether the first image of a camera file is there, in the folder above."""
+    content = load_json(file)
+    frames = content.get("frames") if isinstance(content, dict) else None
+    first = frames[0].get("file_path") if isinstance(frames, list) and frames and isinstance(frames[0], dict) else None
+    if not isinstance(first, str) or "\0" in first or not first.replace("\\", "/").startswith("../"):
+        return False
+    return isinstance(ImageFiles(file.resolve().parent.parent, file.parent).find(first), Path)
+
+
+def _has_frames(file: Path) -> bool:
+    """Whether a JSON file of any name holds frames with poses."""
+    try:
+        content = load_json(file)
+    except NVSError:
+        return False
+    frames = content.get("frames") if isinstance(content, dict) else None
+    return isinstance(frames, list) and any(isinstance(f, dict) and "transform_matrix" in f for f in frames[:1])
 
 
 def add_transforms(builder: SceneBuilder, path: Path, split: str | None = None) -> None:
@@ -56,16 +107,31 @@ def add_transforms(builder: SceneBuilder, path: Path, split: str | None = None) 
         raise NVSError(f'{label}: expected an object with "frames"')
     if "frames" not in content:
         raise NVSError(f"{label}: frames is missing")
-    records = frame_records(label, content["frames"])
+    records = frame_records(label, content["frames"], empty=split is not None)
     splits = _splits(label, content, records)
-    for record in builder.sampled(records):
-        merged = Record(record.label, {**content, **record.values})
-        image = image_path(record, builder)
-        c2w = merged.pose("transform_matrix") * OPENGL_TO_OPENCV
-        camera_hw, intrinsics = _intrinsics(merged, image)
-        model, coefficients = _distortion(merged)
-        own_split = split or splits.get(posixpath.normpath(record.values["file_path"]))
-        builder.add(record, image, c2w, intrinsics, camera_hw, own_split, coefficients, model)
+    if "test_frames" in content:  # ScanNet++
+        held_out = frame_records(f"{label}: test_frames", content["test_frames"], empty=True)
+        splits = {name: splits.get(name, "train") for name in map(_file_path, records)}
+        splits.update(dict.fromkeys(map(_file_path, held_out), "test"))
+        records = records + held_out
+    records = builder.sampled(records)
+    expect_images(records, builder)
+    before = len(builder.image_paths)
+    for record in records:
+        with builder.frame(record.name):
+            merged = Record(record.label, {**content, **record.values})
+            image = image_path(record, builder)
+            c2w = builder.pose(merged, "transform_matrix") * OPENGL_TO_OPENCV
+            camera_hw, intrinsics = _intrinsics(merged, image)
+            model, coefficients = _distortion(merged)
+            own_split = split or splits.get(_file_path(record))
+            builder.add(record, image, c2w, intrinsics, camera_hw, own_split, coefficients, model)
+    if split and len(builder.image_paths) == before:
+        builder.note(f"split {split} left out: none of its {len(records)} images is there")
+
+
+def _file_path(record: Record) -> str:
+    return posixpath.normpath(str(record.values.get("file_path")))
 
 
 def _intrinsics(record: Record, image: Path) -> tuple[tuple[float, float], tuple[float, float, float, float]]:
@@ -82,10 +148,15 @@ def _intrinsics(record: Record, image: Path) -> tuple[tuple[float, float], tuple
         elif f"camera_angle_{axis}" in values:
             angle = record.number(f"camera_angle_{axis}", positive=True)
             if angle >= math.pi:
-                record.fail(f"camera_angle_{axis} is {angle:g}, expected radians below pi")
+                record.fail(f"camera_angle_{axis} is {angle:g}, expected radians below pi", Refusal.BAD_CAMERA)
             focal[axis] = 0.5 * size / math.tan(0.5 * angle)
+        elif f"{axis}_fov" in values:  # instant-ngp's
+            angle = record.number(f"{axis}_fov", positive=True)
+            if angle >= 180.0:
+                record.fail(f"{axis}_fov is {angle:g}, expected degrees below 180", Refusal.BAD_CAMERA)
+            focal[axis] = 0.5 * size / math.tan(0.5 * math.radians(angle))
     if not focal:
-        record.fail("no focal length, expected fl_x (pixels) or camera_angle_x (radians)")
+        record.fail("no focal length, expected fl_x (pixels) or camera_angle_x (radians)", Refusal.BAD_CAMERA)
     fx = focal.get("x", focal.get("y", 0.0))
     cx = record.number("cx") if "cx" in values else 0.5 * width
     cy = record.number("cy") if "cy" in values else 0.5 * height
@@ -97,6 +168,8 @@ def _distortion(record: Record) -> tuple[str, tuple[float, ...] | None]:
     values = record.values
     model = values.get("camera_model", "OPENCV")
     fisheye = bool(values.get("is_fisheye")) or model in FISHEYE
+    if isinstance(model, str) and model.upper() in PANORAMAS:
+        record.fail(f"camera_model {model} is a panorama, cut it into perspective views first", Refusal.PANORAMA)
     if not isinstance(model, str) or (model.upper() not in PERSPECTIVE and not fisheye):
         record.fail(f"camera_model {model} is not supported, undistort the images to a pinhole first")
     keys = ("k1", "k2", "k3", "k4", "p1", "p2")

@@ -15,7 +15,8 @@ from typing import Any, NoReturn, TypeGuard
 import torch
 from torch import Tensor
 
-from data_tools.readers.fields import Record, SceneBuilder, load_json, scene_label
+from data_tools.readers.fields import Record, SceneBuilder, scene_label
+from data_tools.readers.json_files import load_json
 from data_tools.readers.re10k import add_row
 from nvs_app.errors import NVSError
 from nvs_app.scenes.scene import Scene
@@ -57,9 +58,10 @@ def read(path: Path, key: str | None = None) -> Scene:
     builder = SceneBuilder(file.parent / file.stem / key, name=key)
     for name, row, image in builder.sampled(list(zip(names, cameras.double().tolist(), images))):
         record = Record(f"{label}: frame {name}", {})
-        data = _bytes(record, image)
-        suffix = ".png" if data.startswith(b"\x89PNG") else ".jpg"
-        add_row(builder, record, builder.root / "images" / f"{name}{suffix}", row, data)
+        with builder.frame(name):
+            data = _bytes(record, image)
+            suffix = ".png" if data.startswith(b"\x89PNG") else ".jpg"
+            add_row(builder, record, builder.root / "images" / f"{name}{suffix}", row, data)
     return builder.build()
 
 

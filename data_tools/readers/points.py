@@ -21,8 +21,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from data_tools.readers import colmap
-from data_tools.readers.fields import load_json
 from data_tools.readers.isolated import isolated
+from data_tools.readers.json_files import load_json
 from data_tools.readers.text import lines_of
 from nvs_app.errors import NVSError
 from nvs_app.scenes.scene import Scene
@@ -88,7 +88,7 @@ def _candidates(root: Path) -> list[Path]:
         content = load_json(root / "transforms.json")
         named = content.get("ply_file_path") if isinstance(content, dict) else None
         found += [root / named] if isinstance(named, str) and "\0" not in named else []
-    for model in colmap.find(root):
+    if model := colmap.best(root):
         found += [model / "points3D.bin", model / "points3D.txt"]
     return found
 

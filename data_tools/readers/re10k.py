@@ -14,12 +14,10 @@ import numpy as np
 
 from data_tools.readers.fields import Record, SceneBuilder, images_in, inverse_rigid, scene_label
 from data_tools.readers.text import floats, integer, load_text
-from data_tools.readers.video_frames import frames_at
-from nvs_app.errors import NVSError
+from data_tools.readers.video_frames import VIDEO_SUFFIXES, frames_at
+from nvs_app.errors import NVSError, Refusal
 from nvs_app.scenes.images import image_size
 from nvs_app.scenes.scene import Scene
-
-VIDEOS = (".mp4", ".mov", ".webm", ".mkv", ".m4v", ".avi")
 
 
 def recognise(path: Path) -> bool:
@@ -60,12 +58,12 @@ def read(path: Path, key: str | None = None) -> Scene:
     stamps, rows = [stamp for stamp, _ in kept], [row for _, row in kept]
     found, data = _frames(file, label, stamps, builder)
     for stamp, row in zip(stamps, rows):
-        if stamp in found:
-            record = Record(f"{label}: frame {stamp}", {})
+        record = Record(f"{label}: frame {stamp}", {})
+        with builder.frame(str(stamp)):
+            if stamp not in found:
+                record.fail("no image of its timestamp", Refusal.NO_IMAGE)
             image = found[stamp] if data else builder.inside(record, found[stamp])
             add_row(builder, record, image, row, data.get(stamp))
-    if missing := len(rows) - len(builder.image_paths):
-        builder.note(f"{missing} of {len(rows)} frames left out: no image of their timestamp")
     return builder.build()
 
 
@@ -73,7 +71,7 @@ def add_row(builder: SceneBuilder, record: Record, image: Path, row: Sequence[fl
     """Add a frame: ``row`` is fx fy cx cy 0 0 w2c(3x4), intrinsics in units of the image's width and height."""
     w2c = np.array([*row[6:], 0.0, 0.0, 0.0, 1.0]).reshape(4, 4)
     values = Record(record.label, {**dict(zip(("fx", "fy", "cx", "cy"), row)), "w2c": w2c.tolist()})
-    c2w = inverse_rigid(values.pose("w2c"))
+    c2w = inverse_rigid(builder.pose(values, "w2c", world_to_camera=True))
     height, width = image_size(image, record.label, data)
     fx, fy = values.number("fx", positive=True), values.number("fy", positive=True)
     if max(fx, fy) > 20.0:
@@ -118,14 +116,16 @@ def _frames(
         if images and len(images) == len(stamps):
             builder.note(f"frames of {folder.name}/ are not named by timestamp: taken in order, one a line")
             return dict(zip(stamps, images)), {}
-    videos = [parent / f"{key}{suffix}" for suffix in VIDEOS if (parent / f"{key}{suffix}").is_file()]
-    videos = videos or sorted(video for video in parent.iterdir() if video.suffix.lower() in VIDEOS)
+    videos = [parent / f"{key}{suffix}" for suffix in VIDEO_SUFFIXES if (parent / f"{key}{suffix}").is_file()]
+    videos = videos or sorted(video for video in parent.iterdir() if video.suffix.lower() in VIDEO_SUFFIXES)
     if len(videos) != 1:
         found = f"{len(videos)} videos" if videos else "none"
         raise NVSError(f"{label}: no frames named by timestamp in {key}/ and no video {key}.mp4 beside it ({found})")
     video = builder.inside(Record(label, {}), videos[0])
-    data, rate = frames_at(video, [stamp * 1e-6 for stamp in stamps])
-    builder.note(f"frames decoded from {video.name} ({rate:g} frames a second), each the nearest to its timestamp")
+    data, notes = frames_at(video, [stamp * 1e-6 for stamp in stamps])
+    builder.note(f"frames decoded from {video.name}, each the one that is shown at its timestamp")
+    for note in notes:
+        builder.note(f"{video.name}: {note}")
     stamps = sorted(stamps)
     digits = max(1, math.ceil(math.log10(max(stamps) + 1)))
     names = {stamp: Path(f"images/{stamp:0{digits}d}.jpg") for stamp in stamps}

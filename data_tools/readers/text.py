@@ -17,7 +17,7 @@ MAX_LINE = 1 << 20
 
 def load_text(path: Path) -> str:
     """The content of a text file; ASCII control bytes mean that it is none."""
-    return load_bytes(path).decode("utf-8-sig", errors="replace")
+    return load_bytes(path).decode("utf-8-sig", errors="surrogateescape")
 
 
 def load_bytes(path: Path) -> bytes:
@@ -32,10 +32,12 @@ def load_bytes(path: Path) -> bytes:
 
 
 def lines_of(path: Path) -> Iterator[str]:
-    """The lines of a text file of any size, one at a time; what a line has beyond 1 MiB is left out."""
+    """The lines of a text file of any size, one at a time; what a line has beyond 1 MiB is left out.
+
+    Bytes that are no UTF-8 become lone surrogates, see :mod:`data_tools.readers.lookup`."""
     label = scene_label(path)
     try:
-        with path.open(encoding="utf-8-sig", errors="replace") as file:
+        with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
             while line := file.readline(MAX_LINE):
                 yield line.rstrip("\n")
                 while len(line) == MAX_LINE and not line.endswith("\n"):

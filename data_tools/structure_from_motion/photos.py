@@ -18,14 +18,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from data_tools.readers import FORMATS, open_scene
+from data_tools.readers import holds_scene, open_scene, split_key
 from data_tools.readers.archives import extract, is_archive
 from data_tools.structure_from_motion.job import Cancelled, ProgressCallback
-from data_tools.structure_from_motion.prepare import find_images, is_image_name
+from data_tools.structure_from_motion.photo_files import find_images, is_image_name, scene_root
 from data_tools.structure_from_motion.report import PhotoOptions, PhotoReport, input_key
 from data_tools.structure_from_motion.run import WORK, reconstruct
 from data_tools.structure_from_motion.video import is_video
-from nvs_app.errors import NVSError
+from nvs_app.errors import NVSError, Refusal
 from nvs_app.scenes.scene import Scene
 
 __all__ = ["Cancelled", "PhotoOptions", "PhotoReport", "has_cameras", "open_input", "reconstruct", "scene_root"]
@@ -37,6 +37,7 @@ def open_input(
     progress: ProgressCallback | None = None,
     cancelled: Callable[[], bool] | None = None,
     options: PhotoOptions | None = None,
+    key: str | None = None,
 ) -> Scene:
     """Open whatever a user has: a scene with cameras as it is, an archive of one, photos, or a video.
 
@@ -46,6 +47,7 @@ def open_input(
         workdir: where unpacked and reconstructed scenes are kept, under a name made of the input's and a digest of
             its content, so that the second time costs nothing; the input's own folder unless given.
         progress, cancelled, options: as for :func:`reconstruct`.
+        key: which scene, where the input holds several; also ``PATH#KEY``.
 
     Returns:
         The scene; of a reconstructed one ``notes`` holds the report.
@@ -53,18 +55,19 @@ def open_input(
     Raises:
         NVSError, Cancelled: as :func:`reconstruct` and ``open_scene`` do.
     """
-    path = Path(path)
+    path, key = split_key(path, key)
     archive = is_archive(path) and not has_cameras(path)  # a .torch chunk is a zip file too
     if not archive and not is_video(path) and not _is_photo_folder(path):
         if path.is_file() and is_image_name(path):
-            raise NVSError(f"{path}: one photo alone has no cameras; give a folder or zip of photos")
-        return open_scene(path)
+            what = "one photo alone has no cameras; give a folder or zip of photos"
+            raise NVSError(f"{path}: {what}", Refusal.NO_SCENE)
+        return open_scene(path, None, key)
     options = options or PhotoOptions()
-    key = input_key([path], options)
-    folder = Path(workdir or path.resolve().parent) / f"{path.resolve().name.split('.')[0]}-{key[:8]}"
+    digest = input_key([path], options)
+    folder = Path(workdir or path.resolve().parent) / f"{path.resolve().name.split('.')[0]}-{digest[:8]}"
     if archive:
         if folder.is_dir() and not (folder / "report.json").exists() and not (folder / WORK).exists():
-            return open_scene(scene_root(folder))
+            return open_scene(scene_root(folder), None, key, within=folder)
         unpacked = folder.parent / f".{folder.name}.unpacked"
         try:
             if not (folder / "transforms.json").exists():
@@ -74,7 +77,7 @@ def open_input(
                 extract(path, unpacked)
                 if has_cameras(scene_root(unpacked)):
                     os.replace(unpacked, folder)
-                    return open_scene(scene_root(folder))
+                    return open_scene(scene_root(folder), None, key, within=folder)
         finally:
             shutil.rmtree(unpacked, ignore_errors=True)
     report = reconstruct([path], folder, options, progress, cancelled)
@@ -83,19 +86,9 @@ def open_input(
 
 
 def has_cameras(folder: Path) -> bool:
-    """Whether a path is a scene of a known format."""
-    return any(form.recognise(folder) for form in FORMATS.values())
+    """Whether a path is a scene of a known format, or a folder that has one anywhere below."""
+    return holds_scene(folder)
 
 
 def _is_photo_folder(path: Path) -> bool:
     return path.is_dir() and not has_cameras(path) and bool(find_images([path]))
-
-
-def scene_root(folder: Path) -> Path:
-    """Where the content of an unpacked archive lies: the folder itself, or the single one inside it, as is common."""
-    for _ in range(8):
-        inner = [path for path in folder.iterdir() if not path.name.startswith(".")]
-        if has_cameras(folder) or len(inner) != 1 or not inner[0].is_dir():
-            break
-        folder = inner[0]
-    return folder

@@ -19,8 +19,9 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-from data_tools.readers.archives import IMAGE_SUFFIXES, LITTER, open_image
-from nvs_app.errors import NVSError
+from data_tools.readers.archives import open_image
+from data_tools.structure_from_motion.photo_files import PANORAMA, is_panorama, labels, masks_of
+from nvs_app.errors import NVSError, Refusal
 
 # Without EXIF, and only as a start that is refined: the field of view of a phone's main camera.
 DEFAULT_FOCAL = 0.85  # of the longer side
@@ -73,52 +74,13 @@ class Photo:
         return Photo(**{**values, "image_hw": tuple(values["image_hw"])})
 
 
-def find_images(inputs: Sequence[Path], leave_out: Path | None = None) -> list[Path]:
-    """All image files of folders (searched within) and listed files, in natural order of their names.
-
-    Args:
-        inputs: folders and files. Hidden folders, and folders inside that are scenes (as this project writes them),
-            are not searched.
-        leave_out: a folder whose images are not photos (masks).
-
-    Raises:
-        NVSError: an input that does not exist.
-    """
-    found: list[Path] = []
-    for path in inputs:
-        if path.is_dir():
-            # A link could show any file of this machine to whoever gets the scene.
-            root = path.resolve()
-            scenes = [mark.parent for name in ("transforms.json", ".sfm") for mark in path.rglob(name)]
-            closed = [scene.resolve() for scene in scenes if scene.resolve() != root]
-            closed += [leave_out.resolve()] if leave_out is not None else []
-            inner = [p for p in path.rglob("*") if is_image_name(p) and not _hidden(p.relative_to(path))]
-            real = {p: p.resolve() for p in inner}
-            inner = [p for p in inner if real[p].is_relative_to(root)]
-            found += sorted((p for p in inner if not any(map(real[p].is_relative_to, closed))), key=natural_key)
-        elif path.is_file():
-            found.append(path)
-        else:
-            raise NVSError(f"{path}: no such file or folder")
-    return list(dict.fromkeys(found))
-
-
-def is_image_name(path: Path) -> bool:
-    """A file that calls itself an image."""
-    return path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
-
-
-def natural_key(path: Path) -> list[Any]:
-    """``img2`` before ``img10``: the order in which a camera numbers its photos."""
-    return [int(part) if part.isdigit() else part.lower() for part in re.split(r"(\d+)", str(path))]
-
-
 def prepare_photos(
     images: Sequence[Path],
     folder: Path,
     max_size: int,
     masks: Path | None = None,
     tick: Callable[[int], None] | None = None,
+    inputs: Sequence[Path] = (),
 ) -> tuple[list[Photo], dict[str, str]]:
     """Write upright copies of at most ``max_size`` pixels on their longer side under ``folder/images``.
 
@@ -126,23 +88,30 @@ def prepare_photos(
         images: the files; each is checked by its content.
         folder: the work folder.
         max_size: longer side, pixels.
-        masks: a folder with an image of the same stem for each photo; white is the subject. Without it, the
-            photos' own transparency, if any, is the mask.
+        masks: a folder with an image for each photo, in folders as theirs or all in one; white is the subject.
+            Without it, the photos' own transparency, if any, is the mask.
         tick: called with the number of photos done; may raise to stop.
+        inputs: the folders that the images were found in; below them their paths are their names.
 
     Returns:
-        The photos in the order given, and for each file that is no image its name and what is wrong.
+        The photos in the order given, and for each file that is no photo its name and what is wrong.
+
+    Raises:
+        NVSError: a mask fits two photos.
     """
     for name in ("images", "masks"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    names = _simple_names(images)
+    names, sources = _simple_names(images), labels(images, inputs)
+    mask_files = masks_of(masks, images, sources) if masks is not None else [None] * len(images)
     skipped: dict[str, str] = {}
 
     def one(index: int) -> tuple[tuple, dict[str, Any]] | None:
         try:
-            return _prepare(images[index], names[index], folder, max_size, masks)
+            if masks is not None and mask_files[index] is None:
+                raise NVSError(f"{sources[index]}: no mask in {masks}, expected {Path(sources[index]).stem}.png")
+            return _prepare(images[index], names[index], sources[index], folder, max_size, mask_files[index])
         except NVSError as error:
-            skipped[images[index].name] = str(error).split(": ", 1)[-1]
+            skipped[sources[index]] = str(error).split(": ", 1)[-1]
             return None
 
     photos: list[Photo] = []
@@ -157,9 +126,13 @@ def prepare_photos(
     return photos, skipped
 
 
-def _prepare(path: Path, name: str, folder: Path, max_size: int, masks: Path | None) -> tuple[tuple, dict[str, Any]]:
+def _prepare(
+    path: Path, name: str, source: str, folder: Path, max_size: int, mask: Path | None
+) -> tuple[tuple, dict[str, Any]]:
     """Writes one photo; returns what its camera is recognised by, and the fields of its Photo."""
     with open_image(path) as image:
+        if is_panorama(image):
+            raise NVSError(f"{source}: {PANORAMA}", Refusal.PANORAMA)
         try:
             exif = image.getexif()
             stored_size = image.size
@@ -172,8 +145,8 @@ def _prepare(path: Path, name: str, folder: Path, max_size: int, masks: Path | N
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise NVSError(f"{path.name}: the image cannot be decoded ({reason})") from error
     height, width = rgb.shape[:2]
-    if masks is not None:
-        alpha = _read_mask(masks, path, (height, width))
+    if mask is not None:
+        alpha = _read_mask(mask, f"{mask.parent.name}/{mask.name}", (height, width))
     Image.fromarray(rgb).save(folder / "images" / name, quality=95, subsampling=0)
     if alpha is not None:
         Image.fromarray(alpha).save(folder / "masks" / f"{name}.png")
@@ -183,7 +156,7 @@ def _prepare(path: Path, name: str, folder: Path, max_size: int, masks: Path | N
     sharpness, contrast = measure_sharpness(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY))
     values = {
         "name": name,
-        "source": path.name,
+        "source": source,
         "image_hw": (height, width),
         "focal": focal,
         "has_focal": focal35 is not None,
@@ -208,17 +181,14 @@ def _channels(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
     return rgb.round().astype(np.uint8), None if alpha.min() == 255 else alpha.copy()
 
 
-def _read_mask(masks: Path, photo: Path, image_hw: tuple[int, int]) -> np.ndarray:
-    for name in (f"{photo.stem}.png", f"{photo.name}.png", photo.name, f"{photo.stem}.jpg"):
-        if (masks / name).is_file():
-            with open_image(masks / name, f"{masks.name}/{name}") as image:
-                try:
-                    grey = image.getchannel("A") if image.mode in ("RGBA", "LA") else image.convert("L")
-                    grey = ImageOps.exif_transpose(grey)
-                    return np.asarray(grey.resize((image_hw[1], image_hw[0]), Image.Resampling.BILINEAR))
-                except (OSError, ValueError, SyntaxError) as error:
-                    raise NVSError(f"{masks.name}/{name}: the mask cannot be decoded") from error
-    raise NVSError(f"{photo.name}: no mask in {masks}, expected {photo.stem}.png")
+def _read_mask(mask: Path, label: str, image_hw: tuple[int, int]) -> np.ndarray:
+    with open_image(mask, label) as image:
+        try:
+            grey = image.getchannel("A") if image.mode in ("RGBA", "LA") else image.convert("L")
+            grey = ImageOps.exif_transpose(grey)
+            return np.asarray(grey.resize((image_hw[1], image_hw[0]), Image.Resampling.BILINEAR))
+        except (OSError, ValueError, SyntaxError) as error:
+            raise NVSError(f"{label}: the mask cannot be decoded") from error
 
 
 def _exif_camera(exif: Image.Exif, stored_size: tuple[int, int]) -> tuple[float | None, tuple]:
@@ -260,7 +230,3 @@ def _simple_names(images: Sequence[Path]) -> list[str]:
         name = f"{stem}.jpg"
         names.append(name if name not in names else f"{stem}_{len(names):05d}.jpg")
     return names
-
-
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") or part in LITTER for part in path.parts)

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_tools.structure_from_motion.prepare import Photo, find_images
+from data_tools.structure_from_motion.photo_files import find_images
+from data_tools.structure_from_motion.prepare import Photo
 from data_tools.structure_from_motion.video import DEFAULT_FRAMES, is_video
 from nvs_app.errors import NVSError
 
@@ -45,10 +46,11 @@ class PhotoReport:
         folder: the scene.
         registered: names of the photos that have cameras, as the user knows them.
         unregistered: name -> why it has none.
-        skipped: files that are no images -> why.
+        skipped: files that are no photos -> why. left_out: a line for each kind of file that was not looked at, and
+            for what photos seem to be.
         points: sparse points. reprojection_error: mean, pixels of the images as used.
         strategy: how pairs of photos were chosen. cameras: what was assumed about the lenses.
-        seconds: by stage. key: of the input and options.
+        seconds: by stage. key: of the input and options. notes: what was assumed or changed on the way.
     """
 
     folder: str
@@ -61,6 +63,8 @@ class PhotoReport:
     cameras: str
     seconds: dict[str, float] = field(default_factory=dict)
     key: str = ""
+    left_out: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
         """The report for people."""
@@ -72,23 +76,26 @@ class PhotoReport:
                 f" {self.reprojection_error:.2f} px mean error, {total:.0f} s"
             ),
             f"{self.cameras}; {self.strategy}",
+            *self.notes,
         ]
+        found += self.left_out
         found += [f"no camera for {name}: {why}" for name, why in self.unregistered.items()]
         return found + [f"not used {name}: {why}" for name, why in self.skipped.items()]
 
 
 def input_key(paths: Sequence[Path], options: PhotoOptions) -> str:
     """A digest of the input files (names, sizes, times of change) and the options that matter."""
-    listed: list[Path] = []
+    listed: list[tuple[str, Path]] = []
     for path in (*paths, *([options.masks] if options.masks else [])):
         if not path.exists():
             raise NVSError(f"{path}: no such file or folder")
         if path.is_dir():
-            listed += find_images([path], options.masks if path != options.masks else None)
-            listed += sorted(p for p in path.rglob("*") if is_video(p))
+            found = find_images([path], options.masks if path != options.masks else None)
+            found += sorted(p for p in path.rglob("*") if is_video(p))
+            listed += [(p.relative_to(path).as_posix(), p) for p in found]
         else:
-            listed.append(path)
-    facts = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in listed]
+            listed.append((path.name, path))
+    facts = [(name, path.stat().st_size, path.stat().st_mtime_ns) for name, path in listed]
     text = json.dumps([facts, options.max_size, options.frames, options.masks is not None])
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -12,6 +12,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from data_tools.readers.archives import extract, is_archive
+from data_tools.readers.fields import first_few
 from data_tools.structure_from_motion.job import (
     ADVICE,
     Cancelled,
@@ -20,12 +21,13 @@ from data_tools.structure_from_motion.job import (
     WorkerFailed,
     run_sfm,
 )
-from data_tools.structure_from_motion.prepare import Photo, find_images, prepare_photos
+from data_tools.structure_from_motion.photo_files import find_photos, refuse_depth_maps, scene_root
+from data_tools.structure_from_motion.prepare import Photo, prepare_photos
 from data_tools.structure_from_motion.report import PhotoOptions, PhotoReport, camera_words, input_key
 from data_tools.structure_from_motion.scene import write_scene
 from data_tools.structure_from_motion.video import choose_frames, is_video, write_frames
 from nvs_app.atomic_io import write_whole
-from nvs_app.errors import NVSError
+from nvs_app.errors import NVSError, Refusal
 
 WORK = ".sfm"
 MAX_PHOTOS = 2000  # beyond this the run takes days
@@ -99,6 +101,9 @@ class _Run:
         self.work = output / WORK
         self.label = paths[0].name + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
         self.seconds: dict[str, float] = {}
+        self.roots: list[Path] = []
+        self.left_out: list[str] = []
+        self.notes: list[str] = []
         self.stage, self.started = "", time.perf_counter()
 
     def go(self) -> PhotoReport:
@@ -110,10 +115,15 @@ class _Run:
             note.write_text(self.key, encoding="utf-8")
         images, ordered = self.gather()
         photos, skipped = self.prepare(images)
+        if wide := [photo.source for photo in photos if photo.image_hw[1] == 2 * photo.image_hw[0]]:
+            what = "twice as wide as high, as 360-degree panoramas are; cut them into perspective views if they are"
+            self.left_out = [*self.left_out, f"{len(wide)} photos are {what} ({first_few(wide)})"]
         if len(photos) < 3:
             also = f" ({len(skipped)} files are no images that can be read)" if skipped else ""
             first = f"; {next(iter(skipped.items()))[0]}: {next(iter(skipped.values()))}" if skipped else ""
-            raise NVSError(f"{self.label}: {len(photos)} photos{also}, three is the least{first}; {ADVICE}")
+            raise NVSError(
+                f"{self.label}: {len(photos)} photos{also}, three is the least{first}; {ADVICE}", Refusal.NO_PHOTO
+            )
         self.tell("features", 0.0, "starting")
         result = run_sfm(photos, self.work, ordered, self.label, self.tell, self.cancelled)
         return self.write(result, photos, skipped)
@@ -136,12 +146,14 @@ class _Run:
             if is_archive(path):
                 folder = self.work / "uploads" / str(number)
                 self.tell("unpack", number / len(self.paths), path.name)
-                found.append(folder if folder.is_dir() else extract(path, folder))
+                found.append(scene_root(folder if folder.is_dir() else extract(path, folder)))
             else:
                 found.append(path)
         videos = [path for path in found if is_video(path)]
         videos += [p for f in found if f.is_dir() for p in sorted(f.rglob("*")) if is_video(p)]
-        images = find_images([path for path in found if not is_video(path)], self.options.masks)
+        self.roots = found
+        photos = find_photos([path for path in found if not is_video(path)], self.options.masks)
+        images, self.left_out = photos.images, photos.left_out
         if videos and not images:
             if len(videos) > 1:
                 raise NVSError(f"{self.label}: {len(videos)} videos; give one, or take frames of them first")
@@ -149,20 +161,26 @@ class _Run:
         if len(images) > MAX_PHOTOS:
             raise NVSError(f"{self.label}: {len(images)} photos, {MAX_PHOTOS} at most; take every second or third")
         if not images:
-            raise NVSError(f"{self.label}: no images found (JPEG, PNG, WebP, HEIC) and no video; {ADVICE}")
+            raise NVSError(
+                f"{self.label}: no images found (JPEG, PNG, WebP, HEIC) and no video; {ADVICE}", Refusal.NO_PHOTO
+            )
+        refuse_depth_maps(images, self.label)
         return images, False
 
     def frames(self, video: Path) -> list[Path]:
         """The chosen frames of a video as files."""
-        folder, done = self.work / "frames", self.work / "frames.done"
+        folder, done = self.work / "frames", self.work / "frames.json"
         if not done.is_file():
             chosen = choose_frames(
                 video,
                 self.options.frames,
                 lambda part: self.tell("frames", 0.7 * part, "looking for sharp frames"),
             )
-            write_frames(video, chosen, folder, lambda part: self.tell("frames", 0.7 + 0.3 * part, "writing frames"))
-            done.touch()
+            notes: list[str] = []
+            tick = lambda part: self.tell("frames", 0.7 + 0.3 * part, "writing frames")  # noqa: E731
+            write_frames(video, chosen, folder, tick, notes.append)
+            _write_json(done, {"notes": [f"{video.name}: {note}" for note in notes]})
+        self.notes = json.loads(done.read_text(encoding="utf-8"))["notes"]
         return sorted(folder.glob("*.jpg"))
 
     def prepare(self, images: list[Path]) -> tuple[list[Photo], dict[str, str]]:
@@ -179,6 +197,7 @@ class _Run:
             size,
             self.options.masks,
             lambda done: self.tell("photos", done / total, f"{done} of {total} photos read"),
+            self.roots,
         )
         _write_json(note, {"photos": [photo.to_json() for photo in photos], "skipped": skipped})
         return photos, skipped
@@ -204,12 +223,14 @@ class _Run:
             registered=[source[name] for name in result.registered],
             unregistered={source[name]: why for name, why in result.unregistered.items()},
             skipped=skipped,
+            left_out=self.left_out,
             points=len(result.xyz),
             reprojection_error=round(result.reprojection_error, 4),
             strategy=result.strategy,
             cameras=camera_words(photos),
             seconds=self.seconds,
             key=self.key,
+            notes=self.notes,
         )
         _write_json(folder / "report.json", asdict(report))
         (self.work / "done").touch()  # from here on a stop leaves parts outside that are ours

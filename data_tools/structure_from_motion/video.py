@@ -10,7 +10,7 @@ image motion (points followed by optical flow), not in seconds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,12 +18,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from data_tools.readers.video_frames import open_video
+from data_tools.readers.video_frames import VIDEO_SUFFIXES, open_video
 from data_tools.structure_from_motion.prepare import measure_sharpness
-from nvs_app.errors import NVSError
-from nvs_app.scenes.images import MAX_PIXELS
 
-VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".webm", ".mkv", ".avi")
 DEFAULT_FRAMES = 60
 LOOKED_AT = 3000  # frames at most that are measured; of longer videos every second, third ...
 SMALL = 320  # pixels of the longer side, for motion
@@ -46,15 +43,13 @@ def is_video(path: Path) -> bool:
 
 
 def video_size(video: str | Path) -> tuple[int, tuple[int, int]]:
-    """(number of frames as far as the file tells, else 0; (height, width)), from the header alone.
+    """(number of frames as far as the file tells, else 0; (height, width)), from the header and the first frame.
 
     Raises:
         NVSError: no video that can be read, or larger than 100 megapixels a frame.
     """
-    capture = _open(Path(video))
-    size = round(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)), round(capture.get(cv2.CAP_PROP_FRAME_WIDTH))
-    capture.release()
-    return _probe(Path(video))[0], size
+    with open_video(Path(video)) as opened:
+        return opened.frames, opened.image_hw
 
 
 def choose_frames(
@@ -63,33 +58,33 @@ def choose_frames(
     """Choose at most ``count`` frames.
 
     Args:
-        video: mp4, mov, webm or whatever else the codecs at hand read.
+        video: mp4, mov, webm or whatever else FFmpeg reads.
         count: wanted; fewer are returned where the camera moved too little for them.
         tick: called with the fraction looked at, in [0, 1]; may raise to stop.
 
     Raises:
         NVSError: no video that can be read, larger than 100 megapixels a frame, or without any frames.
     """
-    video = Path(video)
-    total, fps = _probe(video)
-    stride = max(1, -(-total // LOOKED_AT))
-    indices, sharpness, motion = [], [], []
+    looked_at, sharpness, motion = [], [], []
     before: np.ndarray | None = None
-    for index, frame in _frames(video, stride):
-        grey = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
-        sharp, contrast = measure_sharpness(grey)
-        factor = SMALL / max(grey.shape)
-        small = cv2.resize(grey, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA) if factor < 1 else grey
-        motion.append(0.0 if before is None else image_motion(before, small))
-        before = small
-        indices.append(index)
-        sharpness.append(sharp * np.sqrt(contrast))  # of two alike, the one with stronger edges
-        if tick is not None:
-            tick(min(1.0, (index + 1) / max(total, index + 1)))
-    if not indices:
-        raise NVSError(f"{video.name}: no frames that can be decoded; convert it to mp4 (H.264)")
+    with open_video(Path(video)) as opened:
+        total = opened.frames
+        stride = max(1, -(-total // LOOKED_AT))
+        for frame in opened:
+            if frame.index % stride:
+                continue
+            grey = frame.grey()
+            sharp, contrast = measure_sharpness(grey)
+            factor = SMALL / max(grey.shape)
+            small = cv2.resize(grey, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA) if factor < 1 else grey
+            motion.append(0.0 if before is None else image_motion(before, small))
+            before = small
+            looked_at.append((frame.index, frame.seconds))
+            sharpness.append(sharp * np.sqrt(contrast))  # of two alike, the one with stronger edges
+            if tick is not None:
+                tick(min(1.0, (frame.index + 1) / max(total, frame.index + 1)))
     picked = pick_even(np.array(motion), np.array(sharpness), count)
-    return [Frame(indices[i], indices[i] / fps, float(sharpness[i])) for i in picked]
+    return [Frame(*looked_at[i], float(sharpness[i])) for i in picked]
 
 
 def pick_even(motion: np.ndarray, sharpness: np.ndarray, count: int) -> list[int]:
@@ -136,6 +131,7 @@ def write_frames(
     frames: list[Frame],
     folder: str | Path,
     tick: Callable[[float], None] | None = None,
+    note: Callable[[str], None] | None = None,
 ) -> list[Path]:
     """Decode the chosen frames and write them as JPEG files, named by their number in the video.
 
@@ -144,55 +140,23 @@ def write_frames(
         frames: ascending.
         folder: created.
         tick: as for :func:`choose_frames`.
+        note: called with each line on what was assumed or changed: colours, the shape of pixels, damage.
     """
-    video, folder = Path(video), Path(folder)
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     wanted = {frame.index for frame in frames}
-    paths = []
-    for index, frame in _frames(video, 1, max(wanted)):
-        if index in wanted:
-            path = folder / f"frame_{index:06d}.jpg"
-            Image.fromarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)).save(path, quality=97, subsampling=0)
-            paths.append(path)
-            if tick is not None:
-                tick(len(paths) / len(frames))
+    paths: list[Path] = []
+    with open_video(Path(video)) as opened:
+        for frame in opened:
+            if frame.index in wanted:
+                path = folder / f"frame_{frame.index:06d}.jpg"
+                Image.fromarray(frame.rgb()).save(path, quality=97, subsampling=0)
+                paths.append(path)
+                if tick is not None:
+                    tick(len(paths) / len(frames))
+            if len(paths) == len(wanted):
+                break
+        if note is not None:
+            for text in opened.notes:
+                note(text)
     return paths
-
-
-def _open(video: Path) -> cv2.VideoCapture:
-    if not video.is_file():
-        raise NVSError(f"{video}: no such file")
-    # The rotation that phones note in the file is applied by OpenCV's default.
-    capture = open_video(video)
-    width, height = capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT)
-    if not capture.isOpened() or width < 1 or height < 1:
-        capture.release()
-        raise NVSError(f"{video.name}: not a video that can be read; convert it to mp4 (H.264)")
-    if width * height > MAX_PIXELS:
-        capture.release()
-        raise NVSError(f"{video.name}: frames of {width:.0f}x{height:.0f} are more than 100 megapixels")
-    return capture
-
-
-def _probe(video: Path) -> tuple[int, float]:
-    """The number of frames and frames a second as the file says, made sensible."""
-    capture = _open(video)
-    total, fps = capture.get(cv2.CAP_PROP_FRAME_COUNT), capture.get(cv2.CAP_PROP_FPS)
-    capture.release()
-    # webm files from browsers say nothing or nonsense.
-    return int(total) if 0 < total < 1e7 else 0, fps if 0.1 < fps < 1000 else 30.0
-
-
-def _frames(video: Path, stride: int, last: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
-    """(number, BGR image) of every ``stride``-th frame; the others are passed over without conversion."""
-    capture = _open(video)
-    try:
-        index = 0
-        while (last is None or index <= last) and capture.grab():
-            if index % stride == 0:
-                good, frame = capture.retrieve()
-                if good and frame is not None:
-                    yield index, frame
-            index += 1
-    finally:
-        capture.release()

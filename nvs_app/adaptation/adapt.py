@@ -29,6 +29,7 @@ from nvs_app.model.adapted import AdaptedWeights
 from nvs_app.model.detail import ContextViews, Sampling
 from nvs_app.model.state import FastWeights, SceneState
 from nvs_app.rendering.device import within_memory
+from nvs_app.rendering.inputs import floats
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.posed import PosedImages
 from nvs_app.training.losses import image_loss
@@ -176,7 +177,7 @@ class _Run:
         train = [i for i in range(len(posed)) if i not in self.stopping]
         inputs = renderer.inputs(posed, state.transform)
         self.plan, self.cameras, self.transform = inputs.plan, inputs.normalised, inputs.transform
-        self.photos = inputs.photos.clone()  # outside of inference mode: gradients need that
+        self.photos = floats(inputs.photos, renderer.device)  # outside of inference mode: gradients need that
         self.compared = PosedImages(self.photos[self.stopping], inputs.cameras[self.stopping])
         self.from_training = renderer.encode(posed[train], self.transform)
         count = min(config.groups, len(train))

@@ -1,28 +1,37 @@
 """`python -m nvs_app benchmark-speed --checkpoint NAME`: how fast this device encodes and renders.
 
-Random photos and cameras on a circle: the time does not depend on what is in them. Views are rendered by LaCT alone,
-at the sizes that are asked for and at those where it works for the detail head, and by the head at each size.
+    python -m nvs_app benchmark-speed --sizes 128 256 512 1024
+    python -m nvs_app benchmark-speed --preset lact_l24_d768_ttt4x --context-hw 536 960 --compile --plain \
+        --tokens 32768 386000 1030000 --html speed.html
+
+Photos and cameras are random: the time does not depend on what is in them. Views are rendered by LaCT alone, at the
+sizes that are asked for and at those where it works for the detail head, and by the head at each size. Each time stands
+beside its floor (`nvs_app.evaluation.speed`) and, with --plain, beside the plain path of the same run. Under torchrun
+all processes encode together, one a GPU; the first one tells.
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
-import statistics
-import time
-from collections.abc import Callable
+import contextlib
+import copy
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from rich.console import Console
+from rich.table import Table
 
-from nvs_app.cli.common import add_model_options, load_renderer, positive_int
+from nvs_app.cli.common import add_model_options, check_writable, load_renderer, positive_int
+from nvs_app.distributed import World, under_torchrun
+from nvs_app.evaluation import speed
 from nvs_app.evaluation.evaluate import versions
 from nvs_app.evaluation.report.files import write_json
 from nvs_app.evaluation.report.words import rendering_words
-from nvs_app.geometry.cameras import Cameras, look_at
+from nvs_app.model.config import PRESETS
+from nvs_app.model.lact import LaCT
 from nvs_app.rendering.device import device_name
 from nvs_app.rendering.renderer import Renderer
-from nvs_app.scenes.posed import PosedImages
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -30,83 +39,148 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser(
         "benchmark-speed",
         help="time encoding and decoding on this device",
-        description="Median and best of some repeats, after one that warms up.",
+        description="Median and best of some repeats, after those that warm up.",
     )
     parser.add_argument("--views", type=positive_int, default=8, metavar="N", help="context views (default: 8)")
     parser.add_argument(
-        "--sizes",
+        "--tokens",
         type=positive_int,
         nargs="+",
-        default=[128, 256],
-        metavar="S",
-        help="rendered sizes; the largest is encoded (default: 128 256)",
+        metavar="N",
+        help="encode as many views as have so many context tokens, each in turn (default: --views of them)",
+    )
+    parser.add_argument(
+        "--context-hw",
+        type=positive_int,
+        nargs=2,
+        metavar=("H", "W"),
+        help="size of the context views (default: the largest of --sizes)",
+    )
+    parser.add_argument(
+        "--sizes", type=positive_int, nargs="+", default=[128, 256], metavar="S", help="rendered (default: 128 256)"
+    )
+    parser.add_argument(
+        "--at-once", type=positive_int, nargs="+", default=[1], metavar="N", help="views rendered at once (default: 1)"
     )
     parser.add_argument("--repeats", type=positive_int, default=5, metavar="N", help="timed runs (default: 5)")
+    parser.add_argument(
+        "--preset", choices=sorted(PRESETS), help="random weights of this configuration in place of a checkpoint"
+    )
+    parser.add_argument("--plain", action="store_true", help="also time the plain path, and compare what comes out")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="also write them as a page")
     add_model_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
-    renderer = load_renderer(args)
+    check_writable("--json", args.json)
+    check_writable("--html", args.html)
+    with _world(args) as world:
+        report = _measured(args, world)
+        if world is not None and not world.is_main:
+            return 0
+    _print(report)
+    if args.json is not None:
+        write_json(report, args.json, "--json")
+    if args.html is not None:
+        from nvs_app.evaluation.report.speed_page import write_speed_page
 
-    def circle(views: int, size: int) -> Cameras:
-        angle = torch.linspace(0, 2 * torch.pi, views + 1)[:views]
-        eye = torch.stack((2 * angle.cos(), 2 * angle.sin(), torch.full_like(angle, 0.7)), dim=-1)
-        c2w = look_at(eye, torch.zeros(views, 3), torch.tensor([0.0, 0.0, 1.0]).expand(views, 3))
-        fxfycxcy = torch.tensor([1.2 * size, 1.2 * size, size / 2, size / 2]).expand(views, 4)
-        return Cameras(c2w, fxfycxcy, (size, size))
+        write_speed_page(report, args.html)
+    return 0
 
-    def finished(what: Callable[[], object]) -> None:
-        what()
-        if renderer.device.type == "cuda":
-            torch.cuda.synchronize(renderer.device)
 
-    def timed(what: Callable[[], object]) -> dict[str, float]:
-        finished(what)  # warms up: memory pools, kernels
-        times = []
-        for _ in range(args.repeats):
-            start = time.perf_counter()
-            finished(what)
-            times.append(1e3 * (time.perf_counter() - start))
-        return {"median_ms": statistics.median(times), "best_ms": min(times)}
+@contextlib.contextmanager
+def _world(args: argparse.Namespace) -> Iterator[World | None]:
+    if not under_torchrun():
+        yield None
+        return
+    world = World(args.device)
+    args.device = str(world.device)
+    try:
+        yield world
+    finally:
+        world.close()
 
+
+def _renderers(args: argparse.Namespace) -> tuple[Renderer, Renderer | None]:
+    """The renderer, and the plain one that it is compared with."""
+    if args.preset is None:
+        renderer = load_renderer(args)
+    else:
+        torch.manual_seed(0)  # the same weights in every process
+        renderer = Renderer(LaCT(PRESETS[args.preset]), args.device, args.precision, detail=args.detail)
+        renderer.card["name"] = f"{args.preset}, random weights"
+        if args.compile or renderer.device.type == "cuda":
+            renderer.model.fuse(renderer.dtype, args.compile)
+    if not args.plain:
+        return renderer, None
+    model = copy.copy(renderer.model)  # the same weights, but not the fused ones
+    model.fuse(None)
+    return renderer, Renderer(model, renderer.device, renderer.precision, False, args.detail, args.look_at)
+
+
+def _measured(args: argparse.Namespace, world: World | None) -> dict:
+    renderer, plain = _renderers(args)
     sizes = sorted(set(args.sizes))
-    generator = torch.Generator().manual_seed(0)
-    photos = torch.rand(args.views, 3, sizes[-1], sizes[-1], generator=generator)
-    context = PosedImages(photos, circle(args.views, sizes[-1]))
-    words = renderer.plan_encode(context.cameras.image_hw).words
-    figures = {f"encode {args.views} views {words}": timed(lambda: renderer.encode(context))}
-    state = renderer.encode(context)
+    context_hw = tuple(args.context_hw or (sizes[-1], sizes[-1]))
+    plan = renderer.plan_encode(context_hw)
+    ceilings = speed.Ceilings.of(renderer.device, renderer.dtype)
+    figures: dict[str, speed.Row] = {}
+    state = None
+    for tokens in args.tokens or [args.views * plan.tokens]:
+        row, state = speed.encoding(renderer, plain, tokens, context_hw, args.repeats, ceilings, world)
+        figures[f"encode {row['views']} views {plan.words}"] = row
+    assert state is not None
     # LaCT alone first: at the sizes that it renders itself, and at those where it works for the head.
     alone = Renderer(renderer.model, renderer.device, renderer.precision, detail=False)
+    plain_alone = plain and Renderer(plain.model, plain.device, plain.precision, detail=False)
     plans = {size: renderer.plan_render((size, size)) for size in sizes}
-    for side in sorted({plan.lact_hw[0] for plan in plans.values() if plan.detail} | {*sizes}):
-        figures[f"render 1 view {side}x{side}, LaCT alone"] = timed(
-            functools.partial(alone.render, state, circle(1, side))
-        )
-    for size, plan in plans.items() if renderer.detail else ():
-        figures[f"render 1 view {plan.words}, detail head"] = timed(
-            functools.partial(renderer.render, state, circle(1, size))
-        )
+    for count in args.at_once:
+        views = f"{count} view{'s' if count > 1 else ''}"
+        for side in sorted({plan.lact_hw[0] for plan in plans.values() if plan.detail} | {*sizes}):
+            figures[f"render {views} {side}x{side}, LaCT alone"] = speed.rendering(
+                alone, plain_alone, state, (side, side), count, args.repeats, ceilings
+            )
+        for size, plan in plans.items() if renderer.detail else ():
+            figures[f"render {views} {plan.words}, detail head"] = speed.rendering(
+                renderer, plain, state, (size, size), count, args.repeats, ceilings
+            )
+    return {
+        "checkpoint": {"name": renderer.card.get("name"), "hash": renderer.card.get("hash")},
+        "parameters": sum(p.numel() for p in renderer.model.parameters()),
+        "device": device_name(renderer.device),
+        "processes": 1 if world is None else world.size,
+        "threads": torch.get_num_threads(),
+        "precision": renderer.precision,
+        "compiled": args.compile,
+        "rendering": renderer.settings(),
+        "repeats": args.repeats,
+        "ceilings": {"tflops": ceilings.flops / 1e12, "gb_per_s": ceilings.bytes / 1e9},
+        "figures": figures,
+        "versions": versions(),
+    }
 
-    millions = sum(p.numel() for p in renderer.model.parameters()) / 1e6
-    name = renderer.card.get("name")
-    how = rendering_words({"rendering": renderer.settings()})
-    print(f"{name}, {millions:.1f} M parameters, {renderer.precision}, {how}, {device_name(renderer.device)}")
-    longest = max(28, *map(len, figures))
-    for what, times in figures.items():
-        print(f"  {what:<{longest}} median {times['median_ms']:8.1f} ms   best {times['best_ms']:8.1f} ms")
-    if args.json is not None:
-        report = {
-            "checkpoint": {"name": name, "hash": renderer.card.get("hash")},
-            "device": device_name(renderer.device),
-            "threads": torch.get_num_threads(),
-            "precision": renderer.precision,
-            "rendering": renderer.settings(),
-            "repeats": args.repeats,
-            "figures": figures,
-            "versions": versions(),
-        }
-        write_json(report, args.json, "--json")
-    return 0
+
+def _print(report: dict) -> None:
+    """The figures as a table."""
+    figures, ceilings = report["figures"], report["ceilings"]
+    title = (
+        f"{report['checkpoint']['name']}, {report['parameters'] / 1e6:.1f} M parameters, {report['precision']}"
+        f"{', compiled' if report['compiled'] else ''}, {rendering_words(report)}, {report['device']}"
+        f"{', {} processes'.format(report['processes']) if report['processes'] > 1 else ''}; it multiplies at"
+        f" {ceilings['tflops']:.3g} TFLOP/s and copies at {ceilings['gb_per_s']:.0f} GB/s"
+    )
+    columns = {
+        "tokens": ("tokens", "{:,}"), "median_ms": ("median ms", "{:.2f}"), "best_ms": ("best ms", "{:.2f}"),
+        "plain_ms": ("plain ms", "{:.2f}"), "floor_ms": ("floor ms", "{:.2f}"), "peak_gib": ("peak GiB", "{:.1f}"),
+        "views_per_s": ("views/s", "{:.0f}"), "difference": ("differs by", "{:.2g}"),
+    }  # fmt: skip
+    columns = {key: column for key, column in columns.items() if any(key in row for row in figures.values())}
+    table = Table(title=title, title_justify="left")
+    table.add_column("", no_wrap=True)
+    for heading, _ in columns.values():
+        table.add_column(heading, justify="right", no_wrap=True)
+    for what, row in figures.items():
+        table.add_row(what, *(form.format(row[key]) if key in row else "" for key, (_, form) in columns.items()))
+    Console(width=max(120, 80 + max(map(len, figures)))).print(table)

@@ -35,7 +35,7 @@ TOLD_EVERY = 5.0  # seconds between two lines of a stage where stderr is no term
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """--checkpoint, --device, --precision, --no-detail, --look-at, --threads."""
+    """--checkpoint, --device, --precision, --compile, --no-detail, --look-at, --threads."""
     group = parser.add_argument_group("model")
     group.add_argument(
         "--checkpoint",
@@ -48,6 +48,11 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         default="auto",
         choices=PRECISIONS,
         help="auto is bf16 on a GPU and on a CPU that is fast at it, else fp32 (default: auto)",
+    )
+    group.add_argument(
+        "--compile",
+        action="store_true",
+        help="compile the network first: some seconds that pay on a GPU for many photos or views",
     )
     group.add_argument(
         "--no-detail",
@@ -90,7 +95,7 @@ def load_renderer(args: argparse.Namespace) -> Renderer:
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     renderer = Renderer.from_checkpoint(
-        args.checkpoint, args.device, args.precision, detail=args.detail, views=args.look_at
+        args.checkpoint, args.device, args.precision, args.compile, args.detail, args.look_at
     )
     if args.look_at is not None and not renderer.detail:
         raise NVSError(f"--look-at {args.look_at}: {no_detail(renderer)}")
@@ -120,19 +125,25 @@ def name_scenes(paths: Sequence[str]) -> dict[str, Path]:
     return named
 
 
-def read_scene(path: Path, workdir: Path | None = None) -> Scene:
+def add_scene_option(parser: argparse.ArgumentParser) -> None:
+    """--scene, of the commands that take SCENE."""
+    parser.add_argument("--scene", metavar="NAME", help="the scene, where SCENE holds several (an error names them)")
+
+
+def read_scene(path: Path, workdir: Path | None = None, key: str | None = None) -> Scene:
     """Opens a scene of any known format, or makes one of photos, a zip of photos or a video.
 
     Args:
         path: what the user named.
         workdir: where a scene made of photos is kept; beside the photos unless given.
+        key: which scene, where there are several.
 
     Raises:
         NVSError: also for files that the system refuses to read.
     """
     try:
         with stage_progress() as progress:
-            scene = open_input(path, workdir, progress)
+            scene = open_input(path, workdir, progress, key=key)
     except OSError as error:
         raise NVSError(f"{path}: cannot be read ({error.strerror or error})") from error
     for note in scene.notes:

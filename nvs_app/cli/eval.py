@@ -21,6 +21,7 @@ from nvs_app.cli.adapting import adapt_scene, add_adapt_option
 from nvs_app.cli.common import (
     add_context_options,
     add_model_options,
+    add_scene_option,
     check_writable,
     indices,
     load_renderer,
@@ -48,6 +49,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         description="PSNR per image, averaged over the views of a scene, then over scenes.",
     )
     parser.add_argument("scenes", nargs="*", metavar="SCENE", help="scene, folder or zip of photos, or video")
+    add_scene_option(parser)
     add_context_options(parser, several=True)
     add_adapt_option(parser)
     parser.add_argument(
@@ -113,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
 
         report = evaluate(
             renderer,
-            {name: functools.partial(read_scene, path) for name, path in named.items()},
+            {name: functools.partial(read_scene, path, key=args.scene) for name, path in named.items()},
             config,
             lpips=lpips,
             side_by_side=args.side_by_side,

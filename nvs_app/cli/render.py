@@ -4,7 +4,7 @@ Encodes each scene once and renders a camera path: to an mp4 or gif file, or to 
 command finished is skipped when it runs again, and a folder goes on at its first missing image; what another one made
 is left alone, which is an error. With `--state FILE` the encoded scene is saved, and when FILE exists it is used
 instead of encoding: then the scene's photos are not needed, and SCENE may be left out (the path goes around the
-cameras that the state remembers).
+cameras that the state remembers). Under torchrun every process renders its share of the scenes on its own GPU.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from nvs_app.cli.adding import add_adding_options, check_adding
 from nvs_app.cli.common import (
     add_context_options,
     add_model_options,
+    add_scene_option,
     field_of_view,
     load_renderer,
     name_scenes,
@@ -36,13 +37,14 @@ from nvs_app.cli.render_source import (
     DEFAULT_FRAMES,
     PATHS,
     ImageFolder,
-    Source,
+    StateSource,
     path_around,
     path_frame,
     path_from_file,
     settings,
     whole_video,
 )
+from nvs_app.distributed import own_share
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.geometry.normalize import SimilarityTransform
@@ -65,6 +67,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         description="Encode scenes from some of their photos and render a camera path.",
     )
     parser.add_argument("scenes", nargs="*", metavar="SCENE", help="scene, folder or zip of photos, or video")
+    add_scene_option(parser)
     parser.add_argument(
         "--out",
         required=True,
@@ -141,7 +144,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 @dataclass(frozen=True)
-class Job:
+class RenderJob:
     """One scene to render."""
 
     name: str
@@ -157,9 +160,12 @@ def run(args: argparse.Namespace) -> int:
     jobs = plan(args)
     frame = path_frame(args)
     fixed = None if args.path in PATHS else path_from_file(args, frame)  # a wrong file costs no work
+    own, args.device = own_share(jobs, args.device)
+    if not own:
+        return 0
     renderer = load(args)
     failed = 0
-    for job in jobs:
+    for job in own:
         try:
             with raise_on_sigterm():
                 print(render_one(renderer, job, args, fixed, frame))
@@ -167,7 +173,7 @@ def run(args: argparse.Namespace) -> int:
             if len(jobs) == 1:
                 raise
             failed += 1
-            print(f"error: {job.name}: {' '.join(str(error).split())}", file=sys.stderr)
+            print(f"error: {job.name}: {' '.join(error.told.split())}", file=sys.stderr)
     return 2 if failed else 0
 
 
@@ -179,7 +185,7 @@ def load(args: argparse.Namespace) -> Renderer:
     return renderer
 
 
-def plan(args: argparse.Namespace) -> list[Job]:
+def plan(args: argparse.Namespace) -> list[RenderJob]:
     """One job a scene, with its own names. Raises NVSError when several scenes would write the same file, and for
     options of depth that go with nothing."""
     named = name_scenes(args.scenes)
@@ -209,7 +215,9 @@ def plan(args: argparse.Namespace) -> list[Job]:
         if out.suffix.lower() not in ("", ".mp4", ".gif") and not out.is_dir():
             raise NVSError(f"--out {out}: expected a name that ends in .mp4 or .gif, or a folder for PNG files")
         check_depth_options(args, out)
-        jobs.append(Job(name, scene, out, own("--state", args.state, name), own("--save-path", args.save_path, name)))
+        jobs.append(
+            RenderJob(name, scene, out, own("--state", args.state, name), own("--save-path", args.save_path, name))
+        )
     return jobs
 
 
@@ -231,15 +239,15 @@ def check_depth_options(args: argparse.Namespace, out: Path) -> None:
 
 def render_one(
     renderer: Renderer,
-    job: Job,
+    job: RenderJob,
     args: argparse.Namespace,
     fixed: tuple[Cameras, float] | None,
     frame: SimilarityTransform | None,
 ) -> str:
     """Encodes and renders one scene; returns the line to print. `fixed`: the path of a file. `frame`: of the path
     that is written. Raises NVSError."""
-    scene = None if job.scene is None else read_scene(job.scene, job.out.absolute().parent)
-    source = Source(renderer, job.state, scene, args)
+    scene = None if job.scene is None else read_scene(job.scene, job.out.absolute().parent, args.scene)
+    source = StateSource(renderer, job.state, scene, args)
     image_hw = tuple(args.image_hw or renderer.train_image_hw)
     cameras, fps = fixed or (path_around(args, scene, source.state, image_hw), args.fps or DEFAULT_FPS)
     if args.depth and not source.detail:
@@ -277,7 +285,7 @@ def write_video(
     renderer: Renderer,
     state: SceneState,
     cameras: Cameras,
-    job: Job,
+    job: RenderJob,
     fps: float,
     depth: bool,
     record: dict[str, Any],
@@ -297,7 +305,7 @@ def write_video(
 
 
 def write_images(
-    renderer: Renderer, state: SceneState, cameras: Cameras, job: Job, folder: ImageFolder, todo: list[int]
+    renderer: Renderer, state: SceneState, cameras: Cameras, job: RenderJob, folder: ImageFolder, todo: list[int]
 ) -> None:
     """The images `todo` of a folder, and their depth maps where it has them."""
     done = 0

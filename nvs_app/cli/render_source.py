@@ -45,7 +45,7 @@ STREAMED = "streamed"  # in a state's notes: `Source.key` of what was read
 SETTINGS_FILE = "render.json"  # beside the images of a folder: what they were rendered with
 
 
-class Source:
+class StateSource:
     """Where the fast weights of a job come from: an existing --state file, or photos that are encoded when, and
     only when, something is to be rendered."""
 
@@ -235,7 +235,7 @@ def path_around(
     return path if args.fov is None else with_vertical_fov(path, args.fov)
 
 
-def settings(source: Source, cameras: Cameras, path: str) -> dict[str, Any]:
+def settings(source: StateSource, cameras: Cameras, path: str) -> dict[str, Any]:
     """What decides how the images of a job look."""
     card = source.renderer.card
     numbers = json.dumps([cameras.c2w.tolist(), cameras.fxfycxcy.tolist()]).encode()

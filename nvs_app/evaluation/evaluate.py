@@ -129,9 +129,9 @@ def evaluate(
             if on_scene is not None:
                 on_scene(name, results[name])
         except NVSError as error:
-            failed[name] = str(error)
+            failed[name] = error.told
             if on_error is not None:
-                on_error(name, str(error))
+                on_error(name, error.told)
     metrics = [m.name for m in MEASURES if m.of_baselines or (m.name == "lpips" and lpips is not None)]
     overall: dict[str, Any] = {metric: _mean([r[metric] for r in results.values()]) for metric in metrics}
     overall["baselines"] = {

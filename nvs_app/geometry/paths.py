@@ -41,7 +41,7 @@ def orbit(
     radius: float | int | None = None,
     turns: float | int = 1,
 ) -> Cameras:
-    """A turntable: n cameras around the point that the capture looks at.
+    """n cameras around the point that the capture looks at.
 
     Args:
         cameras: the capture (or its context views), in the scene's frame.

@@ -89,7 +89,7 @@ def fast_weight_gradient(
     )
 
 
-def residual_target(v: Float[Tensor, "b h n d"], found: Float[Tensor, "b h n d"]) -> Float[Tensor, "b h n d"]:
+def residual_target(v: Float[Tensor, "*b d"], found: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
     """v less its projection on what was found: the gradient of cos(found, v) by found, times |found| |v|."""
     wide = found.to(torch.promote_types(found.dtype, torch.float32))
     share = (v * wide).sum(-1, keepdim=True) / (wide.square().sum(-1, keepdim=True) + 1e-12)

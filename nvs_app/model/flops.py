@@ -25,7 +25,7 @@ def lact_flops(config: LaCTConfig, num_context_tokens: int, num_target_tokens: i
     # A later step also reads, to see what is missing.
     write = num_context_tokens * (7 * config.write_steps - 1) * fast_matrix
     small, large = min(head, hidden), max(head, hidden)
-    steps = config.write_steps * config.muon_steps
+    steps = config.write_steps * config.muon_steps if num_context_tokens else 0
     newton_schulz = 3 * config.num_fast_heads * steps * 2 * (2 * small**2 * large + small**3)
     ends = tokens * 2 * 12 * config.patch**2 * dim + num_target_tokens * 2 * 3 * config.patch**2 * dim
     return float(config.blocks * (linear + attention + read + write + newton_schulz) + ends)

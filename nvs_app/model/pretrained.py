@@ -81,14 +81,6 @@ def our_name(released: str) -> str | None:
     return None if name is None else f"blocks.{match[1]}.{name}"
 
 
-def released_name(ours: str) -> str:
-    """The reverse of `our_name`; KeyError for a name that the release does not have."""
-    match = re.fullmatch(r"blocks\.(\d+)\.(.+)", ours)
-    if match is None:
-        return {v: k for k, v in _OUTER_NAMES.items()}[ours]
-    return f"blocks.{match[1]}.module_list." + {v: k for k, v in _BLOCK_NAMES.items()}[match[2]]
-
-
 def convert_state_dict(released: dict[str, Tensor], where: str) -> dict[str, Tensor]:
     """Rename every parameter; raises `NVSError` naming the unknown ones."""
     unknown = [name for name in released if our_name(name) is None]

@@ -20,7 +20,7 @@ from nvs_app.geometry.normalize import normalize_context
 from nvs_app.model.detail import ContextViews
 from nvs_app.model.more import spread_out, write_more
 from nvs_app.model.state import SceneState, context_cameras
-from nvs_app.rendering.inputs import cameras_text, photos_of
+from nvs_app.rendering.inputs import cameras_text, floats, photos_of
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.posed import PosedImages
 
@@ -100,7 +100,8 @@ def _further(renderer: Renderer, state: SceneState, posed: PosedImages, count: i
         share = views / (count or len(remembered) + views)
         photos = inputs.photos[None] if inputs.plan.detail else None
         there = state.to(renderer.device)
-        found = write_more(renderer.model, there, inputs.small[None], small, share, photos, inputs.normalised)
+        images = floats(inputs.small, renderer.device)[None]
+        found = write_more(renderer.model, there, images, small, share, photos, inputs.normalised)
     cameras = Cameras.cat([remembered, inputs.cameras.to("cpu")], dim=0)
     meta = {**state.meta, "context_cameras": cameras_text(cameras)}
     for digest in ("photos", "streamed"):  # of the photos before

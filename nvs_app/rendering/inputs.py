@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from nvs_app.errors import NVSError
@@ -17,16 +15,18 @@ from nvs_app.geometry.normalize import SimilarityTransform, normalize_context
 from nvs_app.model.detail.layers import resize
 from nvs_app.model.state import SceneState, context_cameras
 from nvs_app.rendering.device import within_memory
+from nvs_app.rendering.photos import cut
 from nvs_app.rendering.plan import RenderPlan
 from nvs_app.scenes.posed import PosedImages
 
 
 @dataclass(frozen=True)
 class ContextInputs:
-    """Context views as the network reads them, v of them, on its device.
+    """Context views as the network reads them, v of them.
 
-    photos: [v, 3, H, W] in [0, 1] of `plan.render_hw`. small: the same at `plan.lact_hw`. cameras: [v] of the photos,
-    in the scene's own frame. normalised: [1, v], the same behind `transform`.
+    photos: [v, 3, H, W] of `plan.render_hw`, in [0, 1] on the device with a detail head, else as they were given.
+    small: the same at `plan.lact_hw`. cameras: [v] of the photos, in the scene's own frame. normalised: [1, v], the
+    same behind `transform`, on the device.
     """
 
     plan: RenderPlan
@@ -50,12 +50,14 @@ def context_inputs(
     if images.ndim != 4 or len(images) == 0:
         raise NVSError(f"encode: images are {tuple(images.shape)}, expected [views, 3, H, W] with a view or more")
     plan = plan_encode((images.shape[-2], images.shape[-1]))
-    images, cameras = cut_evenly(images, cameras, plan.render_hw)
+    images, cameras = cut(images, cameras, plan.render_hw)
     what = f"encode: {len(images)} context views of {plan.render_hw[0]}x{plan.render_hw[1]}"
-    with within_memory(device, what, "give fewer or smaller views"), torch.inference_mode():
-        images = images.to(device)
-        images = images.float() / 255.0 if images.dtype == torch.uint8 else images.float()
-        small = resize(images, plan.lact_hw)
+    small = images  # copied group by group
+    if plan.detail:
+        with within_memory(device, what, "give fewer or smaller views"), torch.inference_mode():
+            images = images.to(device)
+            images = images.float() / 255.0 if images.dtype == torch.uint8 else images.float()
+            small = resize(images, plan.lact_hw)
     if transform is None:
         # On the CPU, where cameras come from: 600 tiny operations, a third of what a GPU would have to launch.
         transform = normalize_context(cameras.c2w.cpu().float()[None], preset)
@@ -79,26 +81,12 @@ def cameras_text(cameras: Cameras) -> str:
     return json.dumps({"image_hw": list(cameras.image_hw), "c2w": c2w, "fxfycxcy": lens})
 
 
+def floats(images: Tensor, device: torch.device) -> Tensor:
+    """Images on a device, in [0, 1]; a copy that gradients may pass through."""
+    images = images.to(device)
+    return images.float() / 255.0 if images.dtype == torch.uint8 else images.float().clone()
+
+
 def batched(cameras: Cameras) -> Cameras:
     """Cameras [v] -> [1, v]."""
     return Cameras(cameras.c2w[None], cameras.fxfycxcy[None], cameras.image_hw)
-
-
-def photo_level(state: SceneState, cameras: Cameras) -> int:
-    """How often photos are halved before views of `cameras` [1, v] look them up: much finer ones would flicker."""
-    assert state.context is not None
-    finer = float(state.context.cameras.fxfycxcy[0, :, 1].median() / cameras.fxfycxcy[0, :, 1].median())
-    return max(0, min(3, round(math.log2(max(finer, 1e-3)))))
-
-
-def cut_evenly(images: Tensor, cameras: Cameras, image_hw: tuple[int, int]) -> tuple[Tensor, Cameras]:
-    """Cuts [v, 3, H, W] and its cameras evenly at all sides to `image_hw`."""
-    height, width = images.shape[-2:]
-    if tuple(cameras.image_hw) != (height, width):
-        raise NVSError(f"encode: images are {height}x{width}, their cameras {cameras.image_hw}; resize both together")
-    if image_hw == (height, width):
-        return images, cameras
-    top, left = (height - image_hw[0]) // 2, (width - image_hw[1]) // 2
-    shift = cameras.fxfycxcy.new_tensor([0, 0, left, top])
-    images = F.pad(images, (-left, left + image_hw[1] - width, -top, top + image_hw[0] - height))
-    return images, Cameras(cameras.c2w, cameras.fxfycxcy - shift, image_hw)

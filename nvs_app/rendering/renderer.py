@@ -23,6 +23,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from nvs_app.distributed import World
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.geometry.normalize import SimilarityTransform
@@ -34,9 +35,10 @@ from nvs_app.model.state import SceneState
 from nvs_app.rendering.adapted_networks import AdaptedNetworks
 from nvs_app.rendering.cuda_graphs import CudaGraphs
 from nvs_app.rendering.device import PRECISIONS, OutOfMemory, fast_bfloat16, pick_device, within_memory
-from nvs_app.rendering.inputs import ContextInputs, batched, cameras_text, context_inputs, photo_level
+from nvs_app.rendering.inputs import ContextInputs, batched, cameras_text, context_inputs
+from nvs_app.rendering.photos import photo_level
 from nvs_app.rendering.plan import LaCTResolution, RenderPlan, plan_encode, plan_render
-from nvs_app.rendering.ready_states import ReadyStates
+from nvs_app.rendering.ready import ReadyStates
 from nvs_app.rendering.views import RenderedViews, views_of
 from nvs_app.scenes.posed import PosedImages
 
@@ -110,7 +112,7 @@ class Renderer:
         Raises NVSError when it is not there."""
         device = pick_device(device)
         model = load_checkpoint(name or default_checkpoint(), device=device)
-        renderer = cls(model, device, precision, compile, detail, views, lact)
+        renderer = cls(model, device, precision, False, detail, views, lact)
         if renderer.precision == "bf16":
             # Autocast would round the same matrices for every image; nobody else holds this network. The norms of
             # q and k get bfloat16 too, and one fused operation takes only both of one type.
@@ -120,6 +122,8 @@ class Renderer:
                     module.to(torch.bfloat16)
                 elif isinstance(module, torch.nn.Linear) or name.endswith((".q_norm", ".k_norm")):
                     module.weight.data = module.weight.data.bfloat16()
+        if compile or device.type == "cuda":
+            renderer.model.fuse(renderer.dtype, compile)
         return renderer
 
     @property
@@ -166,6 +170,7 @@ class Renderer:
         transform: SimilarityTransform | None = None,
         progress: Callable[[float], None] | None = None,
         chunk: int | None = None,
+        world: World | None = None,
     ) -> SceneState:
         """Writes the context views into fast weights, and keeps what a detail head looks at.
 
@@ -176,6 +181,8 @@ class Renderer:
             these cameras (benchmarks that normalise with the target cameras included).
         progress: called with the fraction done, several times a block; what it raises stops the work.
         chunk: views pushed through a block at once; None chooses by memory. Another number rounds otherwise.
+        world: processes of torchrun that encode this scene together, one a GPU, all with the same arguments; each works
+            at its share of the views (of a scene with fewer views than processes, at all), and all return the state.
 
         Returns a state whose `transform` maps the scene's frame to the frame of the fast weights (batch shape
         [1]), computed from these cameras alone with the preset of the model's card, and whose `meta` names the
@@ -194,11 +201,11 @@ class Renderer:
                 with self.inference(what, "give fewer or smaller views"):
                     state = self.model.encode(
                         inputs.small[None], normalised.scaled_to(plan.lact_hw), views_per_chunk=group,
-                        progress=progress, photos=photos, photo_cameras=photo_cameras,
+                        progress=progress, photos=photos, photo_cameras=photo_cameras, world=world,
                     )  # fmt: skip
                 break
             except OutOfMemory:
-                if group == 1:
+                if group == 1 or world is not None:  # others would wait for this process
                     raise
                 group = (group + 1) // 2
         meta = {
@@ -296,7 +303,7 @@ class Renderer:
         plan = self.plan_render((height, width), state)
         with self.inference("render: the scene's fast weights", "render on another device"):
             network = self.network(state.adapted)
-            state, prepared = self._ready.state(state, network)
+            state, prepared = self._ready(state, network)
         cameras = Cameras(cameras.c2w.float(), cameras.fxfycxcy.float(), plan.render_hw).to(self.device)
         chunk = max(1, chunk or self._views_at_once(plan))
         done = 0

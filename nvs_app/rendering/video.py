@@ -8,6 +8,7 @@ with VideoWriter(Path("out.mp4"), fps=24) as video:
 from __future__ import annotations
 
 import os
+from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -24,16 +25,19 @@ from nvs_app.rendering.video_record import append_record
 from nvs_app.scenes.images import to_uint8
 
 VIDEO_SUFFIXES = (".mp4", ".gif")
+BT709, LIMITED, FULL = 1, 1, 2  # code points of ITU-T H.273
+BILINEAR_EXACT = 0x2 | 0x40000  # swscale's: for the colours of four pixels that become one's, exactly rounded
 
 
 class VideoWriter:
     """Writes one mp4 (H.264, yuv420p) or gif file, chunk by chunk; the file appears when the block ends well.
 
-    H.264 in yuv420p needs even sides: an odd last row or column is doubled, never rescaled. `record` says inside the
-    file what it was made of, see `nvs_app.rendering.video_record`.
+    An mp4 has the colours of HD video, BT.709 at limited range, whatever its size, and says so: players take untagged
+    ones for one thing or the other. yuv420p needs even sides: an odd last row or column is doubled, never rescaled.
+    `record` says inside the file what it was made of, see `nvs_app.rendering.video_record`.
     """
 
-    def __init__(self, path: Path, fps: float, record: dict[str, Any] | None = None):
+    def __init__(self, path: Path, fps: float | int, record: dict[str, Any] | None = None):
         if path.suffix.lower() not in VIDEO_SUFFIXES:
             raise NVSError(f"{path}: expected a name that ends in {' or '.join(VIDEO_SUFFIXES)}")
         self.path = path
@@ -48,32 +52,14 @@ class VideoWriter:
         self._writer: Any = None
 
     def __enter__(self) -> VideoWriter:
-        import imageio.v2 as imageio
-
         try:
             self._target.parent.mkdir(parents=True, exist_ok=True)
             remove_left(self._target.parent, *self._names)
             if self.path.suffix.lower() == ".mp4":
-                try:
-                    import imageio_ffmpeg  # noqa: F401 - imageio's own message asks for an extra of itself
-                except ModuleNotFoundError as error:
-                    raise NVSError(
-                        f"{self.path}: mp4 needs the package imageio-ffmpeg (pip install imageio-ffmpeg); "
-                        "or write a .gif or a folder of PNG"
-                    ) from error
-                self._writer = imageio.get_writer(
-                    self._partial,
-                    format="FFMPEG",  # type: ignore[arg-type]
-                    mode="I",
-                    fps=self.fps,
-                    codec="libx264",
-                    pixelformat="yuv420p",
-                    macro_block_size=1,  # imageio would rescale to multiples of 16
-                    quality=None,
-                    ffmpeg_log_level="error",
-                    output_params=["-crf", "16", "-movflags", "+faststart"],
-                )
+                self._writer = _Mp4(self._partial, self.fps)
             else:
+                import imageio.v2 as imageio
+
                 self._writer = imageio.get_writer(
                     self._partial,
                     format="GIF",
@@ -81,6 +67,10 @@ class VideoWriter:
                     duration=1000.0 / self.fps,
                     loop=0,  # type: ignore[arg-type]
                 )
+        except ModuleNotFoundError as error:
+            raise NVSError(
+                f"{self.path}: needs the package {error.name} (pip install {error.name}); or write a folder of PNG"
+            ) from error
         except OSError as error:
             raise NVSError(f"{self.path}: cannot be written ({error.strerror or error})") from error
         return self
@@ -111,6 +101,52 @@ class VideoWriter:
         finally:
             if self._partial != self._target:
                 self._partial.unlink(missing_ok=True)
+
+
+class _Mp4:
+    """An mp4 file by PyAV. Errors are OSError."""
+
+    def __init__(self, path: Path, fps: float | int):
+        import av
+
+        # A pipe cannot be gone back in: its index comes in parts.
+        flags = "frag_keyframe+empty_moov" if is_stream(path) else "faststart"
+        self._rate = Fraction(fps).limit_denominator(1001)
+        self._container = av.open(f"file:{path}", "w", format="mp4", options={"movflags": flags})
+        self._stream: Any = None
+        self._count = 0
+
+    def append_data(self, pixels: np.ndarray) -> None:
+        """One frame, uint8 RGB [h, w, 3], even sides."""
+        import av
+
+        if self._stream is None:
+            self._stream = self._container.add_stream("libx264", rate=self._rate, options={"crf": "16"})
+            context = self._stream.codec_context
+            context.height, context.width, context.pix_fmt = *pixels.shape[:2], "yuv420p"
+            context.colorspace = context.color_primaries = context.color_trc = BT709
+            context.color_range = LIMITED
+        frame = av.VideoFrame.from_ndarray(pixels, "rgb24").reformat(
+            format="yuv420p",
+            dst_colorspace=BT709,
+            src_color_range=FULL,
+            dst_color_range=LIMITED,
+            interpolation=BILINEAR_EXACT,
+        )
+        frame.pts, frame.time_base = self._count, 1 / self._rate
+        self._count += 1
+        self._mux(frame)
+
+    def close(self) -> None:
+        try:
+            if self._stream is not None:
+                self._mux(None)
+        finally:
+            self._container.close()
+
+    def _mux(self, frame: Any) -> None:
+        for packet in self._stream.encode(frame):
+            self._container.mux(packet)
 
 
 def save_png(image: Float[Tensor, "3 h w"], path: Path) -> None:

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from nvs_app.errors import NVSError
+from nvs_app.errors import NVSError, Refusal
 from nvs_app.scenes.lens import Lens
 
 __all__ = ["MAX_PIXELS", "Lens", "image_size", "read_image", "to_uint8"]
@@ -88,15 +88,15 @@ def _open(path: Path, label: str, data: bytes | None = None) -> Image.Image:
     try:
         image = Image.open(path if data is None else io.BytesIO(data), formats=_formats())
     except FileNotFoundError as error:
-        raise NVSError(f"{label}: no such file") from error
+        raise NVSError(f"{label}: no such file", Refusal.NO_IMAGE) from error
     except Image.DecompressionBombError as error:
-        raise NVSError(f"{label}: more than 100 megapixels, make it smaller first") from error
+        raise NVSError(f"{label}: more than 100 megapixels, make it smaller first", Refusal.BAD_IMAGE) from error
     except BROKEN as error:
-        raise NVSError(f"{label}: not an image that can be read ({_reason(error)})") from error
+        raise NVSError(f"{label}: not an image that can be read ({_reason(error)})", Refusal.BAD_IMAGE) from error
     if image.width * image.height > MAX_PIXELS:
         size = f"{image.width}x{image.height}"
         image.close()
-        raise NVSError(f"{label}: {size} is more than 100 megapixels, make it smaller first")
+        raise NVSError(f"{label}: {size} is more than 100 megapixels, make it smaller first", Refusal.BAD_IMAGE)
     return image
 
 

@@ -31,6 +31,7 @@ COLMAP_ONLY = {
 
 # A pinhole image stretches towards its border; beyond this half angle little but stretched pixels is left.
 WIDEST_HALF_ANGLE = math.radians(60.0)
+MOST_NARROWED = 1.12  # of OpenCV's choice, against ours
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,25 @@ class Lens:
         distorted = _matrix(self.fxfycxcy)
         if self.model != "OPENCV":
             return distorted, _matrix(_widest_pinhole(self, image_hw))
-        size = (image_hw[1], image_hw[0])
-        undistorted, _ = cv2.getOptimalNewCameraMatrix(distorted, np.array(self.coefficients), size, 0.0)
-        return distorted, undistorted
+        return distorted, _matrix(_opencv_pinhole(self, image_hw))
+
+    def degrees(self, image_hw: tuple[int, int]) -> tuple[float, float]:
+        """Horizontal and vertical field of view of the distorted image, up to 85 degrees to each side."""
+        steps = np.tan(np.radians(np.linspace(0.0, 85.0, 341)[1:]))
+        found = []
+        for axis, size in ((0, image_hw[1]), (1, image_hw[0])):
+            total = 0.0
+            for sign in (-1.0, 1.0):
+                points = np.zeros((len(steps), 2))
+                points[:, axis] = sign * steps
+                with np.errstate(all="ignore"):
+                    pixels = self.project(points)[:, axis]
+                    outward = np.diff(sign * pixels, prepend=sign * self.fxfycxcy[2 + axis]) > 0
+                seen = outward & (pixels >= 0) & (pixels <= size)
+                last = len(steps) if seen.all() else int(np.argmin(seen))
+                total += 0.25 * last
+            found.append(total)
+        return found[0], found[1]
 
     def pinhole(self, image_hw: tuple[int, int]) -> tuple[float, float, float, float]:
         """``fxfycxcy`` of the undistorted image, which has the same size.
@@ -64,6 +81,16 @@ class Lens:
         """
         _, matrix = self.matrices(image_hw)
         return float(matrix[0, 0]), float(matrix[1, 1]), float(matrix[0, 2] + 0.5), float(matrix[1, 2] + 0.5)
+
+    def removal_words(self, image_hw: tuple[int, int]) -> str:
+        """What removing the distortion does to the fields of view, in degrees, for people."""
+        (height, width), (fx, fy, cx, cy) = image_hw, self.pinhole(image_hw)
+        before = "x".join(f"{angle:.0f}" for angle in self.degrees(image_hw))
+        after = "x".join(
+            f"{math.degrees(math.atan(at / focal) + math.atan((size - at) / focal)):.0f}"
+            for at, size, focal in ((cx, width, fx), (cy, height, fy))
+        )
+        return f"lens distortion ({self.model}) removed: views of {before} degrees become pinhole views of {after}"
 
     def project(self, points: np.ndarray) -> np.ndarray:
         """Pixels of the distorted image, [n, 2], of the directions (x, y, 1), ``points`` [n, 2] float64.
@@ -122,26 +149,51 @@ def _colmap_camera(lens: Lens):
 
 
 @lru_cache(maxsize=256)
-def _widest_pinhole(lens: Lens, image_hw: tuple[int, int]) -> tuple[float, float, float, float]:
-    """The pinhole of the same size, principal point and fx / fy that sees most and only valid pixels."""
+def _opencv_pinhole(lens: Lens, image_hw: tuple[int, int]) -> tuple[float, float, float, float]:
+    """OpenCV's choice where it sees valid pixels only and about as many as can be; else ours. OpenCV's moves the
+    principal point and fx / fy to see more, but goes astray where the polynomial folds back near the border."""
+    size = (image_hw[1], image_hw[0])
+    matrix, _ = cv2.getOptimalNewCameraMatrix(_matrix(lens.fxfycxcy), np.array(lens.coefficients), size, 0.0)
+    usual = (float(matrix[0, 0]), float(matrix[1, 1]), float(matrix[0, 2] + 0.5), float(matrix[1, 2] + 0.5))
+    good = min(usual[:2]) > 0 and all(map(math.isfinite, usual)) and _is_valid(lens, image_hw, usual, 1.5)
+    try:
+        widest = _widest_pinhole(lens, image_hw)
+    except NVSError:
+        if good:
+            return usual
+        raise
+    return usual if good and usual[0] <= MOST_NARROWED * widest[0] else widest
+
+
+def _is_valid(lens: Lens, image_hw: tuple[int, int], pinhole: tuple[float, ...], slack: float) -> bool:
+    """Whether all pixels of a pinhole image see pixels of the distorted one, to ``slack`` pixels at its border."""
     (height, width), (fx, fy, cx, cy) = image_hw, lens.fxfycxcy
     along = np.linspace(0.0, 1.0, 17)
     zeros, ones = np.zeros_like(along), np.ones_like(along)
     border = np.concatenate(
         [np.stack(side, axis=1) for side in ((along, zeros), (along, ones), (zeros, along), (ones, along))]
     )
-    border = (border * [width, height] - [cx, cy]) / [fx, fy]
+    border = (border * [width, height] - np.array(pinhole[2:])) / np.array(pinhole[:2])
     steps = np.linspace(0.0, 1.0, 33)[1:]
+    # From the centre outwards, so that a polynomial that folds back is seen.
+    points = (border[:, None] * steps[:, None]).reshape(-1, 2)
+    with np.errstate(all="ignore"):
+        pixels = lens.project(points).reshape(len(border), len(steps), 2)
+    last, radius = pixels[:, -1], np.linalg.norm((pixels - [cx, cy]) / [fx, fy], axis=2)
+    inside = (last >= -slack).all() and (last <= np.array([width, height]) + slack).all()
+    # NaN compares false, so directions without a pixel are refused too.
+    return bool(inside and (np.diff(radius, axis=1) >= 0).all())
+
+
+@lru_cache(maxsize=256)
+def _widest_pinhole(lens: Lens, image_hw: tuple[int, int]) -> tuple[float, float, float, float]:
+    """The pinhole of the same size, principal point and fx / fy that sees most and only valid pixels."""
+    (height, width), (fx, fy, cx, cy) = image_hw, lens.fxfycxcy
+    corners = np.array([[0, 0], [width, 0], [0, height], [width, height]], dtype=np.float64)
+    border = (corners - [cx, cy]) / [fx, fy]
 
     def valid(scale: float) -> bool:
-        # From the centre outwards, so that a polynomial that folds back is seen.
-        points = (border[:, None] / scale * steps[:, None]).reshape(-1, 2)
-        with np.errstate(all="ignore"):
-            pixels = lens.project(points).reshape(len(border), len(steps), 2)
-        last, radius = pixels[:, -1], np.linalg.norm((pixels - [cx, cy]) / [fx, fy], axis=2)
-        inside = (last >= -1e-6).all() and (last <= np.array([width, height]) + 1e-6).all()
-        # NaN compares false, so directions without a pixel are refused too.
-        return bool(inside and (np.diff(radius, axis=1) >= 0).all())
+        return _is_valid(lens, image_hw, (fx * scale, fy * scale, cx, cy), 1e-6)
 
     low = max(0.2, np.abs(border).max() / math.tan(WIDEST_HALF_ANGLE))
     high = max(16.0, 4.0 * low)

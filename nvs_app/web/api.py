@@ -23,7 +23,7 @@ from nvs_app.web.services.encoding import facts, parse_size
 from nvs_app.web.services.exports import save_snapshot
 from nvs_app.web.services.opening import LoadedScene
 from nvs_app.web.services.videos import views_for_page
-from nvs_app.web.told import told
+from nvs_app.web.user_errors import report_user_errors
 
 
 def add_api(event_handlers: EventHandlers) -> None:
@@ -84,7 +84,7 @@ def add_api(event_handlers: EventHandlers) -> None:
         }  # fmt: skip
 
     def video(path: Any, kind: str, request: gr.Request) -> list[str]:
-        """Renders a path ({"preset": "turntable", "seconds": 4, "fps": 24, "image_hw": [256, 256]} or {"timeline":
+        """Renders a path ({"preset": "orbit", "seconds": 4, "fps": 24, "image_hw": [256, 256]} or {"timeline":
         {"keyframes": [{"c2w", "fov", "seconds"}], "fps", "loop", "image_hw"}}) to "MP4", "GIF" or "PNG (zip)"; the
         video, and the path as nerfstudio's JSON."""
         session = event_handlers.session(request)
@@ -115,4 +115,6 @@ def add_api(event_handlers: EventHandlers) -> None:
         ("video", video, [asked, text], made),
         ("take_away", take, [text], file),
     ):
-        button.click(told(function), inputs, output, api_name=name, show_progress="hidden", concurrency_limit=None)
+        button.click(
+            report_user_errors(function), inputs, output, api_name=name, show_progress="hidden", concurrency_limit=None
+        )

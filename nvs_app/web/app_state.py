@@ -13,6 +13,7 @@ import shutil
 import threading
 import time
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ from nvs_app.web.services.machine import trim_memory
 from nvs_app.web.services.opening import ExampleCache, LoadedScene, StageCallback, open_scene_for_viewing
 from nvs_app.web.services.states import StateCache
 from nvs_app.web.services.surfaces import OutputImage, coverage, depth_in_colours, surface_point
-from nvs_app.web.sessions import Limits, Session, SessionStore, temporary_root
+from nvs_app.web.sessions import Session, SessionLimits, SessionStore, temporary_root
 
 KEPT_RENDERERS = 2  # the first one always stays
 OF_DEPTH = {"depth": depth_in_colours, "coverage": coverage}  # outputs that are made of a view's geometry
@@ -58,7 +59,7 @@ class AppState:
         renderer: Renderer,
         examples: dict[str, Path],
         num_context: int = 8,
-        limits: Limits | None = None,
+        limits: SessionLimits | None = None,
         state_bytes: int = 2 << 30,
         keep: Path | None = None,
     ):
@@ -73,6 +74,7 @@ class AppState:
         self.jobs = JobQueue("encoder")
         self.videos = JobQueue("videos")
         self.previews = RenderScheduler("path previews")  # what is quick, but too slow for the event loop
+        self.packer = ThreadPoolExecutor(1, "packer")  # frames into JPEGs; one thread keeps them in order
         self.store = SessionStore(self.root / "visits", limits, self._forget)
         self.example_cache = ExampleCache()
         self._first = renderer
@@ -83,7 +85,7 @@ class AppState:
         self._sweeper.start()
 
     @property
-    def limits(self) -> Limits:
+    def limits(self) -> SessionLimits:
         return self.store.limits
 
     def renderer(self, checkpoint: str | None = None, device: str | None = None) -> Renderer:
@@ -195,6 +197,7 @@ class AppState:
         self.store.close()
         for part in (self.jobs, self.videos, self.scheduler, self.previews):
             part.close()
+        self.packer.shutdown()
         shutil.rmtree(self.root, ignore_errors=True)
 
     def _drop(self, opened: LoadedScene) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from data_tools.readers.fields import one_line
+from data_tools.readers.lookup import one_line
 from nvs_app.errors import NVSError
 
 WRONG = "An argument is of another kind than this function takes."

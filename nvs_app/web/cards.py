@@ -10,7 +10,6 @@ is escaped.
 from __future__ import annotations
 
 import html
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -90,17 +89,6 @@ class Card:
         summary = f"<p>{html.escape(self.summary)}</p>" if self.summary else ""
         mark = " <small>default</small>" if self.default else ""
         return f"<section class='nvs-card'><h3>{html.escape(self.name)}{mark}</h3>{summary}<dl>{rows}</dl></section>"
-
-    def to_markdown(self) -> str:
-        """The same as markdown, in which nothing of the card is markup."""
-        lines = [f"### {_escaped(self.name)}{' (default)' if self.default else ''}", ""]
-        lines += [_escaped(self.summary), ""] if self.summary else []
-        for heading, values in self.facts:
-            if len(values) == 1:
-                lines.append(f"- **{heading}**: {_escaped(values[0])}")
-            else:
-                lines += [f"- **{heading}**", *(f"    - {_escaped(value)}" for value in values)]
-        return "\n".join(lines) + "\n"
 
 
 def list_cards() -> list[Card]:
@@ -216,8 +204,3 @@ def _size(value: Any) -> tuple[int, int] | None:
 
 def _size_words(image_hw: tuple[int, int]) -> str:
     return f"{image_hw[1]}×{image_hw[0]}"
-
-
-def _escaped(text: str) -> str:
-    """Markdown's own characters behind backslashes, HTML's as entities."""
-    return re.sub(r"([\\`*_{}\[\]()#+!|~$-])", r"\\\1", html.escape(text, quote=False))

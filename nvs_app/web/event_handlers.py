@@ -1,6 +1,6 @@
 """What the page's events do for a visitor. Each takes the visitor from the request and returns gradio updates.
 
-Functions given to gradio are wrapped by `told`: a user's mistake becomes one sentence in the page, and no traceback.
+Functions given to gradio are wrapped by `report_user_errors`: a user's mistake becomes one sentence, and no traceback.
 """
 
 from __future__ import annotations
@@ -115,12 +115,17 @@ class EventHandlers:
         except NVSError as error:
             # Not raised: the field would keep the refused files, and bring them again with the next ones.
             tray = session.tray or Tray()
-            session.tray = replace(tray, said=" ".join(str(error).split()), open=True)
+            session.tray = replace(tray, said=" ".join(error.told.split()), open=True)
         return *self._shown(session), None
 
     def photos(self, action: str, key: str, request: gr.Request) -> tuple:
-        """What is done with the photos that were brought: "remove" one, "clear", "hide" or "show" all."""
+        """What is done with what was brought: "remove" one, "clear", "hide" or "show" all; "scene" takes one of
+        several, key: PIECE:NUMBER."""
         session = self.session(request)
+        if action == "scene":
+            piece, _, number = key.partition(":")
+            self.encoding.choose(session, piece, int(number) if number.isdecimal() else -1)
+            return self._shown(session)
         tray = session.tray or Tray()
         if action == "remove":
             tray = tray.without(key)
@@ -162,7 +167,7 @@ class EventHandlers:
                 return
             session.tell(WorkedMessage(words=progress.cancelled))
         except NVSError as error:
-            session.tell(WorkedMessage(" ".join(str(error).split())))
+            session.tell(WorkedMessage(" ".join(error.told.split())))
         except Exception as error:  # ours: the page is told, the log has the rest
             session.tell(WorkedMessage(f"The work failed ({type(error).__name__})."))
             raise

@@ -56,6 +56,10 @@ def _tile(piece: Piece, shown: bool) -> str:
         name=piece.name,
         words=inside if piece.kind in (PHOTOS, SCENE, VIDEO) and not piece.problem else "",
         problem_html=f"<em role='alert'>{escaped(piece.problem)}</em>" if piece.problem else "",
+        choices_html="".join(
+            fill("scene_choice.html", name=name, key=f"{piece.key}:{number}")
+            for number, name in enumerate(piece.choices)
+        ),
         key=piece.key,
     )
 

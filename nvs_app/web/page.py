@@ -15,9 +15,9 @@ from nvs_app.web.app_state import AppState
 from nvs_app.web.arguments import PageBlocks, text, value_of, whole
 from nvs_app.web.event_handlers import EventHandlers
 from nvs_app.web.panels import TITLE, Scenes, Tools, header_html, scenes_panel, tools_panel
-from nvs_app.web.told import told
 from nvs_app.web.ui import FOLDER as UI
 from nvs_app.web.ui import fill
+from nvs_app.web.user_errors import report_user_errors
 
 STYLES = ("page.css", "viewer.css", "tools.css")
 SCRIPTS = (
@@ -62,67 +62,80 @@ def _wire(page: gr.Blocks, event_handlers: EventHandlers, scenes: Scenes, photos
     def then_refresh(event: Any) -> Any:
         # The first view of a new scene comes before what the tabs have to compute.
         js = f"async (which) => {{ await window.nvs.settled(); return [which, {DARK}]; }}"
-        done = event.then(told(event_handlers.refresh), [which, dark], shown, js=js, **free)
+        done = event.then(report_user_errors(event_handlers.refresh), [which, dark], shown, js=js, **free)
         return done.then(None, None, None, js=FRESH, **quiet)
 
     # The visit first, so that the viewer's line is open while the example is still being encoded.
-    entered = page.load(told(event_handlers.enter), token, token, js="() => window.nvs.kept()", queue=False, **quiet)
+    entered = page.load(
+        report_user_errors(event_handlers.enter), token, token, js="() => window.nvs.kept()", queue=False, **quiet
+    )
     entered = entered.then(None, token, None, js="(token) => window.nvs.connect(token)", **quiet)
-    opened = entered.then(told(event_handlers.first), wanted, scene, js="() => window.nvs.wanted()", **free)
+    opened = entered.then(
+        report_user_errors(event_handlers.first), wanted, scene, js="() => window.nvs.wanted()", **free
+    )
     then_refresh(opened)
-    then_refresh(opened.then(told(event_handlers.resume), None, scene, **free))
+    then_refresh(opened.then(report_user_errors(event_handlers.resume), None, scene, **free))
 
     def pick(event: gr.EventData, request: gr.Request):
         return event_handlers.example(text("example", value_of(event)), request)
 
-    then_refresh(scenes.examples.select(told(pick), None, scene, **free))
+    then_refresh(scenes.examples.select(report_user_errors(pick), None, scene, **free))
 
     def act(event: gr.EventData, request: gr.Request):
         what, key = text("action", value_of(event, "action")), text("key", value_of(event, "key"))
         return event_handlers.photos(what, key, request)
 
-    photos.select(told(act), None, scene, **free)
+    photos.select(report_user_errors(act), None, scene, **free)
 
     for brought in (scenes.upload, scenes.camera):
         field = [brought] if brought is scenes.upload else [scenes.upload]
-        arrived = brought.upload(told(event_handlers.receive), brought, [*scene, *field], **free)
+        arrived = brought.upload(report_user_errors(event_handlers.receive), brought, [*scene, *field], **free)
         arrived.then(None, None, None, js=BROUGHT, **quiet)
         then_refresh(arrived)
-    planned = {"fn": told(event_handlers.plan), "inputs": [scenes.views, scenes.size], "outputs": scene[1:]}
+    planned = {
+        "fn": report_user_errors(event_handlers.plan),
+        "inputs": [scenes.views, scenes.size],
+        "outputs": scene[1:],
+    }
     gr.on([scenes.views.input, scenes.size.input], trigger_mode="always_last", **planned, **free)
-    do = {"fn": told(event_handlers.encode), "inputs": [scenes.views, scenes.size], "outputs": scene}
+    do = {"fn": report_user_errors(event_handlers.encode), "inputs": [scenes.views, scenes.size], "outputs": scene}
     then_refresh(gr.on([scenes.encode.click, scenes.go.click], **do, **free))
-    then_refresh(scenes.grow.click(told(event_handlers.grow), scenes.views, scene, **free))
-    scenes.cancel.click(told(event_handlers.cancel), None, None, queue=False, **quiet)
+    then_refresh(scenes.grow.click(report_user_errors(event_handlers.grow), scenes.views, scene, **free))
+    scenes.cancel.click(report_user_errors(event_handlers.cancel), None, None, queue=False, **quiet)
 
     for tab in tools.tabs:
         js = f"() => ['{tab.id}', {DARK}]"
         tab.select(None, None, [which, dark], js=js, **quiet)
-        tab.select(told(event_handlers.refresh), [which, dark], shown, js=js, **free).then(
+        tab.select(report_user_errors(event_handlers.refresh), [which, dark], shown, js=js, **free).then(
             None, None, None, js=FRESH, **quiet
         )
-    scenes.capture.click(told(event_handlers.capture), None, None, **free)
-    tools.hold.click(told(event_handlers.hold), None, None, **free)
-    tools.release.click(told(event_handlers.release), None, None, **free)
-    then_refresh(tools.sharpen.click(told(event_handlers.sharpen), tools.seconds, scene, **free))
-    compared = tools.truth_choice.input(told(event_handlers.truth), tools.truth_choice, tools.truth, **free)
+    scenes.capture.click(report_user_errors(event_handlers.capture), None, None, **free)
+    tools.hold.click(report_user_errors(event_handlers.hold), None, None, **free)
+    tools.release.click(report_user_errors(event_handlers.release), None, None, **free)
+    sharpened = tools.sharpen.click(report_user_errors(event_handlers.sharpen), tools.seconds, scene, **free)
+    then_refresh(sharpened)
+    compared = tools.truth_choice.input(
+        report_user_errors(event_handlers.truth), tools.truth_choice, tools.truth, **free
+    )
     compared.then(None, None, None, js=FRESH, **quiet)
 
     def compare(event: gr.EventData, request: gr.Request):
         view = whole("view", value_of(event))
         return view, event_handlers.truth(view, request)
 
-    row = tools.truth.select(told(compare), None, [tools.truth_choice, tools.truth], **free)
+    row = tools.truth.select(report_user_errors(compare), None, [tools.truth_choice, tools.truth], **free)
     row.then(None, None, None, js=FRESH, **quiet)
 
     spec_js = "(...values) => [window.nvs.path.spec(), ...values.slice(1)]"
-    loaded = tools.path_load.upload(told(event_handlers.path_load), tools.path_load, spec, **free)
+    loaded = tools.path_load.upload(report_user_errors(event_handlers.path_load), tools.path_load, spec, **free)
     loaded.then(None, spec, None, js="(text) => window.nvs.path.load(text)", **quiet)
-    tools.path_save.click(told(event_handlers.path_save), spec, tools.video_files, js=spec_js, **free)
+    tools.path_save.click(report_user_errors(event_handlers.path_save), spec, tools.video_files, js=spec_js, **free)
     video = [tools.video_progress, tools.video_files]
-    exported = tools.video.click(told(event_handlers.video), [spec, tools.video_kind], video, js=spec_js, **free)
+    exported = tools.video.click(
+        report_user_errors(event_handlers.video), [spec, tools.video_kind], video, js=spec_js, **free
+    )
     exported.then(None, None, None, js="() => window.nvs.path.exported()", **quiet)
-    tools.video_cancel.click(told(event_handlers.video_cancel), None, None, queue=False, **quiet)
+    tools.video_cancel.click(report_user_errors(event_handlers.video_cancel), None, None, queue=False, **quiet)
 
     view_js = "() => JSON.stringify(window.nvs.viewer.still())"
     for what in ("snapshot", "state", "scene", "colmap"):
@@ -130,17 +143,17 @@ def _wire(page: gr.Blocks, event_handlers: EventHandlers, scenes: Scenes, photos
         def take(view: str, request: gr.Request, what: str = what):
             return event_handlers.take(what, view, request)
 
-        tools.take[what].click(told(take), view, tools.files, js=view_js, **free)
-    tools.take["keep"].click(told(event_handlers.keep), None, tools.kept, **free)
-    then_refresh(tools.kept_open.click(told(event_handlers.reopen), tools.kept, scene, **free))
+        tools.take[what].click(report_user_errors(take), view, tools.files, js=view_js, **free)
+    tools.take["keep"].click(report_user_errors(event_handlers.keep), None, tools.kept, **free)
+    then_refresh(tools.kept_open.click(report_user_errors(event_handlers.reopen), tools.kept, scene, **free))
 
     for button, handler in ((tools.share, event_handlers.share), (tools.unshare, event_handlers.unshare)):
-        told_link = button.click(told(handler), tools.kept, link, **free)
+        told_link = button.click(report_user_errors(handler), tools.kept, link, **free)
         told_link.success(None, link, None, js="(secret) => window.nvs.shared(secret)", **quiet)
 
-    tools.model.input(told(event_handlers.model_card), tools.model, tools.card, **free)
+    tools.model.input(report_user_errors(event_handlers.model_card), tools.model, tools.card, **free)
     chosen = [tools.model, tools.device, scenes.views, scenes.size]
-    used = tools.model_use.click(told(event_handlers.use_model), chosen, scene[1:], **free)
+    used = tools.model_use.click(report_user_errors(event_handlers.use_model), chosen, scene[1:], **free)
     then_refresh(used.success(**do, **free))
 
 

@@ -112,9 +112,9 @@ def serve(args: argparse.Namespace) -> int:
     from nvs_app.web.app_state import AppState
     from nvs_app.web.services.kept_limits import KeptLimits
     from nvs_app.web.services.opening import find_examples
-    from nvs_app.web.sessions import MIB, Limits
+    from nvs_app.web.sessions import MIB, SessionLimits
 
-    limits = Limits(
+    limits = SessionLimits(
         sessions=args.visitors,
         address_sessions=args.visitors_per_address,
         address_sockets=args.visitors_per_address * 3 // 2,

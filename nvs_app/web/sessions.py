@@ -1,6 +1,6 @@
 """Visitors: each has a session with a secret name, a folder of its own, and limits; it ends with the visit.
 
-    store = SessionStore(root, Limits())
+    store = SessionStore(root, SessionLimits())
     session = store.create(owner)              # owner: what the visitor's cookie and login say
     store.find(session.token, owner)           # None for anybody else, whatever he knows
 
@@ -32,7 +32,7 @@ ENDED_FULL = "This visit has ended because others were waiting for a place. Relo
 
 
 @dataclass(frozen=True)
-class Limits:
+class SessionLimits:
     """What visitors may use.
 
     Attributes:
@@ -78,7 +78,7 @@ class Session:
         address: where its first request came from; empty where that is not known.
         scene: what the viewer shows (an `opening.LoadedScene`); `revision` grows with each new one.
         other: one of the same capture that is shown beside it, or None.
-        source: what can be encoded (an `uploads.Source`). model: the chosen checkpoint and device.
+        source: what can be encoded (an `uploads.SceneInput`). model: the chosen checkpoint and device.
         tray: what was brought to be reconstructed (a `gathering.Tray`).
         job, video: work under way; progress: what is known of how far the job is.
         memory: what was computed for the current scene.
@@ -89,7 +89,7 @@ class Session:
     token: str
     owner: str
     folder: Path
-    limits: Limits
+    limits: SessionLimits
     address: str = ""
     created: float = field(default_factory=time.monotonic)
     active: float = field(default_factory=time.monotonic)
@@ -191,9 +191,11 @@ class Session:
 class SessionStore:
     """All visits. `on_end` is called with each session that ends, before its folder is removed."""
 
-    def __init__(self, root: Path, limits: Limits | None = None, on_end: Callable[[Session], None] | None = None):
+    def __init__(
+        self, root: Path, limits: SessionLimits | None = None, on_end: Callable[[Session], None] | None = None
+    ):
         self.root = root
-        self.limits = limits or Limits()
+        self.limits = limits or SessionLimits()
         self.on_end = on_end
         self._sessions: dict[str, Session] = {}
         self._pages: dict[str, tuple[str, str]] = {}  # gradio's own name of a page -> its owner, and the token

@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import cv2
+import numpy as np
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from nvs_app.errors import NVSError
@@ -26,7 +27,7 @@ from nvs_app.geometry.cameras import Cameras
 from nvs_app.scenes.images import to_uint8
 from nvs_app.web import protocol
 from nvs_app.web.app_state import AppState, RenderedFrame
-from nvs_app.web.services.frame_plan import FrameCost, Stage, plan_frames
+from nvs_app.web.services.frame_plan import FrameCost, Viewport, plan_frames
 from nvs_app.web.services.opening import LoadedScene
 from nvs_app.web.services.videos import Videos
 from nvs_app.web.services.viewpoint import camera_for_page
@@ -46,7 +47,7 @@ class ViewerConnection:
         self.lanes = f"{session.token}:{secrets.token_hex(4)}"  # of this connection alone
         self.loop = asyncio.get_running_loop()
         self.out: asyncio.Queue[protocol.Message | bytes] = asyncio.Queue()
-        self.stage: Stage | None = None  # until a page tells it; programs have none
+        self.stage: Viewport | None = None  # until a page tells it; programs have none
         self.cost = FrameCost()
         self.plan: dict[str, Any] | None = None  # as the page has it
 
@@ -142,23 +143,30 @@ class ViewerConnection:
                 raise NVSError("There is no scene beside this one.")
         revision, hw = self.session.revision, request.camera.image_hw
 
-        def work() -> bytes:
+        def work() -> tuple[RenderedFrame, np.ndarray, float]:
             started = time.perf_counter()
             frame = self.app_state.frame(opened, request.camera, request.output, request.quick)
-            rendered = time.perf_counter()
-            data = encode_frame(frame, request.format == "png", request.quality)
-            packed = time.perf_counter()
+            pixels = to_uint8(frame.image).cpu().numpy()
             wait_ms = 1e3 * (started - asked)
             # Others wait too: half of that is for the size of frames to mend.
             self._call(lambda: self._measured(hw, frame.model_ms + 0.5 * wait_ms, request.quick))
-            pack_ms, server_ms = 1e3 * (packed - rendered), 1e3 * (packed - asked)
-            times = (frame.model_ms, wait_ms, pack_ms, server_ms)
+            return frame, pixels, wait_ms
+
+        def pack(frame: RenderedFrame, pixels: np.ndarray, wait_ms: float) -> bytes:
+            began = time.perf_counter()
+            data = encode_frame(pixels, request.format == "png", request.quality)
+            packed = time.perf_counter()
+            times = (frame.model_ms, wait_ms, 1e3 * (packed - began), 1e3 * (packed - asked))
             header = protocol.FrameHeader(request.id, revision, hw, request.output, request.format, *times, frame.facts)
             return protocol.pack(header, data)
 
+        def packed(found: tuple[RenderedFrame, np.ndarray, float]) -> None:
+            # Beside the next rendering, which need not wait for it.
+            self._answer(request.id, self.app_state.packer.submit(pack, *found), self.post)
+
         # Small images beside the view (of keyframes) have a lane of their own, or the next frame would replace them.
         lane = f"{self.lanes}:{'small' if request.small else 'beside' if request.beside else 'frame'}"
-        self._answer(request.id, self.app_state.scheduler.submit(lane, work), self.post)
+        self._answer(request.id, self.app_state.scheduler.submit(lane, work), packed)
 
     def _path(self, request: protocol.PathRequest) -> None:
         videos = Videos(self.app_state)
@@ -181,7 +189,7 @@ class ViewerConnection:
         self._answer(request.id, future, lambda found: self.post(protocol.PointMessage(request.id, **found)))
 
     def _stage(self, request: protocol.StageRequest) -> None:
-        self.stage = Stage(request.hw, request.side)
+        self.stage = Viewport(request.hw, request.side)
         self.plan = self._planned()
         self.post(protocol.PlanMessage(request.id, self.plan))
 
@@ -189,7 +197,7 @@ class ViewerConnection:
         opened = self.session.scene
         if opened is None:
             return None
-        return plan_frames(opened, self.stage or Stage(), self.app_state.limits, self.cost).to_dict()
+        return plan_frames(opened, self.stage or Viewport(), self.app_state.limits, self.cost).to_dict()
 
     def _measured(self, hw: tuple[int, int], milliseconds: float, quick: bool) -> None:
         """A frame took so long; where that changes the plan, the page is told."""
@@ -232,9 +240,9 @@ def error_line(error: BaseException) -> str:
     return f"this could not be rendered ({type(error).__name__}); the server's log says why"
 
 
-def encode_frame(frame: RenderedFrame, lossless: bool, quality: int) -> bytes:
-    """The image as a JPEG of this quality, or as a PNG with exactly the renderer's pixels."""
-    pixels = cv2.cvtColor(to_uint8(frame.image).cpu().numpy(), cv2.COLOR_RGB2BGR)
+def encode_frame(pixels: np.ndarray, lossless: bool, quality: int) -> bytes:
+    """Pixels [H, W, 3], uint8, as a JPEG of this quality, or as a PNG with exactly the renderer's pixels."""
+    pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
     if lossless:
         return cv2.imencode(".png", pixels)[1].tobytes()
     options = [cv2.IMWRITE_JPEG_QUALITY, quality]

@@ -68,7 +68,7 @@ async def good(line: Line, until: float, took: list[float]) -> None:
 
 async def flood(line: Line, until: float) -> None:
     """The largest frames and paths, as fast as they are taken."""
-    spec = {"preset": "turntable", "seconds": 60, "fps": 30, "image_hw": [1024, 1024]}
+    spec = {"preset": "orbit", "seconds": 60, "fps": 30, "image_hw": [1024, 1024]}
     async with line.open() as socket:
 
         async def read() -> None:

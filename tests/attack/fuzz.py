@@ -170,7 +170,7 @@ def messages(draw: random.Random, count: int) -> list[str]:
     view = {"c2w": IDENTITY, "fov": 40, "hw": [16, 16]}
     keys = [{"c2w": IDENTITY, "fov": 40, "seconds": 1}] * 3
     timeline = {"keyframes": keys, "fps": 24, "loop": False, "image_hw": [64, 64]}
-    preset = {"preset": "turntable", "seconds": 1, "fps": 10, "image_hw": [64, 64]}
+    preset = {"preset": "orbit", "seconds": 1, "fps": 10, "image_hw": [64, 64]}
     kinds: list[dict[str, Any]] = [
         {"type": "frame", "id": 1, **view, "format": "jpeg", "quality": 85, "show": "image", "auto": False},
         {"type": "frame", "id": 1, **view, "show": "depth", "quick": True, "small": True},

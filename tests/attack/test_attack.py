@@ -102,7 +102,7 @@ def test_mutated_uploads(
 GOOD: dict[str, list[Any]] = {
     "examples": [], "open_example": ["small scene"], "encode": [[], 3, "64x64"], "cameras": [],
     "render": [{"c2w": fuzz.IDENTITY, "fov": 40}, 32, 32], "truth": [1],
-    "video": [{"preset": "turntable", "seconds": 0.2, "fps": 10, "image_hw": [32, 32]}, "GIF"], "take_away": ["scene"],
+    "video": [{"preset": "orbit", "seconds": 0.2, "fps": 10, "image_hw": [32, 32]}, "GIF"], "take_away": ["scene"],
 }  # fmt: skip
 
 

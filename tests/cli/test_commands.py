@@ -277,7 +277,7 @@ def test_train_imports_no_face() -> None:
         "import sys\n"
         "from nvs_app.cli import build_parser\n"
         "for command in ('weights', 'train'): build_parser(command)\n"
-        "print([n for n in ('gradio', 'imageio', 'imageio_ffmpeg', 'nerfstudio') if n in sys.modules])"
+        "print([n for n in ('gradio', 'av', 'imageio', 'nerfstudio') if n in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "[]"
@@ -315,3 +315,25 @@ def test_benchmark_speed(tmp_path: Path, here) -> None:
     ]
     here(*words, "--checkpoint", "detailed", "--no-detail")
     assert list(json.loads(file.read_text())["figures"]) == ["encode 2 views 32x32", *alone]
+
+
+def test_benchmark_speed_ladder(tmp_path: Path, here) -> None:
+    """Rungs of tokens beside the plain path and the floors; the page holds the same figures."""
+    file, page = tmp_path / "speed.json", tmp_path / "speed.html"
+    out, _ = here(
+        "benchmark-speed", "--preset", "tiny", "--tokens", 20, 40, "--context-hw", 16, 40, "--sizes", 16, "--at-once",
+        1, 2, "--repeats", 1, "--plain", "--json", file, "--html", page,
+    )  # fmt: skip
+    assert "tiny, random weights" in out and "TFLOP/s" in out
+    report = json.loads(file.read_text())
+    rows = report["figures"]
+    assert list(rows) == [
+        "encode 2 views 16x40", "encode 4 views 16x40", "render 1 view 16x16, LaCT alone",
+        "render 2 views 16x16, LaCT alone",
+    ]  # fmt: skip
+    assert [row["tokens"] for row in rows.values()] == [20, 40, 4, 8]
+    for row in rows.values():
+        assert 0 < row["floor_ms"] < row["best_ms"] and row["plain_ms"] > 0 and 0 <= row["difference"] < 0.2
+    assert report["ceilings"]["tflops"] > 0 and report["processes"] == 1
+    text = page.read_text()
+    assert "encode 4 views 16x40" in text and '"name": "floor"' in text and "https://" not in text.split("<script>")[0]

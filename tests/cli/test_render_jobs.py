@@ -67,6 +67,15 @@ def test_the_same_job_is_skipped_and_no_other(folder: Path, tmp_path: Path, here
     assert video.read_bytes() != before
 
 
+def test_processes_of_torchrun_share_the_scenes(folder: Path, tmp_path: Path, here, monkeypatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, name in enumerate(("one", "two")):
+        monkeypatch.setenv("RANK", str(rank))
+        out, _ = here("render", folder / "one", folder / "two", "--frames", 1, "--out", tmp_path / "{scene}.gif")
+        assert out.startswith(f"{name}: ") and out.count("\n") == 1
+        assert (tmp_path / "two.gif").is_file() == (name == "two") and (tmp_path / "one.gif").is_file()
+
+
 def test_what_is_there_in_a_child_process(folder: Path, tmp_path: Path) -> None:
     """A file of another origin is left alone: one line, exit code 2."""
     video = tmp_path / "holiday.mp4"

@@ -4,13 +4,14 @@ import json
 
 import pytest
 import torch
+from released_names import released_name
 
 from nvs_app.cli import main
 from nvs_app.errors import NVSError
 from nvs_app.model import checkpoint
 from nvs_app.model.config import LaCTConfig
 from nvs_app.model.lact import LaCT
-from nvs_app.model.pretrained import convert_released, our_name, read_released, released_name
+from nvs_app.model.pretrained import convert_released, our_name, read_released
 
 CONFIG = LaCTConfig(dim=32, blocks=2, attention_head_dim=16)
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from released_names import released_name
 
 from nvs_app.model.config import PRESETS
 from nvs_app.model.lact import LaCT
-from nvs_app.model.pretrained import released_name
 from nvs_app.model.verify import verify
 
 ROOT = Path(__file__).parents[2]

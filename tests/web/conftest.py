@@ -15,7 +15,7 @@ from camera_rings import ring_c2w
 from image_scenes import image_scene, noise
 from networks import WITH_HEAD, weights_with_head
 from PIL import Image
-from serving import CHROMIUM, FLAGS, serving
+from serving import CHROMIUM, FLAGS, closed, opened, serving, wait
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
@@ -125,3 +125,12 @@ def address(checkpoints: Path, small_scene: Path, keep: Path) -> Iterator[str]:
     words = ("--scene", small_scene, "--context", 3, "--keep", keep, "--upload-mb", 64, "--visit-mb", 100)
     with serving(checkpoints, *words) as address:
         yield address
+
+
+@pytest.fixture
+def page(browser, address: str) -> Iterator:
+    """Opened, its first scene compared: with that nothing is under way any more."""
+    page = opened(browser, address)
+    wait(page, "document.querySelector('#nvs-truth img')", 60)
+    yield page
+    closed(page)

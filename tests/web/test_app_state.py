@@ -22,7 +22,7 @@ from nvs_app.web.services.machine import trim_memory
 from nvs_app.web.services.opening import find_examples
 from nvs_app.web.services.states import StateCache, state_bytes
 from nvs_app.web.services.viewpoint import Viewpoint, camera_for_page, camera_from_page
-from nvs_app.web.sessions import Limits, SessionStore, temporary_root
+from nvs_app.web.sessions import SessionLimits, SessionStore, temporary_root
 
 
 def test_jobs_wait_in_a_row_and_can_be_cancelled() -> None:
@@ -59,7 +59,7 @@ def test_jobs_wait_in_a_row_and_can_be_cancelled() -> None:
 
 def test_visits_are_separate_and_end(tmp_path: Path) -> None:
     ended = []
-    store = SessionStore(tmp_path, Limits(sessions=2, idle_seconds=100, away_seconds=50), ended.append)
+    store = SessionStore(tmp_path, SessionLimits(sessions=2, idle_seconds=100, away_seconds=50), ended.append)
     alice, _ = store.create("alice"), store.create("bob")
     assert store.find(alice.token, "alice") is alice
     assert store.find(alice.token, "bob") is None and store.find("", "bob") is None and store.find(None, "bob") is None
@@ -69,7 +69,7 @@ def test_visits_are_separate_and_end(tmp_path: Path) -> None:
     assert alice.token not in str(alice.folder) and len(alice.token) >= 32
 
     heard: list[Message] = []
-    store = SessionStore(tmp_path / "more", Limits(sessions=2, idle_seconds=100, away_seconds=50), ended.append)
+    store = SessionStore(tmp_path / "more", SessionLimits(sessions=2, idle_seconds=100, away_seconds=50), ended.append)
     there, away = store.create("a"), store.create("b")
     there.listen(heard.append)
     (away.folder / "photo.jpg").write_bytes(b"0" * 100)
@@ -112,7 +112,7 @@ class Work:
 
 @pytest.mark.parametrize("kind", ["job", "video"])
 def test_visits_whose_work_is_under_way_are_not_pushed_out(tmp_path: Path, kind: str) -> None:
-    store = SessionStore(tmp_path, Limits(sessions=2, away_seconds=1, idle_seconds=2))
+    store = SessionStore(tmp_path, SessionLimits(sessions=2, away_seconds=1, idle_seconds=2))
     busy, other = store.create("a"), store.create("b")
     setattr(busy, kind, Work())
     busy.away_since = other.away_since - 100
@@ -125,7 +125,7 @@ def test_visits_whose_work_is_under_way_are_not_pushed_out(tmp_path: Path, kind:
 
 def test_an_address_has_so_many_visits(tmp_path: Path) -> None:
     """Visits without end from one address push out their own, and nobody else's."""
-    store = SessionStore(tmp_path, Limits(sessions=10, address_sessions=3))
+    store = SessionStore(tmp_path, SessionLimits(sessions=10, address_sessions=3))
     mine = [store.create("me", "10.0.0.1") for _ in range(4)]
     others = [store.create(f"other {number}", "10.0.0.2") for number in range(20)]
     assert [store.find(session.token, "me") is session for session in mine] == [False, True, True, True]
@@ -138,7 +138,7 @@ def test_an_address_has_so_many_visits(tmp_path: Path) -> None:
 
 
 def test_a_visit_keeps_within_its_bytes(tmp_path: Path) -> None:
-    session = SessionStore(tmp_path, Limits(session_bytes=1000)).create("a")
+    session = SessionStore(tmp_path, SessionLimits(session_bytes=1000)).create("a")
     session.room("upload", 900)
     (session.new_folder("upload") / "x").write_bytes(b"0" * 500)
     with pytest.raises(NVSError, match="upload: this visit may keep"):
@@ -234,7 +234,7 @@ def test_memory_goes_back_when_visits_have_ended(app_state: AppState, monkeypatc
         trimmed.set()
 
     monkeypatch.setattr("nvs_app.web.app_state.trim_memory", trim)
-    limits = Limits(idle_seconds=1.0)
+    limits = SessionLimits(idle_seconds=1.0)
     other = AppState(app_state.renderer(), {}, limits=limits)
     try:
         assert not trimmed.wait(0.3)  # while nothing has ended there is nothing to give back

@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from serving import advanced, at_rest, closed, drag, opened, wait
+from serving import advanced, at_rest, drag, wait
 
 from data_tools.readers import open_scene
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.images import to_uint8
 from nvs_app.scenes.views import choose_views
 from nvs_app.web.services.viewpoint import camera_from_page
-
-
-@pytest.fixture
-def page(browser, address: str) -> Iterator:
-    page = opened(browser, address)
-    wait(page, "document.querySelector('#nvs-truth img')", 60)
-    yield page
-    closed(page)
 
 
 @pytest.mark.browser

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from serving import advanced, closed, opened, wait
+from serving import advanced, closed, opened
 
 from nvs_app.web.app_state import AppState
 from nvs_app.web.services.encoding import Encoding
@@ -19,14 +18,6 @@ PASTE = """(files) => {
   const event = new ClipboardEvent('paste', {clipboardData: carrier, bubbles: true, cancelable: true});
   document.body.dispatchEvent(event);
   return event.defaultPrevented; }"""
-
-
-@pytest.fixture
-def page(browser, address: str) -> Iterator:
-    page = opened(browser, address)
-    wait(page, "document.querySelector('#nvs-truth img')", 60)
-    yield page
-    closed(page)
 
 
 def titled(page, words: str) -> None:

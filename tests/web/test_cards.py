@@ -44,8 +44,7 @@ def test_bundled_checkpoints_have_whole_cards(repo: Path) -> None:
         has_psnr = any(what.startswith("PSNR") and "dB" in value for what, value in card.figures)
         assert card.figures and has_psnr == bool(measured.get("held_out_psnr"))
         assert card.choice[1] == card.name and card.parameters in card.choice[0]
-        for text in (card.to_html(), card.to_markdown()):
-            assert "CC" in text and "GFLOP" in text
+        assert "CC" in card.to_html() and "GFLOP" in card.to_html()
 
 
 def test_default_first_and_broken_last(checkpoints: Path) -> None:
@@ -84,8 +83,6 @@ def test_nothing_of_a_card_is_markup(checkpoints: Path) -> None:
     assert "<script" not in page and "&lt;script&gt;" in page
     tags = set(re.findall(r"</?([a-z0-9]+)", page))
     assert tags <= {"section", "h3", "small", "p", "dl", "div", "dt", "dd"}
-    text = card.to_markdown()
-    assert "<script" not in text and "](" not in text and "\n# head" not in text and "**b**" not in text
 
 
 @pytest.mark.parametrize(
@@ -102,7 +99,7 @@ def test_cards_of_any_content(checkpoints: Path, card: dict) -> None:
     save(checkpoints / "odd", **card)
     shown = read_card("odd")
     assert shown.problem is None and shown.network.startswith("LaCT, width 64")
-    assert len(shown.to_html()) < 60_000 and len(shown.to_markdown()) < 60_000
+    assert len(shown.to_html()) < 60_000
     assert shown.choice[1] == "odd"
 
 

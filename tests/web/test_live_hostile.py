@@ -232,7 +232,7 @@ def test_of_each_kind_one_request_waits_and_none_when_its_sender_has_gone(
     app_state: AppState, client: TestClient, session
 ) -> None:
     """Path previews too: thousands of them would be computed one after the other, long after their sender had left."""
-    path = {"type": "path", "spec": {"preset": "turntable", "seconds": 2, "fps": 12, "image_hw": [32, 32]}}
+    path = {"type": "path", "spec": {"preset": "orbit", "seconds": 2, "fps": 12, "image_hw": [32, 32]}}
     gate, begun = threading.Event(), threading.Event()
     app_state.scheduler.close()
     app_state.scheduler = RenderScheduler()  # that serves nobody beside the one who holds it

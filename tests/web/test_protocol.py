@@ -25,7 +25,7 @@ def test_requests_are_read_as_they_were_sent() -> None:
     assert isinstance(point, protocol.PointRequest) and point.at == (0.0, 0.5) and point.id == "q1"
     for text, expected in (
         ('{"type": "view", "id": 2, "index": 3}', protocol.ViewRequest(2, 3)),
-        ('{"type": "path", "spec": {"preset": "turntable"}}', protocol.PathRequest(None, {"preset": "turntable"})),
+        ('{"type": "path", "spec": {"preset": "orbit"}}', protocol.PathRequest(None, {"preset": "orbit"})),
         ('{"type": "stage", "hw": [300, 400], "side": 256}', protocol.StageRequest(None, (300, 400), 256)),
         ('{"type": "stage", "hw": [300, 400]}', protocol.StageRequest(None, (300, 400))),
         ('{"type": "ping"}', protocol.Ping()),

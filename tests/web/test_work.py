@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -20,17 +19,9 @@ from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.camera_path import read_camera_path
 from nvs_app.scenes.images import to_uint8
 from nvs_app.scenes.views import choose_views
-from nvs_app.web.services.jobs import Step
+from nvs_app.web.services.jobs import JobProgress
 from nvs_app.web.services.progress import Progress
 from nvs_app.web.services.viewpoint import camera_from_page
-
-
-@pytest.fixture
-def page(browser, address: str) -> Iterator:
-    page = opened(browser, address)
-    wait(page, "document.querySelector('#nvs-truth img')", 60)
-    yield page
-    closed(page)
 
 
 @pytest.fixture(scope="module")
@@ -197,9 +188,9 @@ def test_keyframes_become_a_video(page, tmp_path: Path, checkpoints: Path) -> No
     wait(page, f"Math.abs(nvs.path.state.keys[0].c2w[3] - 2 * {eye}) < 1e-3")
     spec = page.evaluate("JSON.parse(nvs.path.spec()).timeline")
     assert spec["fps"] == 10 and spec["image_hw"] == [128, 128]
-    page.click("[data-preset=turntable]")
+    page.click("[data-preset=orbit]")
     wait(page, "document.querySelectorAll('[data-path=keys] li').length === 8")
-    assert page.locator("[data-preset=turntable]").get_attribute("aria-pressed") == "true"
+    assert page.locator("[data-preset=orbit]").get_attribute("aria-pressed") == "true"
     assert page.locator("[data-path=marks] button").count() == 8
 
 
@@ -329,7 +320,7 @@ def test_the_api_does_the_same(address: str, scene_zip: Path, checkpoints: Path,
     assert np.abs(image.astype(int) - expected.astype(int)).max() <= 1
     figures = client.predict(None, api_name="/truth")
     assert 0 < figures["psnr"] < 60 and len(figures["views"]) == 2
-    path = {"preset": "turntable", "seconds": 0.5, "fps": 8, "image_hw": [32, 32]}
+    path = {"preset": "orbit", "seconds": 0.5, "fps": 8, "image_hw": [32, 32]}
     video, path_file = client.predict(path, "GIF", api_name="/video")
     assert Image.open(video).n_frames == 4 and len(read_camera_path(Path(path_file)).cameras) == 4
     with pytest.raises(Exception, match="no preset"):
@@ -363,16 +354,16 @@ def test_another_checkpoint_draws(page, checkpoints: Path, small_scene: Path) ->
 
 def test_progress_in_words() -> None:
     progress = Progress({"features": 6.0, "matches": 3.0, "encode": 1.0})
-    assert progress.message(Step(2, "", 0.0, "", 5.0)).words == "2 others are before you"
-    begun = progress.message(Step(0, "features", 0.0, "<b>", 10.0))
+    assert progress.message(JobProgress(2, "", 0.0, "", 5.0)).words == "2 others are before you"
+    begun = progress.message(JobProgress(0, "features", 0.0, "<b>", 10.0))
     assert (begun.stage, begun.words, begun.share) == ("Finding features", "<b>", 0.0)
     assert begun.left == "about 10 s left"
     # Twice as slow as estimated: half is done after ten seconds, ten are left.
-    half = progress.message(Step(0, "features", 5 / 6, "", 20.0))
+    half = progress.message(JobProgress(0, "features", 5 / 6, "", 20.0))
     assert half.share == 0.5 and half.left == "about 10 s left"
-    again = progress.message(Step(0, "features", 0.1, "", 21.0))
+    again = progress.message(JobProgress(0, "features", 0.1, "", 21.0))
     assert again.share == 0.5  # it never goes back
-    assert progress.message(Step(0, "encode", 1.0, "", 22.0)).left == "a moment left"
+    assert progress.message(JobProgress(0, "encode", 1.0, "", 22.0)).left == "a moment left"
 
 
 def test_the_readmes_example_runs(address: str, repo: Path, tmp_path: Path, monkeypatch, small_scene: Path) -> None:

@@ -23,7 +23,7 @@ from nvs_app.scenes.views import ViewSplit, spread_views
 
 AZIMUTHS = 16
 ELEVATIONS = (0, 20, 40, 60)
-RADIUS, FIELD_OF_VIEW = 2.7, 50.0
+RADIUS = 2.7
 TOLERANCE = 3.0  # degrees that a camera may stand off its place on the grid
 
 Slot = tuple[int, int]  # (elevation in degrees, azimuth as a number of 22.5 degree steps)

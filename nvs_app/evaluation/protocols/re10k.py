@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from data_tools.readers import FORMATS, Format, open_scene
-from data_tools.readers.fields import load_json
+from data_tools.readers.json_files import load_json
 from nvs_app.errors import NVSError
 from nvs_app.evaluation.protocols.base import (
     Benchmark,

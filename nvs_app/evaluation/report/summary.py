@@ -1,7 +1,7 @@
 """From the records of scenes to a report: averages, intervals, the images worth showing, and the seconds apart.
 
 Everything outside `report["timing"]` is a function of the scenes, the model and the settings: two runs, one of them
-interrupted, or on more processes, give the same (`comparable`).
+interrupted, or on more processes, give the same.
 """
 
 from __future__ import annotations
@@ -101,11 +101,6 @@ def _measured(cases: list[dict[str, Any]]) -> list[Measure]:
 
 def _values(case: dict[str, Any], measure: Measure) -> list[float]:
     return [view[measure.name] for view in case["views"] if view[measure.name] is not None]
-
-
-def comparable(report: dict[str, Any]) -> dict[str, Any]:
-    """The report without what depends on the clock, the number of processes and interruptions."""
-    return {key: value for key, value in report.items() if key != "timing"}
 
 
 def _figure(by_scene: list[list[float]]) -> dict[str, float | None]:

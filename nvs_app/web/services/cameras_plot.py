@@ -25,13 +25,12 @@ from PIL import Image
 from data_tools.readers.archives import open_image
 from data_tools.readers.points import Points, scene_points
 from nvs_app.errors import NVSError
-from nvs_app.geometry.cameras import Cameras
 from nvs_app.geometry.normalize import normalize_context
 from nvs_app.scenes.images import BROKEN, read_image
 from nvs_app.scenes.scene import Scene
 from nvs_app.scenes.views import ViewSplit
 
-__all__ = ["camera_of", "cameras_figure", "scene_points", "thumbnails"]
+__all__ = ["cameras_figure", "scene_points", "thumbnails"]
 
 MAX_POINTS = 3000
 PALETTE = 48  # colours that points are shown in
@@ -100,11 +99,6 @@ def thumbnails(scene: Scene, longest: int = 64) -> list[str]:
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         return list(pool.map(one, range(len(scene))))
-
-
-def camera_of(scene: Scene, index: int, image_hw: tuple[int, int]) -> Cameras:
-    """The camera [1] of a view, where a click on it leads. Raises NVSError for a view that does not exist."""
-    return scene.cameras([index], image_hw)
 
 
 def _groups(count: int, split: ViewSplit | None) -> dict[str, list[int]]:

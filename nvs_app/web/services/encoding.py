@@ -19,7 +19,7 @@ from typing import Any
 
 from data_tools.readers.archives import Limits as ArchiveLimits
 from data_tools.readers.isolated import ProcessLimits, isolated
-from data_tools.structure_from_motion.prepare import is_image_name
+from data_tools.structure_from_motion.photo_files import is_image_name
 from nvs_app.errors import NVSError
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.web.app_state import AppState
@@ -36,7 +36,7 @@ from nvs_app.web.services.gathering import Piece, Tray, failed, look
 from nvs_app.web.services.jobs import Job
 from nvs_app.web.services.opening import LoadedScene, open_scene_for_viewing, open_state
 from nvs_app.web.services.progress import Preview, Progress
-from nvs_app.web.services.uploads import Source, inspect
+from nvs_app.web.services.uploads import SceneInput, inspect
 from nvs_app.web.sessions import MIB, Session
 
 
@@ -44,7 +44,7 @@ from nvs_app.web.sessions import MIB, Session
 class Plan:
     """What a visitor is about to encode: the source, and what it will take."""
 
-    source: Source
+    source: SceneInput
     estimate: Estimate
     sizes: list[tuple[str, str]]
     most: int
@@ -79,7 +79,7 @@ class Encoding:
                 self._check_pixels(source, session.limits.upload_pixels)
             except (NVSError, OSError) as error:
                 shutil.rmtree(folder, ignore_errors=True)
-                raise NVSError(str(error).replace(f"{folder}/", "")) from error
+                raise NVSError(str(error).replace(f"{folder}/", ""), getattr(error, "code", "")) from error
             session.source, session.tray = source, None
             return self.plan(session)
 
@@ -101,7 +101,7 @@ class Encoding:
                     try:
                         return isolated(look, path, unpacked, path.name, limits, pixels, limits=within, what=path.name)
                     except NVSError as error:  # the child came to an end
-                        return failed(path, str(error))
+                        return failed(path, error.told)
 
             with ThreadPoolExecutor(4) as pool:
                 pieces = list(pool.map(judged, moved))
@@ -112,6 +112,17 @@ class Encoding:
                 raise
             self.use(session, (session.tray or Tray()).add(pieces))
             return None
+
+    def choose(self, session: Session, key: str, number: int) -> None:
+        """Takes one of the scenes of a piece that holds several; nothing where there is no such piece any more."""
+        tray = session.tray or Tray()
+        piece = next((p for p in tray.pieces if p.key == key and 0 <= number < len(p.choices)), None)
+        if piece is not None:
+            unpacked, limits = session.folder / "unpacked", self._archive_limits(session, 0)
+            within, scene = process_limits(piece.path.stat().st_size), piece.choices[number]
+            args = (piece.path, unpacked, piece.name, limits, session.limits.upload_pixels, scene)
+            chosen = isolated(look, *args, limits=within, what=piece.name)
+            self.use(session, tray.replaced(replace(chosen, key=key)))
 
     def use(self, session: Session, tray: Tray) -> None:
         """Makes a tray the visitor's, and what can be reconstructed of it the source; of one that is closed, what the
@@ -124,7 +135,7 @@ class Encoding:
         try:
             session.source = tray.source(session.folder / "unpacked", self._archive_limits(session, 0))
         except NVSError as error:
-            words = str(error).replace(f"{session.folder}/", "")
+            words = error.told.replace(f"{session.folder}/", "")
             session.tray = replace(tray, said=words[0].upper() + words[1:])
 
     def put_away(self, session: Session) -> None:
@@ -271,7 +282,7 @@ class Encoding:
                 shutil.rmtree(folder, ignore_errors=True)
 
     @staticmethod
-    def _check_pixels(source: Source, most: int) -> None:
+    def _check_pixels(source: SceneInput, most: int) -> None:
         for height, width in source.image_hws:
             if height * width > most:
                 raise NVSError(
@@ -279,11 +290,11 @@ class Encoding:
                 )
 
 
-def source_of(opened: LoadedScene) -> Source:
+def source_of(opened: LoadedScene) -> SceneInput:
     """What an opened scene was made of, to encode it otherwise."""
     assert opened.scene is not None
     hws = tuple((height, width) for height, width in opened.scene.image_hws.tolist())
-    return Source(opened.name, (opened.scene.root,), opened.scene, hws)
+    return SceneInput(opened.name, (opened.scene.root,), opened.scene, hws)
 
 
 def parse_size(text: str) -> tuple[int, int]:

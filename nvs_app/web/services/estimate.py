@@ -25,7 +25,7 @@ from nvs_app.scenes.views import ViewSplit, choose_views, default_views
 from nvs_app.web.services.cost import encoding_bytes, encoding_flops
 from nvs_app.web.services.machine import bytes_words, count_words, free_memory, seconds_words
 from nvs_app.web.services.throughput import ThroughputEstimator, sfm_seconds, view_seconds
-from nvs_app.web.services.uploads import Source, size_words
+from nvs_app.web.services.uploads import SceneInput, size_words
 
 MAX_TOKENS = 2**20
 MAX_SIDE = 2048
@@ -52,7 +52,7 @@ class Estimate:
         problems: why it cannot be done like this, a sentence each.
     """
 
-    source: Source
+    source: SceneInput
     views: int
     image_hw: tuple[int, int]
     plan: RenderPlan
@@ -144,7 +144,7 @@ class Estimate:
 
 
 def estimate(
-    source: Source | Scene,
+    source: SceneInput | Scene,
     renderer: Renderer,
     throughput: ThroughputEstimator | None = None,
     views: int | None = None,
@@ -164,7 +164,7 @@ def estimate(
     """
     if isinstance(source, Scene):
         hws = tuple((height, width) for height, width in source.image_hws.tolist())
-        source = Source(source.name, (source.root,), source, hws)
+        source = SceneInput(source.name, (source.root,), source, hws)
     throughput = throughput or ThroughputEstimator(renderer)
     patch = renderer.patch
     image_hw = image_hw or renderer.train_image_hw
@@ -213,9 +213,9 @@ def estimate(
     )
 
 
-def most_views(source: Source | Scene, renderer: Renderer, image_hw: tuple[int, int]) -> int:
+def most_views(source: SceneInput | Scene, renderer: Renderer, image_hw: tuple[int, int]) -> int:
     """The largest number of views that fits in MAX_TOKENS and in memory, at least 1: where a slider may end."""
-    count = source.available if isinstance(source, Source) else len(source)
+    count = source.available if isinstance(source, SceneInput) else len(source)
     low, high = 1, count
     while low < high:
         middle = (low + high + 1) // 2
@@ -224,7 +224,7 @@ def most_views(source: Source | Scene, renderer: Renderer, image_hw: tuple[int, 
     return low
 
 
-def sizes_for(source: Source, renderer: Renderer) -> list[tuple[str, tuple[int, int]]]:
+def sizes_for(source: SceneInput, renderer: Renderer) -> list[tuple[str, tuple[int, int]]]:
     """Sizes to choose from, (label, (height, width)): squares as in training, and the whole image at as many
     tokens, where the images are no squares."""
     known = renderer.card.get("trained_image_hws")
@@ -262,7 +262,7 @@ def _cut(stored: tuple[int, int], image_hw: tuple[int, int], read_hw: tuple[int,
     return abs(fx - 1) > 1e-6 or abs(fy - 1) > 1e-6, max(0.0, 1.0 - kept)
 
 
-def _reading_bytes(source: Source, views: int, image_hw: tuple[int, int]) -> int:
+def _reading_bytes(source: SceneInput, views: int, image_hw: tuple[int, int]) -> int:
     """Main memory while images are read: each thread holds one at its full size, as bytes and as floats."""
     threads = min(8, os.cpu_count() or 1, views)
     largest = max(height * width for height, width in source.image_hws)

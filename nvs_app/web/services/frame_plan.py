@@ -1,6 +1,6 @@
 """Which frames the viewer asks for: sizes, quality, how closely rendered. Decided here and sent to the page.
 
-    plan = plan_frames(opened, Stage((900, 1200)), limits, FrameCost())
+    plan = plan_frames(opened, Viewport((900, 1200)), limits, FrameCost())
     plan.rest[-1].hw          # at rest, the sharp one
     plan.drag.hw, plan.turn   # while the hand moves the view, and while it turns by itself
 
@@ -15,7 +15,7 @@ from typing import Any
 from nvs_app.errors import NVSError
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.web.services.opening import LoadedScene
-from nvs_app.web.sessions import Limits
+from nvs_app.web.sessions import SessionLimits
 
 SIDES = (96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 1024)  # shorter sides of frames
 OFFERED = (128, 256, 512, 1024)  # of them, at rest
@@ -30,7 +30,7 @@ QUALITY, QUICK_QUALITY = 92, 80
 
 
 @dataclass(frozen=True)
-class Stage:
+class Viewport:
     """Where frames are shown: its size (height, width) in the screen's pixels, and the shorter side of frames at rest
     that was chosen; None: not chosen. Raises NVSError for what cannot be."""
 
@@ -102,7 +102,7 @@ class FramePlan:
         return asdict(self)
 
 
-def plan_frames(opened: LoadedScene, stage: Stage, limits: Limits, cost: FrameCost) -> FramePlan:
+def plan_frames(opened: LoadedScene, stage: Viewport, limits: SessionLimits, cost: FrameCost) -> FramePlan:
     """The plan for a scene on a stage."""
     renderer = opened.renderer
     pixels = limits.frame_pixels(renderer.device)

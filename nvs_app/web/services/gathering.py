@@ -18,20 +18,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 from PIL import Image
 
-from data_tools.readers.archives import Limits, check_image, is_archive, open_image
+from data_tools.readers import SeveralScenes
+from data_tools.readers.archives import Limits, is_archive, open_image
 from data_tools.readers.isolated import isolated
-from data_tools.structure_from_motion.prepare import find_images, is_image_name
+from data_tools.readers.video_frames import open_video
+from data_tools.structure_from_motion.photo_files import check_photo, find_images, is_image_name
 from data_tools.structure_from_motion.video import is_video
 from nvs_app.errors import NVSError
 from nvs_app.scenes.images import BROKEN
-from nvs_app.web.services.uploads import FEWEST, Source, inspect, videos_in
+from nvs_app.web.services.uploads import FEWEST, SceneInput, inspect, videos_in
 
 PHOTO, PHOTOS, VIDEO, SCENE = "photo", "photos", "video", "scene"
 LONGEST = 144  # pixels of a thumbnail
+MOST_CHOICES = 24  # scenes of one archive that are offered
 SHOWN = 240  # thumbnails; the photos beyond are listed by name
 
 
@@ -44,6 +46,7 @@ class Piece:
         kind: PHOTO, PHOTOS (an archive or folder of them), VIDEO or SCENE (with cameras); "" for what is none.
         count: photos or views in it. digest: of its content.
         thumbnail: a small JPEG as data URI, or empty. problem: why it is not used, one sentence; empty where it is.
+        choices: the scenes in it, where it holds several and one must be chosen. scene: the one that was.
     """
 
     key: str
@@ -54,6 +57,8 @@ class Piece:
     digest: str = ""
     thumbnail: str = ""
     problem: str = ""
+    choices: tuple[str, ...] = ()
+    scene: str = ""
 
 
 @dataclass(frozen=True)
@@ -103,43 +108,54 @@ class Tray:
         """With one piece less."""
         return Tray(tuple(piece for piece in self.pieces if piece.key != key))
 
-    def source(self, workdir: Path, limits: Limits | None = None) -> Source | None:
+    def replaced(self, piece: Piece) -> Tray:
+        """With a piece in the place of the one that has its key."""
+        return replace(self, pieces=tuple(piece if piece.key == own.key else own for own in self.pieces), said="")
+
+    def source(self, workdir: Path, limits: Limits | None = None) -> SceneInput | None:
         """What can be reconstructed of the pieces that are used; None where they are too few, or the tray is closed.
 
         Raises NVSError as `uploads.inspect` does."""
         good = self.good
         if not self.open or not good or (self.kind == PHOTOS and self.count < FEWEST):
             return None
-        source = isolated(inspect, [piece.path for piece in good], workdir, limits, what=good[0].name)
+        paths, chosen = [piece.path for piece in good], good[0].scene or None
+        source = isolated(inspect, paths, workdir, limits, None, FEWEST, chosen, what=good[0].name)
         if self.kind == SCENE or (self.kind == VIDEO and len(good) == 1):
             return source
         label = Path(good[0].name).stem if len(good) == 1 else f"{source.available} photos"
         return replace(source, label=label)
 
 
-def look(path: Path, workdir: Path, name: str = "", limits: Limits | None = None, pixels: int = 10**8) -> Piece:
+def look(
+    path: Path, workdir: Path, name: str = "", limits: Limits | None = None, pixels: int = 10**8, scene: str = ""
+) -> Piece:
     """Judges one upload; what is wrong with it is its `problem`, and no error.
 
     Args:
         path: of the file. workdir: archives are unpacked into it. name: what people call it; the file's unless given.
-        limits: of an archive. pixels: of one image, at most.
+        limits: of an archive. pixels: of one image, at most. scene: which one, of several.
     """
     name = name or path.name
-    piece = Piece(secrets.token_hex(6), path, name)
+    piece = Piece(secrets.token_hex(6), path, name, scene=scene)
     try:
         if path.stat().st_size == 0:
             raise NVSError("the file is empty")
         piece = replace(piece, digest=_digest(path))
         if is_image_name(path) and not is_archive(path):
-            height, width = check_image(path)[1]
+            height, width = check_photo(path)
             if height * width > pixels:
                 raise NVSError(f"{width}×{height} pixels, {pixels // 1_000_000} megapixels at most")
             return replace(piece, kind=PHOTO, thumbnail=thumbnail(path))
-        source = inspect([path], workdir, limits, fewest=1)
+        source = inspect([path], workdir, limits, fewest=1, key=scene or None)
         kind = SCENE if source.scene is not None else VIDEO if source.frames_in_video is not None else PHOTOS
         return replace(piece, kind=kind, count=source.available, thumbnail=_first(source))
+    except SeveralScenes as error:
+        more = f"; the first {MOST_CHOICES} are" if len(error.choices) > MOST_CHOICES else ""
+        problem = f"holds {len(error.choices)} scenes: choose one{more} [{error.code}]"
+        return replace(piece, problem=problem, choices=error.choices[:MOST_CHOICES])
     except NVSError as error:
-        return replace(piece, problem=_plain(str(error), path, workdir))
+        return replace(piece, problem=_plain(error.told, path, workdir))
     except OSError as error:
         return replace(piece, problem=error.strerror or "it cannot be read")
 
@@ -160,7 +176,7 @@ def thumbnail(path: Path) -> str:
         raise NVSError("the image is damaged and cannot be read to its end") from error
 
 
-def _first(source: Source) -> str:
+def _first(source: SceneInput) -> str:
     """A thumbnail of the first image; empty where there is none that can be read. Of a video, its first frame:
     raises NVSError where that cannot be decoded."""
     if source.frames_in_video is not None:
@@ -175,14 +191,8 @@ def _first(source: Source) -> str:
 
 
 def _first_frame(path: Path) -> np.ndarray:
-    video = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
-    try:
-        good, frame = video.read()
-    finally:
-        video.release()
-    if not good:
-        raise NVSError("no frame of the video can be decoded; convert it to mp4 (H.264)")
-    return cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+    with open_video(path) as video:
+        return next(iter(video)).rgb()
 
 
 def _uri(image: Image.Image) -> str:

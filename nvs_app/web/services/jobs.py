@@ -22,7 +22,7 @@ from nvs_app.web.services.threads import run_in_fresh_thread
 
 
 @dataclass(frozen=True)
-class Step:
+class JobProgress:
     """Where a job stands. position: jobs before it, 0 when it is being worked at; fraction: of the stage."""
 
     position: int
@@ -64,11 +64,11 @@ class Job:
     def done(self) -> bool:
         return self._future.done()
 
-    def step(self) -> Step:
+    def step(self) -> JobProgress:
         """Where it stands now."""
-        return Step(self._queue.position(self), *self._state, time.monotonic() - self.created)
+        return JobProgress(self._queue.position(self), *self._state, time.monotonic() - self.created)
 
-    def follow(self, interval: float = 0.25) -> Iterator[Step]:
+    def follow(self, interval: float = 0.25) -> Iterator[JobProgress]:
         """Steps as they come, at most one each `interval` seconds, until the job is done."""
         last: tuple | None = None
         while not self.done:

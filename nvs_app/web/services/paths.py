@@ -1,6 +1,6 @@
 """Camera paths as the page makes them: presets, and timelines that are saved and edited again.
 
-cameras = preset("turntable", capture, (256, 256), seconds=4)
+cameras = preset("orbit", capture, (256, 256), seconds=4)
 save_path("path.json", timeline)              # what nerfstudio's viewer and `nvs_app render --path` read
 timeline = load_path("path.json").timeline    # the same keyframes
 """
@@ -40,7 +40,7 @@ from nvs_app.scenes.camera_path import (
     write_camera_path,
 )
 
-PRESETS = ("turntable", "spiral", "capture", "dolly zoom")
+PRESETS = ("orbit", "spiral", "capture", "dolly zoom")
 
 
 def timeline_from_dict(values: Any) -> Timeline:
@@ -114,6 +114,8 @@ def preset(
         NVSError: an unknown name, no frames or too many, a value out of its range.
     """
     check_size(image_hw)
+    if name == "turntable":  # the orbit's name before, read for one release more
+        name = "orbit"
     if name not in PRESETS:
         raise NVSError(f"camera path: {name!r} is no preset, expected one of {', '.join(PRESETS)}")
     if not 0 < seconds * fps <= MAX_FRAMES:
@@ -127,7 +129,7 @@ def preset(
         begin = begin if fov is None else with_vertical_fov(begin, float(fov))
         return paths.dolly_zoom(begin, paths.focus_point(framed.c2w), count, strength)
     makers: dict[str, Callable[[Cameras, int], Cameras]] = {
-        "turntable": paths.orbit,
+        "orbit": paths.orbit,
         "spiral": paths.spiral,
         "capture": paths.capture,
     }

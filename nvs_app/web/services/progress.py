@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from nvs_app.web.services.jobs import Step
+from nvs_app.web.services.jobs import JobProgress
 from nvs_app.web.services.machine import seconds_words
 from nvs_app.web.work_messages import SparseMessage, WorkMessage
 
@@ -60,7 +60,7 @@ class Progress:
         trust = min(1.0, share / SURE)
         return (1.0 - share) * total * (1.0 + trust * (pace - 1.0))
 
-    def message(self, step: Step) -> WorkMessage:
+    def message(self, step: JobProgress) -> WorkMessage:
         """What the page shows of a step."""
         if step.position:
             others = "1 other is" if step.position == 1 else f"{step.position} others are"

@@ -23,7 +23,7 @@ from nvs_app.web.access import is_anonymous
 from nvs_app.web.app_state import AppState
 from nvs_app.web.services.kept_limits import make_room
 from nvs_app.web.services.opening import LoadedScene, jpeg_uri, open_state, why_no_depth
-from nvs_app.web.services.uploads import Source
+from nvs_app.web.services.uploads import SceneInput
 from nvs_app.web.services.viewpoint import Viewpoint
 from nvs_app.web.sessions import Session
 
@@ -124,7 +124,7 @@ def _open(app_state: AppState, session: Session, folder: Path) -> LoadedScene:
             seconds=float(note["seconds"]), no_depth=why_no_depth(renderer, state),
         )  # fmt: skip
         stored = tuple((height, width) for height, width in scene.image_hws.tolist())
-        session.source = Source(opened.name, (scene.root,), scene, stored)
+        session.source = SceneInput(opened.name, (scene.root,), scene, stored)
     app_state.show(session, opened)
     return opened
 

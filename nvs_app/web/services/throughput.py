@@ -11,7 +11,7 @@ import torch
 from data_tools.structure_from_motion.pairs import ALIKE, EXHAUSTIVE, choose_pairs
 from data_tools.structure_from_motion.worker import ENLARGE_BELOW
 from nvs_app.rendering.renderer import Renderer
-from nvs_app.web.services.uploads import Source
+from nvs_app.web.services.uploads import SceneInput
 
 # Structure from motion on one core, from runs over 8 to 50 photos: seconds a megapixel of feature search, a pair of
 # photos compared, a squared number of photos mapped; of reading and resizing, a megapixel.
@@ -70,14 +70,14 @@ class ThroughputEstimator:
                 self._sfm = min(max(self._sfm * factor**0.5, 0.05), 20.0)
 
 
-def view_seconds(source: Source, views: int, encode: float) -> dict[str, float]:
+def view_seconds(source: SceneInput, views: int, encode: float) -> dict[str, float]:
     """Seconds of reading `views` of a source, and of encoding."""
     share = views / source.available
     pixels = sum(height * width for height, width in source.image_hws) * share
     return {"read": READ * pixels / 1e6 / min(8, _cores()), "encode": encode}
 
 
-def sfm_seconds(source: Source, factor: float) -> dict[str, float]:
+def sfm_seconds(source: SceneInput, factor: float) -> dict[str, float]:
     """Seconds of each stage of structure from motion, for a source without cameras; empty for others.
 
     factor: how much slower than the machine that was measured (`ThroughputEstimator.sfm`).

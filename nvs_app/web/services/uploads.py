@@ -12,9 +12,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from data_tools.readers import open_scene
-from data_tools.readers.archives import Limits, check_image, extract, is_archive
+from data_tools.readers import SeveralScenes, open_scene
+from data_tools.readers.archives import Limits, extract, is_archive
 from data_tools.structure_from_motion.job import ProgressCallback
+from data_tools.structure_from_motion.photo_files import (
+    check_photo,
+    find_photos,
+    is_image_name,
+    labels,
+    refuse_depth_maps,
+)
 from data_tools.structure_from_motion.photos import (
     PhotoOptions,
     PhotoReport,
@@ -22,19 +29,18 @@ from data_tools.structure_from_motion.photos import (
     reconstruct,
     scene_root,
 )
-from data_tools.structure_from_motion.prepare import find_images, is_image_name
 from data_tools.structure_from_motion.report import input_key
 from data_tools.structure_from_motion.run import MAX_PHOTOS, WORK
 from data_tools.structure_from_motion.video import is_video, video_size
 from data_tools.structure_from_motion.worker import PREVIEW
-from nvs_app.errors import NVSError
+from nvs_app.errors import NVSError, Refusal
 from nvs_app.scenes.scene import Scene
 
 FEWEST = 3  # photos that cameras are found from
 
 
 @dataclass(frozen=True)
-class Source:
+class SceneInput:
     """An input that can become a scene.
 
     Attributes:
@@ -101,7 +107,8 @@ def inspect(
     limits: Limits | None = None,
     options: PhotoOptions | None = None,
     fewest: int = FEWEST,
-) -> Source:
+    key: str | None = None,
+) -> SceneInput:
     """Looks at what was brought.
 
     Args:
@@ -111,6 +118,7 @@ def inspect(
         limits: of an archive.
         options: of structure from motion, where it will be needed.
         fewest: photos without cameras that are accepted.
+        key: which scene, where there are several.
 
     Raises:
         NVSError: nothing that can become a scene; one line says what was seen.
@@ -124,34 +132,40 @@ def inspect(
     if len(opened) == 1 and (opened[0].is_dir() or not is_image_name(opened[0])) and not is_video(opened[0]):
         path = opened[0]
         if has_cameras(path) or not path.is_dir():
-            scene = open_scene(path)
+            try:
+                scene = open_scene(path, None, key, within=path if path.is_dir() else path.parent)
+            except SeveralScenes as error:  # an archive is known by its own name
+                raise SeveralScenes(str(error).replace(f"{path}: ", f"{label}: ", 1), error.choices) from error
             stored = tuple((height, width) for height, width in scene.image_hws.tolist())
-            return Source(label, opened, scene, stored, options=options)
+            return SceneInput(label, opened, scene, stored, options=options)
     if any(path.is_dir() and has_cameras(path) for path in opened):
         raise NVSError(f"{label}: a scene with cameras together with other files; bring one or the other")
     odd = [path.name for path in opened if path.is_file() and not is_video(path) and not is_image_name(path)]
     if odd:
         raise NVSError(f"{odd[0]}: neither an image nor a video nor an archive; leave it out")
     videos = videos_in(opened)
-    images = find_images([path for path in opened if not is_video(path)])
+    photos = find_photos([path for path in opened if not is_video(path)])
+    images = photos.images
     if videos and not images:
         return _of_video(label, opened, videos, options)
     hws: list[tuple[int, int]] = []
     skipped: dict[str, str] = {}
     if len(images) > MAX_PHOTOS:
         raise NVSError(f"{label}: {len(images)} photos, {MAX_PHOTOS} at most; take every second or third")
-    for image in images:
+    refuse_depth_maps(images, label)
+    for image, name in zip(images, labels(images, opened)):
         try:
-            hws.append(check_image(image)[1])
+            hws.append(check_photo(image, name))
         except NVSError as error:
-            skipped[image.name] = str(error).split(": ", 1)[-1]
+            skipped[name] = str(error).split(": ", 1)[-1]
     if len(hws) < max(1, fewest):
         first = f"; {next(iter(skipped))}: {next(iter(skipped.values()))}" if skipped else ""
         raise NVSError(
             f"{label}: {len(hws)} photo{'' if len(hws) == 1 else 's'} that can be read{first}; cameras are found from "
-            "three or more, 20 to 60 are best"
+            "three or more, 20 to 60 are best",
+            Refusal.NO_PHOTO,
         )
-    return Source(label, opened, None, tuple(hws), skipped, options=options)
+    return SceneInput(label, opened, None, tuple(hws), skipped, options=options)
 
 
 def size_words(image_hws: Sequence[tuple[int, int]]) -> str:
@@ -179,11 +193,11 @@ def videos_in(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
-def _of_video(label: str, paths: tuple[Path, ...], videos: list[Path], options: PhotoOptions) -> Source:
+def _of_video(label: str, paths: tuple[Path, ...], videos: list[Path], options: PhotoOptions) -> SceneInput:
     if len(videos) > 1:
         raise NVSError(f"{label}: {len(videos)} videos; give one, or take frames of them first")
     frames, image_hw = video_size(videos[0])
     taken = min(options.frames, frames) if frames else options.frames
     if taken < 3:
         raise NVSError(f"{label}: a video of {frames} frames; cameras are found from three or more")
-    return Source(label, paths, None, (image_hw,) * taken, frames_in_video=frames, options=options)
+    return SceneInput(label, paths, None, (image_hw,) * taken, frames_in_video=frames, options=options)

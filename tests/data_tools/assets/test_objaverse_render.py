@@ -307,3 +307,65 @@ def test_scene_opens_and_its_cameras_fit_its_images(renderer: Any, task: Any, tm
         red = np.argwhere(((image[0] > 0.5) & (image[1] < 0.4)).numpy())
         seen = red.mean(0) + 0.5
         assert np.abs(seen - [fy * y / z + cy, fx * x / z + cx]).max() < 2.0
+
+
+def test_any_number_of_uv_sets(look: Look) -> None:
+    """Five textures on five sets, each of which is right on its own set only: the base colour's, set 7, is upright."""
+    builder = files.Builder()
+    picture = builder.image(files.png(files.quarters()))
+    white = builder.image(files.png(np.full((4, 4, 3), 255, np.uint8)))
+    corner = np.full((8, 8, 3), 255, np.uint8)
+    corner[:4, :4] = 0
+    emission = builder.image(files.png(corner))
+    positions, faces, normals, uvs = files.box()
+    material = builder.material(
+        pbrMetallicRoughness={"baseColorTexture": {"index": picture, "texCoord": 7}, "metallicFactor": 0,
+                              "metallicRoughnessTexture": {"index": white, "texCoord": 1}},
+        occlusionTexture={"index": white, "texCoord": 2}, emissiveTexture={"index": emission, "texCoord": 4},
+        normalTexture={"index": builder.image(files.png(np.full((4, 4, 3), (128, 128, 255), np.uint8))), "texCoord": 3},
+        emissiveFactor=[1, 1, 1],
+    )  # fmt: skip
+    sets = {f"TEXCOORD_{number}": uvs * 0 + 0.9 for number in (0, 1, 2, 3)}
+    # Emission everywhere but in the corner that shows red when it is turned around: bottom right.
+    sets |= {"TEXCOORD_4": 1 - uvs, "TEXCOORD_7": uvs}
+    builder.primitive(positions, faces, material, NORMAL=normals, **sets)
+    assert corners(look(builder.glb()))[3] == YELLOW
+    assert look(builder.glb())[20, 20, :3].min() > 0.95
+
+
+@pytest.mark.parametrize(
+    ("texture", "info", "note"),
+    [
+        ({}, {}, "base colour texture left out: texture 1 has no image"),
+        ({"source": 0}, {"texCoord": 3}, "base colour texture left out: its UV set 3 does not exist"),
+        ({"source": 0}, {"texCoord": 1}, "its UV set 1 cannot be used (malformed glTF: TEXCOORD_1 is VEC3 of 5126"),
+        ({"source": 0}, {"texCoord": -1}, "its UV set is '-1', expected 0, 1, 2 ..."),
+        ({"extensions": {"EXT_texture_webp": {"source": 0}}, "source": 9}, {}, ""),
+        ({"extensions": {"EXT_texture_webp": {}}, "source": 0}, {}, ""),
+    ],
+)
+def test_textures_that_cannot_be_used(tmp_path: Path, texture: dict, info: dict, note: str) -> None:
+    """They are left out and told; the base colour's factor shows."""
+    from data_tools.assets.gltf import read_gltf
+
+    builder = files.Builder()
+    builder.image(files.png(files.quarters()))
+    use = {"index": builder.texture(texture), **info}
+    positions, faces, normals, uvs = files.box()
+    material = builder.material(pbrMetallicRoughness={"baseColorTexture": use})
+    builder.primitive(positions, faces, material, TEXCOORD_0=uvs, TEXCOORD_1=normals)
+    asset = read_gltf(tmp_path / "a.glb", builder.glb(), tmp_path, 64)
+    assert len(asset.parts[0].faces) == 12 and bool(asset.parts[0].material.textures) == (not note)
+    assert [note in told for told in asset.notes] == ([True] if note else [])
+
+
+def test_an_asset_on_the_globe_keeps_its_shape(look: Look) -> None:
+    """A node in earth-centred coordinates, where float32 knows half metres."""
+    images = []
+    for place in (0.0, 4_194_411.3):
+        builder = files.Builder()
+        texture = builder.image(files.png(files.quarters()))
+        files.add_box(builder, builder.material(pbrMetallicRoughness={"baseColorTexture": {"index": texture}}))
+        builder.content["nodes"] = [{"children": [1], "translation": [place, 0.3 * place, -1.1 * place]}, {"mesh": 0}]
+        images.append(look(builder.glb()))
+    assert np.abs(images[0] - images[1]).max() < 0.02

@@ -17,7 +17,7 @@ import pytest
 
 from data_tools.assets.pool import run_pool
 from data_tools.assets.render_task import RenderOptions
-from data_tools.assets.run import read_log, render_assets
+from data_tools.assets.run import Report, read_log, render_assets
 from data_tools.assets.sources import find_assets, make_tasks
 from data_tools.cli import main
 from data_tools.readers import open_scene
@@ -299,3 +299,13 @@ def test_wrong_options(tmp_path: Path, capsys: pytest.CaptureFixture, arguments:
     assert main(["objaverse", str(tmp_path / "in"), str(tmp_path / "out"), *arguments]) == 2
     error = capsys.readouterr().err
     assert words in error and error.count("\n") == 1
+
+
+def test_the_summary_counts_kinds_and_keeps_numbers() -> None:
+    failed = {"a": "glTF version 1, only 2", "b": "glTF version 1, only 2", "c": "17 bytes", "d": "4 bytes"}
+    lines = Report(total=9, failed=failed, notes=["normal map left out: texture 3 has no image"]).lines()
+    assert lines[2:] == [
+        "      2  glTF version 1, only 2",
+        "      2  17 bytes (and other numbers)",
+        "      1  noted: normal map left out: texture 3 has no image",
+    ]

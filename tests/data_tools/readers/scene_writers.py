@@ -137,6 +137,22 @@ def apple(folder: Path) -> Path:
     return co3d(folder, [co3d_frame("1_2_3", 1, focal_length=[2, 2], principal_point=[0, 0])])
 
 
+def polycam(folder: Path) -> Path:
+    camera = {f"t_{row}{column}": OPENGL_C2W[row][column] for row in range(3) for column in range(4)}
+    camera |= {"fx": FX, "fy": FY, "cx": CX, "cy": CY, "width": WIDTH, "height": HEIGHT}
+    write(folder / "keyframes/corrected_cameras/7.json", json.dumps(camera))
+    image(folder / "keyframes/corrected_images/7.jpg")
+    return folder
+
+
+def record3d(folder: Path) -> Path:
+    k = [FX, 0, 0, 0, FY, 0, CX, CY, 1]  # by columns
+    pose = [0.5, -0.5, -0.5, 0.5, 1, 2, 3]
+    write(folder / "metadata.json", json.dumps({"poses": [pose], "K": k, "w": WIDTH, "h": HEIGHT}))
+    image(folder / "rgb/0.jpg")
+    return folder
+
+
 WRITERS = {
     "nerfstudio": (nerfstudio, "images/a.png"),
     "lact": (lact, "a.png"),
@@ -147,5 +163,7 @@ WRITERS = {
     "mvsnet": (mvsnet, "images/00000000.png"),
     "bundler": (bundle, "a.jpg"),
     "frame_poses": (scannet, "color/0.jpg"),
+    "polycam": (polycam, "keyframes/corrected_images/7.jpg"),
+    "record3d": (record3d, "rgb/0.jpg"),
     "realestate10k": (real_estate, "abc/5.png"),
 }

@@ -87,7 +87,7 @@ def test_nerfstudio_distortion(scene_folder) -> None:
     assert scene.lenses[0].fxfycxcy == (20.0, 21.0, 8.5, 6.25)
     assert scene.fxfycxcy[0, 0] != 20 and scene.load([0]).images.shape == (1, 3, 12, 16)
     for change, message in (
-        ({"camera_model": "EQUIRECTANGULAR"}, "camera_model EQUIRECTANGULAR is not supported"),
+        ({"camera_model": "EQUIRECTANGULAR"}, "camera_model EQUIRECTANGULAR is a panorama"),
         ({"camera_model": 3}, "camera_model 3 is not supported"),
         ({"is_fisheye": True, "p1": 0.1}, "a fisheye with p1, p2 is not supported"),
         ({"k4": math.nan}, "k4 is NaN, expected a number"),
@@ -116,32 +116,22 @@ def set_frame(**values):
     return lambda content: content["frames"][2].update(values)
 
 
-def drop(key: str):
-    return lambda content: content["frames"][2].pop(key)
-
-
 MATRIX = opencv_to_opengl(C2W[2]).tolist()
 MISFIT = "another shape, so the camera cannot belong to it"
-WHY = "(its 3x3 part is singular, scaled or sheared)"
-OUTSIDE = "file_path leads out of the scene's folder; copy the image into it"
 FRAME = "scene/transforms.json: frame 2 (images/002.png): "
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (set_frame(transform_matrix=MATRIX[:3]), FRAME + "transform_matrix is 3x4, expected 4x4"),
+        (set_frame(transform_matrix=MATRIX[:2]), FRAME + "transform_matrix is 2x4, expected 4x4"),
         (set_frame(transform_matrix=5), FRAME + "transform_matrix is 5, expected 4x4"),
         (set_frame(transform_matrix=[]), FRAME + "transform_matrix is a list of 0, expected 4x4"),
         (set_frame(transform_matrix=[[1, 2], [3]]), FRAME + "transform_matrix is rows of 2, 1 numbers, expected 4x4"),
         (set_frame(transform_matrix=[["a"] * 4] * 4), FRAME + 'transform_matrix holds "a", expected numbers'),
         (
-            set_frame(transform_matrix=[[math.nan] * 4, *MATRIX[1:]]),
-            FRAME + "transform_matrix holds NaN, expected finite numbers",
-        ),
-        (
-            set_frame(transform_matrix=[[0] * 4, *MATRIX[1:]]),
-            FRAME + f"transform_matrix is no rigid motion {WHY}, expected a rotation",
+            set_frame(transform_matrix=[[0.5 * value for value in MATRIX[0]], *MATRIX[1:]]),
+            FRAME + "transform_matrix is no rigid motion (its 3x3 part is sheared), expected a rotation",
         ),
         (
             set_frame(transform_matrix=[*MATRIX[:3], [0, 0, 0, 2]]),
@@ -149,23 +139,9 @@ FRAME = "scene/transforms.json: frame 2 (images/002.png): "
         ),
         (
             set_frame(transform_matrix=[[-value for value in MATRIX[0]], *MATRIX[1:]]),
-            FRAME + "transform_matrix mirrors (the determinant of its 3x3 part is -1), expected a rotation",
+            FRAME + "transform_matrix mirrors (the determinant of its 3x3 part is negative), expected a rotation",
         ),
-        (drop("transform_matrix"), FRAME + "transform_matrix is missing"),
-        (drop("file_path"), "scene/transforms.json: frame 2: file_path is missing"),
         (set_frame(file_path=7), "scene/transforms.json: frame 2: file_path is 7, expected the name of an image file"),
-        (
-            set_frame(file_path="images/x.png"),
-            "scene/transforms.json: frame 2 (images/x.png): the image file does not exist",
-        ),
-        (
-            set_frame(file_path="../secret.png"),
-            f"scene/transforms.json: frame 2 (../secret.png): {OUTSIDE}",
-        ),
-        (
-            set_frame(file_path="/etc/passwd"),
-            f"scene/transforms.json: frame 2 (/etc/passwd): {OUTSIDE}",
-        ),
         (set_frame(fl_x=-20), FRAME + "fl_x is -20, expected a positive number"),
         (set_frame(cy=10**400), FRAME + f"cy is 1{'0' * 56}..., expected a number"),
         (set_frame(fl_x=None), FRAME + "fl_x is null, expected a positive number"),
@@ -208,9 +184,6 @@ def test_malformed_files(scene_folder) -> None:
     (scene_folder / "transforms.json").write_bytes(b"\xff\xfe\x00{")
     with pytest.raises(NVSError, match="not valid JSON"):
         open_scene(scene_folder)
-    (scene_folder / "images/002.png").write_text("no image")
-    with pytest.raises(NVSError, match=r"frame 2 \(images/002.png\): not an image"):
-        open_scene(write(scene_folder, nerfstudio_content()))
 
 
 def test_links_out_of_the_folder_are_refused(scene_folder, tmp_path) -> None:
@@ -260,7 +233,6 @@ def test_lact(scene_folder, wrapped) -> None:
             {"w": 32},
             f"frame 1 (images/001.png): the image is 16x12 but its camera 32x12: {MISFIT}",
         ),
-        ({"file_path": "a/b"}, "frame 1 (a/b): the image file does not exist"),
     ],
 )
 def test_malformed_lact_fields(scene_folder, change, message) -> None:
@@ -298,9 +270,6 @@ def test_blender_splits_and_transparency(tmp_path) -> None:
     assert only.split == ["test"] * 2
     again = open_scene(scene.save(tmp_path / "copy"))
     assert torch.equal(again.c2w, scene.c2w) and again.split == scene.split
-    (folder / "train/r_1.png").unlink()
-    with pytest.raises(NVSError, match=r"lego/transforms_train.json: frame 1 \(./train/r_1\): the image file"):
-        open_scene(folder)
 
 
 # ProgressCallback formats apart

@@ -20,6 +20,7 @@ from data_tools import cli as command_line
 from data_tools.readers import open_scene
 from data_tools.structure_from_motion import job as sfm
 from data_tools.structure_from_motion.pairs import WORDS, choose_pairs, word_histograms
+from data_tools.structure_from_motion.photo_files import find_images
 from data_tools.structure_from_motion.photos import (
     Cancelled,
     PhotoOptions,
@@ -27,7 +28,7 @@ from data_tools.structure_from_motion.photos import (
     open_input,
     reconstruct,
 )
-from data_tools.structure_from_motion.prepare import Photo, find_images, prepare_photos
+from data_tools.structure_from_motion.prepare import Photo, prepare_photos
 from data_tools.structure_from_motion.run import WORK
 from data_tools.structure_from_motion.scene import upright_frame
 from nvs_app.errors import NVSError

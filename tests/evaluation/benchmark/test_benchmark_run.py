@@ -28,7 +28,6 @@ from nvs_app.evaluation.metrics import LPIPS, psnr, sharpness, ssim
 from nvs_app.evaluation.protocols import find
 from nvs_app.evaluation.protocols.base import Entry, Settings
 from nvs_app.evaluation.report.files import views_csv
-from nvs_app.evaluation.report.summary import comparable
 from nvs_app.model.checkpoint import save_checkpoint
 from nvs_app.model.config import PRESETS
 from nvs_app.model.lact import LaCT
@@ -81,7 +80,8 @@ def load(out: Path) -> dict:
 def same(one: Path, other: Path) -> bool:
     """Whether two runs give the same files, times apart."""
     tables = all((one / name).read_bytes() == (other / name).read_bytes() for name in ("views.csv", "scenes.csv"))
-    return tables and comparable(load(one)) == comparable(load(other))
+    reports = [{key: value for key, value in load(out).items() if key != "timing"} for out in (one, other)]
+    return tables and reports[0] == reports[1]
 
 
 class Gray(Renderer):

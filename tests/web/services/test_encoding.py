@@ -23,12 +23,14 @@ from nvs_app.web.services.encoding import Encoding, Plan, parse_size
 from nvs_app.web.services.inspector import SceneInspector
 from nvs_app.web.services.opening import LoadedScene
 from nvs_app.web.services.videos import Videos
-from nvs_app.web.sessions import Limits, Session
+from nvs_app.web.sessions import Session, SessionLimits
 
 
 @pytest.fixture
 def encoding(app_state: AppState) -> Encoding:
-    app_state.store.limits = Limits(upload_files=4, upload_bytes=200_000, upload_pixels=10_000, session_bytes=400_000)
+    app_state.store.limits = SessionLimits(
+        upload_files=4, upload_bytes=200_000, upload_pixels=10_000, session_bytes=400_000
+    )
     return Encoding(app_state)
 
 
@@ -106,7 +108,7 @@ def test_cancel_within_the_network(
 def test_state_files(encoding: Encoding, session: Session, tmp_path: Path) -> None:
     state = encoding.app_state.state(encoding.app_state.example("small scene"))
     good = state.save(tmp_path / "good.safetensors")
-    encoding.app_state.store.limits = session.limits = Limits()
+    encoding.app_state.store.limits = session.limits = SessionLimits()
     opened = encoding.receive(session, [good])
     assert isinstance(opened, LoadedScene) and opened.scene is None and opened.name == "good"
     assert torch.isfinite(encoding.app_state.frame(opened, opened.cameras[:1]).image).all()

@@ -36,7 +36,7 @@ from nvs_app.web.services.estimate import (
 )
 from nvs_app.web.services.machine import bytes_words, count_words, free_memory, seconds_words
 from nvs_app.web.services.throughput import ThroughputEstimator
-from nvs_app.web.services.uploads import Source, inspect
+from nvs_app.web.services.uploads import SceneInput, inspect
 
 REPO = Path(__file__).resolve().parents[3]
 
@@ -62,9 +62,9 @@ def photos(folder: Path, sizes: list[tuple[int, int]]) -> Path:
     return folder
 
 
-def big_source(count: int, image_hw: tuple[int, int]) -> Source:
+def big_source(count: int, image_hw: tuple[int, int]) -> SceneInput:
     """Photos that nobody has to write."""
-    return Source("many", (Path("."),), None, (image_hw,) * count)
+    return SceneInput("many", (Path("."),), None, (image_hw,) * count)
 
 
 @pytest.fixture

@@ -65,7 +65,7 @@ def headed(checkpoints: Path, small_scene: Path) -> SceneState:
 @pytest.fixture(scope="module")
 def timeline(made) -> Timeline:
     _, scene, _ = made
-    path = preset("turntable", scene.cameras(None, (32, 32)), (24, 40), seconds=2, fps=6)
+    path = preset("orbit", scene.cameras(None, (32, 32)), (24, 40), seconds=2, fps=6)
     return keyframes_of(path, 6, count=4, loop=True)
 
 

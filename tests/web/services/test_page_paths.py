@@ -95,7 +95,7 @@ def test_dolly_zoom_starts_from_the_present_view() -> None:
 )
 def test_impossible_presets(options: dict, said: str) -> None:
     with pytest.raises(NVSError, match=said):
-        preset(**{"name": "turntable", "cameras": ring(), "image_hw": (48, 64), "seconds": 2.0, **options})
+        preset(**{"name": "orbit", "cameras": ring(), "image_hw": (48, 64), "seconds": 2.0, **options})
 
 
 @pytest.mark.parametrize("loop", [False, True])
@@ -177,8 +177,9 @@ def test_nerfstudio_reads_the_file_and_times_it_alike(tmp_path: Path) -> None:
 
 
 def test_paths_without_keyframes_become_editable(tmp_path: Path) -> None:
-    path = preset("turntable", ring(), (48, 64), seconds=4, fps=20)
-    file = save_path(tmp_path / "turntable.json", CameraPath(path, 20.0))
+    path = preset("orbit", ring(), (48, 64), seconds=4, fps=20)
+    assert torch.equal(preset("turntable", ring(), (48, 64), seconds=4, fps=20).c2w, path.c2w)  # its name before
+    file = save_path(tmp_path / "orbit.json", CameraPath(path, 20.0))
     loaded = load_path(file)
     assert loaded.timeline is None and len(loaded.path.cameras) == 80
     line = keyframes_of(loaded.path.cameras, loaded.path.fps, count=8, loop=True)

@@ -17,7 +17,7 @@ from data_tools.structure_from_motion.job import Cancelled
 from nvs_app.errors import NVSError
 
 
-def told(function: Callable) -> Callable:
+def report_user_errors(function: Callable) -> Callable:
     """A user's mistake becomes one sentence in the page, and no traceback in the log."""
 
     @contextlib.contextmanager
@@ -29,7 +29,7 @@ def told(function: Callable) -> Callable:
         except CancelledError as error:  # a newer request of the same visit took its place
             raise gr.Error("A newer request took its place.", print_exception=False, duration=4, title="") from error
         except NVSError as error:
-            words = html.escape(" ".join(str(error).split()), quote=False)
+            words = html.escape(" ".join(error.told.split()), quote=False)
             raise gr.Error(words, print_exception=False, duration=12, title="") from error
         except OSError as error:  # a full disk, say; its path is the server's own business
             print(f"error: {type(error).__name__}: {error}", file=sys.stderr, flush=True)

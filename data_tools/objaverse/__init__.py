@@ -1,0 +1,1 @@
+"""The former name of `data_tools.assets`, kept for one release."""

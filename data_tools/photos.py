@@ -1,0 +1,5 @@
+"""The former name of `data_tools.structure_from_motion.photos`, kept for one release."""
+
+from data_tools.structure_from_motion.photos import has_cameras, scene_root
+
+__all__ = ["has_cameras", "scene_root"]

@@ -1,0 +1,1 @@
+"""The former name of `nvs_app.rendering`, kept for one release."""
