@@ -15,7 +15,6 @@ import os
 import re
 import shutil
 import struct
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -26,7 +25,6 @@ from data_tools.readers.colmap import COUNTS, MODELS
 from data_tools.readers.points import Points, scene_points
 from nvs_app.errors import NVSError
 from nvs_app.geometry.rotations import matrix_to_quaternion, quaternion_to_matrix
-from nvs_app.scenes.images import read_image
 from nvs_app.scenes.lens import Lens
 from nvs_app.scenes.scene import Scene
 
@@ -37,7 +35,6 @@ def save_colmap(
     scene: Scene,
     folder: str | Path,
     points: Points | None = None,
-    tick: Callable[[int], None] | None = None,
 ) -> Path:
     """Write a scene as a COLMAP project.
 
@@ -48,7 +45,6 @@ def save_colmap(
         folder: absent or empty.
         points: sparse points in the scene's frame; those that lie beside the scene unless given. Their tracks are
             not known: each is written with none.
-        tick: called with the number of images written; may raise to stop.
 
     Returns:
         The folder.
@@ -72,8 +68,6 @@ def save_colmap(
             camera = cameras.setdefault(_camera(scene, index), len(cameras) + 1)
             _write_image(scene, index, temporary / "images" / name)
             images += _image_entry(scene, index, camera, name)
-            if tick is not None:
-                tick(index + 1)
         model = temporary / "sparse/0"
         (model / "cameras.bin").write_bytes(_cameras(cameras))
         (model / "images.bin").write_bytes(bytes(images))
@@ -91,16 +85,18 @@ def _image_names(scene: Scene) -> list[str]:
     names = [re.sub(r"[^A-Za-z0-9._-]+", "_", path.name) for path in scene.image_paths]
     if names != sorted(set(names)):
         names = [f"{index:05d}_{name}" for index, name in enumerate(names)]
-    return [name if _kept(_lens(scene, index)) else f"{Path(name).stem}.png" for index, name in enumerate(names)]
+    return [name if _copied(scene, index) else f"{Path(name).stem}.png" for index, name in enumerate(names)]
 
 
 def _lens(scene: Scene, index: int) -> Lens | None:
     return scene.lenses[index] if scene.lenses else None
 
 
-def _kept(lens: Lens | None) -> bool:
-    """Whether COLMAP has a model for the lens."""
-    return lens is None or _model(lens) is not None
+def _copied(scene: Scene, index: int) -> bool:
+    """Whether the image's own bytes are written: it is not turned, and COLMAP has a model for its lens."""
+    lens = _lens(scene, index)
+    turned = scene.orientations and scene.orientations[index] != 1
+    return not turned and (lens is None or _model(lens) is not None)
 
 
 def _model(lens: Lens) -> tuple[str, tuple[float, ...]] | None:
@@ -117,7 +113,7 @@ def _model(lens: Lens) -> tuple[str, tuple[float, ...]] | None:
 def _camera(scene: Scene, index: int) -> tuple:
     """Model, height, width and parameters of one view's camera."""
     lens = _lens(scene, index)
-    model = None if lens is None else _model(lens)
+    model = _model(lens) if lens is not None and _copied(scene, index) else None
     if lens is None or model is None:
         return "PINHOLE", *scene.image_hws[index].tolist(), *scene.fxfycxcy[index].double().tolist()
     return model[0], *scene.image_hws[index].tolist(), *lens.fxfycxcy, *model[1]
@@ -151,10 +147,9 @@ def _points(points: Points | None) -> bytes:
 
 
 def _write_image(scene: Scene, index: int, path: Path) -> None:
-    lens = _lens(scene, index)
     data = scene.encoded[index] if scene.encoded else None
-    if not _kept(lens):
-        pixels = read_image(scene.image_paths[index], lens=lens, data=data)
+    if not _copied(scene, index):
+        pixels = scene.read(index)
         rows = (pixels * 255.0).round().to(torch.uint8).permute(1, 2, 0).numpy()
         if not cv2.imwrite(str(path), np.ascontiguousarray(rows[:, :, ::-1])):
             raise NVSError(f"{path}: cannot be written")

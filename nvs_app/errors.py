@@ -1,5 +1,7 @@
 """The one exception of the library that a user's mistake raises, and the codes of what readers refuse."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 
 LONGEST = 1000  # characters of a message
@@ -42,6 +44,16 @@ class NVSError(Exception):
     def told(self) -> str:
         """The line as the command line and the page show it: the code, where there is one, stands at its end."""
         return f"{self} [{self.code}]" if self.code else str(self)
+
+
+@contextmanager
+def coded(code: Refusal) -> Iterator[None]:
+    """Errors in the block, or in the function that this decorates, have a code: their own, else this one."""
+    try:
+        yield
+    except NVSError as error:
+        error.code = error.code or code
+        raise
 
 
 def whole_characters(text: str) -> str:

@@ -18,4 +18,5 @@ spec.loader.exec_module(make_docs)
 def test_pages_made_of_the_code_are_up_to_date(path: str) -> None:
     there, made = (REPO / path).read_text("utf-8"), make_docs.PAGES[path]()
     assert len(made.splitlines()) > 500
-    assert there == made, f"{path} is out of date: run `make docs`"
+    # Where argparse breaks a line differs between versions of Python.
+    assert there.split() == made.split(), f"{path} is out of date: run `make docs`"

@@ -1,4 +1,4 @@
-"""What README.md says can be done: its tree exists, its commands have these options, its Python runs."""
+"""What the README and docs/ say can be done: commands have these options, links lead somewhere, Python runs."""
 
 from __future__ import annotations
 
@@ -13,6 +13,29 @@ import pytest
 from data_tools.cli import COMMANDS as DATA_TOOLS
 from nvs_app.cli import build_parser
 from nvs_app.cli.train import read_command_line
+from nvs_app.training.old_options import NEW_NAMES, UNCHANGED
+
+REPO = Path(__file__).resolve().parent.parent
+PAGES = [
+    REPO / "README.md",
+    REPO / "CONTRIBUTING.md",
+    REPO / ".ci" / "README.md",
+    *sorted((REPO / "docs").glob("*.md")),
+    *sorted((REPO / "checkpoints").glob("**/*.md")),
+]
+NAMES = REPO / "docs" / "names.md"  # speaks of what was before
+LOG = REPO / "checkpoints" / "TRAINING.md"  # too
+
+
+def blocks(page: Path) -> list[tuple[str, str]]:
+    """(language, text) of every fenced block."""
+    return re.findall(r"^```([a-z]*)\n(.*?)^```", page.read_text("utf-8"), re.S | re.M)
+
+
+def commands(page: Path) -> list[list[str]]:
+    """The words of every command in a page's bash blocks."""
+    text = "".join(block for language, block in blocks(page) if language == "bash").replace("\\\n", " ")
+    return [words for line in text.splitlines() if (words := shlex.split(line, comments=True))]
 
 
 def data_tools_parser() -> argparse.ArgumentParser:
@@ -24,64 +47,105 @@ def data_tools_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def code_blocks(repo: Path) -> list[tuple[str, str]]:
-    """(language, text) of every fenced block."""
-    text = (repo / "README.md").read_text("utf-8")
-    return re.findall(r"^```([a-z]*)\n(.*?)^```", text, re.S | re.M)
+def check(words: list[str]) -> None:
+    """Raises, or exits, where a command has no such option."""
+    if words[:2] == ["python", "-m"] and words[2:4] == ["nvs_app", "train"]:
+        read_command_line(words[4:])
+    elif words[:3] == ["python", "-m", "nvs_app"]:
+        build_parser(words[3]).parse_args(words[3:])
+    elif words[:3] == ["python", "-m", "data_tools"]:
+        data_tools_parser().parse_args(words[3:])
+    elif words[:2] == ["python", "app.py"]:
+        from nvs_app.web.server import build_parser as app_parser
+
+        app_parser().parse_args(words[2:])
+    elif words[0] == "make":
+        target = next(word for word in words[1:] if "=" not in word)
+        assert re.search(rf"^{target}:", (REPO / "Makefile").read_text("utf-8"), re.M)
+    else:  # nerfstudio's own commands are tried in tests/integrations
+        assert words[0].startswith(("ns-", ".venv/bin/")) or words[:2] == [".", ".venv/bin/activate"]
 
 
-def test_tree_exists(repo: Path) -> None:
-    """Every path of the README's tree (the block that starts with app.py) is there."""
-    text = (repo / "README.md").read_text("utf-8")
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if commands(page)], ids=lambda page: str(page.relative_to(REPO))
+)
+def test_commands_parse(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in commands(page):
+        try:
+            check(words)
+        except SystemExit:
+            pytest.fail(f"{page.name}: {shlex.join(words)}: {capsys.readouterr().err}")
+
+
+def test_the_readme_is_short_and_has_its_commands() -> None:
+    found = [" ".join(words[:4]) for words in commands(REPO / "README.md")]
+    assert {"make app", "make test", "python -m nvs_app render", "python -m data_tools photos"} <= set(found)
+    assert len((REPO / "README.md").read_text("utf-8").splitlines()) <= 125
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page not in (NAMES, LOG)], ids=lambda page: str(page.relative_to(REPO))
+)
+def test_options_named_in_prose_exist(page: Path) -> None:
+    known = (REPO / "docs" / "command_line.md").read_text("utf-8")
+    # nerfstudio's, and the tests'.
+    theirs = r"--(pipeline|machine|load-config|data$|output-path|camera-path|rendered-output|eval-mode|attack)"
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z.-]*[a-z]", page.read_text("utf-8")))
+    missing = [name for name in named if name not in known and not re.match(theirs, name)]
+    assert not missing, f"{page.name} names options that no command has: {missing}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPO)))
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#\s]+)", re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.S))
+    gone = [link for link in links if "://" not in link and not (page.parent / link).exists()]
+    assert not gone, f"{page.name}: {gone}"
+
+
+def test_tree_exists() -> None:
+    """Every path of the tree in docs/architecture.md (the block that starts with app.py) is there."""
+    text = (REPO / "docs" / "architecture.md").read_text("utf-8")
     block = re.search(r"```[a-z]*\n(app\.py .*?)```", text, re.S)
-    assert block, "README.md shows no tree"
+    assert block, "docs/architecture.md shows no tree"
     stack: list[tuple[int, Path]] = []
     for line in block[1].splitlines():
         entry = re.match(r"( *)(\S+)", line)
-        if not entry or entry[2].startswith("…"):
-            continue
+        assert entry, line
         depth = len(entry[1])
         while stack and stack[-1][0] >= depth:
             stack.pop()
-        path = (stack[-1][1] if stack else repo) / entry[2]
-        assert path.exists(), f"README.md names {path.relative_to(repo)}, which is not there"
+        path = (stack[-1][1] if stack else REPO) / entry[2]
+        assert path.exists(), f"docs/architecture.md names {path.relative_to(REPO)}, which is not there"
         if entry[2].endswith("/"):
             stack.append((depth, path))
 
 
-def test_commands_parse(repo: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Every `python -m nvs_app ...` and `python -m data_tools ...` is accepted by the command's own parser."""
-    lines = [line for _, block in code_blocks(repo) for line in block.splitlines()]
-    commands = [line for line in lines if line.startswith("python -m ")]
-    assert len(commands) >= 5
-    for line in commands:
-        package, *words = shlex.split(line, comments=True)[2:]
-        if (package, words[0]) == ("nvs_app", "train"):
-            read_command_line(words[1:])
-            continue
-        try:
-            parser = build_parser(words[0]) if package == "nvs_app" else data_tools_parser()
-            parser.parse_args(words)
-        except SystemExit:
-            pytest.fail(f"README.md: {line}: {capsys.readouterr().err}")
+def test_old_and_new_names() -> None:
+    """docs/names.md has every old option that is read, and its modules of now are there and those of before are not."""
+    text = NAMES.read_text("utf-8")
+    for old, new in NEW_NAMES.items():
+        assert old in UNCHANGED or f"`--{old}` | `--{new}`".replace("_", "-") in text, f"no row for --{old}"
+    rows = re.findall(r"^\| (.*) \| (.*) \|$", text.partition("## Modules")[2].partition("##")[0], re.M)[2:]
+    assert len(rows) > 10
+    for row in rows:
+        for cell, there in zip(row, (False, True)):
+            for name in re.findall(r"`((?:nvs_app|data_tools)[\w.]+)`", cell):
+                assert module_is_there(name) == there, name
 
 
-def test_make_targets_exist(repo: Path) -> None:
-    makefile = (repo / "Makefile").read_text("utf-8")
-    text = (repo / "README.md").read_text("utf-8")
-    named = set(re.findall(r"make (?:PYTHON=\S+ )?(app|test|setup|lint|clean)\b", text))
-    assert {"app", "test"} <= named
-    assert not [name for name in named if not re.search(rf"^{name}:", makefile, re.M)]
+def module_is_there(name: str) -> bool:
+    """Whether a module of ours, or a package with code, has this name, and not as a former one."""
+    path = REPO / name.replace(".", "/")
+    files = [file for file in (path.with_suffix(".py"), *path.glob("*.py")) if file.is_file()]
+    return any("former name" not in file.read_text("utf-8") for file in files)
 
 
-def test_python_example_runs(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_example_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """On the first bundled scene and the bundled checkpoint, smaller and with a shorter orbit."""
-    blocks = [block for language, block in code_blocks(repo) if language == "python"]
-    (code,) = [block for block in blocks if "gradio_client" not in block]  # that one: tests/web/test_work.py
-    scenes = sorted(path.parent for path in (repo / "examples").glob("*/transforms.json"))
-    if not scenes or not list((repo / "checkpoints").glob("*/config.json")):
-        pytest.skip("no bundled scene or checkpoint")
-    code = code.replace('"SCENE"', repr(str(scenes[0]))).replace("60))", "2))").replace("(256, 256)", "(64, 64)")
+    (code,) = [block for language, block in blocks(REPO / "README.md") if language == "python"]
+    scene = min(path.parent for path in (REPO / "examples").glob("*/transforms.json"))
+    code = code.replace('"SCENE"', repr(str(scene))).replace("60))", "2))").replace("(256, 256)", "(64, 64)")
+    code = code.replace("(scene, 8)", "(scene, 3)")
     names: dict[str, object] = {}
     exec(compile(code, "README.md", "exec"), names)
     assert tuple(names["images"].shape) == (2, 3, 64, 64)

@@ -90,7 +90,10 @@ class GltfMaterials:
     def use(self, info: dict[str, Any], name: str) -> TextureUse | None:
         """One use of a texture: its image, UV set, transform (KHR_texture_transform) and sampler; None, and a note,
         where it has no image or a UV set that cannot be."""
-        values = item(self.content, "textures", info.get("index"))
+        index = info.get("index")
+        if (values := self.there("textures", index)) is None:
+            self.notes.append(f"{name} left out: texture {str(index)[:20]} does not exist")
+            return None
         sampler = item(self.content, "samplers", values["sampler"]) if "sampler" in values else {}
         wrap = tuple(sampler.get(name, 10497) for name in ("wrapS", "wrapT"))
         moved = (info.get("extensions") or {}).get("KHR_texture_transform") or {}
@@ -99,8 +102,10 @@ class GltfMaterials:
             self.notes.append(f"{name} left out: its UV set is {str(uv_set)[:20]!r}, expected 0, 1, 2 ...")
             return None
         source = self.source(values)
-        if source is None:
-            self.notes.append(f"{name} left out: texture {info['index']} has no image")
+        image_values = None if source is None else self.there("images", source)
+        if image_values is None or not {"uri", "bufferView"} & image_values.keys():
+            what = "no image" if source is None else f"image {str(source)[:20]}, which is empty or does not exist"
+            self.notes.append(f"{name} left out: texture {index} has {what}")
             return None
         if any(value not in WRAPS for value in wrap):
             raise NVSError("malformed glTF: a sampler with an unknown wrap mode")
@@ -110,6 +115,13 @@ class GltfMaterials:
         transform = (c * su, s * sv, du, -s * su, c * sv, dv, 0.0, 0.0, 1.0)
         image = self.image(source)
         return TextureUse(image, uv_set, transform, (wrap[0], wrap[1]), sampler.get("magFilter") == 9728)
+
+    def there(self, name: str, index: Any) -> dict[str, Any] | None:
+        """``content[name][index]``; None where there is none."""
+        try:
+            return item(self.content, name, index)
+        except NVSError:
+            return None
 
     def source(self, values: dict[str, Any]) -> Any:
         """The number of a texture's image; None where it names none."""

@@ -20,8 +20,8 @@ polycam         keyframes/corrected_cameras or cameras         Polycam's raw exp
 record3d        metadata or metadata.json with poses and K     Record3D's RGBD frames, unpacked .r3d
 realestate10k   KEY.txt whose first line is an address         RealEstate10K, with local frames or video
 
-A folder that holds several is read by the first of this list, and the scene's notes tell of the others: COLMAP
-comes before LLFF because it knows the lens's distortion. All scenes come out with OpenCV axes and pinhole
+A folder that holds several is read by the first of this list that can, and the scene's notes tell of the others:
+COLMAP comes before LLFF because it knows the lens's distortion. All scenes come out with OpenCV axes and pinhole
 intrinsics in pixels of the stored images; what was assumed or left out stands in ``scene.notes``.
 """
 
@@ -49,7 +49,7 @@ from data_tools.readers.below import SeveralScenes, scenes_below
 from data_tools.readers.fields import first_few, images_in, kept_within
 from data_tools.readers.json_files import load_json
 from data_tools.readers.lookup import one_line
-from nvs_app.errors import NVSError, Refusal
+from nvs_app.errors import NVSError, Refusal, coded
 from nvs_app.scenes.scene import Scene
 
 __all__ = ["FORMATS", "Format", "SeveralScenes", "holds_scene", "located", "open_scene", "open_scenes", "recognise",
@@ -203,6 +203,7 @@ def scene_keys(path: str | Path, name: str | None = None) -> list[str]:
     return form.keys(Path(path)) if form.keys else []
 
 
+@coded(Refusal.BROKEN_FILE)
 def open_scene(path: str | Path, name: str | None = None, key: str | None = None, within: Path | None = None) -> Scene:
     """Open a scene of any known format.
 
@@ -229,18 +230,25 @@ def open_scene(path: str | Path, name: str | None = None, key: str | None = None
     except OSError as error:
         reason = error.strerror or error
         raise NVSError(f"{error.filename or path}: cannot be read ({reason})", Refusal.BROKEN_FILE) from error
-    except NVSError as error:
-        error.code = error.code or Refusal.BROKEN_FILE  # every refusal has one
-        raise
 
 
 def _open(path: Path, name: str | None, key: str | None) -> Scene:
     forms = recognise(path, name)
-    form = forms[0]
+    form, failed = forms[0], ""
     if form.keys is None:
         if key is not None:
             raise NVSError(f"{path}: {form.name} holds one scene, so no #{key}")
-        scene = form.read(path)
+        try:
+            scene = form.read(path)
+        except NVSError as error:
+            others = [other for other in forms[1:] if other.keys is None]
+            if error.code not in ("", Refusal.BROKEN_FILE, Refusal.NO_IMAGE, Refusal.NO_POSE) or not others:
+                raise
+            try:
+                scene = others[0].read(path)
+            except NVSError:
+                raise error from None
+            form, failed = others[0], f", which cannot be read ({one_line(str(error), 160)})"
     else:
         keys = form.keys(path)
         if key is None and len(keys) != 1:
@@ -252,7 +260,8 @@ def _open(path: Path, name: str | None, key: str | None) -> Scene:
             raise NVSError(f"{path}: no scene {key} among its {len(keys)}")
         scene = form.read(path, key)
     if len(forms) > 1:
-        note = f"read as {form.name}; the folder also holds {', '.join(other.name for other in forms[1:])}"
+        rest = ", ".join(other.name for other in forms if other is not form)
+        note = f"read as {form.name}; the folder also holds {rest}{failed}"
         scene = replace(scene, notes=(*scene.notes, note))
     return scene
 

@@ -30,12 +30,12 @@ from typing import Any, NoReturn
 
 from PIL import Image, UnidentifiedImageError
 
-from nvs_app.errors import NVSError, whole_characters
-from nvs_app.scenes.images import MAX_PIXELS
+from nvs_app.errors import NVSError, Refusal, coded, whole_characters
+from nvs_app.scenes.images import MAX_PIXELS, register_heif
 
 # By content, never by name; anything else that Pillow could open (PostScript, old video formats) is not tried.
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "HEIF", "TIFF", "BMP")
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".heic", ".heif", ".tif", ".tiff", ".bmp")
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "HEIF", "AVIF", "TIFF", "BMP")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".heic", ".heif", ".avif", ".tif", ".tiff", ".bmp")
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
 LITTER = ("__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini")
 CHUNK = 1 << 20
@@ -76,6 +76,7 @@ def is_archive(path: Path) -> bool:
         return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
 
 
+@coded(Refusal.BROKEN_FILE)
 def extract(archive: str | Path, folder: str | Path, limits: Limits | None = None) -> Path:
     """Unpack a zip or tar file into a new folder.
 
@@ -305,16 +306,6 @@ def _directory_bytes(archive: Path) -> int:
     return found
 
 
-def register_heif() -> bool:
-    """Teach Pillow to read HEIC/HEIF; False where the package pillow-heif is not installed."""
-    try:
-        import pillow_heif
-    except ImportError:
-        return False
-    pillow_heif.register_heif_opener()
-    return True
-
-
 def check_image(path: Path, label: str | None = None) -> tuple[str, tuple[int, int]]:
     """The format and size of an image from its header; no pixel is decoded.
 
@@ -332,6 +323,7 @@ def check_image(path: Path, label: str | None = None) -> tuple[str, tuple[int, i
         return str(image.format), (image.height, image.width)
 
 
+@coded(Refusal.BAD_IMAGE)
 def open_image(path: Path, label: str | None = None) -> Image.Image:
     """Pillow's image of a checked file, header only; the caller closes it. Raises as :func:`check_image`."""
     label = label or path.name
@@ -354,7 +346,8 @@ def open_image(path: Path, label: str | None = None) -> Image.Image:
         ValueError,
         SyntaxError,
         EOFError,
-    ) as error:  # SyntaxError: Pillow's word for a broken header
+        RuntimeError,
+    ) as error:  # SyntaxError: Pillow's word for a broken header; RuntimeError: libavif's
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise NVSError(f"{label}: not an image that can be read ({reason})") from error
     if image.width * image.height > MAX_PIXELS or min(image.size) < 1:

@@ -59,7 +59,7 @@ SINGLE = ("SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "SIMPLE_RADIAL_FISHEYE", 
 FISHEYES = ("OPENCV_FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE", "SIMPLE_FISHEYE", "FISHEYE")
 MAX_IMAGES = 200_000
 MAX_MODELS = 50
-PLACES = ("sparse/0", "sparse", "colmap/sparse/0", "colmap/sparse", "colmap", "dslr/colmap", "distorted/sparse/0", "")
+PLACES = ("sparse/0", "sparse", "colmap/sparse/0", "colmap/sparse", "colmap", "dslr/colmap", "")
 MODEL_FOLDERS = ("sparse", "colmap", "model", "models", "text", "bin", "sfm", "triangulated")
 IMAGE_FOLDERS = ("images", "", "image", "input", "rgb", "color")
 
@@ -89,7 +89,9 @@ def find(path: Path) -> list[Path]:
     if path.is_file():
         return [path.parent] if _suffix(path.parent) and path.stem in ("cameras", "images") else []
     found = [path / place for place in PLACES if _suffix(path / place)]
-    for several in ("sparse", "colmap/sparse", "distorted/sparse"):
+    for several in ("sparse", "colmap/sparse", "distorted/sparse"):  # the last as convert.py of 3D Gaussians leaves it
+        if several.startswith("distorted") and found:
+            break
         others = sorted((path / several).iterdir()) if (path / several).is_dir() else []
         found += [other for other in others if _suffix(other) and other not in found]
     return found[:MAX_MODELS]
@@ -110,12 +112,11 @@ def read(path: Path) -> Scene:
     found, faults = _ranked(path, models)
     if not found:
         raise next(iter(faults.values()))
-    (model, images, builder, there), *others = found
+    (model, cameras, images, builder, there), *others = found
     suffix = _suffix(model)
-    cameras = (_binary_cameras if suffix == ".bin" else _text_cameras)(model / f"cameras{suffix}")
     label = scene_label(model / f"images{suffix}")
     if len(models) > 1:
-        left_alone = [f"{each[0].name} ({each[3]})" for each in others]
+        left_alone = [f"{each[0].name} ({each[-1]})" for each in others]
         left_alone += [f"{each.name} (cannot be read)" for each in faults]
         builder.note(
             f"several models: {model.name} read ({there} images are there), {first_few(left_alone)} left alone"
@@ -148,8 +149,8 @@ def best(path: Path) -> Path | None:
     return found[0][0] if found else None
 
 
-_Found = tuple[Path, list[Image], SceneBuilder, int]
-"""A model's folder, its images by name, the builder of their scene, and how many are there."""
+_Found = tuple[Path, dict[int, Camera], list[Image], SceneBuilder, int]
+"""A model's folder, cameras, images by name, the builder of their scene, and how many images are there."""
 
 
 def _ranked(path: Path, models: list[Path]) -> tuple[list[_Found], dict[Path, NVSError]]:
@@ -160,11 +161,12 @@ def _ranked(path: Path, models: list[Path]) -> tuple[list[_Found], dict[Path, NV
             found.append(_with_images(path, model))
         except NVSError as error:
             faults[model] = error
-    return sorted(found, key=lambda each: -each[3]), faults
+    return sorted(found, key=lambda each: -each[-1]), faults
 
 
 def _with_images(path: Path, model: Path) -> _Found:
     suffix = _suffix(model)
+    cameras = (_binary_cameras if suffix == ".bin" else _text_cameras)(model / f"cameras{suffix}")
     images = (_binary_images if suffix == ".bin" else _text_images)(model / f"images{suffix}")
     if not images:
         raise NVSError(f"{scene_label(model / f'images{suffix}')}: no registered image", Refusal.NO_POSE)
@@ -172,7 +174,7 @@ def _with_images(path: Path, model: Path) -> _Found:
     root, base = _images_folder(path, model, [image.name for image in images])
     builder = SceneBuilder(root, base=base)
     builder.files.expect([image.name for image in images])
-    return model, images, builder, sum(isinstance(builder.files.find(image.name), Path) for image in images)
+    return model, cameras, images, builder, sum(isinstance(builder.files.find(image.name), Path) for image in images)
 
 
 def lens_of(
@@ -228,9 +230,9 @@ def _images_folder(path: Path, model: Path, names: list[str]) -> tuple[Path, Pat
     for root in roots:
         files = ImageFiles(root, root)
         held = Counter(folder for name in sample for folder in files.folders_of(name))
-        if held:  # the usual folder wins where several hold as many
-            usual = [*IMAGE_FOLDERS, *sorted(held)]
-            return root, root / max(held, key=lambda folder: (held[folder], -usual.index(folder)))
+        if held:  # of a usual folder some images may have been deleted whose originals lie elsewhere
+            usual = ["input"] * ("distorted" in model.parts) + [*IMAGE_FOLDERS, *sorted(held, key=lambda f: -held[f])]
+            return root, root / next(folder for folder in usual if 2 * held[folder] >= max(held.values()))
     for root in roots:
         if any((root / f"images{suffix}").is_dir() for suffix in ("", "_2", "_4", "_8")):
             return root, root / "images"
@@ -242,7 +244,8 @@ def _images_folder(path: Path, model: Path, names: list[str]) -> tuple[Path, Pat
 
 def _common_length(images: list[Image]) -> float:
     """The length that all quaternions have; 1 where they differ."""
-    lengths = np.linalg.norm([image.quaternion for image in images], axis=1)
+    with np.errstate(all="ignore"):
+        lengths = np.linalg.norm([image.quaternion for image in images], axis=1)
     lengths = lengths[(lengths > 1e-9) & (lengths < 1e9)]
     return float(np.median(lengths)) if len(lengths) and 0.02 * lengths.min() > np.ptp(lengths) else 1.0
 

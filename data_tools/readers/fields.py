@@ -18,14 +18,14 @@ from typing import Any, NoReturn, TypeVar
 import numpy as np
 import torch
 
-from data_tools.readers.lookup import SUFFIXES, ImageFiles, one_line
+from data_tools.readers.lookup import IMAGES, ImageFiles, one_line
 from nvs_app.errors import NVSError, Refusal
-from nvs_app.scenes.images import Lens, image_size
+from nvs_app.scenes.images import Lens, image_header, same_shape
 from nvs_app.scenes.scene import Scene
 
 # Files rounded to three digits pass and are made orthonormal; a scaled or sheared matrix does not.
 ROTATION_TOLERANCE = 0.02
-# Beyond this a float32 camera has no meaning left.
+# Beyond this a camera has no meaning left.
 LARGEST = 1e15
 MAX_VIEWS = 5000  # of a scene; of more, an even choice is taken
 
@@ -157,6 +157,7 @@ class SceneBuilder:
     split: list[str | None] = field(default_factory=list)
     lenses: list[Lens | None] = field(default_factory=list)
     encoded: list[bytes] = field(default_factory=list)
+    orientations: list[int] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     name: str | None = None
     base: Path | None = None
@@ -241,7 +242,10 @@ class SceneBuilder:
             model: the lens model.
             data: the bytes of the image file where it is not on disk; for all frames of a scene or for none.
         """
-        image_hw = image_size(image_path, record.label, data)
+        header = image_header(image_path, camera_hw, record.label, data)
+        image_hw = header.image_hw
+        if header.note:
+            self.note(header.note)
         if camera_hw is not None:
             intrinsics = scale_intrinsics(record, intrinsics, camera_hw, image_hw)
         lens = None
@@ -256,6 +260,7 @@ class SceneBuilder:
         self.image_hws.append(image_hw)
         self.split.append(split)
         self.lenses.append(lens)
+        self.orientations.append(header.orientation)
 
     def build(self) -> Scene:
         """The scene. Raises NVSError where no frame is left."""
@@ -266,12 +271,13 @@ class SceneBuilder:
             name=self.name or self.root.resolve().name,
             root=self.root,
             image_paths=self.image_paths,
-            c2w=torch.from_numpy(np.stack(self.c2w).astype(np.float32)),
+            c2w=torch.from_numpy(np.stack(self.c2w)),
             fxfycxcy=torch.tensor(self.fxfycxcy, dtype=torch.float32),
             image_hws=torch.tensor(self.image_hws, dtype=torch.int64),
             split=self.split,
             lenses=tuple(self.lenses) if any(self.lenses) else (),
             encoded=tuple(self.encoded),
+            orientations=tuple(self.orientations) if any(turned != 1 for turned in self.orientations) else (),
             notes=tuple(self.notes),
         )
 
@@ -281,6 +287,8 @@ class SceneBuilder:
             low, high = min(self.scales), max(self.scales)
             shown = f"{low:.6g}" if high - low < 1e-3 * high else f"{low:.6g} to {high:.6g}"
             yield f"{len(self.scales)} rotations are scaled by {shown}; the scale is divided out"
+        if turned := sum(orientation != 1 for orientation in self.orientations):
+            yield f"{turned} images turned as their EXIF orientation says: their cameras are of the turned size"
         yield from self._lens_note()
         total = len(self.image_paths) + len(self.left_out)
         for code, why in LEFT_OUT.items():
@@ -309,7 +317,7 @@ def scale_intrinsics(
 ) -> tuple[float, float, float, float]:
     """Intrinsics of the stored image, which may be a resized copy of the calibrated one."""
     (camera_h, camera_w), (height, width) = camera_hw, image_hw
-    if abs((width / height) / (camera_w / camera_h) - 1.0) > 0.02:
+    if not same_shape(image_hw, camera_hw):
         record.fail(
             f"the image is {width}x{height} but its camera {camera_w:g}x{camera_h:g}: another shape,"
             " so the camera cannot belong to it",
@@ -329,8 +337,7 @@ def images_in(folder: Path) -> list[Path]:
     """The image files of a folder by name, in order; empty where there is no such folder."""
     if not folder.is_dir():
         return []
-    known = {suffix.lower() for suffix in SUFFIXES}
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in known and not path.name.startswith("."))
+    return sorted(path for path in folder.iterdir() if IMAGES.search(path.name) and not path.name.startswith("."))
 
 
 def inverse_rigid(matrix: np.ndarray) -> np.ndarray:

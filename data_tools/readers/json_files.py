@@ -71,14 +71,14 @@ def frame_records(label: str, frames: Any, empty: bool = False) -> list[Record]:
 def expect_images(records: Sequence[Record], builder: SceneBuilder) -> None:
     """Looks for the images of all frames, see :class:`data_tools.readers.lookup.ImageFiles`."""
     names = (record.values.get("file_path") for record in records)
-    builder.files.expect([name for name in names if isinstance(name, str) and name.strip()])
+    builder.files.expect([name.strip() for name in names if isinstance(name, str) and name.strip()])
 
 
 def image_path(record: Record, builder: SceneBuilder) -> Path:
     """The image that a frame's ``file_path`` names."""
     name = record.values.get("file_path")
-    if name is None:
+    if name is None or (isinstance(name, str) and not name.strip()):
         record.fail("file_path is missing", Refusal.NO_IMAGE)
-    if not isinstance(name, str) or not name.strip() or "\0" in name:
+    if not isinstance(name, str) or "\0" in name:
         record.fail(f"file_path is {shown(name)}, expected the name of an image file")
-    return builder.find_image(record, name)
+    return builder.find_image(record, name.strip())

@@ -32,6 +32,7 @@ NO_PHOTOS = re.compile(
     re.IGNORECASE,
 )
 SMALLER = (2, 4, 8)
+SPLITS = ("train", "val", "test", "valid", "validation", "eval")
 MOST_FILES = 200_000  # of an index
 ENCODINGS = ("utf-8", "cp1252", "gbk", "cp932", "cp949", "big5", "cp1251", "cp437")
 # What each way of finding is called in a note.
@@ -76,6 +77,8 @@ class ImageFiles:
         for way, look in ways.items():
             taken = {path for path in self._found.values() if isinstance(path, Path)}
             fits = {name: [f for f in sorted(look(name)) if self.index[f] not in taken] for name in self._open(new)}
+            if way == "end":
+                fits = self._by_folders(fits)
             wanted = Counter(files[0] for files in fits.values() if len(files) == 1)
             for name, files in fits.items():
                 if len(files) == 1 and wanted[files[0]] == 1:
@@ -201,12 +204,30 @@ class ImageFiles:
             [*parts[:-1], stem(parts[-1])], self._last_stem.get(stem(parts[-1]), set()), stem
         )
 
+    def _by_folders(self, fits: dict[str, list[str]]) -> dict[str, list[str]]:
+        """Of the files that fit by the end of the path those in the one folder that holds most names of a listed
+        folder. None where that folder is itself there: what it lacks is absent, and not some file elsewhere."""
+        elsewhere = {name for name, _ in self._ways.get("end", [])}
+        there = {parent(n) for n, found in self._found.items() if isinstance(found, Path) and n not in elsewhere}
+        votes: dict[str, Counter[str]] = defaultdict(Counter)
+        for name, files in fits.items():
+            votes[parent(name)].update({parent(file) for file in files})
+        kept: dict[str, list[str]] = {}
+        for name, files in fits.items():
+            held = votes[parent(name)]
+            most = max(held.values(), default=0)
+            files = [f for f in files if held[parent(f)] == most and not {splits(name), splits(f)} - {"", splits(name)}]
+            kept[name] = [] if parent(name) in there else files
+        return kept
+
     def _by_encoding(self, name: str) -> set[str]:
         if name.isascii():
             return set()
         last = os.path.basename(name.replace("\\", "/"))
-        own = readings(last)
-        return {path for path, found in self._readings.items() if own & found}
+        own, at = readings(last), self._relative(name)
+        found = {path for path, others in self._readings.items() if own & others}
+        beside = {path for path in found if at is not None and parent(path) == parent(at)}
+        return beside or found
 
     @cached_property
     def _forms(self) -> dict[str, set[str]]:
@@ -240,6 +261,16 @@ def is_file(entry: os.DirEntry[str]) -> bool:
 def folded(path: str) -> str:
     """A path as it compares: one Unicode form, one letter case, forward slashes."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path.replace("\\", "/")).casefold())
+
+
+def parent(path: str) -> str:
+    """The folder of a path, as :func:`ends` gives it; empty where it has none."""
+    return "/".join(ends(path)[:-1])
+
+
+def splits(path: str) -> str:
+    """The split that the folders of a path name, as ``train``; empty where they name none."""
+    return "/".join(part for part in ends(path)[:-1] if part in SPLITS)
 
 
 def stem(path: str) -> str:

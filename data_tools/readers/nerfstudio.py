@@ -17,7 +17,7 @@ import numpy as np
 from data_tools.readers.below import SeveralScenes
 from data_tools.readers.fields import Record, SceneBuilder, first_few, scene_label
 from data_tools.readers.json_files import expect_images, frame_records, image_path, load_json
-from data_tools.readers.lookup import ImageFiles
+from data_tools.readers.lookup import ImageFiles, one_line
 from nvs_app.errors import NVSError, Refusal
 from nvs_app.scenes.images import image_size
 from nvs_app.scenes.scene import Scene
@@ -29,7 +29,7 @@ FISHEYE = ("OPENCV_FISHEYE", "FISHEYE")
 PLACES = ("transforms.json", "nerfstudio/transforms.json", "dslr/nerfstudio/transforms.json")
 SCANNETPP = {"transforms.json": "resized_images", "transforms_undistorted.json": "resized_undistorted_images"}
 # Folders inside a scene that hold its cameras: of a file in one of them, the scene is the folder above.
-CAMERA_FOLDERS = ("nerfstudio", "colmap", "cameras", "poses", "transforms", "sparse", "json")
+CAMERA_FOLDERS = ("nerfstudio", "colmap", "camera", "cameras", "data", "meta", "poses", "transforms", "sparse", "json")
 MOST_OTHERS = 20  # files of other names that are looked into
 OPENGL_TO_OPENCV = np.array([1.0, -1.0, -1.0, 1.0])
 
@@ -48,12 +48,7 @@ def read(path: Path) -> Scene:
     file = find(path) or find_other(path)
     if file is None:
         raise NVSError(f"{path}: no transforms.json", Refusal.NO_SCENE)
-    root, base = path if path.is_dir() else file.parent, file.parent
-    above = file.resolve().parent.parent
-    if path.is_file() and (base.name.lower() in CAMERA_FOLDERS or _starts_above(file)):
-        root = above
-    if base.name == "nerfstudio" and (named := above / SCANNETPP.get(file.name, "none")).is_dir():
-        root, base = (path if path.is_dir() and path.resolve() != file.resolve().parent else above), named
+    root, base = _folders(path, file)
     builder = SceneBuilder(root, base=base)
     if path.is_dir() and file.name not in {Path(place).name for place in PLACES}:
         builder.note(f"cameras read from {file.name}, the only file with frames")
@@ -66,6 +61,19 @@ def find(path: Path) -> Path | None:
     if path.is_file():
         return path
     return next((file for name in PLACES if (file := path / name).is_file()), None)
+
+
+def _folders(path: Path, file: Path) -> tuple[Path, Path]:
+    """The scene's folder and the one that names start from: the camera file's own, unless it has no images and its
+    name, or what was named (``path``), tells that the scene is the folder above."""
+    base, above = file.parent, file.resolve().parent.parent
+    outer = path if path.is_dir() and path.resolve() != base.resolve() else above
+    if base.name == "nerfstudio" and (images := above / SCANNETPP.get(file.name, "none")).is_dir():
+        return outer, images
+    inner = outer is path or base.name.lower() in CAMERA_FOLDERS
+    if (inner and not ImageFiles(base, base).index) or ((inner or path.is_file()) and _starts_above(file)):
+        return outer, base
+    return base, base
 
 
 def find_other(path: Path) -> Path | None:
@@ -108,7 +116,7 @@ def add_transforms(builder: SceneBuilder, path: Path, split: str | None = None) 
     if "frames" not in content:
         raise NVSError(f"{label}: frames is missing")
     records = frame_records(label, content["frames"], empty=split is not None)
-    splits = _splits(label, content, records)
+    splits = _splits(builder, label, content, records)
     if "test_frames" in content:  # ScanNet++
         held_out = frame_records(f"{label}: test_frames", content["test_frames"], empty=True)
         splits = {name: splits.get(name, "train") for name in map(_file_path, records)}
@@ -188,7 +196,7 @@ def _distortion(record: Record) -> tuple[str, tuple[float, ...] | None]:
     return "OPENCV", (k1, k2, p1, p2, k3) if any((k1, k2, p1, p2, k3)) else None
 
 
-def _splits(label: str, content: dict[str, Any], records: list[Record]) -> dict[str, str]:
+def _splits(builder: SceneBuilder, label: str, content: dict[str, Any], records: list[Record]) -> dict[str, str]:
     """File path -> split, from train_filenames, val_filenames and test_filenames."""
     names = {record.values.get("file_path") for record in records if isinstance(record.values.get("file_path"), str)}
     known = {posixpath.normpath(str(name)) for name in names}
@@ -197,8 +205,8 @@ def _splits(label: str, content: dict[str, Any], records: list[Record]) -> dict[
         listed = content.get(f"{split}_filenames", [])
         if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
             raise NVSError(f"{label}: {split}_filenames is no list of file paths")
+        if unknown := [name for name in listed if posixpath.normpath(name) not in known]:
+            builder.note(f"{split}_filenames lists {len(unknown)} that no frame has ({one_line(first_few(unknown))})")
         for name in listed:
-            if posixpath.normpath(name) not in known:
-                raise NVSError(f"{label}: {split}_filenames lists {name}, which no frame has")
             found.setdefault(posixpath.normpath(name), split)
     return found

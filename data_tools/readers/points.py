@@ -1,7 +1,7 @@
 """Sparse points of a scene: what structure from motion left beside its cameras.
 
     points = scene_points(scene)       # None where there are none
-    points.xyz, points.rgb             # float32 [n, 3] in the scene's own frame, uint8 [n, 3]
+    points.xyz, points.rgb             # float64 [n, 3] in the scene's own frame, uint8 [n, 3]
 
 Read from ``sparse.ply`` (as `data_tools.structure_from_motion` writes it), the ``ply_file_path`` of a
 ``transforms.json``, or a COLMAP model's ``points3D.bin`` or ``.txt``.
@@ -175,9 +175,8 @@ def _content(path: Path) -> bytes:
 
 
 def _checked(xyz: np.ndarray, rgb: np.ndarray) -> Points:
-    """Finite points as float32, colours as bytes (those given from 0 to 1 as well)."""
-    with np.errstate(all="ignore"):
-        xyz = np.asarray(xyz).astype(np.float32)
+    """Finite points, colours as bytes (those given from 0 to 1 as well)."""
+    xyz = np.asarray(xyz).astype(np.float64)
     if np.issubdtype(np.asarray(rgb).dtype, np.floating) and rgb.size and float(np.nanmax(rgb)) <= 1.0:
         rgb = rgb * 255.0
     kept = np.isfinite(xyz).all(1) & (np.abs(xyz) < 1e9).all(1)

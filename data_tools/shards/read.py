@@ -39,7 +39,7 @@ MAX_SHARDS = 1_000_000
 MAX_INDEX_BYTES = 1 << 30
 MAX_CAMERAS_BYTES = 16 << 20
 MAX_SCENE_BYTES = 4 << 30
-# Beyond this a float32 camera has no meaning left.
+# Beyond this a camera has no meaning left.
 LARGEST = 1e15
 
 
@@ -57,7 +57,7 @@ class ShardSet:
 
 
 def is_shards(url: str) -> bool:
-    """Whether --data names shards rather than a scene: `shards:...`, a .tar, or an index.json of shards."""
+    """Whether --data.sources names shards rather than a scene: `shards:...`, a .tar, or an index.json of shards."""
     if url.startswith("shards:") or is_http(url) or url.endswith(".tar"):
         return True
     path = Path(url)
@@ -97,7 +97,7 @@ def find_shards(pattern: str) -> ShardSet:
             else:
                 urls.append(url)
     if not urls:
-        raise NVSError(f"--data {shown(pattern)}: no shards there, expected .tar files or their {INDEX}")
+        raise NVSError(f"--data.sources {shown(pattern)}: no shards there, expected .tar files or their {INDEX}")
     return ShardSet(tuple(urls), sum(counts) / len(counts) if len(counts) == len(urls) else None)
 
 
@@ -108,7 +108,7 @@ def expand_braces(pattern: str) -> list[str]:
         return [pattern]
     first, last, listed = match.groups()
     if listed is None and int(last) - int(first) >= MAX_SHARDS:
-        raise NVSError(f"--data {shown(pattern)}: names more than {MAX_SHARDS} shards")
+        raise NVSError(f"--data.sources {shown(pattern)}: names more than {MAX_SHARDS} shards")
     choices = (
         listed.split(",")
         if listed is not None
@@ -116,7 +116,7 @@ def expand_braces(pattern: str) -> list[str]:
     )
     rest = expand_braces(pattern[match.end() :])
     if len(choices) * len(rest) > MAX_SHARDS:
-        raise NVSError(f"--data {shown(pattern)}: names more than {MAX_SHARDS} shards")
+        raise NVSError(f"--data.sources {shown(pattern)}: names more than {MAX_SHARDS} shards")
     return [pattern[: match.start()] + choice + tail for choice in choices for tail in rest]
 
 
@@ -234,7 +234,7 @@ def decode_sample(label: str, key: str, files: dict[str, bytes]) -> Scene:
         name=shown(name if isinstance(name, str) and name else key),
         root=Path(),
         image_paths=[Path(name) for name in listed],
-        c2w=torch.from_numpy(c2w.astype(np.float32)),
+        c2w=torch.from_numpy(c2w),
         fxfycxcy=torch.from_numpy(fxfycxcy.astype(np.float32)),
         image_hws=torch.from_numpy(image_hws.astype(np.int64)),
         split=[value if value in SPLITS else None for value in split],

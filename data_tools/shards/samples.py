@@ -105,7 +105,7 @@ def _kind(data: bytes) -> str:
 
 def _stored(scene: Scene, index: int) -> bytes | None:
     """The image's own bytes where they can be taken over: JPEG or PNG, no lens distortion, not over-large."""
-    if scene.lenses and scene.lenses[index] is not None:
+    if scene.lenses and scene.lenses[index] is not None or scene.orientations and scene.orientations[index] != 1:
         return None
     if scene.encoded:
         data = scene.encoded[index]

@@ -1,7 +1,7 @@
 """Scenes -> training shards: tars in the WebDataset layout that stream into the trainer from disk or over http(s).
 
     python -m data_tools shards captures/* chunks/000000.torch OUT --max-side 256 --scenes-per-shard 64
-    python -m nvs_app train --out RUN --minutes 30 --data shards:OUT=1,procedural=1
+    python -m nvs_app train --out RUN --minutes 30 --data.sources shards:OUT 1 procedural 1
 
 One sample a scene, as `data_tools.shards.read` describes it; any WebDataset reader opens the tars. OUT/index.json lists
 the finished shards, their scenes, and the scenes left out with the reason. Shards are written under a temporary name

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from data_tools.structure_from_motion.prepare import Photo
-from nvs_app.errors import NVSError
+from nvs_app.errors import NVSError, Refusal
 
 ProgressCallback = Callable[[str, float, str], None]
 """Called with a stage (``unpack``, ``frames``, ``photos``, ``features``, ``matches``, ``cameras``, ``scene``), the
@@ -101,7 +101,7 @@ def run_sfm(
     found = json.loads((work / "result.json").read_text(encoding="utf-8"))
     explained = {p.name: _reason(p, found) for p in photos if p.name not in set(found["registered"])}
     if len(found["registered"]) < 3 or found["points"] < 40:
-        raise NVSError(f"{label}: {_failure(photos, found)}; {ADVICE}")
+        raise NVSError(f"{label}: {_failure(photos, found)}; {ADVICE}", Refusal.NO_POSE)
     with np.load(work / "model.npz", allow_pickle=False) as arrays:
         model = {key: arrays[key] for key in arrays.files}
     return SfMResult(

@@ -21,8 +21,11 @@ from data_tools.readers.archives import IMAGE_SUFFIXES, LITTER, open_image
 from data_tools.readers.fields import first_few
 from data_tools.readers.lookup import NO_PHOTOS
 from nvs_app.errors import NVSError, Refusal
+from nvs_app.scenes.images import BROKEN
 
 DEEP = (".png", ".tif", ".tiff")  # what depth maps of 16 bits are kept in
+COPIES = re.compile(r"images_[248]")
+DEPTH_NAME = re.compile(r"[._-]depth$", re.IGNORECASE)
 # Cameras whose pictures of twice the width are whole spheres, where the picture itself does not say so.
 PANORAMA = "a 360-degree panorama, cut it into perspective views first"
 SPHERE_CAMERAS = re.compile(r"theta|insta360|gopro max|qoocam|xphase|360", re.IGNORECASE)
@@ -66,14 +69,10 @@ def find_photos(inputs: Sequence[Path], leave_out: Path | None = None) -> PhotoF
             real = {p: p.resolve() for p in inner}
             inner = [p for p in inner if real[p].is_relative_to(root)]
             inner = [p for p in inner if not any(map(real[p].is_relative_to, closed))]
-            kept = _kept_folder(path)
+            exports = _raw_exports(path)
             for image in sorted(inner, key=natural_key):
-                at = image.relative_to(path)
-                odd = next((part for part in at.parts[:-1] if NO_PHOTOS.fullmatch(part)), None)
-                if odd is not None:
-                    other.setdefault(f"{odd}/ holds no photos", []).append(at.as_posix())
-                elif kept is not None and not image.is_relative_to(kept):
-                    other.setdefault(f"{kept.name}/ holds the photos", []).append(at.as_posix())
+                if why := _no_photo(image, path, exports):
+                    other.setdefault(why, []).append(image.relative_to(path).as_posix())
                 else:
                     found.append(image)
         elif path.is_file():
@@ -114,9 +113,13 @@ def is_panorama(image: Image.Image) -> bool:
     text = xmp if isinstance(xmp, str) else bytes(xmp).decode("utf-8", "replace")
     if "GPano:" in text and "equirectangular" in text.lower():
         return True
-    exif = image.getexif()
-    maker = f"{exif.get(0x010F, '')} {exif.get(0x0110, '')}"
-    return image.width == 2 * image.height and SPHERE_CAMERAS.search(maker) is not None
+    if image.width != 2 * image.height or image.format == "PNG":  # of a PNG, EXIF is known after its pixels alone
+        return False
+    try:
+        exif = image.getexif()
+    except BROKEN:
+        return False
+    return SPHERE_CAMERAS.search(f"{exif.get(0x010F, '')} {exif.get(0x0110, '')}") is not None
 
 
 def check_photo(path: Path, label: str | None = None) -> tuple[int, int]:
@@ -163,22 +166,22 @@ def labels(images: Sequence[Path], inputs: Sequence[Path]) -> list[str]:
 
 
 def masks_of(masks: Path, images: Sequence[Path], names: Sequence[str]) -> list[Path | None]:
-    """The mask of each photo: by its path below the input, else by its name alone; None where there is none.
+    """The mask of each photo: by the longest end of its path below the input that has one, at last by its name alone;
+    None where there is none.
 
     Args:
         masks: the folder of masks.
         images, names: the photos, and what :func:`labels` calls them.
 
     Raises:
-        NVSError: a mask found by name alone fits two photos.
+        NVSError: a mask fits two photos.
     """
     found: list[Path | None] = []
     used: dict[Path, str] = {}
     for image, name in zip(images, names):
-        parent = Path(name).parent
-        mask = _mask_in(masks / parent, image)
-        if mask is None and parent != Path("."):
-            mask = _mask_in(masks, image)
+        parts = Path(name).parent.parts
+        places = (masks.joinpath(*parts[start:]) for start in range(len(parts) + 1))
+        mask = next((file for place in places if (file := _mask_in(place, image)) is not None), None)
         if mask is not None and mask in used:
             what = f"{masks.name}/{mask.relative_to(masks).as_posix()} fits {used[mask]} and {name}"
             raise NVSError(f"{what}; put masks into folders named as the photos' are")
@@ -193,13 +196,34 @@ def _mask_in(folder: Path, photo: Path) -> Path | None:
     return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
-def _kept_folder(folder: Path) -> Path | None:
-    """Of a raw export of Polycam, the folder of its photos: the corrected ones, where it has them."""
-    frames = folder if folder.name == "keyframes" else folder / "keyframes"
-    if not any((frames / name).is_dir() for name in ("cameras", "corrected_cameras")):
-        return None
-    places = (frames / "corrected_images", frames / "images")
-    return next((place for place in places if place.is_dir() and any(map(is_image_name, place.iterdir()))), None)
+def _no_photo(image: Path, root: Path, exports: dict[Path, Path]) -> str:
+    """Why an image below ``root`` is no photo, by the names of its folders and its own; empty where it is one."""
+    at = image.relative_to(root)
+    for number, part in enumerate(at.parts[:-1]):
+        if NO_PHOTOS.fullmatch(part):
+            return f"{part}/ holds no photos"
+        if COPIES.fullmatch(part) and root.joinpath(*at.parts[:number], "images").is_dir():
+            return f"{part}/ holds copies of images/"
+    if DEPTH_NAME.search(image.stem):
+        return "their names say depth"
+    for folder, kept in exports.items():
+        if image.is_relative_to(folder) and not image.is_relative_to(kept):
+            return f"{kept.name}/ holds the photos"
+    return ""
+
+
+def _raw_exports(root: Path) -> dict[Path, Path]:
+    """Raw exports of Polycam in a folder -> the folder of their photos: the corrected ones, where there are any."""
+    found: dict[Path, Path] = {}
+    for frames in [root, *root.rglob("keyframes")]:
+        if frames.name == "keyframes" and any((frames / name).is_dir() for name in ("cameras", "corrected_cameras")):
+            places = (frames / "corrected_images", frames / "images")
+            kept = next(
+                (place for place in places if place.is_dir() and any(map(is_image_name, place.iterdir()))), None
+            )
+            if kept is not None:
+                found[frames if frames == root else frames.parent] = kept
+    return found
 
 
 def _hidden(path: Path) -> bool:

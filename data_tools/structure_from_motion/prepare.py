@@ -91,7 +91,8 @@ def prepare_photos(
         masks: a folder with an image for each photo, in folders as theirs or all in one; white is the subject.
             Without it, the photos' own transparency, if any, is the mask.
         tick: called with the number of photos done; may raise to stop.
-        inputs: the folders that the images were found in; below them their paths are their names.
+        inputs: the folders that the images were found in, unless given the one that holds all; below them their paths
+            are their names.
 
     Returns:
         The photos in the order given, and for each file that is no photo its name and what is wrong.
@@ -101,6 +102,7 @@ def prepare_photos(
     """
     for name in ("images", "masks"):
         (folder / name).mkdir(parents=True, exist_ok=True)
+    inputs = inputs or [Path(os.path.commonpath([path.parent for path in images]))] if images else []
     names, sources = _simple_names(images), labels(images, inputs)
     mask_files = masks_of(masks, images, sources) if masks is not None else [None] * len(images)
     skipped: dict[str, str] = {}

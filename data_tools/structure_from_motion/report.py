@@ -46,11 +46,10 @@ class PhotoReport:
         folder: the scene.
         registered: names of the photos that have cameras, as the user knows them.
         unregistered: name -> why it has none.
-        skipped: files that are no photos -> why. left_out: a line for each kind of file that was not looked at, and
-            for what photos seem to be.
+        skipped: files that are no photos -> why.
         points: sparse points. reprojection_error: mean, pixels of the images as used.
         strategy: how pairs of photos were chosen. cameras: what was assumed about the lenses.
-        seconds: by stage. key: of the input and options. notes: what was assumed or changed on the way.
+        seconds: by stage. key: of the input and options. notes: what was assumed, changed or left out on the way.
     """
 
     folder: str
@@ -63,7 +62,6 @@ class PhotoReport:
     cameras: str
     seconds: dict[str, float] = field(default_factory=dict)
     key: str = ""
-    left_out: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
@@ -78,7 +76,6 @@ class PhotoReport:
             f"{self.cameras}; {self.strategy}",
             *self.notes,
         ]
-        found += self.left_out
         found += [f"no camera for {name}: {why}" for name, why in self.unregistered.items()]
         return found + [f"not used {name}: {why}" for name, why in self.skipped.items()]
 

@@ -102,7 +102,6 @@ class _Run:
         self.label = paths[0].name + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
         self.seconds: dict[str, float] = {}
         self.roots: list[Path] = []
-        self.left_out: list[str] = []
         self.notes: list[str] = []
         self.stage, self.started = "", time.perf_counter()
 
@@ -117,7 +116,7 @@ class _Run:
         photos, skipped = self.prepare(images)
         if wide := [photo.source for photo in photos if photo.image_hw[1] == 2 * photo.image_hw[0]]:
             what = "twice as wide as high, as 360-degree panoramas are; cut them into perspective views if they are"
-            self.left_out = [*self.left_out, f"{len(wide)} photos are {what} ({first_few(wide)})"]
+            self.notes = [*self.notes, f"{len(wide)} photos are {what} ({first_few(wide)})"]
         if len(photos) < 3:
             also = f" ({len(skipped)} files are no images that can be read)" if skipped else ""
             first = f"; {next(iter(skipped.items()))[0]}: {next(iter(skipped.values()))}" if skipped else ""
@@ -153,7 +152,7 @@ class _Run:
         videos += [p for f in found if f.is_dir() for p in sorted(f.rglob("*")) if is_video(p)]
         self.roots = found
         photos = find_photos([path for path in found if not is_video(path)], self.options.masks)
-        images, self.left_out = photos.images, photos.left_out
+        images, self.notes = photos.images, photos.left_out
         if videos and not images:
             if len(videos) > 1:
                 raise NVSError(f"{self.label}: {len(videos)} videos; give one, or take frames of them first")
@@ -223,7 +222,6 @@ class _Run:
             registered=[source[name] for name in result.registered],
             unregistered={source[name]: why for name, why in result.unregistered.items()},
             skipped=skipped,
-            left_out=self.left_out,
             points=len(result.xyz),
             reprojection_error=round(result.reprojection_error, 4),
             strategy=result.strategy,

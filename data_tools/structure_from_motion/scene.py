@@ -68,7 +68,7 @@ def write_scene(
     by_name = {photo.name: photo for photo in photos}
     chosen = [by_name[name] for name in result.registered]
     transform = upright_frame(torch.from_numpy(result.c2w))
-    c2w = transform.apply_c2w(torch.from_numpy(result.c2w)).float()
+    c2w = transform.apply_c2w(torch.from_numpy(result.c2w))
 
     def one(index: int) -> tuple[Path, list[float]]:
         return _undistort(chosen[index], result.lens[index], work, folder / "images")

@@ -20,6 +20,7 @@ from nvs_app.terminal import Parser, run_cli
 # command -> (module, one line for --help). The help lives here so that --help imports no command.
 COMMANDS: dict[str, tuple[str, str]] = {
     "render": ("nvs_app.cli.render", "render a camera path of one or many scenes to mp4, gif or png"),
+    "export": ("nvs_app.cli.export", "write a scene as Gaussian splats, points, a mesh or depth maps"),
     "eval": ("nvs_app.cli.eval", "measure PSNR and SSIM on held-out views of scenes, or run a benchmark"),
     "report": ("nvs_app.cli.report", "show, compare and draw the reports of benchmarks"),
     "train": ("nvs_app.cli.train", "train a model (also under torchrun)"),

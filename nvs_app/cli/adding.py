@@ -61,7 +61,7 @@ def with_views(
     wrong = [view for view in views if view >= len(scene)]
     if wrong:
         raise NVSError(f"--add-views {wrong[0]}: {scene.name} has {len(scene)} views, counted from 0")
-    distances = (scene.c2w[list(views)].float()[:, None] - remembered.c2w[None]).abs().amax((-1, -2)).amin(1)
+    distances = (scene.c2w[list(views)].double()[:, None] - remembered.c2w.double()[None]).abs().amax((-1, -2)).amin(1)
     new = [view for view, distance in zip(views, distances.tolist(), strict=True) if distance > 1e-5]
     if len(new) < len(views):
         print(f"note: {file} has {len(views) - len(new)} of these {len(views)} views already", file=sys.stderr)

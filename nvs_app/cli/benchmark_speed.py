@@ -111,8 +111,8 @@ def _renderers(args: argparse.Namespace) -> tuple[Renderer, Renderer | None]:
         torch.manual_seed(0)  # the same weights in every process
         renderer = Renderer(LaCT(PRESETS[args.preset]), args.device, args.precision, detail=args.detail)
         renderer.card["name"] = f"{args.preset}, random weights"
-        if args.compile or renderer.device.type == "cuda":
-            renderer.model.fuse(renderer.dtype, args.compile)
+        if args.compile:
+            renderer.model.fuse(renderer.dtype, compile=True)
     if not args.plain:
         return renderer, None
     model = copy.copy(renderer.model)  # the same weights, but not the fused ones

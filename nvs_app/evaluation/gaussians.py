@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -17,14 +18,14 @@ from torch import Tensor
 
 from nvs_app.evaluation.metrics import ssim
 from nvs_app.evaluation.seed_points import border_colour, scattered_points, seed_points, viewing_distance
-from nvs_app.geometry.cameras import Cameras
+from nvs_app.geometry.cameras import Cameras, rigid
 from nvs_app.scenes.posed import PosedImages
 
 STEPS = 7000
 """Steps after which the papers report their quick fits."""
 # Adam's rates of Kerbl et al. 2023, that of the means in units of the scene's size. Colours are logits here: four
 # times the rate of their first spherical harmonic moves a colour about as far.
-_RATES = {"means": 1.6e-4, "scales": 5e-3, "quats": 1e-3, "opacities": 5e-2, "colors": 1e-2}
+RATES = {"means": 1.6e-4, "scales": 5e-3, "quats": 1e-3, "opacities": 5e-2, "colors": 1e-2}
 _MEANS_FALL_TO = 0.01
 _SSIM_SHARE = 0.2
 # Gaussians that the images do not ask for fade and shrink (Kheradmand et al. 2024). From few views the fit would
@@ -55,17 +56,17 @@ def fit_gsplat(context: PosedImages, cameras: Cameras, steps: int = STEPS, seed:
     """
     from gsplat import DefaultStrategy
 
-    context = context.float()
+    context, cameras = _centred(context.float(), cameras)
     images = context.images
     size = viewing_distance(context.cameras)
     generator = torch.Generator().manual_seed(seed)
     params = _start(context, size, generator)
     background = torch.nn.Parameter(border_colour(images)[0])
-    render_view = _view_renderer(params, background, context.cameras.image_hw)
+    render_view = view_renderer(params, background, context.cameras.image_hw)
     fused = images.device.type == "cuda"
     optimizers = {
         name: torch.optim.Adam([params[name]], lr=rate * (size if name == "means" else 1), eps=1e-15, fused=fused)
-        for name, rate in _RATES.items()
+        for name, rate in RATES.items()
     }
     ground = torch.optim.Adam([background], lr=1e-3)
     # The papers' times for 30,000 steps, in proportion, but for the pause between two refinements.
@@ -73,7 +74,7 @@ def fit_gsplat(context: PosedImages, cameras: Cameras, steps: int = STEPS, seed:
         refine_start_iter=steps // 14, refine_stop_iter=steps // 2, reset_every=max(200, steps // 5), verbose=False
     )
     state = strategy.initialize_state(scene_scale=size)
-    matrices = _matrices(context.cameras, images.device)
+    matrices = camera_matrices(context.cameras, images.device)
     order: list[int] = []
     with torch.enable_grad():
         for step in range(1, steps + 1):  # step 0 would reset the opacities
@@ -81,18 +82,29 @@ def fit_gsplat(context: PosedImages, cameras: Cameras, steps: int = STEPS, seed:
             view = order.pop()
             render, info = render_view(view, *matrices)
             strategy.step_pre_backward(params, optimizers, state, step, info)
-            _loss(render, images[view : view + 1], params, size).backward()
-            optimizers["means"].param_groups[0]["lr"] = _RATES["means"] * size * _MEANS_FALL_TO ** (step / steps)
+            photo_loss(render, images[view : view + 1], params, size).backward()
+            optimizers["means"].param_groups[0]["lr"] = RATES["means"] * size * _MEANS_FALL_TO ** (step / steps)
             for optimizer in (*optimizers.values(), ground):
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
             strategy.step_post_backward(params, optimizers, state, step, info, packed=False)
     with torch.no_grad():
-        matrices = _matrices(cameras, images.device)
+        matrices = camera_matrices(cameras, images.device)
         return torch.cat([render_view(view, *matrices)[0] for view in range(len(cameras))]).clamp(0, 1)
 
 
-def _view_renderer(
+def _centred(context: PosedImages, cameras: Cameras) -> tuple[PosedImages, Cameras]:
+    """Both moved so that the context stands around the origin, float32: map coordinates leave no digits for detail."""
+    middle = context.cameras.c2w[:, :3, 3].double().mean(0)
+
+    def moved(own: Cameras) -> Cameras:
+        c2w = own.c2w.double()
+        return replace(own, c2w=rigid(c2w[:, :3, :3], c2w[:, :3, 3] - middle.to(c2w.device)).float())
+
+    return replace(context, cameras=moved(context.cameras)), moved(cameras)
+
+
+def view_renderer(
     params: torch.nn.ParameterDict, background: Tensor, image_hw: tuple[int, int]
 ) -> Callable[[int, Tensor, Tensor], tuple[Tensor, dict]]:
     """Renders view number `view` of cameras given as w2c [n, 4, 4] and intrinsics [n, 3, 3]: a render [1, 3, H, W] and
@@ -111,14 +123,14 @@ def _view_renderer(
     return render_view
 
 
-def _loss(render: Tensor, photo: Tensor, params: torch.nn.ParameterDict, size: float) -> Tensor:
+def photo_loss(render: Tensor, photo: Tensor, params: torch.nn.ParameterDict, size: float) -> Tensor:
     difference = (render - photo).abs().mean()
     unlike = 1 - ssim(render, photo).mean() if min(photo.shape[-2:]) >= 11 else difference
     costs = _OPACITY_COST * params["opacities"].sigmoid().mean() + _SIZE_COST / size * params["scales"].exp().mean()
     return (1 - _SSIM_SHARE) * difference + _SSIM_SHARE * unlike + costs
 
 
-def _matrices(cameras: Cameras, device: torch.device) -> tuple[Float[Tensor, "n 4 4"], Float[Tensor, "n 3 3"]]:
+def camera_matrices(cameras: Cameras, device: torch.device) -> tuple[Float[Tensor, "n 4 4"], Float[Tensor, "n 3 3"]]:
     """World-to-camera and intrinsics as gsplat reads them: its pixel centres are at (0.5, 0.5) too."""
     fx, fy, cx, cy = cameras.fxfycxcy.float().to(device).unbind(-1)
     zero, one = torch.zeros_like(fx), torch.ones_like(fx)

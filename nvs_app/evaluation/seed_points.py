@@ -47,7 +47,7 @@ def seed_points(context: PosedImages, count: int = 60_000) -> tuple[Float[Tensor
     count: about how many pixels, of all images together, look for a point.
     May return no point: from a single view, or images that have nothing in common.
     """
-    images, cameras = context.images, context.cameras.to(context.images.device)
+    images, cameras = context.images, context.cameras.to(context.images.device, torch.float32)
     step = max(1, round((images[:, 0].numel() / count) ** 0.5))
     grid = (..., slice(step // 2, None, step), slice(step // 2, None, step))
     patches = _patches(images)
@@ -76,7 +76,7 @@ def scattered_points(
 
     generator: on the CPU.
     """
-    device, cameras = context.images.device, context.cameras.to("cpu")
+    device, cameras = context.images.device, context.cameras.to("cpu", torch.float32)
     sizes = (len(context), *cameras.image_hw)
     view, row, column = (torch.randint(size, (count,), generator=generator) for size in sizes)
     origins, directions = (part[view, :, row, column] for part in pixel_rays(cameras))

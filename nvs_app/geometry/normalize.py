@@ -1,7 +1,7 @@
 """One frame and scale for every scene, computed from the context cameras alone.
 
 transform = normalize_context(context.c2w)                # SimilarityTransform, world -> normalised
-context, target = transform.apply_cameras(context), transform.apply_cameras(target)
+context, target = transform.normalise(context), transform.normalise(target)
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from nvs_app.geometry.cameras import Cameras, cross, rigid
 from nvs_app.geometry.robust import camera_statistics
 
 PRESETS = ("auto", "object", "scene", "none")
+# Of positions, relative to the largest; files hold float64 in ten digits or more.
+_ROUNDING = {torch.float32: 1e-6, torch.float64: 1e-9}
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,11 @@ class SimilarityTransform:
 
     @staticmethod
     def identity(batch_shape: tuple[int, ...] = (), device: torch.device | str = "cpu") -> SimilarityTransform:
-        """The transform that changes nothing, float32."""
+        """The transform that changes nothing, float64."""
         return SimilarityTransform(
-            torch.ones(batch_shape, device=device),
-            torch.eye(3, device=device).expand(*batch_shape, 3, 3).clone(),
-            torch.zeros(*batch_shape, 3, device=device),
+            torch.ones(batch_shape, dtype=torch.float64, device=device),
+            torch.eye(3, dtype=torch.float64, device=device).expand(*batch_shape, 3, 3).clone(),
+            torch.zeros(*batch_shape, 3, dtype=torch.float64, device=device),
         )
 
     def to(self, *args, **kwargs) -> SimilarityTransform:
@@ -69,6 +71,12 @@ class SimilarityTransform:
     def apply_cameras(self, cameras: Cameras) -> Cameras:
         """Map cameras of batch shape [*b, ...]; intrinsics stay as they are."""
         return replace(cameras, c2w=self.apply_c2w(cameras.c2w))
+
+    def normalise(self, cameras: Cameras) -> Cameras:
+        """Map cameras of the world into the frame that networks see, and only then round them to float32: in map
+        coordinates (UTM) that would move positions by half a metre before."""
+        moved = self.to(torch.float64).apply_cameras(cameras.to(torch.float64))
+        return Cameras(moved.c2w.float(), cameras.fxfycxcy.float(), cameras.image_hw)
 
     def inverse(self) -> SimilarityTransform:
         """The transform back to the source frame."""
@@ -102,7 +110,7 @@ def normalize_context(c2w: Float[Tensor, "*b v 4 4"], preset: str = "auto") -> S
             down), scaled so that the largest absolute camera coordinate is 1.
 
     Returns:
-        The transform, float32 on the device of ``c2w``, batch shape ``*b``. Apply it to context, targets and
+        The transform, float64 on the device of ``c2w``, batch shape ``*b``. Apply it to context, targets and
         camera paths alike.
 
     "auto" suits cameras around an object, in front of a scene, and roaming in one. The origin is the point that
@@ -118,14 +126,12 @@ def normalize_context(c2w: Float[Tensor, "*b v 4 4"], preset: str = "auto") -> S
         NVSError: an unknown preset.
     """
     if preset == "auto":
-        result = _normalize_auto(c2w)
-    elif preset == "scene":
-        result = _normalize_mean_pose(c2w)
-    elif preset in ("object", "none"):
+        return _normalize_auto(c2w)
+    if preset == "scene":
+        return _normalize_mean_pose(c2w)
+    if preset in ("object", "none"):
         return SimilarityTransform.identity(tuple(c2w.shape[:-3]), c2w.device)
-    else:
-        raise NVSError(f"normalization {preset!r}: unknown, expected one of {', '.join(PRESETS)}")
-    return result.to(torch.float32)
+    raise NVSError(f"normalization {preset!r}: unknown, expected one of {', '.join(PRESETS)}")
 
 
 def _normalize_auto(c2w: Tensor) -> SimilarityTransform:
@@ -138,15 +144,15 @@ def _normalize_auto(c2w: Tensor) -> SimilarityTransform:
     heading = _with_fallback(heading, _across(axis_x.expand_as(up), up))
     heading = _unit(_across(heading, up), _across(axis_x.expand_as(up), up))
     rotation = torch.stack([cross(heading, up), heading, up], dim=-2)
-    # Below this the distances are the rounding of float32 positions and not a baseline.
-    smallest = 1e-6 * c2w[..., :3, 3].double().abs().amax(dim=(-1, -2))
+    # Below this the distances are the rounding of positions and not a baseline.
+    smallest = _ROUNDING[c2w.dtype] * c2w[..., :3, 3].double().abs().amax(dim=(-1, -2))
     known = cameras.distance > smallest.clamp_min(1e-12)
     scale = torch.where(known, 1.0 / cameras.distance.clamp_min(1e-30), torch.ones_like(cameras.distance))
     return SimilarityTransform(scale, rotation, -scale[..., None] * _rotate(rotation, cameras.focus))
 
 
 def _normalize_mean_pose(c2w: Tensor) -> SimilarityTransform:
-    c2w = c2w.double()
+    rounding, c2w = _ROUNDING[c2w.dtype], c2w.double()
     center = c2w[..., :3, 3].mean(-2)
     axis_x, axis_y, axis_z = torch.eye(3, dtype=torch.float64, device=c2w.device)
     forward = _unit(c2w[..., :3, 2].mean(-2), axis_z)
@@ -157,7 +163,7 @@ def _normalize_mean_pose(c2w: Tensor) -> SimilarityTransform:
     rotation = torch.stack([cross(down, forward), down, forward], dim=-2)
     offset = _rotate(rotation[..., None, :, :], c2w[..., :3, 3] - center[..., None, :])
     extent = offset.abs().amax(dim=(-1, -2))
-    known = extent > 1e-6 * c2w[..., :3, 3].abs().amax(dim=(-1, -2)).clamp_min(1e-6)
+    known = extent > rounding * c2w[..., :3, 3].abs().amax(dim=(-1, -2)).clamp_min(1e-6)
     scale = torch.where(known, 1.0 / extent.clamp_min(1e-30), torch.ones_like(extent))
     return SimilarityTransform(scale, rotation, -scale[..., None] * _rotate(rotation, center))
 

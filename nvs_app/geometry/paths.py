@@ -133,10 +133,8 @@ def spline_at(keyframes: Cameras, index: Float[Tensor, " n"], loop: bool = False
     position = _catmull_rom(c2w[:, :3, 3], index, loop)
     focal = _catmull_rom(fxfycxcy[:, :2].log(), index, loop).exp()
     center = _linear(fxfycxcy[:, 2:], index, loop)
-    dtype = keyframes.c2w.dtype
-    return Cameras(
-        rigid(rotation, position).to(dtype), torch.cat([focal, center], dim=-1).to(dtype), keyframes.image_hw
-    )
+    lenses = torch.cat([focal, center], dim=-1).to(keyframes.fxfycxcy.dtype)
+    return Cameras(rigid(rotation, position).to(keyframes.c2w.dtype), lenses, keyframes.image_hw)
 
 
 def capture(cameras: Cameras, n: int) -> Cameras:

@@ -50,7 +50,7 @@ class Keyframe:
 
     def camera(self, image_hw: tuple[int, int]) -> Cameras:
         """The keyframe as one camera [1]: square pixels, centred principal point."""
-        blank = Cameras(self.c2w[None].float(), torch.ones(1, 4), image_hw)
+        blank = Cameras(self.c2w[None].double(), torch.ones(1, 4), image_hw)
         return with_vertical_fov(blank, float(self.fov))
 
 

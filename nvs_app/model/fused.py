@@ -12,9 +12,7 @@ that change are marked, so that one compilation serves all blocks, all sizes of 
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,13 +20,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nvs_app.model.blocks import Block, RayRotary
+from nvs_app.model.compilation import compiled, plainly, varying
 from nvs_app.model.fast_weights import KeyValueLR, RotaryCosSin, residual_target, step_fast_weights
 from nvs_app.model.rotary import rotate
 from nvs_app.model.state import FastWeights
 
 
 class FastMatrices(NamedTuple):
-    """The fast network as it is read: w02 [h, d, 2 * hidden] (w0, then w2), w1 [h, hidden, d]."""
+    """The fast network as it is read: w02 [h, 2 * hidden, d], w0 above w2, turned; w1 [h, hidden, d]."""
 
     w02: Tensor
     w1: Tensor
@@ -83,8 +82,8 @@ def _unit(x: Tensor, scale: float, phases: RotaryCosSin) -> Tensor:
     return wide if phases is None else rotate(wide, phases[0].float(), phases[1].float())
 
 
-def attend(x: Float[Tensor, "v n c"], w: AttentionWeights, phases: RotaryCosSin) -> Float[Tensor, "v n c"]:
-    """`Block.attend`."""
+def attended(x: Float[Tensor, "v n c"], w: AttentionWeights, phases: RotaryCosSin) -> Float[Tensor, "vn c"]:
+    """What the tokens of a view find in each other, before the output projection."""
     qkv = F.linear(_layer_norm(x, w.norm), w.qkv).unflatten(-1, (3, -1, w.q_norm.shape[0]))
     q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # [v, heads, n, d]
     eps = torch.finfo(torch.float32).eps
@@ -93,7 +92,7 @@ def attend(x: Float[Tensor, "v n c"], w: AttentionWeights, phases: RotaryCosSin)
         cos, sin = phases[0].float(), phases[1].float()
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
     out = F.scaled_dot_product_attention(q.to(v.dtype), k.to(v.dtype), v)
-    return x + F.linear(out.transpose(1, 2).flatten(2), w.out)
+    return out.transpose(1, 2).flatten(2).flatten(0, 1)
 
 
 def key_value_lr(
@@ -113,13 +112,9 @@ def key_value_lr(
 def gradient(
     w: FastMatrices, k: Float[Tensor, "h n d"], v: Float[Tensor, "h n d"], lr: Float[Tensor, "3 h n 1"],
     phases: RotaryCosSin, residual: bool,
-) -> FastMatrices:  # fmt: skip
-    """`fast_weight_gradient`, float32.
-
-    Four products in place of six: w0 and w2 side by side, and each token's learning rates times the side of the last
-    products that differs between them.
-    """
-    gate_in, linear = (k @ w.w02).float().chunk(2, -1)
+) -> FastWeights:  # fmt: skip
+    """`fast_weight_gradient` [h, ...], float32; learning rates multiply the side of the last products that is new."""
+    gate_in, linear = (k @ w.w02.transpose(-2, -1)).float().chunk(2, -1)
     sigmoid = torch.sigmoid(gate_in)
     gate = gate_in * sigmoid
     hidden = gate * linear
@@ -130,44 +125,37 @@ def gradient(
     d_hidden = (v @ w.w1.transpose(-2, -1)).float()
     if phases is not None:
         d_hidden = rotate(d_hidden, phases[0].float(), phases[1].float(), inverse=True)
-    d_linear = d_hidden * gate * lr[2]
-    d_gate_in = d_hidden * linear * (sigmoid * (1 + gate_in * (1 - sigmoid))) * lr[0]
-    d_both = torch.cat([d_gate_in, d_linear], -1).to(k.dtype)
-    w02 = k.transpose(-2, -1) @ d_both
+    d_linear = (d_hidden * gate * lr[2]).to(k.dtype)
+    d_gate_in = (d_hidden * linear * (sigmoid * (1 + gate_in * (1 - sigmoid))) * lr[0]).to(k.dtype)
+    # Not side by side: what lies between the products is one pass only if all it writes has one shape.
+    # All three turned the same way, which is the faster one of a sum over many tokens.
+    w0, w2 = (d.transpose(-2, -1) @ k for d in (d_gate_in, d_linear))
     w1 = (hidden * lr[1]).to(k.dtype).transpose(-2, -1) @ v
-    return FastMatrices(w02.float(), w1.float())
+    return FastWeights(w0.float().transpose(-2, -1), w1.float(), w2.float().transpose(-2, -1))
 
 
-def step(weights: FastWeights, total: FastMatrices, muon_steps: int) -> FastWeights:
-    """`step_fast_weights` of one scene."""
-    w0, w2 = total.w02[None].chunk(2, -1)
-    return step_fast_weights(weights, FastWeights(w0, total.w1[None], w2), muon_steps)
+def step(weights: FastWeights, total: FastWeights, muon_steps: int) -> FastWeights:
+    """`step_fast_weights` of one scene; `total` without the axis of scenes."""
+    return step_fast_weights(weights, FastWeights(*(part[None] for part in total)), muon_steps)
 
 
-def read(
+def found(
     x: Float[Tensor, "n c"], w: ReadWeights, fast: FastMatrices, phases: RotaryCosSin, hidden_phases: RotaryCosSin,
     heads: int, scale: float,
 ) -> Float[Tensor, "n c"]:  # fmt: skip
-    """`Block.read` of one scene."""
+    """What tokens find in the fast weights, before the output projection."""
     q = F.linear(_layer_norm(x, w.norm), w.q).unflatten(-1, (heads, -1)).transpose(0, 1)
-    gate, linear = (_unit(q, scale, phases).to(x.dtype) @ fast.w02).float().chunk(2, -1)
+    gate, linear = (_unit(q, scale, phases).to(x.dtype) @ fast.w02.transpose(-2, -1)).float().chunk(2, -1)
     hidden = F.silu(gate) * linear
     if hidden_phases is not None:
         hidden = rotate(hidden, hidden_phases[0].float(), hidden_phases[1].float())
-    found = _rms_norm(hidden.to(x.dtype) @ fast.w1, w.out_norm, 1e-5).to(x.dtype)
-    x = x + F.linear(found.transpose(0, 1).flatten(1), w.out)
-    up = F.gelu(F.linear(_layer_norm(x, w.mlp_norm), w.up).float()).to(x.dtype)
-    return x + F.linear(up, w.down)
+    values = _rms_norm(hidden.to(x.dtype) @ fast.w1, w.out_norm, 1e-5).to(x.dtype)
+    return values.transpose(0, 1).flatten(1)
 
 
-@functools.cache
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compiled once for all blocks and networks of a process."""
-    for name in ("recompile_limit", "cache_size_limit"):  # of which torch's versions have one
-        if hasattr(torch._dynamo.config, name):
-            # Networks of several sizes and precisions, and one view or several.
-            setattr(torch._dynamo.config, name, max(64, getattr(torch._dynamo.config, name)))
-    return torch.compile(function)
+def mlp_hidden(x: Float[Tensor, "n c"], w: ReadWeights) -> Float[Tensor, "n m"]:
+    """The hidden units of the MLP."""
+    return F.gelu(F.linear(_layer_norm(x, w.mlp_norm), w.up).float()).to(x.dtype)
 
 
 class FusedBlock:
@@ -181,7 +169,7 @@ class FusedBlock:
         attention, fast = block.attention, block.fast
         self.dtype, self.heads, self.scale = dtype, fast.heads, float(fast.qk_scale)
         self.muon_steps = fast.muon_steps
-        self._call = _compiled if compile else lambda function: function
+        self._call = compiled if compile else plainly
 
         def own(weight: Tensor, kind: torch.dtype = dtype) -> Tensor:
             return weight.detach().to(kind)
@@ -212,56 +200,54 @@ class FusedBlock:
         if isinstance(weights, FastMatrices):
             return weights
         w0, w1, w2 = (w[0].to(self.dtype) for w in weights)
-        return FastMatrices(torch.cat([w0, w2], -1), w1.contiguous())
+        return FastMatrices(torch.cat([w0, w2], -1).transpose(-2, -1).contiguous(), w1.contiguous())
 
     def attend(self, x: Float[Tensor, "1 v n c"], phases: RayRotary) -> Float[Tensor, "1 v n c"]:
+        """Attention inside each view; `x` is overwritten."""
         turn = _varying_phases(phases.attention, 0, 2)
         with torch.autocast(x.device.type, enabled=False):
-            return self._call(attend)(_varying(x[0], 0, 1), self.attention, turn)[None]
+            out = self._call(attended)(varying(x[0], 0, 1), self.attention, turn)
+            # In place, the residual is added inside the product.
+            x.view(out.shape).addmm_(out, self.attention.out.t())
+        return x
 
     def key_value_lr(
         self, x: Float[Tensor, "1 v n c"], phases: RayRotary, patches: Float[Tensor, "1 m c"] | None = None
     ) -> KeyValueLR:
         with torch.autocast(x.device.type, enabled=False):
             return self._call(key_value_lr)(
-                _varying(x.flatten(0, 2), 0), self.write, _of_tokens(phases.fast),
-                None if patches is None else _varying(patches[0], 0), self.heads, self.scale,
+                varying(x.flatten(0, 2), 0), self.write, _of_tokens(phases.fast),
+                None if patches is None else varying(patches[0], 0), self.heads, self.scale,
             )  # fmt: skip
 
-    def gradient(
-        self, key_value_lr: KeyValueLR, phases: RayRotary, written: FastMatrices | None = None
-    ) -> FastMatrices:
+    def gradient(self, key_value_lr: KeyValueLR, phases: RayRotary, written: FastMatrices | None = None) -> FastWeights:
         k, v, lr = key_value_lr
-        k, v, lr = _varying(k, 1), _varying(v, 1), _varying(lr, 2)
+        k, v, lr = varying(k, 1), varying(v, 1), varying(lr, 2)
         with torch.autocast(k.device.type, enabled=False):
             return self._call(gradient)(
                 self.first if written is None else written, k, v, lr, _of_tokens(phases.hidden), written is not None
             )
 
-    def step(self, total: FastMatrices, written: FastWeights | None = None) -> FastWeights:
+    def step(self, total: FastWeights, written: FastWeights | None = None) -> FastWeights:
         """The weights `written`, at first the starting weights, plus one write step; float32."""
         with torch.autocast(total.w1.device.type, enabled=False):
             return self._call(step)(self.start if written is None else written, total, self.muon_steps)
 
     def read(self, x: Float[Tensor, "1 v n c"], weights: FastMatrices, phases: RayRotary) -> Float[Tensor, "1 v n c"]:
+        """Read the fast weights and apply the MLP; `x` is overwritten."""
+        tokens = x.view(-1, x.shape[-1])
         with torch.autocast(x.device.type, enabled=False):
-            tokens = self._call(read)(
-                _varying(x.flatten(0, 2), 0), self.reading, weights, _of_tokens(phases.fast),
-                _of_tokens(phases.hidden), self.heads, self.scale,
+            out = self._call(found)(
+                varying(tokens, 0), self.reading, weights, _of_tokens(phases.fast), _of_tokens(phases.hidden),
+                self.heads, self.scale,
             )  # fmt: skip
-        return tokens.view(x.shape)
-
-
-def _varying(x: Tensor, *axes: int) -> Tensor:
-    """`x`, with axes marked whose length changes from call to call: a compilation serves all lengths but 1."""
-    for axis in axes:
-        if x.shape[axis] > 1:
-            torch._dynamo.maybe_mark_dynamic(x, axis)
-    return x
+            tokens.addmm_(out, self.reading.out.t())
+            tokens.addmm_(self._call(mlp_hidden)(varying(tokens, 0), self.reading), self.reading.down.t())
+        return x
 
 
 def _varying_phases(phases: RotaryCosSin, *axes: int) -> RotaryCosSin:
-    return None if phases is None else (_varying(phases[0], *axes), _varying(phases[1], *axes))
+    return None if phases is None else (varying(phases[0], *axes), varying(phases[1], *axes))
 
 
 def _of_tokens(phases: RotaryCosSin) -> RotaryCosSin:

@@ -29,6 +29,7 @@ from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.geometry.rays import ray_features
 from nvs_app.model.blocks import Block, RayRotary, scaled_init
+from nvs_app.model.compilation import compiled, plainly
 from nvs_app.model.config import LaCTConfig
 from nvs_app.model.detail import ContextViews, DetailHead, DetailOutput, Sampling
 from nvs_app.model.fast_weights import KeyValueLR
@@ -89,13 +90,14 @@ class LaCT(nn.Module):
         scaled_init(self, num_residuals=3 * config.blocks)
         self.detail_head = None if config.detail_head is None else DetailHead(config.detail_head, config.dim)
         self._fused: list[FusedBlock] | None = None
+        self._call: Callable = plainly  # or `compiled`: how what is not a block is called for rendering
 
     def fuse(self, dtype: torch.dtype | None, compile: bool = False) -> None:
         """From now on encode and decode scenes one at a time through `FusedBlock`s, which compute in `dtype` with the
-        weights as they are now; None: through the plain blocks again. compile: compile what lies between products."""
+        weights as they are now; None: through the plain blocks again. compile: compile what lies between products, once
+        for all sizes; rays, output and detail head, which matter for one view, once for each size of views."""
         self._fused = None if dtype is None else [FusedBlock(block, dtype, compile) for block in self._blocks()]
-        if compile and self.detail_head is not None:
-            self.detail_head.compile_parts()
+        self._call = compiled if compile else plainly
 
     def with_own_modules(self) -> LaCT:
         """The same modules anew around the very same parameters: setting one there leaves this network as it is. Its
@@ -195,25 +197,26 @@ class LaCT(nn.Module):
             written: FastWeights | FastMatrices | None = None
             kept: list[KeyValueLR] = []
             for step in range(self.config.write_steps):
-                total: FastWeights | FastMatrices | None = None
+                total: FastWeights | None = None
                 for i, group in enumerate(groups):
                     if not layers and not step:
                         there = copied_beside(images[:, group], cameras.c2w.device)
                         tokens.append(self.embed(there, cameras[:, group]))
-                        patches.append(self._patches(tokens[i]))
+                        seen = self._patches(tokens[i])
+                        patches.append(None if seen is None else seen.clone())  # fused blocks overwrite the tokens
                     if step == 0:
                         tokens[i] = block.attend(tokens[i], phases[i])
                     key_value_lr = kept[i] if keep and step else block.key_value_lr(tokens[i], phases[i], patches[i])
                     if keep and not step:
                         kept.append(key_value_lr)
                     part = block.gradient(key_value_lr, phases[i], written)  # type: ignore[arg-type]
-                    total = part if total is None else type(part)(*map(torch.add, total, part))
+                    total = part if total is None else FastWeights(*map(torch.add, total, part))
                     if progress is not None:
                         share = (step + (i + 1) / len(groups)) / self.config.write_steps
                         progress((len(layers) + share) / len(self.blocks))
                 assert total is not None
                 if world is not None:
-                    total = type(total)(*(part.float() for part in total))
+                    total = FastWeights(*(part.float() for part in total))
                     world.sum_(*total)
                 weights = block.step(total, weights)  # type: ignore[arg-type]
                 written = block.prepare(weights)
@@ -252,7 +255,8 @@ class LaCT(nn.Module):
                 f"scene state has {len(state.fast_weights)} layers, the checkpoint {len(self.blocks)}: "
                 "encode the scene with this checkpoint"
             )
-        return self._images(self._target_tokens(state, cameras, prepared), cameras.image_hw)
+        tokens = self._target_tokens(state, cameras, prepared)
+        return self._call(LaCT._images)(self, tokens, cameras.image_hw)
 
     def decode_detail(
         self,
@@ -269,9 +273,9 @@ class LaCT(nn.Module):
         """
         assert self.detail_head is not None and state.context is not None
         tokens = self._target_tokens(state, cameras.scaled_to(image_hw), prepared)
-        lact_images = self._images(tokens, image_hw)
+        lact_images = self._call(LaCT._images)(self, tokens, image_hw)
         return self.detail_head(
-            tokens, self.token_hw(image_hw), lact_images, state.context, cameras, sampling or Sampling()
+            tokens, self.token_hw(image_hw), lact_images, state.context, cameras, sampling or Sampling(), self._call
         )
 
     def context_views(
@@ -287,11 +291,15 @@ class LaCT(nn.Module):
         grid = self.token_hw(image_hw)
         return self.detail_head.context_views(tokens, grid, photos, photo_cameras, views_per_chunk=views_per_chunk)
 
+    def _start(self, cameras: Cameras) -> tuple[Float[Tensor, "b v n c"], RayRotary]:
+        """Tokens of target cameras before the first block, and their phases."""
+        return self.embed(None, cameras), self.phases(cameras)
+
     def _target_tokens(
         self, state: SceneState, cameras: Cameras, prepared: Prepared | None = None
     ) -> Float[Tensor, "b v n c"]:
         """Tokens of target cameras behind the output norm."""
-        x, phases = self.embed(None, cameras), self.phases(cameras)
+        x, phases = self._call(LaCT._start)(self, cameras)
         layers = self.prepare(state) if prepared is None else prepared
         for block, weights in zip(self._inference_blocks(len(x)), layers, strict=True):
             x = block.read(block.attend(x, phases), weights, phases)  # type: ignore[arg-type]

@@ -66,8 +66,8 @@ class SceneState:
         return replace(self, fast_weights=weights, transform=transform, context=context)
 
     def tensors(self) -> dict[str, Tensor]:
-        """All tensors by the names that `save` gives them, copies on the CPU: float32, but photos as uint8 and their
-        features as float16."""
+        """All tensors by the names that `save` gives them, copies on the CPU: float32, but the transform as float64,
+        photos as uint8 and their features as float16."""
         tensors = {
             f"fast_weights.{i}.{name}": getattr(layer, name).float().cpu().contiguous()
             for i, layer in enumerate(self.fast_weights)
@@ -75,7 +75,7 @@ class SceneState:
         }
         if self.transform is not None:
             for name in ("scale", "rotation", "translation"):
-                tensors[f"transform.{name}"] = getattr(self.transform, name).float().cpu().contiguous()
+                tensors[f"transform.{name}"] = getattr(self.transform, name).double().cpu().contiguous()
         if self.context is not None:
             views = self.context.stored()
             tensors |= {
@@ -101,7 +101,7 @@ class SceneState:
                 scale=tensors["transform.scale"],
                 rotation=tensors["transform.rotation"],
                 translation=tensors["transform.translation"],
-            )
+            ).to(torch.float64)
         context = None
         if "context.images" in tensors:
             images = tensors["context.images"]
@@ -140,14 +140,15 @@ class SceneState:
 
 
 def context_cameras(state: SceneState) -> Cameras | None:
-    """The context cameras [v] that a state was encoded from, in the scene's own frame; None when it has none."""
+    """The context cameras [v] that a state was encoded from, in the scene's own frame, poses float64; None when it has
+    none."""
     text = state.meta.get("context_cameras")
     if not text:
         return None
     values = check_cameras(text)
     height, width = values["image_hw"]
     return Cameras(
-        torch.tensor(values["c2w"], dtype=torch.float32),
+        torch.tensor(values["c2w"], dtype=torch.float64),
         torch.tensor(values["fxfycxcy"], dtype=torch.float32),
         (int(height), int(width)),
     )

@@ -28,7 +28,8 @@ def check_state(tensors: dict[str, Tensor], meta: Any) -> None:
             raise ValueError(f"holds {name[:60]!r}, which no state has")
         half = name == "context.features" or name.startswith(ADAPTED)
         wanted = torch.uint8 if name == "context.images" else torch.float16 if half else torch.float32
-        if tensor.dtype != wanted:
+        exact = name.startswith("transform.") and tensor.dtype == torch.float64  # float32 in files of before
+        if tensor.dtype != wanted and not exact:
             raise ValueError(f"{name} is {tensor.dtype}, expected {wanted}")
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise ValueError(f"{name} holds numbers that are not finite")
@@ -62,7 +63,8 @@ def check_cameras(text: str) -> dict[str, Any]:
     if not all(0 < side <= MAX_SIDE for side in image_hw):
         raise ValueError(f"its context cameras are of {image_hw[0]}x{image_hw[1]} pixels")
     try:
-        c2w, lens = (torch.tensor(values[name], dtype=torch.float32) for name in ("c2w", "fxfycxcy"))
+        c2w = torch.tensor(values["c2w"], dtype=torch.float64)
+        lens = torch.tensor(values["fxfycxcy"], dtype=torch.float32)
     except (TypeError, RuntimeError, OverflowError) as error:
         raise ValueError("its context cameras hold something that is no number") from error
     views = len(lens) if lens.ndim else 0

@@ -73,7 +73,7 @@ def encode_stream(
     """
     transform = None
     if cameras is not None:
-        transform = normalize_context(cameras.c2w.cpu().float()[None], renderer.preset)
+        transform = normalize_context(cameras.c2w.cpu()[None], renderer.preset)
     state, count = None, 0
     for chunk in chunks:
         count += len(chunk)

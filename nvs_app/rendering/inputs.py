@@ -60,9 +60,9 @@ def context_inputs(
             small = resize(images, plan.lact_hw)
     if transform is None:
         # On the CPU, where cameras come from: 600 tiny operations, a third of what a GPU would have to launch.
-        transform = normalize_context(cameras.c2w.cpu().float()[None], preset)
+        transform = normalize_context(cameras.c2w.cpu()[None], preset)
     transform = transform.to(device)
-    normalised = transform.apply_cameras(batched(cameras.to(device)))
+    normalised = transform.normalise(batched(cameras.to(device)))
     return ContextInputs(plan, images, small, cameras, normalised, transform)
 
 

@@ -122,8 +122,8 @@ class Renderer:
                     module.to(torch.bfloat16)
                 elif isinstance(module, torch.nn.Linear) or name.endswith((".q_norm", ".k_norm")):
                     module.weight.data = module.weight.data.bfloat16()
-        if compile or device.type == "cuda":
-            renderer.model.fuse(renderer.dtype, compile)
+        if compile:
+            renderer.model.fuse(renderer.dtype, compile=True)
         return renderer
 
     @property
@@ -304,16 +304,14 @@ class Renderer:
         with self.inference("render: the scene's fast weights", "render on another device"):
             network = self.network(state.adapted)
             state, prepared = self._ready(state, network)
-        cameras = Cameras(cameras.c2w.float(), cameras.fxfycxcy.float(), plan.render_hw).to(self.device)
+        cameras = Cameras(cameras.c2w.double(), cameras.fxfycxcy.float(), plan.render_hw).to(self.device)
         chunk = max(1, chunk or self._views_at_once(plan))
         done = 0
         while done < len(cameras):
             part = batched(cameras[done : done + chunk])
             try:
                 with self.inference(f"render: a view of {height}x{width}", "ask for a smaller size"):
-                    views = self._rendered(network, state, prepared, part, plan, quick)
-                    if isinstance(views, RenderedViews) and not depth:
-                        views = views.images
+                    views = self._rendered(network, state, prepared, part, plan, quick, depth)
                     if self.device.type == "cuda":  # a replay would overwrite them
                         views = views.clone() if on_device else views.to("cpu")
             except OutOfMemory:
@@ -332,25 +330,34 @@ class Renderer:
         return Sampling(min(QUICK_VIEWS, self.views or head.views), planes, fine_planes, level)
 
     def _rendered(
-        self, network: LaCT, state: SceneState, prepared: Prepared, cameras: Cameras, plan: RenderPlan, quick: bool
+        self,
+        network: LaCT,
+        state: SceneState,
+        prepared: Prepared,
+        cameras: Cameras,
+        plan: RenderPlan,
+        quick: bool,
+        depth: bool,
     ) -> Tensor | RenderedViews:
         """The views of a chunk of cameras, on the device; valid until the next call."""
         sampling = self._sampling(photo_level(state, cameras) if plan.detail else 0, quick)
 
         def work(c2w: Tensor, fxfycxcy: Tensor) -> Tensor | RenderedViews:
             own = Cameras(c2w, fxfycxcy, cameras.image_hw)
-            if state.transform is not None:
-                own = state.transform.apply_cameras(own)
+            own = replace(own, c2w=c2w.float()) if state.transform is None else state.transform.normalise(own)
             if not plan.detail:
                 height, width = plan.image_hw
                 return network.decode(state, own, prepared)[0].float()[..., :height, :width]
             output = network.decode_detail(state, own, plan.lact_hw, sampling, prepared)
+            if not depth:
+                height, width = plan.image_hw
+                return output.images[0].float().clamp(0, 1)[..., :height, :width]
             return views_of(output, state.transform, plan.image_hw)
 
         if self.device.type != "cuda" or cameras.shape[1] > _GRAPH_VIEWS:
             return work(cameras.c2w, cameras.fxfycxcy)
         reads = [state.fast_weights[0].w0.data_ptr(), 0 if state.context is None else state.context.images.data_ptr()]
-        key = (id(network), *reads, plan, sampling, cameras.shape[1])
+        key = (id(network), *reads, plan, sampling, cameras.shape[1], depth)
         return self._graphs.run(key, work, cameras.c2w, cameras.fxfycxcy, holds=(network, state, prepared))
 
     def _views_at_once(self, plan: RenderPlan) -> int:

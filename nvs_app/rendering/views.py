@@ -65,7 +65,7 @@ def views_of(output: DetailOutput, transform: SimilarityTransform | None, image_
 
     depth = output.log_depth.float().exp()
     if transform is not None:
-        depth = depth / transform.scale[0]
+        depth = depth / transform.scale[0].float()
     # A Laplace distribution of scale b has the standard deviation sqrt(2) b.
     maps = (depth, enlarged(output.log_scale).exp() * 2**0.5, enlarged(output.surface).sigmoid(), enlarged(output.seen))
     images = output.images[0].float().clamp(0, 1)

@@ -36,7 +36,7 @@ class CameraPath:
     """A path of cameras and what the file says about showing it.
 
     Attributes:
-        cameras: [n] in the scene's own frame, OpenCV axes, centred principal point and square pixels.
+        cameras: [n] in the scene's own frame, OpenCV axes, poses float64, centred principal point and square pixels.
         fps: images a second.
         keyframes: the editor's own entries, kept as they are.
         extra: other top-level entries of the file (crop, smoothness, …), kept as they are.
@@ -162,17 +162,20 @@ def parse_pose(values: Any, where: str) -> Float[Tensor, "4 4"]:
         count = len(values) if isinstance(values, list) else "no"
         raise NVSError(f"{where} has {count} numbers, expected 16 (4x4, row by row)")
     try:
-        matrix = torch.tensor([float(number) for number in values], dtype=torch.float32)
+        matrix = torch.tensor([float(number) for number in values], dtype=torch.float64)
     except (TypeError, ValueError, OverflowError) as error:
         raise NVSError(f"{where} holds something that is no number ({error})") from error
     if not bool(torch.isfinite(matrix).all()):
         raise NVSError(f"{where} holds NaN or infinity")
     if len(values) == 12:
-        matrix = torch.cat((matrix, torch.zeros(4)))
+        matrix = torch.cat((matrix, matrix.new_zeros(4)))
     matrix = matrix.view(4, 4)
-    matrix[3] = torch.tensor([0.0, 0.0, 0.0, 1.0])
+    matrix[3] = matrix.new_tensor([0.0, 0.0, 0.0, 1.0])
     rotation = matrix[:3, :3]
-    if not torch.allclose(rotation @ rotation.T, torch.eye(3), atol=1e-2) or torch.det(rotation) < 0:
+    if (
+        not torch.allclose(rotation @ rotation.T, torch.eye(3, dtype=torch.float64), atol=1e-2)
+        or torch.det(rotation) < 0
+    ):
         raise NVSError(f"{where} does not hold a rotation (row by row, OpenGL axes)")
     return matrix
 

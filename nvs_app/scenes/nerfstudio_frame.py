@@ -94,7 +94,7 @@ def write_frame(path: Path, frame: SimilarityTransform) -> Path:
 
 
 def to_scene(frame: SimilarityTransform, cameras: Cameras) -> Cameras:
-    """Cameras in nerfstudio's frame -> in the scene's own, float32, computed in double precision.
+    """Cameras in nerfstudio's frame -> in the scene's own, float64.
 
     The one way for `ns-render` and for `python -m nvs_app render`, so that both draw the same pixels.
     """
@@ -108,7 +108,7 @@ def to_nerfstudio(frame: SimilarityTransform, cameras: Cameras) -> Cameras:
 
 def _moved(transform: SimilarityTransform, cameras: Cameras) -> Cameras:
     transform = transform.to("cpu", torch.float64)
-    return replace(cameras, c2w=transform.apply_c2w(cameras.c2w.cpu().double()).float())
+    return replace(cameras, c2w=transform.apply_c2w(cameras.c2w.cpu().double()))
 
 
 def is_identity(frame: SimilarityTransform) -> bool:

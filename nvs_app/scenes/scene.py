@@ -38,13 +38,15 @@ class Scene:
         name: for people and file names.
         root: the folder of the scene.
         image_paths: n image files.
-        c2w: OpenCV axes, float32 on the CPU, world units of the capture.
+        c2w: OpenCV axes, float64 on the CPU, since map coordinates need it; world units of the capture.
         fxfycxcy: pinhole intrinsics in pixels of the stored image (after undistortion, if any).
-        image_hws: stored sizes (height, width).
+        image_hws: stored sizes (height, width), of turned images after that.
         split: "train", "val", "test" or None for each view.
         lenses: lens distortion of each view, removed when loading; empty where no view has any.
         encoded: the bytes of each image file where they are not on disk (a frame of a video, of an archive);
             empty otherwise. The image paths are then only names.
+        orientations: how each stored image is turned before anything else, an EXIF orientation (1: not at all), since
+            its camera is that of the turned image; empty where none is.
         notes: what the reader assumed or left out, a line each, for people.
     """
 
@@ -57,14 +59,16 @@ class Scene:
     split: list[str | None]
     lenses: tuple[Lens | None, ...] = ()
     encoded: tuple[bytes, ...] = ()
+    orientations: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         n = len(self.image_paths)
         counts = (len(self.c2w), len(self.fxfycxcy), len(self.image_hws), len(self.split), len(self.lenses) or n)
-        counts = (*counts, len(self.encoded) or n)
+        counts = (*counts, len(self.encoded) or n, len(self.orientations) or n)
         if n == 0 or any(count != n for count in counts):
-            raise ValueError(f"Scene {self.name}: {n} image paths, but {counts} cameras, sizes, splits, lenses, bytes")
+            what = "cameras, sizes, splits, lenses, bytes, orientations"
+            raise ValueError(f"Scene {self.name}: {n} image paths, but {counts} {what}")
 
     def __len__(self) -> int:
         return len(self.image_paths)
@@ -97,7 +101,7 @@ class Scene:
             background: RGB in [0, 1] behind transparent pixels.
 
         Returns:
-            Float32 RGB in [0, 1], [v, 3, H, W], and cameras [v], on the CPU, in the scene's own frame.
+            Float32 RGB in [0, 1], [v, 3, H, W], and cameras [v], poses float64, on the CPU, in the scene's own frame.
 
         Raises:
             NVSError: an index out of range, sizes that differ, an image that is missing or broken.
@@ -109,9 +113,7 @@ class Scene:
 
         def read(slot: int) -> None:
             index = indices[slot]
-            lens = self.lenses[index] if self.lenses else None
-            data = self.encoded[index] if self.encoded else None
-            image = read_image(self.image_paths[index], background, lens, self._label(index), data)
+            image = self.read(index, background)
             camera = self._camera(index)
             if tuple(image.shape[-2:]) != camera.image_hw:
                 raise NVSError(
@@ -126,6 +128,20 @@ class Scene:
             for _ in pool.map(read, range(len(indices))):
                 pass
         return PosedImages(images, cameras)
+
+    def read(self, index: int, background: Sequence[float | int] = (1.0, 1.0, 1.0)) -> Float[Tensor, "3 h w"]:
+        """One image as its pinhole camera sees it: turned, undistorted, float32 RGB in [0, 1] at the stored size.
+        Raises NVSError where it is missing or broken."""
+        lens = self.lenses[index] if self.lenses else None
+        data = self.encoded[index] if self.encoded else None
+        orientation = self.orientations[index] if self.orientations else 1
+        return read_image(self.image_paths[index], background, lens, self._label(index), data, orientation)
+
+    def copies(self, index: int) -> bool:
+        """Whether an image may be saved as the bytes it has: not where it is turned, or has a lens that a
+        transforms.json cannot hold."""
+        turned = self.orientations and self.orientations[index] != 1
+        return not turned and _keeps_lens(self.lenses[index] if self.lenses else None)
 
     def subset(self, indices: Sequence[int]) -> Scene:
         """The scene of some of the views, in the order given.
@@ -143,6 +159,7 @@ class Scene:
             split=[self.split[i] for i in chosen],
             lenses=tuple(self.lenses[i] for i in chosen) if self.lenses else (),
             encoded=tuple(self.encoded[i] for i in chosen) if self.encoded else (),
+            orientations=tuple(self.orientations[i] for i in chosen) if self.orientations else (),
         )
 
     def save(self, folder: str | Path, copy_images: bool = True) -> Path:
@@ -150,7 +167,8 @@ class Scene:
 
         Everything is written under a temporary name and renamed at the end, so that a folder is either absent
         or whole. The image files are copied byte for byte, with the coefficients of OpenCV's distortion; a
-        image with any other lens is undistorted and becomes a PNG (transparency on white).
+        image with any other lens, or one that is to be turned, is written as it is read, as a PNG (transparency on
+        white).
 
         Args:
             folder: where to write; with ``copy_images`` it must not exist yet, or be empty.
@@ -185,9 +203,8 @@ class Scene:
         return folder
 
     def _save_image(self, index: int, path: Path) -> None:
-        if not _keeps_lens(lens := self.lenses[index] if self.lenses else None):
-            data = self.encoded[index] if self.encoded else None
-            pixels = read_image(self.image_paths[index], lens=lens, label=self._label(index), data=data)
+        if not self.copies(index):
+            pixels = self.read(index)
             rows = (pixels * 255.0).round().to(torch.uint8).permute(1, 2, 0).numpy()
             cv2.imwrite(str(path), np.ascontiguousarray(rows[:, :, ::-1]))
         elif self.encoded:
@@ -196,8 +213,8 @@ class Scene:
             shutil.copyfile(self.image_paths[index], path)
 
     def _save_beside(self, folder: Path) -> Path:
-        if self.encoded or not all(_keeps_lens(lens) for lens in self.lenses):
-            raise NVSError(f"{folder}: images must be extracted or undistorted; save with copy_images=True")
+        if self.encoded or not all(map(self.copies, range(len(self)))):
+            raise NVSError(f"{folder}: images must be extracted, turned or undistorted; save with copy_images=True")
         names = []
         for path in self.image_paths:
             name = inside(path, folder)
@@ -236,10 +253,9 @@ class Scene:
         names = [
             inside(path, self.root) or f"images/{index:05d}_{path.name}" for index, path in enumerate(self.image_paths)
         ]
-        lenses = self.lenses or (None,) * len(names)
         return [
-            name if _keeps_lens(lens) else f"images/{index:05d}_{Path(name).stem}.png"
-            for index, (name, lens) in enumerate(zip(names, lenses))
+            name if self.copies(index) else f"images/{index:05d}_{Path(name).stem}.png"
+            for index, name in enumerate(names)
         ]
 
     def _transforms(self, names: list[str]) -> dict:
@@ -265,8 +281,7 @@ class Scene:
         return content
 
     def _intrinsics(self, index: int) -> dict[str, float | int]:
-        lens = self.lenses[index] if self.lenses else None
-        lens = lens if _keeps_lens(lens) else None
+        lens = self.lenses[index] if self.lenses and self.copies(index) else None
         fx, fy, cx, cy = lens.fxfycxcy if lens else self.fxfycxcy[index].tolist()
         height, width = self.image_hws[index].tolist()
         values = {"fl_x": fx, "fl_y": fy, "cx": cx, "cy": cy, "w": width, "h": height}

@@ -179,7 +179,7 @@ def make_examples(
     if augmentation.colour:
         images = change_colours(images, chances[:, 1] < augmentation.colour, generator)
     transform = normalize_context(posed.cameras.c2w[:, :num_context], "auto")
-    cameras, scale = transform.apply_cameras(posed.cameras), transform.scale
+    cameras, scale = transform.normalise(posed.cameras), transform.scale.float()
     if augmentation.scale:
         factor = 1 + augmentation.scale * (2 * chances[:, 2] - 1)
         c2w = cameras.c2w.clone()

@@ -14,12 +14,15 @@ from collections.abc import Callable
 from typing import Any
 
 from starlette.datastructures import MutableHeaders
-from starlette.requests import cookie_parser
-from starlette.routing import BaseRoute, WebSocketRoute
+from starlette.requests import Request, cookie_parser
+from starlette.responses import FileResponse, Response
+from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
+from nvs_app.export.html import viewer_script
 from nvs_app.web.app_state import AppState
 from nvs_app.web.headers import login
+from nvs_app.web.services.geometry import VIEWER
 from nvs_app.web.viewer_connection import REFUSED, ViewerConnection, same_origin
 
 COOKIE = "nvs-visitor"
@@ -83,7 +86,7 @@ class VisitorCookie:
 
 
 def routes(app_state: AppState, public: str | None = None) -> list[BaseRoute]:
-    """The routes that the application adds to gradio's: the viewer's socket.
+    """The routes that the application adds to gradio's: the viewer's socket, and what draws splats in the browser.
 
     public: the public address, where --root-path gives a whole one.
     """
@@ -116,7 +119,20 @@ def routes(app_state: AppState, public: str | None = None) -> list[BaseRoute]:
             if not sockets[address]:
                 del sockets[address]
 
-    return [WebSocketRoute("/nvs/socket", socket)]
+    def script(_: Request) -> Response:
+        return Response(viewer_script(), media_type="text/javascript", headers={"cache-control": "no-cache"})
+
+    def splats(request: Request) -> Response:
+        user, _ = login(request)
+        session = app_state.store.find(request.query_params.get("visit"), owner_of(request.cookies, user))
+        made = None if session is None else session.memory.get(VIEWER)
+        if made is None or not made.file.is_file():
+            return Response("There are no splats.", 404)
+        return FileResponse(made.file, media_type="application/octet-stream", headers={"cache-control": "no-store"})
+
+    return [
+        WebSocketRoute("/nvs/socket", socket), Route("/nvs/splats.js", script), Route("/nvs/scene.splat", splats)
+    ]  # fmt: skip
 
 
 def _has_cookie(scope: dict) -> bool:

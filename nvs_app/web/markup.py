@@ -74,7 +74,9 @@ def _go(tray: Tray, plan: Plan | None) -> str:
     if plan.estimate.problems:
         return "".join(problem_html(problem) for problem in plan.estimate.problems)
     few = tray.kind == PHOTOS and tray.count < 12
-    note = "20 to 60 photos are best." if few else ""
+    noted = plan.source.notes
+    more = f" ({len(noted) - 2} more notes under Advanced.)" if len(noted) > 2 else ""
+    note = " ".join(("20 to 60 photos are best." if few else "", *(f"{note}." for note in noted[:2]), more)).strip()
     return fill("photos_go.html", label=action(plan), time=took(plan), note=note)
 
 
@@ -147,9 +149,9 @@ def unregistered_html(opened: LoadedScene) -> str:
     return f"<details class='nvs-note'><summary>{words}</summary><ul>{items}</ul></details>"
 
 
-def meter_html(fraction: float, words: str) -> str:
+def meter_html(fraction: float, words: str, what: str = "Video") -> str:
     """A bar with words."""
-    return fill("meter.html", percent=f"{100 * fraction:.0f}", what="Video", words=words)
+    return fill("meter.html", percent=f"{100 * fraction:.0f}", what=what, words=words)
 
 
 def compare_html(view: ComparedView | None, table: Comparison | None) -> str:

@@ -14,6 +14,7 @@ from nvs_app.web.api import add_api
 from nvs_app.web.app_state import AppState
 from nvs_app.web.arguments import PageBlocks, text, value_of, whole
 from nvs_app.web.event_handlers import EventHandlers
+from nvs_app.web.geometry_handlers import GeometryHandlers
 from nvs_app.web.panels import TITLE, Scenes, Tools, header_html, scenes_panel, tools_panel
 from nvs_app.web.ui import FOLDER as UI
 from nvs_app.web.ui import fill
@@ -21,8 +22,8 @@ from nvs_app.web.user_errors import report_user_errors
 
 STYLES = ("page.css", "viewer.css", "tools.css")
 SCRIPTS = (
-    "viewer.js", "depth.js", "connection.js", "path.js", "cameras_plot.js", "drop.js", "work.js", "help.js",
-    "overlay.js", "beside.js", "page.js",
+    "viewer.js", "depth.js", "connection.js", "splats.js", "path.js", "cameras_plot.js", "drop.js", "work.js",
+    "help.js", "overlay.js", "beside.js", "page.js",
 )  # fmt: skip
 FRESH = "() => window.nvs.fresh()"
 # Buttons in the grid of photos, and those beside it, do this.
@@ -144,6 +145,12 @@ def _wire(page: gr.Blocks, event_handlers: EventHandlers, scenes: Scenes, photos
             return event_handlers.take(what, view, request)
 
         tools.take[what].click(report_user_errors(take), view, tools.files, js=view_js, **free)
+    geometry, made = GeometryHandlers(event_handlers), [tools.geometry_progress, tools.files]
+    tools.geometry.click(report_user_errors(geometry.export), tools.geometry_kind, made, **free)
+    splats = scenes.splats.click(report_user_errors(geometry.splats), None, link, **free)
+    splats.then(None, link, None, js="(text) => window.nvs.splats.take(text)", **quiet)
+    for stop in (tools.geometry_cancel, scenes.splats_stop):
+        stop.click(report_user_errors(geometry.cancel), None, None, queue=False, **quiet)
     tools.take["keep"].click(report_user_errors(event_handlers.keep), None, tools.kept, **free)
     then_refresh(tools.kept_open.click(report_user_errors(event_handlers.reopen), tools.kept, scene, **free))
 

@@ -14,6 +14,7 @@ from nvs_app.rendering.device import device_name
 from nvs_app.scenes.images import read_image
 from nvs_app.web.app_state import AppState
 from nvs_app.web.cards import list_cards
+from nvs_app.web.services.geometry import KINDS as GEOMETRY
 from nvs_app.web.services.opening import jpeg_uri
 from nvs_app.web.services.videos import KINDS
 from nvs_app.web.ui import fill
@@ -26,8 +27,8 @@ UPLOADS = ["image", "video", ".heic", ".heif", ".zip", ".tar", ".tgz", ".gz", ".
 
 @dataclass(frozen=True)
 class Scenes:
-    """The left column: examples, uploads, settings of the reconstruction. `go`, `cancel` and `capture` are pressed by
-    the page's own buttons over the viewer."""
+    """The left column: examples, uploads, settings of the reconstruction. `go` to `splats_stop` are pressed by the
+    page's own buttons over the viewer."""
 
     examples: gr.HTML
     upload: gr.File
@@ -41,6 +42,8 @@ class Scenes:
     go: gr.Button
     cancel: gr.Button
     capture: gr.Button
+    splats: gr.Button
+    splats_stop: gr.Button
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,10 @@ class Tools:
     video_progress: gr.HTML
     video_files: gr.File
     take: dict[str, gr.Button]
+    geometry_kind: gr.Dropdown
+    geometry: gr.Button
+    geometry_cancel: gr.Button
+    geometry_progress: gr.HTML
     files: gr.File
     kept: gr.Dropdown
     kept_open: gr.Button
@@ -114,8 +121,9 @@ def scenes_panel(app_state: AppState) -> Scenes:
         gr.HTML(f"<p class='nvs-note nvs-small'>{words}</p>", padding=False)
         grow = gr.Button("Add views", elem_id="nvs-grow", size="sm")
     with gr.Row(elem_classes="nvs-hidden"):
-        go, cancel, capture = (gr.Button(elem_id=f"nvs-{name}") for name in ("go", "cancel", "capture"))
-    return Scenes(examples, upload, camera, brought, plan, views, size, encode, grow, go, cancel, capture)
+        pressed = ("go", "cancel", "capture", "splats-do", "splats-stop")
+        hidden = [gr.Button(elem_id=f"nvs-{name}") for name in pressed]
+    return Scenes(examples, upload, camera, brought, plan, views, size, encode, grow, *hidden)
 
 
 def tools_panel(app_state: AppState) -> Tools:
@@ -175,6 +183,14 @@ def tools_panel(app_state: AppState) -> Tools:
                 with gr.Row(elem_classes="nvs-take", equal_height=True):
                     gr.HTML(f"<p><b>{label}</b><br>{line}</p>", padding=False)
                     take[name] = gr.Button("Make", elem_id=f"nvs-take-{name}", min_width=84, scale=0, **quiet)
+            with gr.Row(elem_classes="nvs-take", equal_height=True):
+                geometry_kind = gr.Dropdown(
+                    list(GEOMETRY), label="Geometry, in the cameras' own frame", elem_id="nvs-geometry-kind",
+                    interactive=True,
+                )  # fmt: skip
+                geometry = gr.Button("Make", elem_id="nvs-geometry", min_width=84, scale=0, **quiet)
+                geometry_cancel = gr.Button("Cancel", elem_id="nvs-geometry-cancel", min_width=84, scale=0, **quiet)
+            geometry_progress = gr.HTML("", elem_id="nvs-geometry-progress", padding=False)
             files = gr.File(label="Files", visible=False, elem_id="nvs-files", file_count="multiple")
             with gr.Row(visible=app_state.keep is not None, elem_classes="nvs-take", equal_height=True):
                 gr.HTML("<p><b>Keep here</b><br>On this server, also when it restarts.</p>", padding=False)
@@ -201,8 +217,8 @@ def tools_panel(app_state: AppState) -> Tools:
     tabs = [truth_tab, cameras_tab, path_tab, take_tab, model_tab]
     return Tools(
         facts, tabs, hold, release, sharpen, seconds, plot, lost, truth_choice, truth, path_load, path_save,
-        video_kind, video, video_cancel, video_progress, video_files, take, files, kept, kept_open, share, unshare,
-        model, device, card, model_use,
+        video_kind, video, video_cancel, video_progress, video_files, take, geometry_kind, geometry, geometry_cancel,
+        geometry_progress, files, kept, kept_open, share, unshare, model, device, card, model_use,
     )  # fmt: skip
 
 

@@ -80,7 +80,7 @@ class Session:
         other: one of the same capture that is shown beside it, or None.
         source: what can be encoded (an `uploads.SceneInput`). model: the chosen checkpoint and device.
         tray: what was brought to be reconstructed (a `gathering.Tray`).
-        job, video: work under way; progress: what is known of how far the job is.
+        job, video, geometry: work under way; progress: what is known of how far the job is.
         memory: what was computed for the current scene.
         downloads: files that gradio hands out; outside of `folder`, and removed with it.
         arriving: held while an upload is looked at, so that each adds to what came before.
@@ -99,6 +99,7 @@ class Session:
     revision: int = 0
     job: Any = None
     video: Any = None
+    geometry: Any = None
     progress: Any = None
     source: Any = None
     tray: Any = None
@@ -117,7 +118,7 @@ class Session:
     @property
     def busy(self) -> bool:
         """Whether work of this visit is under way."""
-        return any(job is not None and not job.done for job in (self.job, self.video))
+        return any(job is not None and not job.done for job in (self.job, self.video, self.geometry))
 
     def listen(self, listener: Callable[[Message], None]) -> Callable[[], None]:
         """Messages to the page go to the newest listener, until the returned function is called; the one before
@@ -282,7 +283,7 @@ class SessionStore:
             self._pages = {page: known for page, known in self._pages.items() if known[1] != session.token}
         session.ended = why
         session.tell(EndedMessage(why))
-        for work in (session.job, session.video):
+        for work in (session.job, session.video, session.geometry):
             if work is not None:
                 work.cancel()
         if self.on_end is not None:

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_tools.readers.archives import check_image, register_heif
+from data_tools.readers.archives import check_image
 from data_tools.structure_from_motion.prepare import measure_sharpness, prepare_photos
 from nvs_app.errors import NVSError
-from nvs_app.scenes.images import read_image
+from nvs_app.scenes.images import read_image, register_heif
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "AVIF", "HEIF", "GIF", "BMP", "JPEG2000")
 

@@ -244,7 +244,7 @@ def test_mistakes_get_one_line(folder: Path, tmp_path: Path, here, words: tuple[
 
 def test_a_mistake_ends_the_process_with_2(folder: Path) -> None:
     out, err = cli(folder, "eval", "/absent/scene", code=2)
-    assert err == "error: /absent/scene: no such file or folder\n" and out == ""
+    assert err == "error: /absent/scene: no such file or folder [no-scene]\n" and out == ""
 
 
 @pytest.mark.parametrize(

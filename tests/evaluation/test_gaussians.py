@@ -12,7 +12,7 @@ import torch
 
 from data_tools.readers import open_scene
 from nvs_app.evaluation.baselines import nearest_views
-from nvs_app.evaluation.gaussians import _matrices, _neighbour_distance, fit_gsplat
+from nvs_app.evaluation.gaussians import _neighbour_distance, camera_matrices, fit_gsplat
 from nvs_app.evaluation.metrics import psnr
 from nvs_app.evaluation.seed_points import border_colour, scattered_points, seed_points, viewing_distance
 from nvs_app.geometry.cameras import Cameras, look_at
@@ -91,7 +91,7 @@ def test_gaussians_are_drawn_where_our_cameras_see_them() -> None:
     """Matrices, quaternions and pixel centres as gsplat has them: a dot is where the ray of its pixel goes."""
     cameras = floor(3).cameras
     origins, directions = pixel_rays(cameras)
-    w2c, intrinsics = _matrices(cameras, torch.device("cpu"))
+    w2c, intrinsics = camera_matrices(cameras, torch.device("cpu"))
     for view, row, column in ((0, 7, 12), (1, 20, 40), (2, 33, 5)):
         point = origins[view, :, row, column] + 1.5 * directions[view, :, row, column]
         image, opacity, _ = plain_gsplat.rasterization(

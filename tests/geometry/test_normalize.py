@@ -194,7 +194,7 @@ def test_continuous_in_the_cameras() -> None:
 def test_single_view_parallel_views_and_coincident_views() -> None:
     c2w = look_at(torch.tensor([2.0, 1.0, 1.5]), torch.zeros(3), UP.float())
     transform = normalize_context(c2w[None])
-    result = transform.apply_c2w(c2w[None])[0]
+    result = transform.apply_c2w(c2w[None])[0].float()
     assert transform.scale == 1
     torch.testing.assert_close(result[:3, 3], torch.zeros(3), atol=1e-6, rtol=0)
     torch.testing.assert_close(result[:3, 2], torch.tensor([0.0, 1, 0]), atol=1e-6, rtol=0)
@@ -204,9 +204,9 @@ def test_single_view_parallel_views_and_coincident_views() -> None:
     eye = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 0, 1], [1, 0, 1]])
     parallel = look_at(eye, eye + torch.tensor([0.0, 3, 0]), UP.float())
     transform = normalize_context(parallel)
-    torch.testing.assert_close(transform.scale, torch.tensor(2**0.5), atol=1e-3, rtol=0)
+    torch.testing.assert_close(transform.scale.float(), torch.tensor(2**0.5), atol=1e-3, rtol=0)
     # All in one plane: the focus is in its middle.
-    torch.testing.assert_close(transform.inverse().translation, torch.tensor([0.5, 0, 0.5]), atol=1e-2, rtol=0)
+    torch.testing.assert_close(transform.inverse().translation.float(), torch.tensor([0.5, 0, 0.5]), atol=1e-2, rtol=0)
 
 
 def test_nothing_is_nan_in_degenerate_captures() -> None:
@@ -223,7 +223,7 @@ def test_nothing_is_nan_in_degenerate_captures() -> None:
         for preset in ("auto", "scene"):
             transform = normalize_context(c2w, preset)
             assert torch.isfinite(transform.apply_c2w(c2w)).all()
-            rotation = transform.rotation
+            rotation = transform.rotation.float()
             torch.testing.assert_close(rotation @ rotation.mT, torch.eye(3), atol=1e-6, rtol=0)
             torch.testing.assert_close(torch.linalg.det(rotation), torch.tensor(1.0), atol=1e-6, rtol=0)
 
@@ -260,7 +260,7 @@ def test_batches_equal_single_scenes() -> None:
     batch = torch.stack(list(captures(7).values())).float().reshape(5, 1, 7, 4, 4)
     for preset in ("auto", "scene"):
         together = normalize_context(batch, preset)
-        assert together.shape == (5, 1) and together.scale.dtype == torch.float32
+        assert together.shape == (5, 1) and together.scale.dtype == torch.float64
         for index in range(5):
             alone = normalize_context(batch[index, 0], preset)
             torch.testing.assert_close(together[index, 0].rotation, alone.rotation)

@@ -107,7 +107,7 @@ def test_no_detail_is_lact(renderer: Renderer) -> None:
     state = renderer.encode(context)
     assert state.transform is not None
     with torch.inference_mode():
-        targets = state.transform.apply_cameras(Cameras(cameras.c2w[None], cameras.fxfycxcy[None], cameras.image_hw))
+        targets = state.transform.normalise(Cameras(cameras.c2w[None], cameras.fxfycxcy[None], cameras.image_hw))
         expected = renderer.model.decode(state, targets)[0]
     assert torch.allclose(alone.render(state, cameras), expected, atol=1e-6)
     assert (alone.render(state, cameras) - renderer.render(state, cameras)).abs().max() > 0.01

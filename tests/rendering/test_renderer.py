@@ -18,6 +18,7 @@ from nvs_app.model.config import PRESETS
 from nvs_app.model.detail.layers import resize
 from nvs_app.model.lact import LaCT
 from nvs_app.model.state import SceneState, context_cameras
+from nvs_app.rendering import device
 from nvs_app.rendering.adapted_networks import KEPT, AdaptedNetworks
 from nvs_app.rendering.cuda_graphs import CudaGraphs
 from nvs_app.rendering.device import pick_device
@@ -37,7 +38,7 @@ def test_normalises_from_the_context_alone(renderer: Renderer) -> None:
     transform = normalize_context(context.cameras.c2w[None], "auto")
 
     def batch(c: Cameras) -> Cameras:
-        return transform.apply_cameras(Cameras(c.c2w[None], c.fxfycxcy[None], c.image_hw))
+        return transform.normalise(Cameras(c.c2w[None], c.fxfycxcy[None], c.image_hw))
 
     model, photos, hw = renderer.model, context.images[None], (16, 16) if renderer.detail else (32, 40)
     with torch.inference_mode():
@@ -201,10 +202,23 @@ def test_bf16_stays_near(renderer: Renderer) -> None:
     assert (images - fine).abs().mean() < 0.02
 
 
-def test_auto_is_bf16_where_the_cpu_multiplies_it_fast(renderer: Renderer, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("avx512_bf16", "amx_bf16", "avx2"):
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda name=name: {name: True}, raising=False)
-        assert Renderer(renderer.model, "cpu").precision == ("fp32" if name == "avx2" else "bf16")
+@pytest.mark.parametrize(("says", "seconds", "precision"), [
+    ("avx512_bf16", (1.0, 2.4), "bf16"), ("amx_bf16", (1.0, 8.0), "bf16"),
+    ("avx512_bf16", (2.0, 1.1), "fp32"),  # says so, and is slower
+    ("avx2", (1.0, 2.4), "fp32"),
+])  # fmt: skip
+def test_auto_is_bf16_where_the_cpu_multiplies_it_fast(
+    renderer: Renderer, monkeypatch: pytest.MonkeyPatch, says: str, seconds: tuple[float, float], precision: str
+) -> None:
+    real = device.product_seconds((torch.bfloat16, torch.float32))
+    assert len(real) == 2 and min(real) > 0
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {says: True}, raising=False)
+    monkeypatch.setattr(device, "product_seconds", lambda dtypes: list(seconds))
+    device.fast_bfloat16.cache_clear()
+    try:
+        assert Renderer(renderer.model, "cpu").precision == precision
+    finally:
+        device.fast_bfloat16.cache_clear()
 
 
 def test_devices_and_default_checkpoint(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ def path(image_hw: tuple[int, int] = (120, 200)) -> CameraPath:
 def test_round_trip(tmp_path: Path) -> None:
     written = path()
     read = read_camera_path(write_camera_path(tmp_path / "new" / "path.json", written))
-    assert torch.allclose(read.cameras.c2w, written.cameras.c2w, atol=1e-6)
+    assert torch.allclose(read.cameras.c2w.float(), written.cameras.c2w, atol=1e-6)
     assert torch.allclose(read.cameras.fxfycxcy, written.cameras.fxfycxcy, atol=1e-3)
     assert read.cameras.image_hw == (120, 200)
     assert (read.fps, read.keyframes, read.extra) == (written.fps, written.keyframes, written.extra)
@@ -45,7 +45,7 @@ def test_nerfstudio_reads_the_same_cameras(tmp_path: Path) -> None:
     file = write_camera_path(tmp_path / "path.json", written)
     theirs = camera_paths.get_path_from_json(json.loads(file.read_text()))
     ours = read_camera_path(file).cameras
-    assert torch.allclose(theirs.camera_to_worlds, opencv_to_opengl(ours.c2w)[:, :3], atol=1e-6)
+    assert torch.allclose(theirs.camera_to_worlds, opencv_to_opengl(ours.c2w)[:, :3].float(), atol=1e-6)
     their_k = torch.cat([theirs.fx, theirs.fy, theirs.cx, theirs.cy], dim=-1).float()
     assert torch.allclose(their_k, ours.fxfycxcy, atol=1e-3)
     assert (int(theirs.height[0]), int(theirs.width[0])) == ours.image_hw

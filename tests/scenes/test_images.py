@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from nvs_app.errors import NVSError
-from nvs_app.scenes.images import Lens, image_size, read_image
+from nvs_app.scenes.images import Lens, image_header, image_size, read_image, register_heif
 
 
 def test_rgb_and_size(tmp_path) -> None:
@@ -63,14 +63,63 @@ def test_grey_palette_and_sixteen_bits(tmp_path) -> None:
     assert read_image(tmp_path / "c.jpg").min() > 0.95
 
 
-def test_exif_rotation_is_not_applied(tmp_path) -> None:
-    image = Image.new("RGB", (8, 4))
-    exif = Image.Exif()
-    exif[0x0112] = 6  # "rotate by 90 degrees to view"
-    for name in ("a.jpg", "a.png"):
-        image.save(tmp_path / name, exif=exif)
-        assert image_size(tmp_path / name) == (4, 8)
-        assert read_image(tmp_path / name).shape == (3, 4, 8)
+TURNED = {  # EXIF orientation -> what of a stored image [h, w] is seen upright (Exif 2.3, 4.6.4 A)
+    1: lambda a: a, 2: lambda a: a[:, ::-1], 3: lambda a: np.rot90(a, 2), 4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1), 6: lambda a: np.rot90(a, 3), 7: lambda a: np.rot90(a.swapaxes(0, 1), 2),
+    8: lambda a: np.rot90(a),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif", "a.webp", "a.avif", "deep.tif", "a.heic"])
+def test_rotation_only_where_the_camera_is_of_the_turned_size(tmp_path, name) -> None:
+    """Also where Pillow and OpenCV turn by themselves (TIFF), and where a file is stored upright (HEIC)."""
+    path = tmp_path / name
+    stored = np.zeros((32, 64, 3), dtype=np.uint8)
+    stored[:16, :32], stored[16:, :32] = (255, 0, 0), (0, 0, 255)
+    for orientation in (1, 3, 5, 6, 7, 8):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        if name == "deep.tif":
+            cv2.imwrite(str(path), stored[:, :, ::-1].astype(np.uint16) * 257, [cv2.IMWRITE_TIFF_COMPRESSION, 1])
+            data = bytearray(path.read_bytes())
+            at = struct.unpack_from("<I", data, 4)[0] + 2
+            while struct.unpack_from("<H", data, at)[0] != 284:  # planar configuration: 1 is what is assumed
+                at += 12
+            data[at : at + 12] = struct.pack("<HHIHH", 274, 3, 1, orientation, 0)
+            path.write_bytes(data)
+        else:
+            Image.fromarray(stored).save(tmp_path / "stated.png", exif=exif)
+            register_heif()
+            how = (
+                {"quality": 95}
+                if name == "a.heic"
+                else {"exif": exif}
+                if name == "a.tif"
+                else {"exif": exif, "quality": 95}
+            )
+            Image.open(tmp_path / "stated.png").save(path, **how)
+        upright = TURNED[orientation](stored)
+        plain = upright if name == "a.heic" else stored
+        for wanted in {(32, 64), (64, 32)} if orientation >= 5 else {(32, 64)}:
+            header = image_header(path, (2 * wanted[0], 2 * wanted[1]))
+            assert header.image_hw == wanted
+            image = read_image(path, orientation=header.orientation).movedim(0, 2).numpy()
+            right = plain if wanted == plain.shape[:2] else stored if name == "a.heic" else upright
+            assert image.shape == right.shape and np.abs(image - right / 255).mean() < 0.02, (orientation, wanted)
+        assert image_size(path) == read_image(path).shape[1:] == plain.shape[:2]
+        assert image_header(path, (40, 50)).orientation == 1  # fits neither
+
+
+def test_images_of_other_kinds_are_told(tmp_path) -> None:
+    cv2.imwrite(str(tmp_path / "deep.png"), np.zeros((4, 4, 3), dtype=np.uint16))
+    cv2.imwrite(str(tmp_path / "deep.tif"), np.zeros((4, 4, 3), dtype=np.uint16))
+    Image.fromarray(np.array([[0.5, 7.0]], dtype=np.float32)).save(tmp_path / "float.tif")
+    Image.new("RGB", (4, 4)).save(tmp_path / "plain.png")
+    assert "16 bits" in image_header(tmp_path / "deep.png", None).note
+    assert "16 bits" in image_header(tmp_path / "deep.tif", None).note
+    assert "floating-point" in image_header(tmp_path / "float.tif", None).note
+    assert read_image(tmp_path / "float.tif")[0, 0].tolist() == [0.5, 1.0]
+    assert image_header(tmp_path / "plain.png", None).note == ""
 
 
 def test_errors_are_one_line(tmp_path) -> None:

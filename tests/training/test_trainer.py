@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +34,6 @@ REPO = HERE.parents[1]
 def cheap_scenes(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (sources, train):
         monkeypatch.setattr(module, "make_procedural", lambda plan, device, seed: fake_procedural)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny operations on several threads of a busy machine wait for each other most of the time."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def environment() -> dict[str, str]:

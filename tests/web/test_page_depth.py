@@ -66,14 +66,20 @@ def click_at(page, at: tuple[float, float]) -> tuple[float, float]:
     return box["x"] + at[0] * box["width"], box["y"] + at[1] * box["height"]
 
 
-@pytest.mark.browser
-def test_a_double_click_centres_the_surface_under_it(page, known) -> None:
+def what_is_seen(page, known) -> tuple:
+    """The page's view at rest, its camera, and what the renderer gives there; messages are noted from now on."""
     renderer, state = known
     at_rest(page)
     view = page.evaluate("({...nvs.viewer.camera(), hw: nvs.viewer.plan.point})")
     camera = camera_from_page(view, 1024)
     views = renderer.render(state, camera, depth=True)
     sent(page)
+    return view, camera, views
+
+
+@pytest.mark.browser
+def test_a_double_click_centres_the_surface_under_it(page, known) -> None:
+    view, camera, views = what_is_seen(page, known)
     page.mouse.dblclick(*click_at(page, places(views, yes=True)))
     wait(page, "centred.length")
     (question,) = [message for message in page.evaluate("asked") if message["type"] == "point"]
@@ -113,12 +119,7 @@ def test_a_double_click_where_no_surface_is_turns_the_view(page, known) -> None:
 
 @pytest.mark.browser
 def test_the_wheel_goes_towards_the_surface_under_the_cursor(page, known) -> None:
-    renderer, state = known
-    at_rest(page)
-    view = page.evaluate("({...nvs.viewer.camera(), hw: nvs.viewer.plan.point})")
-    camera = camera_from_page(view, 1024)
-    views = renderer.render(state, camera, depth=True)
-    sent(page)
+    view, camera, views = what_is_seen(page, known)
     page.mouse.move(*click_at(page, places(views, yes=True)))
     page.mouse.wheel(0, -10)
     wait(page, "nvs.viewer.surfaces.anchor?.point && !nvs.viewer.surfaces.anchor.waits")

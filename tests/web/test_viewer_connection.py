@@ -118,4 +118,4 @@ def test_cameras_of_any_roll_are_kept() -> None:
     roll[:2, :2] = torch.tensor([[0.6, -0.8], [0.8, 0.6]])
     camera = Cameras(roll[None], torch.tensor([[40.0, 40.0, 16.0, 16.0]]), (32, 32))
     back = camera_from_page({**camera_for_page(camera), "hw": [32, 32]}, 64)
-    assert torch.allclose(back.c2w, camera.c2w, atol=1e-6)
+    assert torch.allclose(back.c2w, camera.c2w.double(), atol=1e-6)

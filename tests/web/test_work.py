@@ -366,8 +366,8 @@ def test_progress_in_words() -> None:
     assert progress.message(JobProgress(0, "encode", 1.0, "", 22.0)).left == "a moment left"
 
 
-def test_the_readmes_example_runs(address: str, repo: Path, tmp_path: Path, monkeypatch, small_scene: Path) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", (repo / "README.md").read_text("utf-8"), re.S)
+def test_the_client_of_the_docs_runs(address: str, repo: Path, tmp_path: Path, monkeypatch, small_scene: Path) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (repo / "docs" / "web_page.md").read_text("utf-8"), re.S)
     code = next(block for block in blocks if "gradio_client" in block)
     for old, new in (
         ("http://127.0.0.1:7860", address),
@@ -381,7 +381,7 @@ def test_the_readmes_example_runs(address: str, repo: Path, tmp_path: Path, monk
     shutil.make_archive(str(tmp_path / "brought"), "zip", small_scene)
     monkeypatch.chdir(tmp_path)
     found: dict = {}
-    exec(compile(code, "README.md", "exec"), found)
+    exec(compile(code, "web_page.md", "exec"), found)
     assert Image.open(found["image"]).size == (256, 256) and Path(found["video"]).suffix == ".mp4"
 
 

@@ -85,7 +85,7 @@ def render_case(
     context = PosedImages(scene.pixels(case.context_rows, device), case.context_cameras)
     transform = None
     if options.normalize_with == "context+target":
-        c2w = torch.cat([case.context_cameras.c2w, case.target_cameras.c2w])[None].float()
+        c2w = torch.cat([case.context_cameras.c2w, case.target_cameras.c2w])[None]
         transform = normalize_context(c2w, str(renderer.card.get("normalization", "auto")))
     chunk = renderer.fixed_chunk(scene.image_hw)
     start = clock()

@@ -28,7 +28,7 @@ GROUPS = 8  # if there are scenes enough, so that as many GPUs find work
 class Shot:
     """A kind of capture.
 
-    scenes: kinds of the generator, by turns. capture: what the camera does, of `data_tools.procedural.captures`.
+    scenes: kinds of the generator, by turns. capture: what the camera does, of `data_tools.procedural.capture_styles`.
     like: the upright kind whose scene of the same turn this one shows again, if both are asked for; else its own.
     """
 

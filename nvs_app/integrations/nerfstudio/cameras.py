@@ -17,7 +17,7 @@ from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras, opencv_to_opengl, opengl_to_opencv
 from nvs_app.geometry.normalize import SimilarityTransform
 from nvs_app.geometry.rays import pixel_rays
-from nvs_app.scenes.images import image_size
+from nvs_app.scenes.images import image_header
 from nvs_app.scenes.lens import Lens
 from nvs_app.scenes.nerfstudio_frame import to_scene
 from nvs_app.scenes.scene import Scene
@@ -77,8 +77,11 @@ def scene_of(outputs: DataparserOutputs, frame: SimilarityTransform, name: str, 
     paths = [Path(path) for path in outputs.image_filenames]
     intrinsics = torch.cat([cameras.fx, cameras.fy, cameras.cx, cameras.cy], dim=-1).double()
     sizes = torch.cat([cameras.height, cameras.width], dim=-1).double()
+    orientations: tuple[int, ...] = ()
     if look:
-        found = torch.tensor([image_size(path) for path in paths], dtype=torch.float64)
+        headers = [image_header(path, (height, width)) for path, (height, width) in zip(paths, sizes.tolist())]
+        found = torch.tensor([header.image_hw for header in headers], dtype=torch.float64)
+        orientations = tuple(header.orientation for header in headers)
         factor = (found / sizes)[:, [1, 0, 1, 0]]
         if bool((factor - 1.0).abs().gt(0.02).any()):
             index = int((factor - 1.0).abs().amax(1).argmax())
@@ -99,11 +102,12 @@ def scene_of(outputs: DataparserOutputs, frame: SimilarityTransform, name: str, 
         name=name,
         root=paths[0].parent,
         image_paths=paths,
-        c2w=placed.c2w,
+        c2w=placed.c2w.double(),
         fxfycxcy=fxfycxcy,
         image_hws=sizes.long(),
         split=[None] * len(paths),
         lenses=tuple(lenses) if any(lenses) else (),
+        orientations=orientations,
     )
 
 

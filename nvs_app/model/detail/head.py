@@ -8,7 +8,7 @@ The cost of a target view does not grow with the number of photos: a fixed numbe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.geometry.warp import plane_rays, project, relative_pose
+from nvs_app.model.compilation import plainly, varying
 from nvs_app.model.detail.blending import TOKEN_CHANNELS, Blending, ConvexUpsampling, Warped
 from nvs_app.model.detail.config import FINEST_GROUPS, DetailHeadConfig, Sampling
 from nvs_app.model.detail.features import Guide, ImageFeatures, PhotoFeatures, TokenGuide
@@ -214,13 +215,24 @@ class DetailHead(nn.Module):
         context: ContextViews,
         cameras: Cameras,
         sampling: Sampling = FULL,
+        call: Callable[[Callable], Callable] = plainly,
     ) -> DetailOutput:
         """Render target views.
 
         tokens: of the target, behind LaCT's output norm; lact_images: LaCT's own image, at its own size. cameras:
         [b, t], normalised frame; their `image_hw` is the size that is rendered, sides multiples of 8. sampling: how
-        closely it looks.
+        closely it looks. call: how the work is called, compiled for one.
         """
+        rendered = call(DetailHead._rendered)
+        for tensor in (context.images, context.features, context.cameras.c2w, context.cameras.fxfycxcy):
+            varying(tensor, 1)
+        return DetailOutput(*rendered(self, tokens, token_hw, lact_images, context, cameras, sampling))
+
+    def _rendered(
+        self, tokens: Tensor, token_hw: tuple[int, int], lact_images: Tensor, context: ContextViews, cameras: Cameras,
+        sampling: Sampling,
+    ) -> tuple:  # fmt: skip
+        """What `DetailOutput` is made of, in its order."""
         b, t = cameras.shape
         height, width = cameras.image_hw
         half, quarter, eighth = ((height // f, width // f) for f in (2, 4, 8))
@@ -260,7 +272,7 @@ class DetailHead(nn.Module):
             look_up(photos, layers, sources, cameras), lact_image, second.views, token_maps,
             torch.stack([log_scale.detach(), second.seen], 1), guide.maps, third,
         )  # fmt: skip
-        return DetailOutput(
+        return (
             images.unflatten(0, (b, t)), log_depth, log_scale, guide.surface, second.seen, share.sum(1), guide, first,
             second, third,
         )  # fmt: skip

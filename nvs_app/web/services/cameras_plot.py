@@ -26,7 +26,7 @@ from data_tools.readers.archives import open_image
 from data_tools.readers.points import Points, scene_points
 from nvs_app.errors import NVSError
 from nvs_app.geometry.normalize import normalize_context
-from nvs_app.scenes.images import BROKEN, read_image
+from nvs_app.scenes.images import BROKEN
 from nvs_app.scenes.scene import Scene
 from nvs_app.scenes.views import ViewSplit
 
@@ -234,13 +234,12 @@ def _layout(dark: bool, thumbnails: list[str], names: list[str]) -> dict[str, An
 
 
 def _thumbnail(scene: Scene, index: int, longest: int) -> str:
-    path = scene.image_paths[index]
-    if scene.encoded:
-        pixels = read_image(path, data=scene.encoded[index])
+    if scene.encoded or scene.orientations:
+        pixels = scene.read(index)
         image = Image.fromarray((pixels * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())
         image.thumbnail((longest, longest), Image.Resampling.BOX)
     else:
-        with open_image(path) as image:
+        with open_image(scene.image_paths[index]) as image:
             image.draft("RGB", (longest * 2, longest * 2))  # decodes a JPEG at a fraction of its size
             image.thumbnail((longest, longest), Image.Resampling.BOX, reducing_gap=2.0)
             image = image.convert("RGBA")

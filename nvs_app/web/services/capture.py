@@ -5,6 +5,7 @@ message = capture_message(session.revision, opened, thumbnails, points)     # fo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -32,12 +33,15 @@ def capture_message(
     names = [path.name for path in opened.scene.image_paths] if opened.scene is not None else []
     fovs = vertical_fov(cameras).tolist()
     height, width = cameras.image_hw
+    # Of places: a millionth of the capture's extent, wherever in the world it lies.
+    extent = float((cameras.c2w[:, :3, 3].amax(0) - cameras.c2w[:, :3, 3].amin(0)).max())
+    decimals = max(6, 6 - math.floor(math.log10(max(extent, 1e-9))))
     views = [
         {
             "index": index,
             "name": names[index] if names else f"view {index}",
             "group": "input" if index in inputs else "held out" if index in targets else "not used",
-            "c2w": [float(f"{x:.6g}") for x in pose[:12]],
+            "c2w": [round(x, decimals) for x in pose[:12]],
             "fov": round(fovs[index], 3),
             "aspect": round(width / height, 4),
             "photo": thumbnails[index] if index < len(thumbnails) else "",
@@ -47,5 +51,5 @@ def capture_message(
     shown = points.sample(MAX_POINTS) if points is not None else None
     rows = np.concatenate([shown.xyz, shown.rgb], axis=1).tolist() if shown is not None and len(shown) else []
     return CaptureMessage(
-        revision, views, [[*(float(f"{x:.5g}") for x in row[:3]), *map(int, row[3:])] for row in rows]
+        revision, views, [[*(round(x, decimals - 1) for x in row[:3]), *map(int, row[3:])] for row in rows]
     )

@@ -115,14 +115,16 @@ class Encoding:
 
     def choose(self, session: Session, key: str, number: int) -> None:
         """Takes one of the scenes of a piece that holds several; nothing where there is no such piece any more."""
-        tray = session.tray or Tray()
-        piece = next((p for p in tray.pieces if p.key == key and 0 <= number < len(p.choices)), None)
-        if piece is not None:
+        with session.arriving:
+            tray = session.tray or Tray()
+            piece = next((p for p in tray.pieces if p.key == key and 0 <= number < len(p.choices)), None)
+            if piece is None:
+                return
             unpacked, limits = session.folder / "unpacked", self._archive_limits(session, 0)
             within, scene = process_limits(piece.path.stat().st_size), piece.choices[number]
             args = (piece.path, unpacked, piece.name, limits, session.limits.upload_pixels, scene)
             chosen = isolated(look, *args, limits=within, what=piece.name)
-            self.use(session, tray.replaced(replace(chosen, key=key)))
+            self.use(session, tray.replaced(replace(chosen, key=key, choices=piece.choices)))
 
     def use(self, session: Session, tray: Tray) -> None:
         """Makes a tray the visitor's, and what can be reconstructed of it the source; of one that is closed, what the

@@ -140,6 +140,7 @@ class Estimate:
             ("Memory", f"{bytes_words(self.memory)} of {bytes_words(self.free)} free on {self.device}"),
         ]
         rows += [("Left out", f"{name}: {why}") for name, why in list(self.source.skipped.items())[:5]]
+        rows += [("Note", note) for note in self.source.notes[:12]]
         return [*rows, *(("Problem", problem) for problem in self.problems)]
 
 

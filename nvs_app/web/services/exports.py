@@ -25,8 +25,7 @@ from PIL import Image, PngImagePlugin
 from torch import Tensor
 
 from data_tools.colmap_export import save_colmap as write_colmap
-from data_tools.readers.points import Points, uploaded_points
-from data_tools.structure_from_motion.job import Cancelled
+from data_tools.readers.points import uploaded_points
 from data_tools.structure_from_motion.scene import write_ply
 from nvs_app.atomic_io import atomic_write
 from nvs_app.errors import NVSError
@@ -98,7 +97,7 @@ def command_line(
 
     Args:
         out: what it writes; a .zip becomes the folder of its name, which is what the command can write.
-        path_file: the camera path (`web.paths.save_path`), whose size and rate hold.
+        path_file: the camera path (`web.services.paths.save_path`), whose size and rate hold.
         checkpoint: its name or folder.
         state_file: the encoded scene; without it `scene`, its listed `context` views and their size are needed.
         detail, views: see `Renderer`; those of the checkpoint unless given.
@@ -121,47 +120,21 @@ def command_line(
     return shlex.join(words)
 
 
-def save_scene(
-    scene: Scene,
-    out: Path,
-    indices: Sequence[int] | None = None,
-    progress: FractionCallback | None = None,
-    cancelled: Callable[[], bool] | None = None,
-) -> Path:
-    """A zip of a nerfstudio scene: transforms.json, its images, and sparse.ply where there are points.
-
-    indices: only these views. Raises NVSError, Cancelled.
-    """
-    chosen = scene if indices is None else scene.subset(indices)
+def save_scene(scene: Scene, out: Path) -> Path:
+    """A zip of a nerfstudio scene: transforms.json, its images, sparse.ply where there are points. Raises NVSError."""
     points = uploaded_points(scene)
 
     def fill(folder: Path) -> None:
-        chosen.save(folder)
-        _write_points(points, folder)
+        scene.save(folder)
+        if points is not None and not (folder / "sparse.ply").exists():
+            write_ply(folder / "sparse.ply", points.xyz, points.rgb)
 
-    return _zip_of_folder(scene.name, out, fill, progress, cancelled)
+    return _zip_of_folder(out, fill)
 
 
-def save_colmap(
-    scene: Scene,
-    out: Path,
-    indices: Sequence[int] | None = None,
-    progress: FractionCallback | None = None,
-    cancelled: Callable[[], bool] | None = None,
-) -> Path:
-    """A zip of a COLMAP project: images/ and sparse/0/*.bin (see `data_tools.colmap_export`).
-
-    indices: only these views. Raises NVSError, Cancelled.
-    """
-    chosen = scene if indices is None else scene.subset(indices)
-    points = uploaded_points(scene)
-
-    def tick(done: int) -> None:
-        _check(cancelled, scene.name)
-
-    return _zip_of_folder(
-        scene.name, out, lambda folder: write_colmap(chosen, folder, points, tick), progress, cancelled
-    )
+def save_colmap(scene: Scene, out: Path) -> Path:
+    """A zip of a COLMAP project: images/ and sparse/0/*.bin (see `data_tools.colmap_export`). Raises NVSError."""
+    return _zip_of_folder(out, lambda folder: write_colmap(scene, folder, uploaded_points(scene)))
 
 
 def save_state(state: SceneState, out: Path) -> Path:
@@ -201,47 +174,24 @@ def save_snapshot(
     return out
 
 
-def _write_points(points: Points | None, folder: Path) -> None:
-    if points is not None and not (folder / "sparse.ply").exists():
-        write_ply(folder / "sparse.ply", points.xyz, points.rgb)
-
-
-def _zip_of_folder(
-    name: str,
-    out: Path,
-    fill: Callable[[Path], Any],
-    progress: FractionCallback | None,
-    cancelled: Callable[[], bool] | None,
-) -> Path:
+def _zip_of_folder(out: Path, fill: Callable[[Path], Any]) -> Path:
     """Fills a temporary folder beside `out` and packs it."""
     if out.suffix != ".zip":
         raise NVSError(f"{out.name}: expected a name that ends in .zip")
-    _check(cancelled, name)
     work: Path | None = None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{out.stem}.", suffix=".tmp", dir=out.parent))
-        if progress is not None:
-            progress(0.0, "gathering images")
         fill(work / "scene")
-        files = sorted(path for path in (work / "scene").rglob("*") if path.is_file())
         with _zip(out) as packed:
-            for number, path in enumerate(files):
-                _check(cancelled, name)
+            for path in sorted(path for path in (work / "scene").rglob("*") if path.is_file()):
                 packed.write(path, path.relative_to(work / "scene").as_posix())
-                if progress is not None:
-                    progress((number + 1) / len(files), f"{number + 1} of {len(files)} files packed")
     except OSError as error:
         raise NVSError(f"{out.name}: cannot be written ({error.strerror or error})") from error
     finally:
         if work is not None:
             shutil.rmtree(work, ignore_errors=True)
     return out
-
-
-def _check(cancelled: Callable[[], bool] | None, name: str) -> None:
-    if cancelled is not None and cancelled():
-        raise Cancelled(f"{name}: cancelled")
 
 
 @contextlib.contextmanager

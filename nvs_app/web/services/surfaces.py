@@ -91,7 +91,7 @@ def surface_point(
     depth = views.depth[0, rows, columns][known].median().double().cpu()
     c2w, (fx, fy, cx, cy) = camera.c2w[0].double().cpu(), camera.fxfycxcy[0].double().tolist()
     ray = torch.tensor([(x - cx) / fx, (y - cy) / fy, 1.0], dtype=torch.float64)
-    return (c2w[:3, :3] @ (ray * depth) + c2w[:3, 3]).float(), float(depth)
+    return (c2w[:3, :3] @ (ray * depth) + c2w[:3, 3]), float(depth)
 
 
 def _ends(values: Tensor) -> tuple[float, float]:

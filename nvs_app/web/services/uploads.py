@@ -33,7 +33,7 @@ from data_tools.structure_from_motion.report import input_key
 from data_tools.structure_from_motion.run import MAX_PHOTOS, WORK
 from data_tools.structure_from_motion.video import is_video, video_size
 from data_tools.structure_from_motion.worker import PREVIEW
-from nvs_app.errors import NVSError, Refusal
+from nvs_app.errors import NVSError, Refusal, coded
 from nvs_app.scenes.scene import Scene
 
 FEWEST = 3  # photos that cameras are found from
@@ -48,7 +48,7 @@ class SceneInput:
         paths: what is opened; archives are replaced by the folder that they were unpacked to.
         scene: the scene where the input has cameras; None where they are still to be found.
         image_hws: sizes (height, width) of the images as stored; of a video, of the frames that will be taken.
-        skipped: files that look like images and are none -> why.
+        skipped: files that look like images and are none -> why. left_out: a line for each kind of file left out.
         frames_in_video: number of frames of a video (0: the file does not tell), None where it is no video.
         options: of structure from motion.
     """
@@ -60,6 +60,12 @@ class SceneInput:
     skipped: dict[str, str] = field(default_factory=dict)
     frames_in_video: int | None = None
     options: PhotoOptions = PhotoOptions()
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was assumed, changed or left out, a line each."""
+        return self.left_out if self.scene is None else self.scene.notes
 
     @property
     def available(self) -> int:
@@ -101,6 +107,7 @@ class SceneInput:
         return workdir / f"scene-{input_key(list(self.paths), self.options)[:12]}"
 
 
+@coded(Refusal.NO_PHOTO)
 def inspect(
     paths: Sequence[Path],
     workdir: Path,
@@ -165,7 +172,7 @@ def inspect(
             "three or more, 20 to 60 are best",
             Refusal.NO_PHOTO,
         )
-    return SceneInput(label, opened, None, tuple(hws), skipped, options=options)
+    return SceneInput(label, opened, None, tuple(hws), skipped, options=options, left_out=tuple(photos.left_out))
 
 
 def size_words(image_hws: Sequence[tuple[int, int]]) -> str:

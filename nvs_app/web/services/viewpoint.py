@@ -45,7 +45,7 @@ class Viewpoint:
     def of(cameras: Cameras) -> Viewpoint:
         """The first look at a scene that was encoded from cameras [v]: from where one of them stands, at a usual height
         and there as far to the front (the mean position) as can be."""
-        c2w = cameras.c2w.float().cpu()
+        c2w = cameras.c2w.double().cpu()
         focus = focus_point(c2w)
         covered = covered_views(c2w)
         up = covered.up
@@ -77,7 +77,7 @@ class Viewpoint:
                 "half": self.covered.half,
                 "elevation": list(self.covered.elevation),
                 "outward": self.covered.outward,
-                "path": [[float(f"{x:.7g}") for x in pose] for pose in self.sway.c2w.flatten(1).tolist()],
+                "path": [[float(f"{x:.12g}") for x in pose] for pose in self.sway.c2w.flatten(1).tolist()],
             },
         }
 
@@ -109,7 +109,7 @@ def camera_from_page(message: dict[str, Any], longest: int) -> Cameras:
         c2w[:3, :3] = left @ right
     c2w[3] = torch.tensor([0.0, 0.0, 0.0, 1.0])
     height, width = int(size[0]), int(size[1])
-    blank = Cameras(c2w[None].float(), torch.tensor([[1.0, 1.0, width / 2, height / 2]]), (height, width))
+    blank = Cameras(c2w[None], torch.tensor([[1.0, 1.0, width / 2, height / 2]]), (height, width))
     return with_vertical_fov(blank, float(fov or 0))
 
 

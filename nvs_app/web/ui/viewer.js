@@ -204,6 +204,7 @@
       this.emit("plan", plan);
     }
     ask({ hw, quality, quick }) {
+      if (this.local) return false; // drawn by the visitor's own GPU
       const id = ++this.number, view = this.camera();
       const own = this.auto || (this.playing && !this.touched);
       const message = { type: "frame", id, ...view, hw, format: this.format, quality, output: this.shows, auto: !!own, quick };

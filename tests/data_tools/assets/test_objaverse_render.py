@@ -340,6 +340,9 @@ def test_any_number_of_uv_sets(look: Look) -> None:
         ({"source": 0}, {"texCoord": 3}, "base colour texture left out: its UV set 3 does not exist"),
         ({"source": 0}, {"texCoord": 1}, "its UV set 1 cannot be used (malformed glTF: TEXCOORD_1 is VEC3 of 5126"),
         ({"source": 0}, {"texCoord": -1}, "its UV set is '-1', expected 0, 1, 2 ..."),
+        ({}, {"index": 7}, "base colour texture left out: texture 7 does not exist"),
+        ({"source": 9}, {}, "texture 1 has image 9, which is empty or does not exist"),
+        ({"source": 1}, {}, "texture 1 has image 1, which is empty or does not exist"),
         ({"extensions": {"EXT_texture_webp": {"source": 0}}, "source": 9}, {}, ""),
         ({"extensions": {"EXT_texture_webp": {}}, "source": 0}, {}, ""),
     ],
@@ -350,6 +353,7 @@ def test_textures_that_cannot_be_used(tmp_path: Path, texture: dict, info: dict,
 
     builder = files.Builder()
     builder.image(files.png(files.quarters()))
+    builder.content["images"].append({"name": "lost"})
     use = {"index": builder.texture(texture), **info}
     positions, faces, normals, uvs = files.box()
     material = builder.material(pbrMetallicRoughness={"baseColorTexture": use})

@@ -33,8 +33,8 @@ def check_rays(scene: Scene, index: int = 0, fx=FX, fy=FY, cx=CX, cy=CY) -> None
     origins, directions = pixel_rays(cameras[index])
     x, y = (10.5 - cx) / fx, (3.5 - cy) / fy
     direction = torch.tensor([1.0, -x, -y]) / (1 + x * x + y * y) ** 0.5
-    torch.testing.assert_close(origins[:, 3, 10], torch.tensor([1.0, 2, 3]), atol=1e-6, rtol=0)
-    torch.testing.assert_close(directions[:, 3, 10], direction, atol=1e-6, rtol=0)
+    torch.testing.assert_close(origins[:, 3, 10].float(), torch.tensor([1.0, 2, 3]), atol=1e-6, rtol=0)
+    torch.testing.assert_close(directions[:, 3, 10].float(), direction, atol=1e-6, rtol=0)
     assert scene.load([index]).images.shape == (1, 3, *cameras.image_hw)
 
 

@@ -85,7 +85,7 @@ def test_layouts_and_rays(tmp_path, sub, text) -> None:
     folder = scene_folder(tmp_path / "garden", sub, text)
     scene = open_scene(folder)
     assert scene.name == "garden" and [p.name for p in scene.image_paths] == ["a.png", "b.png", "c.png"]
-    torch.testing.assert_close(scene.c2w[0], torch.tensor(C2W, dtype=torch.float32))
+    torch.testing.assert_close(scene.c2w[0], torch.tensor(C2W, dtype=torch.float64))
     check_rays(scene)
     assert scene.lenses == () and scene.notes == ()
     again = open_scene(folder / sub / f"images.{'txt' if text else 'bin'}")

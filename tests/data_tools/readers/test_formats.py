@@ -34,7 +34,7 @@ MIDDLE = {"cx": WIDTH / 2, "cy": HEIGHT / 2}
 
 def test_llff(tmp_path) -> None:
     scene = open_scene(llff(tmp_path / "fern"))
-    torch.testing.assert_close(scene.c2w[1], torch.tensor(C2W, dtype=torch.float32))
+    torch.testing.assert_close(scene.c2w[1], torch.tensor(C2W, dtype=torch.float64))
     check_rays(scene, 1, fy=20.0, **MIDDLE)
     scene = open_scene(llff(tmp_path / "small", "images_4", size=(4, 3)) / "poses_bounds.npy")
     assert scene.fxfycxcy[0].tolist() == [5.0, 5.0, 2.0, 1.5]

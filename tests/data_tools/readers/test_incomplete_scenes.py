@@ -174,6 +174,63 @@ def test_a_file_is_not_given_to_two_names(tmp_path) -> None:
         open_scene(folder)
 
 
+def test_what_a_folder_lacks_is_not_taken_from_another(tmp_path) -> None:
+    """An image that was deleted is absent, though its distorted original, or another split's, has the same name."""
+    folder = colmap(tmp_path / "s")
+    for name in NAMES:
+        image(folder / "input" / Path(name).name)
+    image(folder / NAMES[0])
+    image(folder / NAMES[2])
+    scene = open_scene(folder)
+    assert scene.image_paths == [folder / NAMES[0], folder / NAMES[2]] and "1 of 3 frames left out" in scene.notes[-1]
+    for split in ("train", "test"):
+        transforms(tmp_path / "b", [f"./{split}/{i}" for i in range(2)], f"transforms_{split}.json")
+        image(tmp_path / f"b/test/{0 if split == 'train' else 1}.png")
+    scene = open_scene(tmp_path / "b")
+    assert scene.split == ["test", "test"]
+    with pytest.raises(NVSError, match="does not exist"):
+        open_scene(tmp_path / "b/transforms_train.json")
+
+
+def test_one_folder_holds_what_another_machine_had_in_one(tmp_path) -> None:
+    folder = transforms(tmp_path / "s", [f"/data/chair/pictures/{i}.png" for i in range(3)])
+    for i in (0, 1):
+        image(folder / f"rgb/{i}.png")
+    image(folder / "extra/2.png")  # of the same name, but the folder of the others is rgb/
+    scene = open_scene(folder)
+    assert [path.parent.name for path in scene.image_paths] == ["rgb", "rgb"]
+
+
+def test_another_format_is_read_where_the_first_cannot_be(tmp_path) -> None:
+    folder = colmap(tmp_path)
+    for name in NAMES:
+        image(folder / name)
+    write(folder / "transforms.json", json.dumps({"fl_x": 20, "frames": []}))
+    scene = open_scene(folder)
+    assert len(scene) == 3 and scene.notes[0].startswith(
+        "read as colmap; the folder also holds nerfstudio, which cannot"
+    )
+    write(folder / "transforms.json", json.dumps({"frames": [{"file_path": "/etc/passwd", "transform_matrix": 3}]}))
+    assert len(open_scene(folder)) == 3
+    mirrored = [[-value for value in OPENGL_C2W[0]], *OPENGL_C2W[1:]]
+    write(
+        folder / "transforms.json",
+        json.dumps({"fl_x": 9, "frames": [{"file_path": NAMES[0], "transform_matrix": mirrored}]}),
+    )
+    with pytest.raises(NVSError, match="mirrors"):
+        open_scene(folder)
+
+
+def test_lists_of_splits_may_name_removed_frames(tmp_path) -> None:
+    folder = transforms(tmp_path, NAMES[:2], train_filenames=[NAMES[0], "images/9.png"], test_filenames=[NAMES[1]])
+    image(folder / NAMES[0])
+    image(folder / NAMES[1])
+    scene = open_scene(folder)
+    assert scene.split == ["train", "test"] and scene.notes == (
+        "train_filenames lists 1 that no frame has (images/9.png)",
+    )
+
+
 def test_nothing_outside_is_found(tmp_path) -> None:
     folder = transforms(tmp_path / "s", ["../t/0.png"])
     image(tmp_path / "t/0.png")

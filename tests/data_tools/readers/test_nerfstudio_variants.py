@@ -118,13 +118,13 @@ def test_our_scenes_open_in_nerfstudio_with_the_same_rays(tmp_path) -> None:
         for record, path in enumerate(paths):
             index = listed.index(Path(path).name)
             origins, directions = nerfstudio_rays(outputs.cameras, record)
-            expected_o, expected_d = pixel_rays(ours.cameras([index])[0])
+            expected_o, expected_d = (part.float() for part in pixel_rays(ours.cameras([index])[0]))
             torch.testing.assert_close(origins, expected_o, atol=1e-5, rtol=0)
             if name != "lens":
                 torch.testing.assert_close(directions, expected_d, atol=1e-5, rtol=0)
                 continue
             # nerfstudio keeps the distorted image: its ray of a pixel must lie where our lens puts that pixel.
-            local = ours.c2w[index, :3, :3].T @ directions[:, 3, 10]
+            local = ours.c2w[index, :3, :3].float().T @ directions[:, 3, 10]
             bent = lens.project((local[:2] / local[2]).double().numpy()[None])[0]
             np.testing.assert_allclose(bent, [10.5, 3.5], atol=1e-3)
         if name == "split":

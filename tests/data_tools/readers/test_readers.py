@@ -50,7 +50,7 @@ def test_nerfstudio_shared_intrinsics_and_splits(scene_folder) -> None:
     content["test_filenames"] = ["images/002.png"]
     scene = open_scene(write(scene_folder, content))
     assert scene.name == "scene" and len(scene) == 3
-    torch.testing.assert_close(scene.c2w, C2W)
+    torch.testing.assert_close(scene.c2w.float(), C2W)
     torch.testing.assert_close(scene.fxfycxcy, torch.tensor([20.0, 21, 8.5, 6.25]).expand(3, 4))
     assert scene.image_hws.tolist() == [[12, 16]] * 3
     assert scene.split == ["train", "train", "test"] and scene.lenses == ()
@@ -101,7 +101,7 @@ def test_nerfstudio_distortion(scene_folder) -> None:
 def test_nearly_orthonormal_matrices_are_mended(scene_folder) -> None:
     content = nerfstudio_content()
     content["frames"][0]["transform_matrix"] = (opencv_to_opengl(C2W[0]) * 1000).round().div(1000).tolist()
-    rotation = open_scene(write(scene_folder, content)).c2w[0, :3, :3]
+    rotation = open_scene(write(scene_folder, content)).c2w[0, :3, :3].float()
     torch.testing.assert_close(rotation @ rotation.T, torch.eye(3), atol=1e-6, rtol=0)
     torch.testing.assert_close(rotation, C2W[0, :3, :3], atol=2e-3, rtol=0)
 
@@ -161,10 +161,6 @@ FRAME = "scene/transforms.json: frame 2 (images/002.png): "
         (lambda c: c["frames"].append(3), "scene/transforms.json: frame 3 is 3, expected an object"),
         (lambda c: c.pop("frames"), "scene/transforms.json: frames is missing"),
         (lambda c: c.update(val_filenames="a"), "scene/transforms.json: val_filenames is no list of file paths"),
-        (
-            lambda c: c.update(val_filenames=["a.png"]),
-            "scene/transforms.json: val_filenames lists a.png, which no frame has",
-        ),
     ],
 )
 def test_malformed_nerfstudio_fields(scene_folder, change, message) -> None:
@@ -218,7 +214,7 @@ def lact_frames() -> list[dict]:
 def test_lact(scene_folder, wrapped) -> None:
     frames = lact_frames()
     scene = open_scene(write(scene_folder, {"frames": frames} if wrapped else frames, "opencv_cameras.json"))
-    torch.testing.assert_close(scene.c2w, C2W)
+    torch.testing.assert_close(scene.c2w.float(), C2W)
     assert scene.fxfycxcy[2].tolist() == [20, 21, 8.5, 6] and scene.split == [None] * 3
     assert torch.equal(open_scene(scene_folder / "opencv_cameras.json").c2w, scene.c2w)
 
@@ -261,7 +257,7 @@ def test_blender_splits_and_transparency(tmp_path) -> None:
     scene = open_scene(folder)
     assert scene.split == ["train"] * 3 + ["test"] * 2
     assert [p.name for p in scene.image_paths] == ["r_0.png", "r_1.png", "r_2.png", "r_0.png", "r_1.png"]
-    torch.testing.assert_close(scene.c2w, C2W[[0, 1, 2, 0, 1]])
+    torch.testing.assert_close(scene.c2w.float(), C2W[[0, 1, 2, 0, 1]])
     torch.testing.assert_close(scene.fxfycxcy[0], torch.tensor([8 / math.tan(0.345)] * 2 + [8.0, 8.0]))
     # Alpha and colour are both 10 in the first image.
     alpha = 10 / 255

@@ -52,8 +52,8 @@ def captures(tmp_path: Path) -> Path:
     folder = tmp_path / "captures"
     for number in range(5):
         make_scene(folder / f"scene.{number}", seed=number)
-    image = next((folder / "scene.2").rglob("1.jpg"))
-    image.write_bytes(image.read_bytes()[:200])
+    file = folder / "scene.2" / "transforms.json"
+    file.write_text(file.read_text()[:200])
     return folder
 
 

@@ -42,16 +42,32 @@ def names(folder: Path) -> list[str]:
 
 
 def test_a_raw_export_gives_each_photo_once(tmp_path: Path) -> None:
+    export = tmp_path / "poly"
     for stamp in ("1", "2"):
         for kind in ("images", "corrected_images"):
-            photo(tmp_path / f"keyframes/{kind}/{stamp}.jpg")
-        depth(tmp_path / f"keyframes/depth/{stamp}.png")
-    (tmp_path / "keyframes/cameras").mkdir()
-    photo(tmp_path / "thumbnail.jpg")
-    assert names(tmp_path) == ["keyframes/corrected_images/1.jpg", "keyframes/corrected_images/2.jpg"]
-    told = find_photos([tmp_path]).left_out
+            photo(export / f"keyframes/{kind}/{stamp}.jpg")
+        depth(export / f"keyframes/depth/{stamp}.png")
+    (export / "keyframes/cameras").mkdir()
+    photo(export / "thumbnail.jpg")
+    assert len(find_images([tmp_path])) == len(find_images([export / "keyframes"])) == 2
+    assert names(export) == ["keyframes/corrected_images/1.jpg", "keyframes/corrected_images/2.jpg"]
+    told = find_photos([export]).left_out
     assert any(line.startswith("2 images left out: depth/ holds no photos (") for line in told)
     assert any(line.startswith("3 images left out: corrected_images/ holds the photos (") for line in told)
+
+
+def test_copies_and_maps_beside_the_photos(tmp_path: Path) -> None:
+    for name in (
+        "images/1.jpg",
+        "images_2/1.jpg",
+        "images_8/1.jpg",
+        "images/1.depth.png",
+        "Masks/1.png",
+        "b/images_4/1.jpg",
+    ):
+        photo(tmp_path / "up" / name)
+    assert names(tmp_path) == ["up/b/images_4/1.jpg", "up/images/1.jpg"]
+    assert len(find_photos([tmp_path]).left_out) == 4
 
 
 def test_depth_maps_are_no_photos(tmp_path: Path) -> None:
@@ -113,4 +129,8 @@ def test_masks_by_path_and_by_name(tmp_path: Path) -> None:
     assert masks_of(tmp_path / "masks", images, called) == [own[0], flat]
     own[0].unlink()
     with pytest.raises(NVSError, match="masks/1.jpg.png fits left/1.jpg and right/1.jpg; put masks into folders"):
-        prepare_photos(images, tmp_path / "work", 64, tmp_path / "masks", inputs=[tmp_path / "photos"])
+        prepare_photos(images, tmp_path / "work", 64, tmp_path / "masks")
+    photo(tmp_path / "masks/left/1.png")
+    photos, skipped = prepare_photos(images, tmp_path / "work", 64, tmp_path / "masks")
+    assert [p.source for p in photos] == ["left/1.jpg", "right/1.jpg"] and all(p.masked for p in photos) and not skipped
+    assert len({p.name for p in photos}) == 2

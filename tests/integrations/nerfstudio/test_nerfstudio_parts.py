@@ -216,7 +216,7 @@ def test_frame_files(tmp_path: Path) -> None:
     outputs.save_dataparser_transform(run / DATAPARSER_FILE)
     frame = read_frame(run, folder)
     opened = open_scene(folder).cameras()
-    moved = opencv_to_opengl(to_nerfstudio(frame, opened).c2w)[:, :3]
+    moved = opencv_to_opengl(to_nerfstudio(frame, opened).c2w)[:, :3].float()
     assert torch.allclose(moved, outputs.cameras.camera_to_worlds, atol=1e-5)
     assert torch.allclose(to_scene(frame, to_nerfstudio(frame, opened)).c2w, opened.c2w, atol=1e-5)
     write_frame(run / FRAME_FILE, frame)

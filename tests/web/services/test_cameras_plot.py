@@ -67,8 +67,9 @@ def test_frusta_are_the_cameras(up) -> None:
         assert np.allclose(seen[row, APEX], centre, atol=1e-4)
         assert np.isnan(seen[row, -1]).all()
         # The corners project to the corners of the image.
-        back = transform.inverse().apply_points(torch.from_numpy(seen[row, :-1]).float())
-        local = (back - scene.c2w[index, :3, 3]) @ scene.c2w[index, :3, :3]
+        back = transform.inverse().apply_points(torch.from_numpy(seen[row, :-1]).double())
+        c2w = scene.c2w[index].double()
+        local = (back - c2w[:3, 3]) @ c2w[:3, :3]
         pixels = local[:, :2] / local[:, 2:] * 50 + torch.tensor([30.0, 25.0])
         found = {corner: pixels[STROKE.index(corner)].tolist() for corner in range(4)}
         for corner, expected in enumerate(([0, 0], [80, 0], [80, 50], [0, 50])):

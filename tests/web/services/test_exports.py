@@ -213,29 +213,11 @@ def test_the_command_line_from_the_images(tmp_path: Path, made, timeline, checkp
 
 def test_the_scene_opens_again(tmp_path: Path, made) -> None:
     _, scene, _ = made
-    told: list[float] = []
-    out = exports.save_scene(scene, tmp_path / "out/scene.zip", progress=lambda done, words: told.append(done))
+    out = exports.save_scene(scene, tmp_path / "out/scene.zip")
     again = open_scene(extract(out, tmp_path / "again"))
     assert torch.equal(again.c2w, scene.c2w) and torch.equal(again.fxfycxcy, scene.fxfycxcy)
     assert torch.equal(again.load().images, scene.load().images)
-    assert told[0] == 0.0 and told[-1] == 1.0
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["scene.zip"]
-    part = exports.save_scene(scene, tmp_path / "part.zip", [4, 1])
-    assert torch.equal(open_scene(extract(part, tmp_path / "part")).c2w, scene.c2w[[4, 1]])
-
-
-@pytest.mark.parametrize("save", [exports.save_scene, exports.save_colmap])
-def test_cancelled_zips_leave_nothing(tmp_path: Path, made, save) -> None:
-    for limit in (0, 1, 3):
-        asked: list[int] = []
-
-        def stop() -> bool:
-            asked.append(1)  # noqa: B023
-            return len(asked) > limit  # noqa: B023
-
-        with pytest.raises(Cancelled):
-            save(made[1], tmp_path / "out.zip", cancelled=stop)
-        assert list(tmp_path.iterdir()) == []
 
 
 def test_the_colmap_project_opens_with_the_same_rays(tmp_path: Path, made, small_scene: Path) -> None:

@@ -107,7 +107,7 @@ def test_timeline_goes_through_its_keyframes_on_time(loop: bool) -> None:
     assert len(path) == line.frames and path.image_hw == (48, 64)
     for key, time in zip(line.keyframes, line.times):
         frame = round(time * line.fps)
-        assert torch.allclose(path.c2w[frame], key.c2w, atol=1e-4)
+        assert torch.allclose(path.c2w[frame], key.c2w.double(), atol=1e-4)
         assert float(vertical_fov(path)[frame]) == pytest.approx(key.fov, abs=1e-2)
     # Smooth: no step differs much from its neighbours although the seconds do.
     position = path.c2w[:, :3, 3]
@@ -136,7 +136,7 @@ def same(first: Timeline, second: Timeline) -> None:
     assert (first.fps, first.loop, first.image_hw) == (second.fps, second.loop, second.image_hw)
     assert len(first.keyframes) == len(second.keyframes)
     for one, two in zip(first.keyframes, second.keyframes):
-        assert torch.allclose(one.c2w, two.c2w, atol=1e-6)
+        assert torch.allclose(one.c2w.double(), two.c2w.double(), atol=1e-6)
         assert (one.fov, one.seconds) == pytest.approx((two.fov, two.seconds))
 
 
@@ -172,7 +172,7 @@ def test_nerfstudio_reads_the_file_and_times_it_alike(tmp_path: Path) -> None:
     ways = [key["override_transition_sec"] for key in data["keyframes"]]
     assert ways[1:] == [1.0, 0.5, 2.0] and data["is_cycle"] is False
     theirs = camera_paths.get_path_from_json(data)
-    assert torch.allclose(theirs.camera_to_worlds[:, :, 3], line.cameras().c2w[:, :3, 3], atol=1e-4)
+    assert torch.allclose(theirs.camera_to_worlds[:, :, 3], line.cameras().c2w[:, :3, 3].float(), atol=1e-4)
     assert torch.allclose(theirs.fy.flatten().float(), line.cameras().fxfycxcy[:, 1], rtol=1e-4)
 
 
@@ -187,7 +187,7 @@ def test_paths_without_keyframes_become_editable(tmp_path: Path) -> None:
     assert float((line.cameras().c2w[:, :3, 3] - path.c2w[:, :3, 3]).norm(dim=-1).max()) < 0.1
     open_path = keyframes_of(path[:41], 20.0, count=5)
     assert open_path.frames == 41
-    assert torch.allclose(open_path.cameras().c2w[-1], path.c2w[40], atol=1e-4)
+    assert torch.allclose(open_path.cameras().c2w[-1], path.c2w[40].double(), atol=1e-4)
 
 
 def test_keyframes_beyond_understanding_still_render(tmp_path: Path) -> None:

@@ -38,3 +38,6 @@ def test_one_of_several_scenes_is_chosen(app_state: AppState, small_scene: Path,
     assert session.tray.pieces[0].key == piece.key and not session.tray.pieces[0].problem
     assert session.source is not None and session.source.words == "6 views with cameras"
     assert session.source.scene.name == "le<go"
+    plan = encoding.plan(session)
+    assert ("Note", "scene found in set/le<go/") in plan.estimate.rows
+    assert "scene found in set/le&lt;go/." in photos_html(session.tray, plan)

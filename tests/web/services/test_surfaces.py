@@ -80,7 +80,7 @@ def test_the_point_under_a_pixel_is_on_the_surface() -> None:
         assert found is not None
         point, depth = found
         assert abs(float(point[2])) < 0.02  # the floor
-        seen = (torch.linalg.inv(camera.c2w[0]) @ torch.cat([point, torch.ones(1)]))[:3]
+        seen = (torch.linalg.inv(camera.c2w[0]) @ torch.cat([point.float(), torch.ones(1)]))[:3]
         assert float(seen[2]) == pytest.approx(depth, rel=1e-5)
         pixel = 50 * seen[:2] / seen[2] + torch.tensor([320.0, 240.0])
         assert torch.allclose(pixel, torch.tensor([at[0] * 640, at[1] * 480]), atol=0.01)

@@ -1,0 +1,97 @@
+"""Points and splats on disk, as readers that are not ours find them; refinement on a CPU; the page in a browser."""
+
+from __future__ import annotations
+
+import struct
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+
+from nvs_app.errors import NVSError
+from nvs_app.export.files import write_points, write_splats
+from nvs_app.export.fusion import Surfels, fuse
+from nvs_app.export.html import first_look, viewer_script, write_html
+from nvs_app.export.refine import hold_out, refine, refine_missing
+from nvs_app.export.splats import Splats, splats_of
+
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "evaluation"))
+import plain_gsplat
+from analytic import analytic_views, cameras
+
+SH0 = 0.28209479177387814
+
+
+@pytest.fixture(scope="module")
+def surfels() -> Surfels:
+    return fuse(analytic_views(cameras(6, 40)))
+
+
+@pytest.fixture(scope="module")
+def splats(surfels: Surfels) -> Splats:
+    return splats_of(surfels)
+
+
+def test_points_as_others_read_them(surfels: Surfels, tmp_path: Path) -> None:
+    open3d = pytest.importorskip("open3d", reason="open3d is not installed (make setup)")
+    file = write_points(tmp_path / "points.ply", surfels)
+    cloud = open3d.io.read_point_cloud(str(file))
+    assert np.allclose(np.asarray(cloud.points), surfels.points, atol=1e-6)
+    assert np.allclose(np.asarray(cloud.normals), surfels.normals, atol=1e-6)
+    assert np.abs(np.asarray(cloud.colors) - surfels.colours.numpy()).max() < 0.6 / 255
+    plain = trimesh.load(file)
+    assert np.allclose(plain.vertices, surfels.points, atol=1e-6) and len(plain.colors) == len(surfels)
+
+
+def test_splats_as_others_read_them(splats: Splats, tmp_path: Path) -> None:
+    rows = trimesh.load(write_splats(tmp_path / "s.ply", splats)).metadata["_ply_raw"]["vertex"]["data"]
+    columns = {name: np.asarray(rows[name]).reshape(-1) for name in rows.dtype.names}
+    assert np.allclose(np.stack([columns[axis] for axis in "xyz"], 1), splats.means, atol=1e-6)
+    scales = np.exp(np.stack([columns[f"scale_{axis}"] for axis in range(3)], 1))
+    assert np.allclose(scales, splats.scales, rtol=1e-4)
+    quats = np.stack([columns[f"rot_{axis}"] for axis in range(4)], 1)
+    assert np.allclose(quats, splats.quats, atol=1e-6) and np.allclose(np.linalg.norm(quats, axis=1), 1, atol=1e-4)
+    colours = 0.5 + SH0 * np.stack([columns[f"f_dc_{channel}"] for channel in range(3)], 1)
+    assert np.allclose(colours, splats.colours, atol=1e-5)
+    assert np.allclose(1 / (1 + np.exp(-columns["opacity"])), splats.opacities, atol=1e-5)
+
+    data = write_splats(tmp_path / "s.splat", splats).read_bytes()
+    assert len(data) == 32 * len(splats)
+    x, y, z, *sizes, red, green, blue, alpha, w, i, j, k = struct.unpack("<6f8B", data[:32])
+    row = int((splats.means - torch.tensor([x, y, z])).norm(dim=-1).argmin())
+    assert np.allclose(sizes, splats.scales[row])
+    assert np.abs(np.array([red, green, blue]) / 255 - splats.colours[row].numpy()).max() < 0.6 / 255
+    assert abs(alpha / 255 - float(splats.opacities[row])) < 0.6 / 255
+    assert np.abs((np.array([w, i, j, k]) - 128) / 128 - splats.quats[row].numpy()).max() < 0.01
+    with pytest.raises(NVSError, match=r"\.ply or \.splat"):
+        write_splats(tmp_path / "s.obj", splats)
+    assert {path.name for path in tmp_path.iterdir()} == {"s.ply", "s.splat"}
+
+
+def test_refinement_gains_on_held_out_views(splats: Splats, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("gsplat")
+    module.rasterization, module.DefaultStrategy = plain_gsplat.rasterization, plain_gsplat.DefaultStrategy
+    monkeypatch.setitem(sys.modules, "gsplat", module)
+    train, held = hold_out(analytic_views(cameras(6, 20)))
+    assert len(train) == 5 and len(held) == 1
+    start = splats_of(fuse(train, fill=True))
+    ticks = iter(range(10**6))
+    done = refine(start, train, held, 24, torch.device("cpu"), clock=lambda: float(next(ticks)))
+    assert done.after > done.before and done.steps >= 10 and done.held == 1
+    assert not torch.equal(done.splats.colours, start.colours)
+    # Nothing that helps: what was there stays.
+    stopped = refine(start, train, held, 0, torch.device("cpu"))
+    assert stopped.splats is start and stopped.steps == 0 and stopped.after == stopped.before
+    assert "GPU" in (refine_missing(torch.device("cpu")) or "")
+
+
+def test_the_page_holds_everything(splats: Splats, tmp_path: Path) -> None:
+    look = first_look(cameras(6, 40), (1.0, 1.0, 1.0))
+    text = write_html(tmp_path / "chair.html", splats, look, 'a "chair" </title> `${x}`').read_text("utf-8")
+    assert "Copyright (c) 2023 Dylan Ebert" in text and "default-src 'none'" in text
+    assert "</title> `" not in text and "export {" not in viewer_script() and "sourceMappingURL" not in text
