@@ -53,9 +53,9 @@ class AdaptConfig:
     """Groups of views that are left out together."""
     targets: int = 0
     """Views that a step renders; 0: four on a GPU, one elsewhere."""
-    head_lr: float = 3e-4
+    head_lr: float = 1e-4
     """Learning rate of the detail head (AdamW)."""
-    lact_lr: float = 1e-3
+    lact_lr: float = 3e-4
     """Learning rate of LaCT's part (AdamW)."""
     warmup: int = 10
     """Steps over which the learning rates rise."""
