@@ -8,17 +8,15 @@ Kept as float16: differences of whole weights, and low-rank ones (up @ down) of 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from nvs_app.errors import NVSError
 
-if TYPE_CHECKING:
-    from nvs_app.model.lact import LaCT
-
 FULL, UP, DOWN = "full", "up", "down"
+Network = TypeVar("Network", bound=nn.Module)  # a LaCT, whose module knows the states that hold these weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +53,7 @@ class AdaptedWeights:
         pairs = {name: (of[UP][name], of[DOWN][name]) for name in sorted({*of[UP], *of[DOWN]})}
         return cls(of[FULL], pairs) if tensors else None
 
-    def check(self, network: LaCT) -> None:
+    def check(self, network: nn.Module) -> None:
         """Raises NVSError where these are not differences of weights of `network`."""
         shapes = {name: tuple(value.shape) for name, value in network.named_parameters()}
         own = {name: tuple(value.shape) for name, value in self.full.items()}
@@ -67,7 +65,7 @@ class AdaptedWeights:
                     "checkpoint that the scene was adapted with, or encode the scene again"
                 )
 
-    def applied_to(self, network: LaCT, exact: LaCT | None = None) -> LaCT:
+    def applied_to(self, network: Network, exact: nn.Module | None = None) -> Network:
         """A network with the differences added, each weight of the type that it has in `network`; nothing in `network`
         changes, and weights without a difference are shared.
 
@@ -75,7 +73,8 @@ class AdaptedWeights:
         rounding: added to rounded ones, most would be lost. Raises NVSError where they do not fit.
         """
         self.check(network)
-        changed = network.with_own_modules()
+        lact: Any = network
+        changed = lact.with_own_modules()
         base = dict((exact or network).named_parameters())
         device = next(network.parameters()).device
         for name, difference in self.differences(device).items():
