@@ -30,7 +30,6 @@ AFTER_LOGIN = {
     "POST /gradio_api/cancel", "POST /gradio_api/reset", "POST /gradio_api/reset/", "POST /gradio_api/run/x",
     "POST /gradio_api/run/x/", "POST /gradio_api/api/x",
     "POST /gradio_api/api/x/", "GET /nvs/splats.js", "HEAD /nvs/splats.js", "GET /nvs/scene.splat",
-    "HEAD /nvs/scene.splat",
 }  # fmt: skip
 
 
