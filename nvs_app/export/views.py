@@ -55,6 +55,7 @@ class SurfaceViews:
     @staticmethod
     def of(images: Tensor, cameras: Cameras, rendered: RenderedViews) -> SurfaceViews:
         """Photos [v, 3, H, W] and the views rendered at their cameras."""
+        cameras = cameras.to(torch.float32)
         return SurfaceViews(images, cameras, masked_depth(rendered), rendered.uncertainty, rendered.surface < SURE)
 
 

@@ -28,7 +28,8 @@ AFTER_LOGIN = {
     "GET /gradio_api/queue/data", "GET /gradio_api/upload_progress", "GET /gradio_api/file=x",
     "HEAD /gradio_api/file=x", "POST /gradio_api/upload", "POST /gradio_api/queue/join",
     "POST /gradio_api/cancel", "POST /gradio_api/reset", "POST /gradio_api/reset/", "POST /gradio_api/run/x",
-    "POST /gradio_api/run/x/", "POST /gradio_api/api/x", "POST /gradio_api/api/x/",
+    "POST /gradio_api/run/x/", "POST /gradio_api/api/x",
+    "POST /gradio_api/api/x/", "GET /nvs/splats.js", "HEAD /nvs/splats.js", "GET /nvs/scene.splat",
 }  # fmt: skip
 
 

@@ -77,7 +77,7 @@ class Geometry:
                 job.report("geometry", float(fraction), words)
 
             views = self._views(lane, opened, tell)
-            out = session.download(f"{file_stem(opened.name)}{KINDS.get(kind, '.splat')}")
+            out = session.download(f"{file_stem(opened.name)}{KINDS.get(kind, '_viewer.splat')}")
             words = self._write(out, views, kind, tell, opened.name)
             made = MadeGeometry(out, words, first_look(views.cameras, views.background), revision)
             if kind == VIEWER:
