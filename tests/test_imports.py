@@ -1,7 +1,7 @@
 """The house keeps its shape: imports run one way and in no circle, the core stays light, files stay small.
 
-The order is errors -> geometry -> scenes -> data_tools and geometry -> model -> rendering -> evaluation -> training,
-with the command line, the web page and the plug-ins on top.
+The order is errors -> geometry -> scenes -> data_tools and geometry -> model -> rendering -> evaluation -> training
+-> adaptation, with the command line, the web page and the plug-ins on top.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ BASE = ("nvs_app.errors", "nvs_app.bundled", "nvs_app.atomic_io", "nvs_app.distr
 CORE = ("nvs_app.geometry", "nvs_app.scenes", "nvs_app.model")
 SCENE_SOURCES = ("data_tools.procedural", "data_tools.readers", "data_tools.shards")
 # What a machine that trains uses.
-HEADLESS = (*CORE, "nvs_app.rendering", "nvs_app.evaluation", "nvs_app.training", "data_tools.procedural")
+RUNNING = ("nvs_app.rendering", "nvs_app.evaluation", "nvs_app.training", "nvs_app.adaptation")
+HEADLESS = (*CORE, *RUNNING, "data_tools.procedural")
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "nvs_app.errors": (),
     "nvs_app.bundled": (),
@@ -36,6 +37,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "nvs_app.evaluation": (*BASE, *CORE, *SCENE_SOURCES, "nvs_app.rendering"),
     "nvs_app.export": (*BASE, *CORE, "nvs_app.rendering", "nvs_app.evaluation"),
     "nvs_app.training": (*BASE, *CORE, *SCENE_SOURCES, "nvs_app.rendering", "nvs_app.evaluation"),
+    "nvs_app.adaptation": (*BASE, *CORE, "nvs_app.rendering", "nvs_app.evaluation.metrics", "nvs_app.training.losses"),
     "data_tools": (*BASE, "nvs_app.terminal", "nvs_app.geometry", "nvs_app.scenes"),
     # The faces stand on top of everything.
     "nvs_app.cli": OURS,

@@ -88,8 +88,8 @@ def test_the_readme_is_short_and_has_its_commands() -> None:
 )
 def test_options_named_in_prose_exist(page: Path) -> None:
     known = (REPO / "docs" / "command_line.md").read_text("utf-8")
-    # nerfstudio's, and the tests'.
-    theirs = r"--(pipeline|machine|load-config|data$|output-path|camera-path|rendered-output|eval-mode|attack)"
+    # nerfstudio's, the tests', and torchrun's.
+    theirs = r"--(pipeline|machine|load-config|data$|output-path|camera-path|rendered-output|eval-mode|attack|nproc)"
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z.-]*[a-z]", page.read_text("utf-8")))
     missing = [name for name in named if name not in known and not re.match(theirs, name)]
     assert not missing, f"{page.name} names options that no command has: {missing}"

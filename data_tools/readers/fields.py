@@ -20,13 +20,12 @@ import torch
 
 from data_tools.readers.lookup import IMAGES, ImageFiles, one_line
 from nvs_app.errors import NVSError, Refusal
+from nvs_app.geometry.cameras import LARGEST
 from nvs_app.scenes.images import Lens, image_header, same_shape
 from nvs_app.scenes.scene import Scene
 
 # Files rounded to three digits pass and are made orthonormal; a scaled or sheared matrix does not.
 ROTATION_TOLERANCE = 0.02
-# Beyond this a camera has no meaning left.
-LARGEST = 1e15
 MAX_VIEWS = 5000  # of a scene; of more, an even choice is taken
 
 # What a frame may lack without the whole scene being refused, and how it is told.

@@ -28,6 +28,7 @@ import torch
 
 from data_tools.shards.tar_stream import is_http, members, read_all, shown
 from nvs_app.errors import NVSError
+from nvs_app.geometry.cameras import LARGEST
 from nvs_app.scenes.images import image_size
 from nvs_app.scenes.scene import SPLITS, Scene
 
@@ -39,8 +40,6 @@ MAX_SHARDS = 1_000_000
 MAX_INDEX_BYTES = 1 << 30
 MAX_CAMERAS_BYTES = 16 << 20
 MAX_SCENE_BYTES = 4 << 30
-# Beyond this a camera has no meaning left.
-LARGEST = 1e15
 
 
 @dataclass(frozen=True)

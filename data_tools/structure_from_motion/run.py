@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from data_tools.readers import located
 from data_tools.readers.archives import extract, is_archive
 from data_tools.readers.fields import first_few
 from data_tools.structure_from_motion.job import (
@@ -148,6 +149,9 @@ class _Run:
                 found.append(scene_root(folder if folder.is_dir() else extract(path, folder)))
             else:
                 found.append(path)
+        for folder in found:
+            if folder.is_dir():
+                located(folder)  # several scenes: refused, never mixed
         videos = [path for path in found if is_video(path)]
         videos += [p for f in found if f.is_dir() for p in sorted(f.rglob("*")) if is_video(p)]
         self.roots = found

@@ -67,6 +67,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--preset", choices=sorted(PRESETS), help="random weights of this configuration in place of a checkpoint"
     )
     parser.add_argument("--plain", action="store_true", help="also time the plain path, and compare what comes out")
+    parser.add_argument(
+        "--profile",
+        type=positive_int,
+        default=0,
+        metavar="N",
+        help="also name the N kernels that each takes longest in",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures")
     parser.add_argument("--html", type=Path, metavar="FILE", help="also write them as a page")
     add_model_options(parser)
@@ -129,7 +136,7 @@ def _measured(args: argparse.Namespace, world: World | None) -> dict:
     figures: dict[str, speed.Row] = {}
     state = None
     for tokens in args.tokens or [args.views * plan.tokens]:
-        row, state = speed.encoding(renderer, plain, tokens, context_hw, args.repeats, ceilings, world)
+        row, state = speed.encoding(renderer, plain, tokens, context_hw, args.repeats, ceilings, world, args.profile)
         figures[f"encode {row['views']} views {plan.words}"] = row
     assert state is not None
     # LaCT alone first: at the sizes that it renders itself, and at those where it works for the head.
@@ -140,11 +147,11 @@ def _measured(args: argparse.Namespace, world: World | None) -> dict:
         views = f"{count} view{'s' if count > 1 else ''}"
         for side in sorted({plan.lact_hw[0] for plan in plans.values() if plan.detail} | {*sizes}):
             figures[f"render {views} {side}x{side}, LaCT alone"] = speed.rendering(
-                alone, plain_alone, state, (side, side), count, args.repeats, ceilings
+                alone, plain_alone, state, (side, side), count, args.repeats, ceilings, args.profile
             )
         for size, plan in plans.items() if renderer.detail else ():
             figures[f"render {views} {plan.words}, detail head"] = speed.rendering(
-                renderer, plain, state, (size, size), count, args.repeats, ceilings
+                renderer, plain, state, (size, size), count, args.repeats, ceilings, args.profile
             )
     return {
         "checkpoint": {"name": renderer.card.get("name"), "hash": renderer.card.get("hash")},
@@ -184,3 +191,6 @@ def _print(report: dict) -> None:
     for what, row in figures.items():
         table.add_row(what, *(form.format(row[key]) if key in row else "" for key, (_, form) in columns.items()))
     Console(width=max(120, 80 + max(map(len, figures)))).print(table)
+    for what, row in figures.items():
+        for number, (name, calls, spent) in enumerate(row.get("kernels", ())):
+            print(f"{what if not number else '':{max(map(len, figures))}}  {spent:9.2f} ms  {calls:6d} x  {name[:100]}")

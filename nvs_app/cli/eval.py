@@ -17,6 +17,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from nvs_app.cli.adapting import adapt_scene, add_adapt_option
 from nvs_app.cli.common import (
     add_context_options,
     add_model_options,
@@ -30,11 +31,14 @@ from nvs_app.cli.common import (
     stderr_progress,
 )
 from nvs_app.cli.eval_benchmark import add_benchmark_options, check_no_benchmark, run_benchmark
+from nvs_app.errors import NVSError
 from nvs_app.evaluation.evaluate import EvalConfig, evaluate
 from nvs_app.evaluation.metrics import LPIPS
 from nvs_app.evaluation.report.files import write_json
 from nvs_app.evaluation.report.measures import MEASURES
 from nvs_app.evaluation.report.words import rendering_words
+from nvs_app.model.state import SceneState
+from nvs_app.scenes.posed import PosedImages
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -47,6 +51,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("scenes", nargs="*", metavar="SCENE", help="scene, folder or zip of photos, or video")
     add_scene_option(parser)
     add_context_options(parser, several=True)
+    add_adapt_option(parser)
     parser.add_argument(
         "--target-views", type=indices, metavar="I,J,K", help="compare these views (default: all that are no input)"
     )
@@ -77,6 +82,8 @@ def run(args: argparse.Namespace) -> int:
     """Runs the command; 0, or 2 when a scene failed."""
     check_writable("--json", args.json)
     if args.benchmark is not None:
+        if args.adapt is not None:
+            raise NVSError(f"--adapt {args.adapt:g}: of scenes, not of a benchmark; leave one of the two out")
         return run_benchmark(args)
     check_no_benchmark(args)
     EvalConfig(image_hw=tuple(args.image_hw or (256, 256)))  # a wrong size is said before the model is loaded
@@ -93,6 +100,11 @@ def run(args: argparse.Namespace) -> int:
         rounded=args.rounded,
     )
     named = name_scenes(args.scenes)
+
+    def adapt(name: str, posed: PosedImages, state: SceneState) -> tuple[SceneState, dict[str, Any]]:
+        found = adapt_scene(renderer, posed, state, args.adapt, name)
+        return found.state, found.facts
+
     with stderr_progress() as progress:
         every = progress.add_task("scenes", total=len(named))
         views = progress.add_task("views", total=None)
@@ -110,6 +122,7 @@ def run(args: argparse.Namespace) -> int:
             on_scene=lambda name, result: progress.advance(every),
             on_progress=lambda name, done, total: progress.update(views, description=name, completed=done, total=total),
             on_error=failed,
+            adapt=None if args.adapt is None else adapt,
         )
     if report["scenes"]:
         print_table(report)

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nvs_app.cli.adapting import add_adapt_option
+from nvs_app.cli.adding import add_adding_options, check_adding
 from nvs_app.cli.common import (
     add_context_options,
     add_model_options,
@@ -136,6 +138,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         " metres, millimetres)",
     )
     add_context_options(parser)
+    add_adapt_option(parser)
+    add_adding_options(parser)
     add_model_options(parser)
 
 
@@ -152,6 +156,7 @@ class RenderJob:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command; 0, or 2 when a scene failed."""
+    check_adding(args)
     jobs = plan(args)
     frame = path_frame(args)
     fixed = None if args.path in PATHS else path_from_file(args, frame)  # a wrong file costs no work

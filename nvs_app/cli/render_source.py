@@ -15,7 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nvs_app.adaptation.adapt import asked_before
 from nvs_app.atomic_io import remove_left
+from nvs_app.cli.adapting import adapt_scene
+from nvs_app.cli.adding import encoded_stream, files_digest, with_views
 from nvs_app.cli.common import stage
 from nvs_app.errors import NVSError
 from nvs_app.geometry import paths
@@ -24,6 +27,7 @@ from nvs_app.geometry.normalize import SimilarityTransform
 from nvs_app.geometry.sway import sway
 from nvs_app.model.state import SceneState, context_cameras
 from nvs_app.rendering.depth_files import NOTES_FILE, DepthFolder, depth_files, depth_video
+from nvs_app.rendering.inputs import photos_of
 from nvs_app.rendering.plan import RenderPlan, photos_hw
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.rendering.video import save_png
@@ -37,6 +41,7 @@ from nvs_app.scenes.views import choose_views, default_views
 
 PATHS = ("orbit", "sway", "spiral", "capture")
 DEFAULT_FRAMES = 96  # four seconds, as a path made in the page
+STREAMED = "streamed"  # in a state's notes: `Source.key` of what was read
 SETTINGS_FILE = "render.json"  # beside the images of a folder: what they were rendered with
 
 
@@ -48,18 +53,27 @@ class StateSource:
         """file: that of --state."""
         self.renderer, self.file, self.scene = renderer, file, scene
         self.state: SceneState | None = None
+        self.adapt: float = args.adapt or 0.0
+        self.stream: bool = args.stream
         self.context: list[int] = []
         trained = renderer.train_image_hw
         self.context_hw: tuple[int, int] = tuple(args.context_hw or trained)
         if file is not None and file.is_file():
             self.state = SceneState.load(file)
             self.words = f"state from {file}"
+            if args.add_views is not None and scene is not None:
+                before = self.state
+                self.state, self.words = with_views(renderer, before, scene, args.add_views, args.add_how, file)
+                if self.state is not before:
+                    self._save(self.state)
             if renderer.detail and not self.detail:
                 print(f"note: {file}: encoded without a detail head, rendered by LaCT alone", file=sys.stderr)
         elif scene is None:
             raise NVSError(f"--state {file}: not there, and no SCENE to encode")
         else:
             self.context = choose_context(scene, args)
+            if self.stream:
+                self.context = sorted(self.context)
             self.words = ""
             if renderer.detail and args.context_hw is None:
                 stored = [(int(h), int(w)) for h, w in scene.image_hws[self.context].tolist()]
@@ -73,6 +87,9 @@ class StateSource:
 
     def photos(self) -> str:
         """A digest of the input views' pixels; of the fast weights where a state does not remember it."""
+        if self.state is None and self.stream:
+            assert self.scene is not None
+            return files_digest(self.scene, self.context)
         if self.state is None:
             pixels = (self.posed.images * 255).round().to(torch.uint8)
             return hashlib.sha256(pixels.numpy().tobytes()).hexdigest()[:16]
@@ -83,6 +100,8 @@ class StateSource:
         """A digest of the input views and of how they are read, the same whether the state is read or is still to be
         encoded."""
         values: list[Any] | None
+        if self.state is not None and STREAMED in self.state.meta:  # not all that was read is kept
+            return self.state.meta[STREAMED]
         if self.state is not None:
             remembered = context_cameras(self.state)
             if remembered is None:
@@ -106,35 +125,66 @@ class StateSource:
         return {**values, "plan": self.plan(image_hw).words}
 
     @property
+    def adapted_for(self) -> float:
+        """Seconds for which the scene is, or will be, adapted at most."""
+        return max(self.adapt, 0.0 if self.state is None else asked_before(self.state))
+
+    @property
     def detail(self) -> bool:
         """Whether the detail head renders: a state that was encoded without it has nothing for it to look at."""
         return self.renderer.detail and (self.state is None or self.state.context is not None)
 
     def encoded(self) -> SceneState:
-        """The state; encodes and saves it on the first call where it was not there."""
+        """The state; encodes it, adapts it and saves it on the first call, as far as it was not."""
+        made = self.state is None
         if self.state is None:
             height, width = self.context_hw
             views = f"{len(self.context)} views of {height}x{width}"
-            photos = self.photos()
+            photos, key = self.photos(), self.key()
             start = time.perf_counter()
-            with stage(f"encoding {views}") as tell:
-                state = self.renderer.encode(self.posed, progress=tell)
+            if self.stream:
+                assert self.scene is not None
+                state = encoded_stream(self.renderer, self.scene, self.context, self.context_hw)
+            else:
+                with stage(f"encoding {views}") as tell:
+                    state = self.renderer.encode(self.posed, progress=tell)
             self.words = f"encoded {views} in {time.perf_counter() - start:.1f} s"
-            self.state = replace(state, meta={**state.meta, "photos": photos})
-            if self.file is not None:
-                try:
-                    if self.file.parent.is_dir():
-                        remove_left(self.file.parent, f".{self.file.name[:200]}.", ".tmp")
-                    self.state.save(self.file)
-                except OSError as error:
-                    raise NVSError(f"--state {self.file}: not written ({error.strerror or error})") from error
+            self.state = replace(
+                state, meta={**state.meta, "photos": photos, **({STREAMED: key} if self.stream else {})}
+            )
+        if made:
+            self._save(self.state)
+        if self.adapt > asked_before(self.state):
+            name = self.scene.name if self.scene is not None else str(self.file)
+            found = adapt_scene(self.renderer, self._input(self.state), self.state, self.adapt, name)
+            self.state, self.words = found.state, f"{self.words}, {found.words}"
+            self._save(self.state)
         return self.state
+
+    def _input(self, state: SceneState) -> PosedImages:
+        """The views that a state was encoded from. Raises NVSError where it does not hold them."""
+        if self.context and not self.stream:
+            return self.posed
+        photos = photos_of(state)
+        if photos is None:
+            raise NVSError(f"--adapt: {self.file} holds no photos; leave the file out and give SCENE")
+        return photos
+
+    def _save(self, state: SceneState) -> None:
+        if self.file is None:
+            return
+        try:
+            if self.file.parent.is_dir():
+                remove_left(self.file.parent, f".{self.file.name[:200]}.", ".tmp")
+            state.save(self.file)
+        except OSError as error:
+            raise NVSError(f"--state {self.file}: not written ({error.strerror or error})") from error
 
 
 def choose_context(scene: Scene, args: argparse.Namespace) -> list[int]:
     """The input views: listed, or --context of them; all where the scene has no more, which is said."""
     count = len(scene)
-    wanted = default_views(count) if args.context is None else args.context
+    wanted = (count if args.stream else default_views(count)) if args.context is None else args.context
     if args.context_views is None and wanted >= count:
         if args.context is not None:
             print(
@@ -198,6 +248,7 @@ def settings(source: StateSource, cameras: Cameras, path: str) -> dict[str, Any]
         "frames": len(cameras),
         "image_hw": list(cameras.image_hw),
         "rendering": source.settings(cameras.image_hw),
+        **({"adapted": source.adapted_for} if source.adapted_for else {}),
     }
 
 

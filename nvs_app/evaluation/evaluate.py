@@ -30,14 +30,17 @@ from nvs_app.evaluation.metrics import LPIPS
 from nvs_app.evaluation.protocols.base import Views, view_name
 from nvs_app.evaluation.report.measures import BASELINE_MEASURES, MEASURES, shown
 from nvs_app.geometry.cameras import Cameras
+from nvs_app.model.state import SceneState
 from nvs_app.rendering.device import device_name
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.rendering.video import save_png
+from nvs_app.scenes.posed import PosedImages
 from nvs_app.scenes.scene import Scene
 from nvs_app.scenes.views import ViewSplit, choose_views
 
 SMALLEST = 11  # pixels a side, which SSIM needs
 BASELINES = ("white", "mean_colour", "nearest_view")
+Adapt = Callable[[str, PosedImages, SceneState], tuple[SceneState, dict[str, Any]]]
 _TARGETS_AT_ONCE = 16  # bounds memory on captures of hundreds of views
 
 
@@ -102,12 +105,14 @@ def evaluate(
     on_scene: Callable[[str, dict[str, Any]], None] | None = None,
     on_error: Callable[[str, str], None] | None = None,
     on_progress: Callable[[str, int, int], None] | None = None,
+    adapt: Adapt | None = None,
 ) -> dict[str, Any]:
     """Evaluates scenes and returns the report that `eval --json` writes.
 
     scenes: name -> scene, or a function that opens it; a scene that raises NVSError is reported through `on_error`
         and under "failed", and the others go on.
     side_by_side: a folder for one PNG a target view (nearest context view, rendering, photo, error), by scene.
+    adapt: see `evaluate_scene`.
     on_scene(name, result), on_error(name, message), on_progress(name, done, total): called as it goes.
     """
     lpips = None if lpips is None else lpips.to(renderer.device)
@@ -119,7 +124,7 @@ def evaluate(
             folder = None if side_by_side is None else side_by_side / name
             progress = None if on_progress is None else (lambda done, total, n=name: on_progress(n, done, total))
             results[name] = evaluate_scene(
-                renderer, opened, config, lpips=lpips, side_by_side=folder, on_progress=progress
+                renderer, opened, config, lpips=lpips, side_by_side=folder, on_progress=progress, adapt=adapt
             )
             if on_scene is not None:
                 on_scene(name, results[name])
@@ -162,10 +167,13 @@ def evaluate_scene(
     on_progress: Callable[[int, int], None] | None = None,
     baselines: tuple[str, ...] = BASELINES,
     chunk: int | None = None,
+    adapt: Adapt | None = None,
 ) -> dict[str, Any]:
     """Figures of one scene: averages, per view, of the baselines, and which views were used. Raises NVSError.
 
     baselines: some of `BASELINES`. chunk: views that pass through the network at once, see `Renderer.encode`.
+    adapt: makes of the context views and their state another one, and facts for the report ("adapted"); the target
+        views are not among what it is given.
     """
     split = config.choose(scene)
     if not split.target:
@@ -175,6 +183,9 @@ def evaluate_scene(
     start = clock()
     state = renderer.encode(context, chunk=chunk)
     encode_s = clock() - start
+    adapted: dict[str, Any] = {}
+    if adapt is not None:
+        state, adapted = adapt(scene.name, context, state)
     cameras = scene.cameras(split.target, config.image_hw)
     nearest = nearest_views(context.cameras.c2w.cpu(), cameras.c2w.cpu()).to(context.images.device)
     colour = mean_colour(context.images).to(device)
@@ -221,6 +232,7 @@ def evaluate_scene(
             name: {m.name: _mean([view[name][m.name] for view in of_baselines]) for m in BASELINE_MEASURES}
             for name in baselines
         },
+        **({"adapted": adapted} if adapted else {}),
         "encode_ms": 1e3 * encode_s,
         "decode_ms_per_view": 1e3 * evaluated.decode_s / len(views),
     }

@@ -111,9 +111,10 @@ def encoding(
     repeats: int,
     ceilings: Ceilings,
     world: World | None = None,
+    profile: int = 0,
 ) -> tuple[Row, SceneState]:
     """Encodes photos of `tokens` tokens in all, or a few more; `plain`: the reference, timed once if given; world: the
-    processes that do it together, all with the same arguments."""
+    processes that do it together, all with the same arguments; profile: how many kernels "kernels" names."""
     per_view = renderer.plan_encode(image_hw).tokens
     views = max(1, -(-tokens // per_view))
     photos = random_photos(views, image_hw)
@@ -123,6 +124,8 @@ def encoding(
     share = 1 if world is None else min(world.size, views)
     row |= {"views": views, "tokens": views * per_view, "image_hw": list(image_hw)}
     row["floor_ms"] = ceilings.floor_ms(flops, _weights_bytes(renderer)) / share
+    if profile:
+        row["kernels"] = kernels(lambda: renderer.encode(photos, world=world), renderer.device, profile)
     if plain is not None:
         row["plain_ms"] = timed(lambda: plain.encode(photos), plain.device, 1)["median_ms"]
         row["difference"] = weights_difference(plain.encode(photos), state)
@@ -137,6 +140,7 @@ def rendering(
     views: int,
     repeats: int,
     ceilings: Ceilings,
+    profile: int = 0,
 ) -> Row:
     """Renders `views` views at once, which stay on the device; "difference": of the images, in [0, 1], at most."""
     cameras = circle(views, image_hw, 0.3)
@@ -150,10 +154,29 @@ def rendering(
     row |= {"views": views, "tokens": views * plan.tokens, "image_hw": list(image_hw)}
     row["floor_ms"] = ceilings.floor_ms(flops, _weights_bytes(renderer))
     row["views_per_s"] = 1e3 * views / row["median_ms"]
+    if profile:
+        row["kernels"] = kernels(lambda: seen(renderer), renderer.device, profile)
     if plain is not None:
         row["plain_ms"] = timed(lambda: seen(plain), plain.device, max(1, repeats // 2))["median_ms"]
         row["difference"] = float((seen(renderer) - seen(plain)).abs().max())
     return row
+
+
+def kernels(what: Callable[[], object], device: torch.device, count: int) -> list[tuple[str, int, float]]:
+    """The `count` kernels (on a CPU, operations) that took longest when `what` ran once: name, calls, milliseconds."""
+    from torch.profiler import ProfilerActivity, profile
+
+    cuda = device.type == "cuda"
+    what()
+    finish(device)
+    with profile(activities=[ProfilerActivity.CUDA if cuda else ProfilerActivity.CPU]) as profiler:
+        what()
+        finish(device)
+    rows = []
+    for event in profiler.key_averages():
+        spent = event.self_device_time_total if cuda else event.self_cpu_time_total
+        rows.append((str(event.key), int(event.count), spent / 1e3))
+    return sorted(rows, key=lambda row: -row[2])[:count]
 
 
 def weights_difference(one: SceneState, other: SceneState) -> float:

@@ -17,6 +17,9 @@ from torch import Tensor
 
 from nvs_app.errors import NVSError
 
+LARGEST = 1e15
+"""Of a camera's numbers: beyond it a camera has no meaning left."""
+
 
 @dataclass(frozen=True)
 class Cameras:

@@ -15,6 +15,7 @@ Source: arXiv 2505.23884, section 5 (novel view synthesis).
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -97,6 +98,14 @@ class LaCT(nn.Module):
         for all sizes; rays, output and detail head, which matter for one view, once for each size of views."""
         self._fused = None if dtype is None else [FusedBlock(block, dtype, compile) for block in self._blocks()]
         self._call = compiled if compile else plainly
+
+    def with_own_modules(self) -> LaCT:
+        """The same modules anew around the very same parameters: setting one there leaves this network as it is. Its
+        blocks are not fused."""
+        shared = [*self.parameters(), *([] if self._fused is None else [self._fused])]
+        network = copy.deepcopy(self, {id(value): value for value in shared})
+        network._fused = None
+        return network
 
     def compile_blocks(self) -> None:
         """Compile the block once, for training; all blocks share the code, so one compilation serves them all."""
@@ -362,6 +371,10 @@ class LaCT(nn.Module):
         for block in self.blocks:
             assert isinstance(block, Block)
             yield block
+
+    def plain_blocks(self) -> Iterator[Block]:
+        """The blocks, operation by operation."""
+        return self._blocks()
 
     def _inference_blocks(self, scenes: int) -> Iterator[Block | FusedBlock]:
         """The blocks that encode and decode `scenes` scenes at once."""

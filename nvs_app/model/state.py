@@ -21,10 +21,12 @@ from nvs_app.atomic_io import atomic_write
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.geometry.normalize import SimilarityTransform
+from nvs_app.model.adapted import AdaptedWeights
 from nvs_app.model.detail import ContextViews
-from nvs_app.model.state_schema import check_cameras, check_state
+from nvs_app.model.state_schema import ADAPTED, check_cameras, check_state
 
 FORMAT = "nvs_app scene state 1"
+ADAPTED_FORMAT = "nvs_app scene state 2"  # with adapted weights, which a reader of the first would leave out
 
 
 class FastWeights(NamedTuple):
@@ -47,15 +49,17 @@ class SceneState:
         transform: world frame -> normalised frame, batch shape [b]; None where the caller did that.
         meta: strings that travel with the state (model hash, names of the context images, …).
         context: photos and features that a detail head looks at; None without one.
+        adapted: weights of the network that are this scene's own; None where it has none.
     """
 
     fast_weights: list[FastWeights]
     transform: SimilarityTransform | None = None
     meta: dict[str, str] = field(default_factory=dict)
     context: ContextViews | None = None
+    adapted: AdaptedWeights | None = None
 
     def to(self, device: torch.device | str) -> SceneState:
-        """A copy on `device`."""
+        """A copy on `device`; adapted weights stay where they are, see `Renderer.network`."""
         weights = [FastWeights(*(w.to(device) for w in layer)) for layer in self.fast_weights]
         transform = None if self.transform is None else self.transform.to(device)
         context = None if self.context is None else self.context.to(device)
@@ -80,6 +84,8 @@ class SceneState:
                 "context.c2w": views.cameras.c2w.float().cpu().contiguous(),
                 "context.fxfycxcy": views.cameras.fxfycxcy.float().cpu().contiguous(),
             }
+        if self.adapted is not None:
+            tensors |= {f"{ADAPTED}{name}": value.cpu().contiguous() for name, value in self.adapted.tensors().items()}
         return tensors
 
     @classmethod
@@ -102,14 +108,16 @@ class SceneState:
             hw = (images.shape[-2], images.shape[-1])
             cameras = Cameras(tensors["context.c2w"], tensors["context.fxfycxcy"], hw)
             context = ContextViews(images, cameras, tensors["context.features"])
-        return cls(layers, transform, dict(meta), context)
+        own = {name.removeprefix(ADAPTED): value.cpu() for name, value in tensors.items() if name.startswith(ADAPTED)}
+        return cls(layers, transform, dict(meta), context, AdaptedWeights.from_tensors(own))
 
     def save(self, path: Path | str) -> Path:
         """Write to a `.safetensors` file, to a temporary name first."""
         path = Path(path)
         with atomic_write(path) as temporary:
             # `save_file` would write a file that only its owner may read.
-            temporary.write_bytes(save(self.tensors(), {"format": FORMAT, "meta": json.dumps(self.meta)}))
+            format = FORMAT if self.adapted is None else ADAPTED_FORMAT
+            temporary.write_bytes(save(self.tensors(), {"format": format, "meta": json.dumps(self.meta)}))
         return path
 
     @classmethod
@@ -122,7 +130,7 @@ class SceneState:
             with safe_open(path, framework="pt", device=str(device)) as file:
                 metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}
-            if metadata.get("format") != FORMAT:
+            if metadata.get("format") not in (FORMAT, ADAPTED_FORMAT):
                 raise NVSError(f"{path}: not a scene state (format {metadata.get('format')!r}), expected {FORMAT!r}")
             meta = json.loads(metadata.get("meta", "{}"))
             check_state(tensors, meta)

@@ -12,8 +12,12 @@ from torch import Tensor
 MAX_BLOCKS = 256
 MAX_VIEWS = 5000
 MAX_SIDE = 16384
+ADAPTED = "adapted."
+MAX_ADAPTED_BYTES = 2**25  # some four times what adapting writes for the bundled checkpoint
+MAX_RANK = 64
+PARAMETER = re.compile(r"[a-z_0-9]+(\.[a-z_0-9]+){0,9}")
 NAMES = re.compile(
-    r"fast_weights\.\d{1,3}\.w[012]|transform\.(scale|rotation|translation)|context\.(images|features|c2w|fxfycxcy)"
+    r"adapted\.(full|up|down)\.[a-z_0-9.]{1,120}|fast_weights\.\d{1,3}\.w[012]|transform\.(scale|rotation|translation)|context\.(images|features|c2w|fxfycxcy)"
 )
 
 
@@ -22,13 +26,15 @@ def check_state(tensors: dict[str, Tensor], meta: Any) -> None:
     for name, tensor in tensors.items():
         if not NAMES.fullmatch(name):
             raise ValueError(f"holds {name[:60]!r}, which no state has")
-        wanted = {"context.images": torch.uint8, "context.features": torch.float16}.get(name, torch.float32)
+        half = name == "context.features" or name.startswith(ADAPTED)
+        wanted = torch.uint8 if name == "context.images" else torch.float16 if half else torch.float32
         exact = name.startswith("transform.") and tensor.dtype == torch.float64  # float32 in files of before
         if tensor.dtype != wanted and not exact:
             raise ValueError(f"{name} is {tensor.dtype}, expected {wanted}")
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise ValueError(f"{name} holds numbers that are not finite")
     batch = _check_weights(tensors)
+    _check_adapted({name: tensor for name, tensor in tensors.items() if name.startswith(ADAPTED)})
     if any(name.startswith("transform.") for name in tensors):
         _shape(tensors, "transform.scale", (batch,))
         _shape(tensors, "transform.rotation", (batch, 3, 3))
@@ -83,6 +89,28 @@ def _check_weights(tensors: dict[str, Tensor]) -> int:
         _shape(tensors, f"fast_weights.{block}.w2", (batch, heads, dim, hidden))
         _shape(tensors, f"fast_weights.{block}.w1", (batch, heads, hidden, dim))
     return batch
+
+
+def _check_adapted(tensors: dict[str, Tensor]) -> None:
+    """Whether they fit the network's weights only the network knows, see `AdaptedWeights.check`."""
+    if sum(tensor.nbytes for tensor in tensors.values()) > MAX_ADAPTED_BYTES:
+        raise ValueError(f"its adapted weights take more than {MAX_ADAPTED_BYTES >> 20} MiB")
+    for name, tensor in tensors.items():
+        kind, parameter = name.removeprefix(ADAPTED).split(".", 1)
+        if not PARAMETER.fullmatch(parameter):
+            raise ValueError(f"holds {name[:60]!r}, which no state has")
+        if kind == "full":
+            if f"{ADAPTED}up.{parameter}" in tensors:
+                raise ValueError(f"{name} is there twice, whole and of low rank")
+            continue
+        other = tensors.get(f"{ADAPTED}{'down' if kind == 'up' else 'up'}.{parameter}")
+        if other is None:
+            raise ValueError(f"{name} is there without its other half")
+        up, down = (tensor, other) if kind == "up" else (other, tensor)
+        if up.ndim < 2 or down.ndim != up.ndim or up.shape[:-2] != down.shape[:-2] or up.shape[-1] != down.shape[-2]:
+            raise ValueError(f"{name} is {list(tensor.shape)}, its other half {list(other.shape)}")
+        if not 0 < up.shape[-1] <= MAX_RANK:
+            raise ValueError(f"{name} has rank {up.shape[-1]}, expected 1 to {MAX_RANK}")
 
 
 def _shape(tensors: dict[str, Tensor], name: str, wanted: tuple[int | None, ...]) -> tuple[int, ...]:

@@ -67,3 +67,11 @@ class CudaGraphs:
             self._recorded.popitem(last=False)
         graph.replay()
         return output
+
+    def forget(self, held: object) -> None:
+        """Drops the recordings whose `holds` is a tuple with `held` in it."""
+        for kept in (self._seen, self._recorded):
+            for key, value in list(kept.items()):
+                holds = value.holds if isinstance(value, RecordedGraph) else value
+                if isinstance(holds, tuple) and any(part is held for part in holds):
+                    del kept[key]

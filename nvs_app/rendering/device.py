@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
+from collections.abc import Iterator
 
 import torch
 
@@ -65,3 +67,20 @@ def is_memory_error(error: BaseException) -> bool:
     """Whether memory ran out, in the words of the CPU's or the GPU's allocator."""
     text = str(error)
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in text or "out of memory" in text
+
+
+class OutOfMemory(NVSError):
+    """Memory ran out: less at once may still fit."""
+
+
+@contextlib.contextmanager
+def within_memory(device: torch.device, what: str, remedy: str) -> Iterator[None]:
+    """Raises `OutOfMemory`, one clear sentence, where memory runs out inside."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not is_memory_error(error):
+            raise
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        raise OutOfMemory(f"{what} does not fit in the memory of {device}; {remedy}") from error

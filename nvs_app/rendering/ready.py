@@ -13,18 +13,18 @@ KEPT = 4  # scenes; the one that came first is forgotten
 
 
 class ReadyStates:
-    """`ready(state)`: the state on `device`, and what its fast weights are read as."""
+    """`ready(state, network)`: the state on `device`, and what its fast weights are read as by its network's blocks."""
 
-    def __init__(self, model: LaCT, device: torch.device) -> None:
-        self.model, self.device = model, device
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
         self._kept: deque[tuple[SceneState, SceneState, Prepared]] = deque(maxlen=KEPT)
 
-    def __call__(self, state: SceneState) -> tuple[SceneState, Prepared]:
+    def __call__(self, state: SceneState, network: LaCT) -> tuple[SceneState, Prepared]:
         for own, there, prepared in tuple(self._kept):
             if own is state:
                 return there, prepared
         there = state.to(self.device)
-        prepared = self.model.prepare(there)
+        prepared = network.prepare(there)
         if self.device.type == "cuda":  # elsewhere nothing is copied
             self._kept.append((state, there, prepared))
         return there, prepared

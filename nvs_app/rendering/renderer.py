@@ -12,7 +12,8 @@ sizes (`nvs_app.rendering.plan`), and how many views fit in memory at once.
 from __future__ import annotations
 
 import contextlib
-import json
+import copy
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -25,15 +26,17 @@ from torch import Tensor
 from nvs_app.distributed import World
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
-from nvs_app.geometry.normalize import SimilarityTransform, normalize_context
-from nvs_app.model.checkpoint import default_checkpoint, load_checkpoint
+from nvs_app.geometry.normalize import SimilarityTransform
+from nvs_app.model.adapted import AdaptedWeights
+from nvs_app.model.checkpoint import default_checkpoint, find_checkpoint, load_checkpoint
 from nvs_app.model.detail import Sampling
-from nvs_app.model.detail.layers import resize
 from nvs_app.model.lact import LaCT, Prepared
 from nvs_app.model.state import SceneState
+from nvs_app.rendering.adapted_networks import AdaptedNetworks
 from nvs_app.rendering.cuda_graphs import CudaGraphs
-from nvs_app.rendering.device import PRECISIONS, fast_bfloat16, is_memory_error, pick_device
-from nvs_app.rendering.photos import cut, photo_level
+from nvs_app.rendering.device import PRECISIONS, OutOfMemory, fast_bfloat16, pick_device, within_memory
+from nvs_app.rendering.inputs import ContextInputs, batched, cameras_text, context_inputs
+from nvs_app.rendering.photos import photo_level
 from nvs_app.rendering.plan import LaCTResolution, RenderPlan, plan_encode, plan_render
 from nvs_app.rendering.ready import ReadyStates
 from nvs_app.rendering.views import RenderedViews, views_of
@@ -91,7 +94,8 @@ class Renderer:
             raise NVSError(f"views that the detail head looks at: {views}, expected 1 or more")
         self.views = views
         self._graphs = CudaGraphs()
-        self._ready = ReadyStates(self.model, self.device)
+        self._adapted = AdaptedNetworks(self.model, self._graphs.forget, self.dtype if compile else None)
+        self._ready = ReadyStates(self.device)
 
     @classmethod
     def from_checkpoint(
@@ -112,6 +116,7 @@ class Renderer:
         if renderer.precision == "bf16":
             # Autocast would round the same matrices for every image; nobody else holds this network. The norms of
             # q and k get bfloat16 too, and one fused operation takes only both of one type.
+            renderer._adapted.exact = functools.partial(load_checkpoint, find_checkpoint(name or default_checkpoint()))
             for name, module in renderer.model.named_modules():
                 if isinstance(module, torch.nn.Conv2d):
                     module.to(torch.bfloat16)
@@ -185,37 +190,21 @@ class Renderer:
 
         Raises NVSError when there is no view, when a side is shorter than a patch, or when memory does not suffice.
         """
-        images, cameras = posed.images, posed.cameras
-        if images.ndim != 4 or len(images) == 0:
-            raise NVSError(f"encode: images are {tuple(images.shape)}, expected [views, 3, H, W] with a view or more")
-        plan = self.plan_encode((images.shape[-2], images.shape[-1]))
-        images, cameras = cut(images, cameras, plan.render_hw)
-        (height, width), views = plan.render_hw, len(images)
-        what = f"encode: {views} context views of {height}x{width}"
-        small = images  # copied group by group
-        if plan.detail:
-            with self._inference(what, "give fewer or smaller views"):
-                images = images.to(self.device)
-                images = images.float() / 255.0 if images.dtype == torch.uint8 else images.float()
-                small = resize(images, plan.lact_hw)
-
-        preset = str(self.card.get("normalization", "auto"))
-        if transform is None:
-            # On the CPU, where cameras come from: 600 tiny operations, a third of what a GPU would have to launch.
-            transform = normalize_context(cameras.c2w.cpu()[None], preset)
-        transform = transform.to(self.device)
-        normalised = transform.normalise(_batched(cameras.to(self.device)))
-        photos, photo_cameras = (images[None], normalised) if plan.detail else (None, None)
+        inputs = self.inputs(posed, transform)
+        plan, cameras, views = inputs.plan, inputs.cameras, len(inputs.photos)
+        what = f"encode: {views} context views of {plan.render_hw[0]}x{plan.render_hw[1]}"
+        normalised = inputs.normalised
+        photos, photo_cameras = (inputs.photos[None], normalised) if plan.detail else (None, None)
         group = min(views, chunk or self._views_at_once(plan))
         while True:
             try:
-                with self._inference(what, "give fewer or smaller views"):
+                with self.inference(what, "give fewer or smaller views"):
                     state = self.model.encode(
-                        small[None], normalised.scaled_to(plan.lact_hw), views_per_chunk=group, progress=progress,
-                        photos=photos, photo_cameras=photo_cameras, world=world,
+                        inputs.small[None], normalised.scaled_to(plan.lact_hw), views_per_chunk=group,
+                        progress=progress, photos=photos, photo_cameras=photo_cameras, world=world,
                     )  # fmt: skip
                 break
-            except _OutOfMemory:
+            except OutOfMemory:
                 if group == 1 or world is not None:  # others would wait for this process
                     raise
                 group = (group + 1) // 2
@@ -223,17 +212,38 @@ class Renderer:
             **state.meta,
             "checkpoint": str(self.card.get("name", "")),
             "checkpoint_hash": str(self.card.get("hash", "")),
-            "normalization": preset,
-            "context_cameras": json.dumps(
-                {
-                    "image_hw": list(cameras.image_hw),
-                    "c2w": cameras.c2w.tolist(),
-                    "fxfycxcy": cameras.fxfycxcy.tolist(),
-                }
-            ),
+            "normalization": self.preset,
+            "context_cameras": cameras_text(cameras),
         }
         context = None if state.context is None else state.context.stored()
-        return replace(state, transform=transform, meta=meta, context=context)
+        return replace(state, transform=inputs.transform, meta=meta, context=context)
+
+    @property
+    def preset(self) -> str:
+        """How cameras are normalised."""
+        return str(self.card.get("normalization", "auto"))
+
+    def original(self) -> LaCT:
+        """The network with the checkpoint's weights as they are on disk, not rounded to bfloat16; not to be changed.
+        Raises NVSError where the checkpoint was replaced meanwhile."""
+        return self._adapted.original().to(self.device)
+
+    def apart(self) -> Renderer:
+        """This renderer, but with caches of its own, and `original` at hand."""
+        own, original = copy.copy(self), self.original()
+        own._graphs = CudaGraphs()
+        own._ready = ReadyStates(self.device)
+        own._adapted = self._adapted.apart(own._graphs.forget, original)
+        return own
+
+    def network(self, adapted: AdaptedWeights | None) -> LaCT:
+        """The network with a scene's own weights; the renderer's, as it is, without. Raises NVSError where they do not
+        fit."""
+        return self.model if adapted is None else self._adapted.network(adapted)
+
+    def inputs(self, posed: PosedImages, transform: SimilarityTransform | None = None) -> ContextInputs:
+        """Context views as the network reads them, see `encode`. Raises NVSError."""
+        return context_inputs(posed, self.plan_encode, self.device, self.preset, transform)
 
     @overload
     def render(
@@ -291,19 +301,20 @@ class Renderer:
         self._check_state(state, depth)
         height, width = cameras.image_hw
         plan = self.plan_render((height, width), state)
-        with self._inference("render: the scene's fast weights", "render on another device"):
-            state, prepared = self._ready(state)
+        with self.inference("render: the scene's fast weights", "render on another device"):
+            network = self.network(state.adapted)
+            state, prepared = self._ready(state, network)
         cameras = Cameras(cameras.c2w.double(), cameras.fxfycxcy.float(), plan.render_hw).to(self.device)
         chunk = max(1, chunk or self._views_at_once(plan))
         done = 0
         while done < len(cameras):
-            part = _batched(cameras[done : done + chunk])
+            part = batched(cameras[done : done + chunk])
             try:
-                with self._inference(f"render: a view of {height}x{width}", "ask for a smaller size"):
-                    views = self._rendered(state, prepared, part, plan, quick, depth)
+                with self.inference(f"render: a view of {height}x{width}", "ask for a smaller size"):
+                    views = self._rendered(network, state, prepared, part, plan, quick, depth)
                     if self.device.type == "cuda":  # a replay would overwrite them
                         views = views.clone() if on_device else views.to("cpu")
-            except _OutOfMemory:
+            except OutOfMemory:
                 if chunk == 1:
                     raise
                 chunk = chunk // 2
@@ -319,7 +330,14 @@ class Renderer:
         return Sampling(min(QUICK_VIEWS, self.views or head.views), planes, fine_planes, level)
 
     def _rendered(
-        self, state: SceneState, prepared: Prepared, cameras: Cameras, plan: RenderPlan, quick: bool, depth: bool
+        self,
+        network: LaCT,
+        state: SceneState,
+        prepared: Prepared,
+        cameras: Cameras,
+        plan: RenderPlan,
+        quick: bool,
+        depth: bool,
     ) -> Tensor | RenderedViews:
         """The views of a chunk of cameras, on the device; valid until the next call."""
         sampling = self._sampling(photo_level(state, cameras) if plan.detail else 0, quick)
@@ -329,8 +347,8 @@ class Renderer:
             own = replace(own, c2w=c2w.float()) if state.transform is None else state.transform.normalise(own)
             if not plan.detail:
                 height, width = plan.image_hw
-                return self.model.decode(state, own, prepared)[0].float()[..., :height, :width]
-            output = self.model.decode_detail(state, own, plan.lact_hw, sampling, prepared)
+                return network.decode(state, own, prepared)[0].float()[..., :height, :width]
+            output = network.decode_detail(state, own, plan.lact_hw, sampling, prepared)
             if not depth:
                 height, width = plan.image_hw
                 return output.images[0].float().clamp(0, 1)[..., :height, :width]
@@ -339,8 +357,8 @@ class Renderer:
         if self.device.type != "cuda" or cameras.shape[1] > _GRAPH_VIEWS:
             return work(cameras.c2w, cameras.fxfycxcy)
         reads = [state.fast_weights[0].w0.data_ptr(), 0 if state.context is None else state.context.images.data_ptr()]
-        key = (*reads, plan, sampling, cameras.shape[1], depth)
-        return self._graphs.run(key, work, cameras.c2w, cameras.fxfycxcy, holds=(state, prepared))
+        key = (id(network), *reads, plan, sampling, cameras.shape[1], depth)
+        return self._graphs.run(key, work, cameras.c2w, cameras.fxfycxcy, holds=(network, state, prepared))
 
     def _views_at_once(self, plan: RenderPlan) -> int:
         if self.device.type != "cuda":
@@ -371,27 +389,12 @@ class Renderer:
             )
 
     @contextlib.contextmanager
-    def _inference(self, what: str, remedy: str) -> Iterator[None]:
+    def inference(self, what: str, remedy: str) -> Iterator[None]:
         """No gradients, our precision, and one clear sentence when memory runs out."""
         enabled = self.precision == "bf16"
-        try:
-            with (
-                torch.inference_mode(),
-                torch.autocast(self.device.type, torch.bfloat16, enabled=enabled, cache_enabled=False),
-            ):
-                yield
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and not is_memory_error(error):
-                raise
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
-            raise _OutOfMemory(f"{what} does not fit in the memory of {self.device}; {remedy}") from error
-
-
-class _OutOfMemory(NVSError):
-    """Memory ran out: fewer views at once may still fit."""
-
-
-def _batched(cameras: Cameras) -> Cameras:
-    """Cameras [v] -> [1, v]."""
-    return Cameras(cameras.c2w[None], cameras.fxfycxcy[None], cameras.image_hw)
+        with (
+            within_memory(self.device, what, remedy),
+            torch.inference_mode(),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=enabled, cache_enabled=False),
+        ):
+            yield

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from nvs_app.atomic_io import write_whole
 from nvs_app.errors import NVSError
-from nvs_app.geometry.cameras import Cameras, opencv_to_opengl, opengl_to_opencv
+from nvs_app.geometry.cameras import LARGEST, Cameras, opencv_to_opengl, opengl_to_opencv
 
 MAX_BYTES = 64 << 20  # a hundred thousand cameras
 # What this module fills in itself; everything else in a file is kept in `extra`.
@@ -165,8 +165,8 @@ def parse_pose(values: Any, where: str) -> Float[Tensor, "4 4"]:
         matrix = torch.tensor([float(number) for number in values], dtype=torch.float64)
     except (TypeError, ValueError, OverflowError) as error:
         raise NVSError(f"{where} holds something that is no number ({error})") from error
-    if not bool(torch.isfinite(matrix).all()):
-        raise NVSError(f"{where} holds NaN or infinity")
+    if not bool((matrix.abs() <= LARGEST).all()):
+        raise NVSError(f"{where} holds NaN, infinity, or a number beyond {LARGEST:g}")
     if len(values) == 12:
         matrix = torch.cat((matrix, matrix.new_zeros(4)))
     matrix = matrix.view(4, 4)

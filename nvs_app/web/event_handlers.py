@@ -41,7 +41,9 @@ from nvs_app.web.services.encoding import Encoding
 from nvs_app.web.services.exports import save_colmap, save_scene, save_snapshot
 from nvs_app.web.services.gathering import Tray
 from nvs_app.web.services.inspector import SceneInspector
+from nvs_app.web.services.more import Growing
 from nvs_app.web.services.paths import load_path
+from nvs_app.web.services.sharpening import Sharpening
 from nvs_app.web.services.videos import Videos, file_stem, view_from_page
 from nvs_app.web.sessions import Session
 from nvs_app.web.ui import fill
@@ -56,6 +58,7 @@ class EventHandlers:
         self.encoding = Encoding(app_state)
         self.videos = Videos(app_state)
         self.inspector = SceneInspector(app_state, self.videos)
+        self.sharpening, self.growing = Sharpening(app_state), Growing(app_state)
 
     def session(self, request: gr.Request) -> Session:
         """The visit behind a request; API clients get theirs with the first call."""
@@ -162,19 +165,31 @@ class EventHandlers:
             if session.job is not job:  # a newer one of the same page took its place
                 yield (gr.skip(),) * 7
                 return
-            session.tell(WorkedMessage(words="Cancelled. The next start goes on from here."))
+            session.tell(WorkedMessage(words=progress.cancelled))
         except NVSError as error:
             session.tell(WorkedMessage(" ".join(error.told.split())))
         except Exception as error:  # ours: the page is told, the log has the rest
-            session.tell(WorkedMessage(f"The reconstruction failed ({type(error).__name__})."))
+            session.tell(WorkedMessage(f"The work failed ({type(error).__name__})."))
             raise
         finally:
             if session.job is job and job.done:  # told
                 session.job = None
         yield self._shown(session)
 
+    def sharpen(self, seconds: float, request: gr.Request) -> Iterator[tuple]:
+        """Adapts the network to the scene; the page is told the steps. Then as `_shown`."""
+        session = self.session(request)
+        self.sharpening.start(session, whole("seconds", seconds))
+        yield from self._follow(session)
+
+    def grow(self, views: float, request: gr.Request) -> Iterator[tuple]:
+        """Adds photos until so many are read; the page sees the scene grow. Then as `_shown`."""
+        session = self.session(request)
+        self.growing.start(session, whole("views", views))
+        yield from self._follow(session)
+
     def cancel(self, request: gr.Request) -> None:
-        """Stops the reconstruction; `encode` tells it."""
+        """Stops the work under way; who follows it tells so."""
         self.encoding.cancel(self.session(request))
 
     # -- tabs

@@ -125,7 +125,7 @@ def plan_html(plan: Plan | None) -> str:
 def inputs_html(opened: LoadedScene) -> str:
     """The input views, small; a click on one looks from there."""
     if not opened.context_jpegs or opened.split is None or opened.scene is None:
-        return note_html("From a scene file: the photos are not here.")
+        return note_html(f"From a scene file: the photos are not here. {opened.sharpened}".rstrip())
     context = list(opened.split.context)
     names = [path.name for path in opened.scene.image_paths]
     images = "".join(fill("input.html", index=i, name=names[i], uri=u) for i, u in zip(context, opened.context_jpegs))
@@ -135,7 +135,7 @@ def inputs_html(opened: LoadedScene) -> str:
     if opened.unregistered:
         count = len(opened.unregistered)
         words += f" {counted(count)} {'has' if count == 1 else 'have'} no camera (see Cameras)."
-    return fill("inputs.html", words=words, images_html=images)
+    return fill("inputs.html", words=f"{words} {opened.sharpened}".rstrip(), images_html=images)
 
 
 def unregistered_html(opened: LoadedScene) -> str:

@@ -101,6 +101,7 @@ def _wire(page: gr.Blocks, event_handlers: EventHandlers, scenes: Scenes, photos
     gr.on([scenes.views.input, scenes.size.input], trigger_mode="always_last", **planned, **free)
     do = {"fn": report_user_errors(event_handlers.encode), "inputs": [scenes.views, scenes.size], "outputs": scene}
     then_refresh(gr.on([scenes.encode.click, scenes.go.click], **do, **free))
+    then_refresh(scenes.grow.click(report_user_errors(event_handlers.grow), scenes.views, scene, **free))
     scenes.cancel.click(report_user_errors(event_handlers.cancel), None, None, queue=False, **quiet)
 
     for tab in tools.tabs:
@@ -112,6 +113,8 @@ def _wire(page: gr.Blocks, event_handlers: EventHandlers, scenes: Scenes, photos
     scenes.capture.click(report_user_errors(event_handlers.capture), None, None, **free)
     tools.hold.click(report_user_errors(event_handlers.hold), None, None, **free)
     tools.release.click(report_user_errors(event_handlers.release), None, None, **free)
+    sharpened = tools.sharpen.click(report_user_errors(event_handlers.sharpen), tools.seconds, scene, **free)
+    then_refresh(sharpened)
     compared = tools.truth_choice.input(
         report_user_errors(event_handlers.truth), tools.truth_choice, tools.truth, **free
     )

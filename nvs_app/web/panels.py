@@ -38,6 +38,7 @@ class Scenes:
     views: gr.Slider
     size: gr.Dropdown
     encode: gr.Button
+    grow: gr.Button
     go: gr.Button
     cancel: gr.Button
     capture: gr.Button
@@ -53,6 +54,8 @@ class Tools:
     tabs: list[gr.Tab]
     hold: gr.Button
     release: gr.Button
+    sharpen: gr.Button
+    seconds: gr.Slider
     plot: gr.Plot
     lost: gr.HTML
     truth_choice: gr.Dropdown
@@ -111,10 +114,16 @@ def scenes_panel(app_state: AppState) -> Scenes:
             views = gr.Slider(1, 28, 8, step=1, label="Input views", elem_id="nvs-views", buttons=[])
             size = gr.Dropdown([], label="Size", elem_id="nvs-size", interactive=True)
         encode = gr.Button("Reconstruct", interactive=False, elem_id="nvs-encode")
+        words = (
+            "Or add photos of the same capture up to so many views, without reading those before again: faster, and "
+            "nearly the same. Photos without cameras join when all are reconstructed again."
+        )
+        gr.HTML(f"<p class='nvs-note nvs-small'>{words}</p>", padding=False)
+        grow = gr.Button("Add views", elem_id="nvs-grow", size="sm")
     with gr.Row(elem_classes="nvs-hidden"):
         pressed = ("go", "cancel", "capture", "splats-do", "splats-stop")
         hidden = [gr.Button(elem_id=f"nvs-{name}") for name in pressed]
-    return Scenes(examples, upload, camera, brought, plan, views, size, encode, *hidden)
+    return Scenes(examples, upload, camera, brought, plan, views, size, encode, grow, *hidden)
 
 
 def tools_panel(app_state: AppState) -> Tools:
@@ -131,6 +140,14 @@ def tools_panel(app_state: AppState) -> Tools:
                 gr.HTML(fill("beside.html"), padding=False)
                 hold = gr.Button("Hold", elem_id="nvs-hold", min_width=84, scale=0, **quiet)
                 release = gr.Button("Stop", elem_id="nvs-release", min_width=84, scale=0, **quiet)
+            with gr.Row(elem_classes="nvs-take", equal_height=True):
+                words = "The network learns from this scene's own photos; some of them only say when it is best."
+                gr.HTML(f"<p><b>Sharpen</b><br>{words}</p>", padding=False)
+                sharpen = gr.Button("Sharpen", elem_id="nvs-sharpen", min_width=84, scale=0, **quiet)
+            most = app_state.limits.sharpen_seconds
+            seconds = gr.Slider(
+                min(5, most), most, min(60, most), step=5, label="Seconds at most", elem_id="nvs-seconds", buttons=[]
+            )
         with gr.Tab("Cameras", id="cameras") as cameras_tab:
             gr.HTML("<p class='nvs-note'>Click a camera to look from there.</p>", padding=False)
             plot = gr.Plot(show_label=False, elem_id="nvs-plot")
@@ -199,10 +216,9 @@ def tools_panel(app_state: AppState) -> Tools:
             card = gr.HTML(card_html(here), elem_id="nvs-card", padding=False)
     tabs = [truth_tab, cameras_tab, path_tab, take_tab, model_tab]
     return Tools(
-        facts, tabs, hold, release, plot, lost, truth_choice, truth, path_load, path_save, video_kind, video,
-        video_cancel, video_progress, video_files, take, geometry_kind, geometry, geometry_cancel, geometry_progress,
-        files, kept, kept_open, share, unshare, model, device, card,
-        model_use,
+        facts, tabs, hold, release, sharpen, seconds, plot, lost, truth_choice, truth, path_load, path_save,
+        video_kind, video, video_cancel, video_progress, video_files, take, geometry_kind, geometry, geometry_cancel,
+        geometry_progress, files, kept, kept_open, share, unshare, model, device, card, model_use,
     )  # fmt: skip
 
 

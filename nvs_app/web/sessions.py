@@ -46,6 +46,7 @@ class SessionLimits:
         frame_side: longest side of a frame for the viewer, pixels. cpu_frame_pixels: its height times width, where a
             CPU renders it: one frame keeps all others waiting.
         video_frames, video_side: of an exported video.
+        sharpen_seconds: of one sharpening, which keeps others' encodings waiting.
     """
 
     sessions: int = 64
@@ -62,6 +63,7 @@ class SessionLimits:
     cpu_frame_pixels: int = 512 * 1024
     video_frames: int = 1800
     video_side: int = 1024
+    sharpen_seconds: int = 120
 
     def frame_pixels(self, device: torch.device) -> int:
         """The most pixels that a frame for the viewer may have, rendered on this device."""

@@ -100,12 +100,21 @@ class ViewerConnection:
                 if isinstance(message, protocol.SceneMessage):
                     self.plan = self._planned()
                     message = replace(message, plan=self.plan)
-                await self.ws.send_text(json.dumps(message.to_dict(), allow_nan=False))
+                await self.ws.send_text(self._text(message))
                 if isinstance(message, protocol.EndedMessage):
                     await self.ws.close(REFUSED if self.session.ended else TAKEN)
                     return
             except (RuntimeError, WebSocketDisconnect, OSError):  # closed meanwhile; the receiver ends the line
                 return
+
+    @staticmethod
+    def _text(message: protocol.Message) -> str:
+        """The JSON of a message; of one that holds NaN or infinity, which JSON has not, that it cannot be told."""
+        try:
+            return json.dumps(message.to_dict(), allow_nan=False)
+        except ValueError:
+            error = protocol.ErrorMessage(getattr(message, "id", None), "the answer holds numbers that are not finite")
+            return json.dumps(error.to_dict())
 
     def _take(self, text: str) -> None:
         try:

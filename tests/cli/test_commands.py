@@ -322,7 +322,7 @@ def test_benchmark_speed_ladder(tmp_path: Path, here) -> None:
     file, page = tmp_path / "speed.json", tmp_path / "speed.html"
     out, _ = here(
         "benchmark-speed", "--preset", "tiny", "--tokens", 20, 40, "--context-hw", 16, 40, "--sizes", 16, "--at-once",
-        1, 2, "--repeats", 1, "--plain", "--json", file, "--html", page,
+        1, 2, "--repeats", 1, "--plain", "--profile", 3, "--json", file, "--html", page,
     )  # fmt: skip
     assert "tiny, random weights" in out and "TFLOP/s" in out
     report = json.loads(file.read_text())
@@ -333,6 +333,7 @@ def test_benchmark_speed_ladder(tmp_path: Path, here) -> None:
     ]  # fmt: skip
     assert [row["tokens"] for row in rows.values()] == [20, 40, 4, 8]
     for row in rows.values():
+        assert len(row["kernels"]) == 3 and row["kernels"][0][0] in out
         assert 0 < row["floor_ms"] < row["best_ms"] and row["plain_ms"] > 0 and 0 <= row["difference"] < 0.2
     assert report["ceilings"]["tflops"] > 0 and report["processes"] == 1
     text = page.read_text()

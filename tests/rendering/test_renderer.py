@@ -12,12 +12,15 @@ from small_scenes import circle, moved, network, plain_renderer, posed
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras, vertical_fov, with_vertical_fov
 from nvs_app.geometry.normalize import normalize_context
+from nvs_app.model.adapted import AdaptedWeights
 from nvs_app.model.checkpoint import default_checkpoint, save_checkpoint
 from nvs_app.model.config import PRESETS
 from nvs_app.model.detail.layers import resize
 from nvs_app.model.lact import LaCT
 from nvs_app.model.state import SceneState, context_cameras
 from nvs_app.rendering import device
+from nvs_app.rendering.adapted_networks import KEPT, AdaptedNetworks
+from nvs_app.rendering.cuda_graphs import CudaGraphs
 from nvs_app.rendering.device import pick_device
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.posed import PosedImages
@@ -69,7 +72,7 @@ def test_another_device_than_the_cameras(monkeypatch: pytest.MonkeyPatch) -> Non
         seen.append(c2w.device.type)
         return normalize_context(c2w, preset)
 
-    monkeypatch.setattr("nvs_app.rendering.renderer.normalize_context", normalize)
+    monkeypatch.setattr("nvs_app.rendering.inputs.normalize_context", normalize)
     away = Renderer(network(False), device="meta")
     context, targets = posed(), circle(5, (30, 40))
     state = away.encode(context)
@@ -245,3 +248,19 @@ def test_vertical_field_of_view() -> None:
     assert torch.allclose(zoomed.fxfycxcy[0, 2:], torch.tensor([16.0, 32.0]))
     each = with_vertical_fov(circle(2, (60, 100)), torch.tensor([30.0, 60.0]))
     assert torch.allclose(vertical_fov(each), torch.tensor([30.0, 60.0]))
+
+
+def test_networks_of_single_scenes_come_and_go() -> None:
+    """The last few stay; each is the same object as long as it does, and what was recorded of one goes with it."""
+    shared, gone = network(False), []
+    networks = AdaptedNetworks(shared, gone.append, None)
+    weights = [AdaptedWeights({"output_norm.weight": torch.full((32,), float(i)).half()}) for i in range(KEPT + 1)]
+    made = [networks.network(own) for own in weights]
+    assert gone == [made[0]] and networks.network(weights[-1]) is made[-1]
+    assert [float(own.output_norm.weight[0]) for own in made] == [1.0 + i for i in range(KEPT + 1)]
+    assert networks.network(weights[0]) is not made[0] and float(shared.output_norm.weight.detach()[0]) == 1.0
+    graphs = CudaGraphs()
+    for own in made[:2]:
+        graphs.run(id(own), lambda x: x, torch.zeros(1), holds=(own, None))
+    graphs.forget(made[0])
+    assert list(graphs._seen) == [id(made[1])]

@@ -37,7 +37,7 @@ def test_a_polynomial_that_leads_opencv_astray() -> None:
     """A published calibration with k1 = -44.9 and k2 = 1017: OpenCV's choice is cropped three times too narrow."""
     fxfycxcy, hw = (2605.7377, 3134.5437, 199.47656, 162.3016), (480, 640)
     fx = Lens(fxfycxcy, (-44.85329, 1017.4035, 0.0, 0.0)).pinhole(hw)[0]
-    assert fx == pytest.approx(Lens(fxfycxcy, (-44.85329, 1017.4035, 0, 0, 0, 0), "BROWN4").pinhole(hw)[0])
+    assert fx == pytest.approx(Lens(fxfycxcy, (-44.85329, 1017.4035, 0.0, 0.0, 0.0, 0.0), "BROWN4").pinhole(hw)[0])
     with pytest.raises(NVSError, match="cannot be removed"):
         Lens((260.0, 260.0, 900.0, 120.0), (-3.0, 0.0, 0.0, 0.0)).pinhole(HW)
 

@@ -19,12 +19,13 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from nvs_app.web.access import COOKIE, owner_of, routes
 from nvs_app.web.app_state import AppState
-from nvs_app.web.protocol import unpack
+from nvs_app.web.protocol import PlanMessage, unpack
 from nvs_app.web.scheduler import RenderScheduler
 from nvs_app.web.services.viewpoint import camera_for_page
 from nvs_app.web.viewer_connection import MAX_UNREAD, ViewerConnection
 
 LONG = "1" + "0" * 400
+SMALL = {"loop": False, "image_hw": [64, 64]}
 IDENTITY = "[1,0,0,0, 0,1,0,0, 0,0,1,0, 0,0,0,1]"
 
 
@@ -68,6 +69,11 @@ def matrix(*first: str) -> str:
     return "[" + ",".join([*first, *"1000010000100001"[len(first) :]]) + "]"
 
 
+def key(x: float) -> dict:
+    """A keyframe at x."""
+    return {"c2w": [1, 0, 0, x, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1], "fov": 40, "seconds": 1}
+
+
 WRONG = {
     "huge integer in the pose": frame(c2w=matrix(LONG)),
     "NaN in the pose": frame(c2w=matrix("NaN")),
@@ -108,6 +114,9 @@ WRONG = {
     "path of nothing": '{"type": "path", "id": 1}',
     "path of text": '{"type": "path", "id": 1, "spec": "x"}',
     "path of a huge integer": '{"type": "path", "id": 1, "spec": {"keyframes": [{"c2w": ' + matrix(LONG) + "}]}}",
+    "path to nowhere": json.dumps(
+        {"type": "path", "id": 1, "spec": {"timeline": {"keyframes": [key(0), key(1e308)], "fps": 24, **SMALL}}}
+    ),
     "path of endless seconds": '{"type": "path", "id": 1, "spec": {"keyframes": [], "seconds": 1e999}}',
     "path of too many keyframes": json.dumps({"type": "path", "id": 1, "spec": {"keyframes": [{}] * 5000}}),
 }
@@ -127,6 +136,11 @@ def test_wrong_messages_are_one_short_sentence_each(client: TestClient, session,
             assert answer(socket)["id"] == 4242, what
     assert not failed
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_an_answer_that_json_cannot_hold_leaves_the_line_open() -> None:
+    told = json.loads(ViewerConnection._text(PlanMessage(7, {"side": float("nan")})))
+    assert told["type"] == "error" and told["id"] == 7 and "not finite" in told["message"]
 
 
 def test_any_value_in_any_field(client: TestClient, session, capfd) -> None:

@@ -187,6 +187,24 @@ class DetailHead(nn.Module):
             own.append(depth.unflatten(0, (b, -1)))
         return ContextViews(images, cameras, _with_depth(features, torch.cat(own, 1).flatten(0, 1)))
 
+    def more_views(
+        self, context: ContextViews, tokens: Float[Tensor, "1 v n d"], token_hw: tuple[int, int],
+        images: Float[Tensor, "1 v 3 h w"], cameras: Cameras,
+    ) -> ContextViews:  # fmt: skip
+        """`context` (as a state keeps it) and more views, whose depth is compared with all; that of the views before
+        stays as it is. The arguments are those of `context_views`; images: of the size of those before."""
+        features, guide = self._prior(tokens, token_hw, images)
+        before = context.features.to(features.dtype)
+        every = Cameras.cat([context.cameras, cameras], dim=1)
+        count, every_features = images.shape[1], torch.cat([before, features], 1)
+        chosen = self._neighbours(every_features[:, :, -2], every, None)[:, -count:]
+        plain = ContextViews(context.images, every, every_features)
+        own, _ = self._own_depth(guide, cameras, gather_sources(plain, cameras, chosen), features.shape[-2:])
+        fresh = ContextViews(images, cameras, _with_depth(features, own)).stored()
+        with torch.autocast(images.device.type, enabled=False):  # on a CPU it knows no float16
+            kept = torch.cat([context.images, fresh.images], 1)
+            return ContextViews(kept, every, torch.cat([context.features, fresh.features], 1))
+
     # ------------------------------------------------------------------ a target view
 
     def forward(

@@ -45,6 +45,7 @@ class LoadedScene:
         unregistered: photos without a camera, and why.
         seconds: time of encoding.
         no_depth: why the scene knows no depth, a sentence; empty where it does.
+        sharpened: what sharpening it came to, a sentence; empty where it was not.
     """
 
     name: str
@@ -59,6 +60,7 @@ class LoadedScene:
     unregistered: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     no_depth: str = ""
+    sharpened: str = ""
 
     @property
     def read(self) -> Cameras:

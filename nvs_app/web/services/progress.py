@@ -25,6 +25,8 @@ STAGES = {
     "scene": "Writing the scene",
     "read": "Reading photos",
     "encode": "Reconstructing",
+    "sharpen": "Sharpening",
+    "add": "Adding photos",
 }
 LEAST_SECONDS = 0.3  # of a stage that was thought to take none
 PACE = (0.25, 4.0)  # how much faster or slower than estimated it may be taken to be
@@ -32,9 +34,11 @@ SURE = 0.08  # share of the estimate after which the time that was taken says mo
 
 
 class Progress:
-    """A job's way through its stages. seconds: by stage, estimated; those of STAGES that are missing are not shown."""
+    """A job's way through its stages. seconds: by stage, estimated; those of STAGES that are missing are not shown.
+    cancelled: what is said when it was stopped."""
 
-    def __init__(self, seconds: Mapping[str, float]):
+    def __init__(self, seconds: Mapping[str, float], cancelled: str = "Cancelled. The next start goes on from here."):
+        self.cancelled = cancelled
         self.seconds = {name: max(seconds[name], LEAST_SECONDS) for name in STAGES if name in seconds}
         self._furthest = 0.0
         self._began: float | None = None

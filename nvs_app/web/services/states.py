@@ -28,6 +28,7 @@ def state_bytes(state: SceneState) -> int:
     tensors = [weight for layer in state.fast_weights for weight in layer]
     if state.context is not None:
         tensors += [state.context.images, state.context.features]
+    tensors += [] if state.adapted is None else list(state.adapted.tensors().values())
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 

@@ -62,6 +62,8 @@ def test_several_scenes_are_named(several: Path, capsys) -> None:
     assert cli.main(["convert", str(several), str(out / "one"), "--scene", "lego"]) == 0
     assert cli.main(["convert", str(several), str(out / "all")]) == 0
     assert sorted(path.name for path in (out / "all").iterdir()) == ["fern", "lego"]
+    assert cli.main(["photos", str(archive), str(out / "mixed")]) == 2 and not (out / "mixed").exists()
+    assert "holds 2 scenes (fern, lego)" in capsys.readouterr().err
 
 
 def test_scenes_of_one_name_are_told_apart(tmp_path: Path) -> None:

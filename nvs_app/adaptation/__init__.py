@@ -1,0 +1,1 @@
+"""Sharper on request: some weights of the network optimised on a scene's own context views."""
