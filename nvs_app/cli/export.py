@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from nvs_app.cli.adapting import add_adapt_option
 from nvs_app.cli.common import (
     add_context_options,
     add_model_options,
@@ -101,6 +102,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         " to stop by",
     )
     add_scene_option(parser)
+    add_adapt_option(parser)
     add_context_options(parser)
     add_model_options(parser)
 
@@ -114,7 +116,8 @@ def run(args: argparse.Namespace) -> int:
     if args.refine is not None and (reason := refine_missing(renderer.device)) is not None:
         raise NVSError(f"--refine {args.refine:g}: {reason}")
     with raise_on_sigterm():
-        args.image_hw = None  # of rendered images, which `StateSource` asks for
+        args.image_hw = args.add_views = args.add_how = None  # of `render`, which `StateSource` asks for
+        args.stream = False
         scene = None if args.path is None else read_scene(Path(args.path), args.out.absolute().parent, args.scene)
         source = StateSource(renderer, None if args.state is None else Path(args.state), scene, args)
         state, start = source.encoded(), time.perf_counter()
