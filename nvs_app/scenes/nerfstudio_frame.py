@@ -94,11 +94,14 @@ def write_frame(path: Path, frame: SimilarityTransform) -> Path:
 
 
 def to_scene(frame: SimilarityTransform, cameras: Cameras) -> Cameras:
-    """Cameras in nerfstudio's frame -> in the scene's own, float64.
+    """Cameras in nerfstudio's frame -> in the scene's own, float64; as they are where the two frames are one.
 
-    The one way for `ns-render` and for `python -m nvs_app render`, so that both draw the same pixels.
+    The one way for `ns-render` and for `python -m nvs_app render`, so that both draw the same pixels: poses are rounded
+    to float32 first, which nerfstudio's are. (Its own frame is near the origin: that costs nothing.)
     """
-    return cameras if is_identity(frame) else _moved(frame.inverse(), cameras)
+    if is_identity(frame):
+        return cameras
+    return _moved(frame.inverse(), replace(cameras, c2w=cameras.c2w.float()))
 
 
 def to_nerfstudio(frame: SimilarityTransform, cameras: Cameras) -> Cameras:

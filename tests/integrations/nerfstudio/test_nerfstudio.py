@@ -227,7 +227,8 @@ def points_of(cameras, depth: torch.Tensor) -> torch.Tensor:
     fx, fy, cx, cy = cameras.fxfycxcy[0]
     y, x = torch.meshgrid(torch.arange(SIZE) + 0.5, torch.arange(SIZE) + 0.5, indexing="ij")
     local = torch.stack([(x - cx) / fx, (y - cy) / fy, torch.ones_like(x)], -1) * depth[0, ..., None]
-    return local.reshape(-1, 3) @ cameras.c2w[0, :3, :3].T + cameras.c2w[0, :3, 3]
+    c2w = cameras.c2w[0].to(local.dtype)
+    return local.reshape(-1, 3) @ c2w[:3, :3].T + c2w[:3, 3]
 
 
 def viewer_path(cameras, image_hw: tuple[int, int]) -> dict:

@@ -40,7 +40,7 @@ def test_they_reach_the_renderer(config, monkeypatch: pytest.MonkeyPatch) -> Non
     assert set(inspect.signature(Renderer.from_checkpoint).parameters) - {"name", "device"} == set(OPTIONS)
     assert all(hasattr(config.model, name) for name in OPTIONS.values())
     compiled: list[LaCT] = []
-    monkeypatch.setattr(LaCT, "compile_blocks", lambda network: compiled.append(network))
+    monkeypatch.setattr(LaCT, "fuse", lambda network, dtype, compile: compiled.append(network) if compile else None)
     config.model.look_at, config.model.precision, config.model.compile = 2, "bf16", True
     config.model.lact_scale = 1.0
     model = config.setup(device="cpu", test_mode="test").model
