@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import random
@@ -25,6 +26,7 @@ os.environ.setdefault("no_proxy", "*")
 from serving import serving  # noqa: E402
 from visitor import Visitor, memory, on_disk  # noqa: E402
 from websockets.asyncio.client import connect  # noqa: E402
+from websockets.exceptions import ConnectionClosed  # noqa: E402
 
 MIB = 1 << 20
 
@@ -67,22 +69,33 @@ async def good(line: Line, until: float, took: list[float]) -> None:
 
 
 async def flood(line: Line, until: float) -> None:
-    """The largest frames and paths, as fast as they are taken."""
+    """The largest frames and paths, as fast as they are taken; again when the server ends the line, as it does with who
+    does not answer its pings."""
+    while time.monotonic() < until:
+        with contextlib.suppress(ConnectionClosed):
+            await flood_once(line, until)
+
+
+async def flood_once(line: Line, until: float) -> None:
+    """Until the line ends. Raises ConnectionClosed."""
     spec = {"preset": "orbit", "seconds": 60, "fps": 30, "image_hw": [1024, 1024]}
     async with line.open() as socket:
 
         async def read() -> None:
-            async for _ in socket:
-                pass
+            with contextlib.suppress(ConnectionClosed):
+                async for _ in socket:
+                    pass
 
         reader = asyncio.create_task(read())
         number = 0
-        while time.monotonic() < until:
-            number += 1
-            await socket.send(line.frame(number, [1024, 1024]))
-            await socket.send(json.dumps({"type": "path", "id": number, "spec": spec}))
-            await asyncio.sleep(0)
-        reader.cancel()
+        try:
+            while time.monotonic() < until:
+                number += 1
+                await socket.send(line.frame(number, [1024, 1024]))
+                await socket.send(json.dumps({"type": "path", "id": number, "spec": spec}))
+                await asyncio.sleep(0)
+        finally:
+            reader.cancel()
 
 
 def uploads(visitor: Visitor, until: float) -> int:
