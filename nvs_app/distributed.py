@@ -63,7 +63,7 @@ class World:
         return self.rank == 0
 
     def average_(self, flat: Tensor) -> None:
-        """Mean over all processes, in place."""
+        """Mean over all processes, in place, of a contiguous tensor."""
         if self.size > 1:
             if self.device.type == "cuda":
                 dist.all_reduce(flat, op=dist.ReduceOp.AVG)
@@ -72,10 +72,12 @@ class World:
                 flat.div_(self.size)
 
     def sum_(self, *tensors: Tensor) -> None:
-        """Sum over all processes, in place."""
+        """Sum over all processes, in place; tensors of one type, which may lie turned. One call for them all."""
         if self.size > 1:
-            for tensor in tensors:
-                dist.all_reduce(tensor)
+            flat = torch.cat([tensor.flatten() for tensor in tensors])  # NCCL takes contiguous tensors only
+            dist.all_reduce(flat)
+            for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+                tensor.copy_(part.view(tensor.shape))
 
     def share(self, count: int) -> tuple[int, int]:
         """First of `count` things that are this process's, and the one behind its last; shares differ by one."""
@@ -85,7 +87,10 @@ class World:
         """The values of process 0 for everyone, in place."""
         if self.size > 1:
             for tensor in tensors:
-                dist.broadcast(tensor, src=0)
+                whole = tensor.contiguous()
+                dist.broadcast(whole, src=0)
+                if whole is not tensor:
+                    tensor.copy_(whole)
 
     def broadcast_object(self, key: str, value: Any = None) -> Any:
         """What process 0 passes, as plain JSON values, for everyone. `key` is used once in a run."""

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from small_scenes import circle, plain_renderer
 
 from nvs_app.distributed import World
@@ -26,6 +27,18 @@ def photos() -> PosedImages:
     return PosedImages(torch.rand(5, 3, 32, 40, generator=torch.Generator().manual_seed(0)), circle(5, (32, 40)))
 
 
+def require_contiguous() -> None:
+    """Collectives refuse what NCCL refuses; gloo would take turned tensors, too."""
+    for name in ("all_reduce", "broadcast"):
+
+        def strict(tensor: torch.Tensor, *rest: object, plain=getattr(dist, name), **named: object) -> object:
+            if not tensor.is_contiguous():
+                raise ValueError("Tensors must be contiguous")
+            return plain(tensor, *rest, **named)
+
+        setattr(dist, name, strict)
+
+
 def encoded(world: World | None) -> dict[str, SceneState]:
     """The scene, encoded in every way."""
     return {name: renderer.encode(photos(), chunk=2, world=world) for name, renderer in encoders().items()}
@@ -33,7 +46,14 @@ def encoded(world: World | None) -> dict[str, SceneState]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    require_contiguous()
     place = World("cpu")
+    turned = torch.full((2, 3), float(place.rank + 1)).t()
+    place.sum_(turned, torch.ones(1))
+    assert torch.equal(turned, torch.full((3, 2), 3.0))
+    turned = torch.full((2, 3), float(place.rank + 1)).t()
+    place.broadcast_(turned)
+    assert torch.equal(turned, torch.ones(3, 2))
     for name, state in encoded(place).items():
         state.save(Path(sys.argv[1]) / f"{name}{place.rank}.safetensors")
     place.close()
