@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nvs_app.errors import NVSError
 from nvs_app.model.config import read_option
-from nvs_app.model.detail.config import PARTS, DetailHeadConfig
+from nvs_app.model.detail.config import DetailHeadConfig
 from nvs_app.model.lact import LaCT
 
 CHANGES = ("write_steps", "qk_scale", "rotary_max_frequency", "value_patch_skip", "detail_head")
@@ -41,9 +41,8 @@ def with_changes(model: LaCT, changes: str) -> LaCT:
         model: any network.
         changes: some of "write_steps=N", "qk_scale=L", "rotary_max_frequency=F", "value_patch_skip=true" and
             "detail_head=true", with commas between. A new detail head begins untrained; one that is there gets the
-            usual head's third sweep, second layer, refinement and comparison of photos, or those given as sizes.
-            The matrix from patches to v begins at zero and changes nothing. With one more write step the network
-            renders worse until it has been
+            usual head's third sweep, second layer and refinement. The matrix from patches to v begins at zero and
+            changes nothing. With one more write step the network renders worse until it has been
             trained; so it does, a little, with keys three times as long or frequencies twice as high.
 
     Returns:
@@ -54,13 +53,9 @@ def with_changes(model: LaCT, changes: str) -> LaCT:
     if old.value_patch_skip and not values.get("value_patch_skip", True):
         raise NVSError("--model.config-override: value_patch_skip=false would forget what this network has learned")
     if old.detail_head is not None and "detail_head" in values:
-        wanted, usual = values["detail_head"], DetailHeadConfig.usual()
-        if wanted is None or wanted.with_parts_of(usual) != usual:
-            raise NVSError(
-                "--model.config-override: only detail_head=true, or sizes of "
-                f"{', '.join(PARTS)}, keep what this network's head has learned"
-            )
-        values["detail_head"] = old.detail_head.with_parts_of(wanted)
+        if values["detail_head"] != DetailHeadConfig.usual():
+            raise NVSError("--model.config-override: only detail_head=true keeps what this network's head has learned")
+        values["detail_head"] = old.detail_head.with_parts_of(DetailHeadConfig.usual())
     changed = LaCT(replace(old, **values))
     state = model.state_dict()
     for name, fresh in changed.state_dict().items():

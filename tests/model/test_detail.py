@@ -371,7 +371,7 @@ def test_a_head_gets_further_parts_and_keeps_what_it_has_learned(photos: torch.T
                 parameter.normal_(std=0.05)
     grown = with_changes(old, "detail_head=true").eval()
     usual = DetailHeadConfig.usual()
-    assert grown.config.detail_head == HEAD.with_parts_of(usual)
+    assert grown.config.detail_head == replace(HEAD, finest_planes=usual.finest_planes, layers=2, refine=usual.refine)
     weights, before = grown.state_dict(), old.state_dict()
     for name, value in before.items():
         if weights[name].shape == value.shape:

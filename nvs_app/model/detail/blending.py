@@ -32,15 +32,13 @@ class Warped(NamedTuple):
 
     photos: [n, m, 3, h, w]; valid: [n, m, h, w], 1 where a photo's frame holds the point; geometry: [n, m, 2, h4, w4],
     cosine and ratio of the viewing rays (`Projection`); apart: [n, h, w] log depth of the second layer less that of
-    the first. fit: [n, m, 2, h, w], of the point to the depth of the photo's own view, and whether that view can see
-    it (`own_depth_fit`); for heads that compare photos.
+    the first.
     """
 
     photos: Tensor
     valid: Tensor
     geometry: Tensor
     apart: Tensor | None
-    fit: Tensor | None = None
 
 
 class Refinement(nn.Module):
@@ -73,7 +71,7 @@ class Blending(nn.Module):
     def __init__(self, config: DetailHeadConfig) -> None:
         super().__init__()
         c, finest = config.blend, config.finest_planes > 0
-        per_view = 24 + PAIR_CHANNELS + 2 + finest * FINEST_PAIR + (config.layers - 1) + 20 * (config.compare > 0)
+        per_view = 24 + PAIR_CHANNELS + 2 + finest * FINEST_PAIR + (config.layers - 1)
         self.view = nn.Sequential(conv(per_view, VIEW_CHANNELS), nn.GELU(), conv(VIEW_CHANNELS, VIEW_CHANNELS))
         entering = 2 * VIEW_CHANNELS + 12 + TOKEN_CHANNELS + 2 + finest * (FINEST_VOLUME + 1)
         self.enter = nn.Sequential(conv(entering, c), nn.GELU(), Residual(c))
@@ -83,13 +81,6 @@ class Blending(nn.Module):
         self.leave = nn.Sequential(conv(3 * c, c), Residual(c), nn.GELU())
         self.out = conv(c, 4 * (1 + 3) + QUERY)
         self.weigh = nn.Sequential(conv(VIEW_CHANNELS + QUERY, 16, 1), nn.GELU(), conv(16, 4))
-        self.compare: nn.Sequential | None = None
-        if config.compare:
-            self.compare = nn.Sequential(
-                conv(VIEW_CHANNELS + QUERY, config.compare), nn.GELU(), conv(config.compare, 4)
-            )
-            for weights in self.compare[-1].parameters():
-                nn.init.zeros_(weights)
         self.refinement = Refinement(8 + c // 4, config.refine) if config.refine else None
         nn.init.zeros_(self.out.weight)
         assert self.out.bias is not None
@@ -110,7 +101,7 @@ class Blending(nn.Module):
         lact_image: at full resolution; views, confidence: of the second sweep; tokens: channels of the target's
         tokens; guide: of its guide; finest: the third sweep, of heads that have one.
         """
-        photos, valid, geometry, apart, fit = warped
+        photos, valid, geometry, apart = warped
         n, m = photos.shape[:2]
         half, layers = tokens.shape[-2:], m // views.shape[1]
         dtype = tokens.dtype
@@ -125,10 +116,6 @@ class Blending(nn.Module):
         if apart is not None:
             other = F.avg_pool2d(apart[:, None].clamp(-1, 1), 2).to(dtype)[:, None].expand(-1, m // 2, -1, -1, -1)
             parts.append(torch.cat([torch.zeros_like(other), other], 1).flatten(0, 1))
-        if self.compare is not None:
-            assert fit is not None
-            differing = torch.cat([deviations(photos, fit[:, :, 1], layers), fit], 2).flatten(0, 1).to(dtype)
-            parts.append(F.pixel_unshuffle(differing, 2))
         x = torch.cat(parts, 1)
         each = self.view(x.contiguous(memory_format=torch.channels_last)).unflatten(0, (n, m))
         entered = self.enter(torch.cat([each.mean(1), each.amax(1), *entering], 1))
@@ -137,10 +124,7 @@ class Blending(nn.Module):
         x = self.up(torch.cat([resize(low, middle.shape[-2:]), middle], 1))
         leaving = self.leave(torch.cat([resize(x, half), entered], 1))
         lact, correction, query = self.out(leaving).split([4, 12, QUERY], 1)
-        asked = torch.cat([each, query[:, None].expand(-1, m, -1, -1, -1)], 2).flatten(0, 1)
-        logits = self.weigh(asked)
-        if self.compare is not None:
-            logits = logits + self.compare(asked.contiguous(memory_format=torch.channels_last))
+        logits = self.weigh(torch.cat([each, query[:, None].expand(-1, m, -1, -1, -1)], 2).flatten(0, 1))
         logits = F.pixel_shuffle(logits, 2).float().unflatten(0, (n, m))[:, :, 0]
         # A photo that is looked up twice at one depth counts once.
         logits = torch.where(valid > 0, logits - math.log(layers), -20.0)
@@ -152,15 +136,6 @@ class Blending(nn.Module):
         if self.refinement is not None:
             image = self.refinement(image, lact_image, photos, share[:, :m], F.pixel_shuffle(leaving, 2))
         return image, share[:, :m]
-
-
-def deviations(
-    photos: Float[Tensor, "n m 3 h w"], visible: Float[Tensor, "n m h w"], layers: int
-) -> Float[Tensor, "n m 3 h w"]:
-    """How each photo differs from the mean of those that can see the point, among the m / layers of its own layer."""
-    by_layer, weight = photos.unflatten(1, (layers, -1)), visible.unflatten(1, (layers, -1))[:, :, :, None]
-    mean = (by_layer * weight).sum(2, keepdim=True) / weight.sum(2, keepdim=True).clamp_min(1e-3)
-    return (by_layer - mean).flatten(1, 2)
 
 
 class ConvexUpsampling(nn.Module):

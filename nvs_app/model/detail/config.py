@@ -9,7 +9,6 @@ from typing import Any
 from nvs_app.errors import NVSError
 
 FINEST_GROUPS = 4  # groups of feature channels in the third sweep
-PARTS = ("finest_planes", "finest_features", "layers", "refine", "compare", "own_sweeps")  # each can be added to a head
 
 
 @dataclass(frozen=True)
@@ -57,11 +56,6 @@ class DetailHeadConfig:
     """Depths at which photos are looked up for a pixel; 2: at silhouettes, the other surface's too."""
     refine: int = 0
     """Channels of the convolutions that refine the blended image at full resolution; 0: there are none."""
-    compare: int = 0
-    """Channels in which looked-up photos are compared with each other and with the depth of their own view before they
-    are weighed; 0: they are not."""
-    own_sweeps: int = 1
-    """Sweeps behind the depth of a context view; 2: its depth is as fine as its features."""
 
     def __post_init__(self) -> None:
         for name in ("features", "groups", "guide", "volume", "blend", "views", "finest_features"):
@@ -84,22 +78,20 @@ class DetailHeadConfig:
             raise NVSError(f"DetailHeadConfig: layers is {self.layers}, expected 1 or 2")
         if self.layers == 2 and not self.finest_planes:
             raise NVSError("DetailHeadConfig: layers is 2, which needs a third sweep (finest_planes)")
-        for name in ("refine", "compare"):
-            if int(getattr(self, name)) < 0:
-                raise NVSError(f"DetailHeadConfig: {name} is {getattr(self, name)}, expected 0 or more")
-        if self.own_sweeps not in (1, 2):
-            raise NVSError(f"DetailHeadConfig: own_sweeps is {self.own_sweeps}, expected 1 or 2")
+        if self.refine < 0:
+            raise NVSError(f"DetailHeadConfig: refine is {self.refine}, expected 0 or more")
         if not self.reach > 0:
             raise NVSError(f"DetailHeadConfig: reach is {self.reach}, expected a positive number")
 
     @classmethod
     def usual(cls) -> DetailHeadConfig:
         """The sizes of a new head. (The fields' defaults are those of heads that do not name them.)"""
-        return cls(finest_planes=4, layers=2, refine=24, compare=32)
+        return cls(finest_planes=4, layers=2, refine=24)
 
     def with_parts_of(self, other: DetailHeadConfig) -> DetailHeadConfig:
-        """These sizes, with the parts of `other` that a head of the first kind lacks (`PARTS`)."""
-        return dataclasses.replace(self, **{name: getattr(other, name) for name in PARTS})
+        """These sizes, with the third sweep, second layer and refinement of `other`."""
+        parts = {name: getattr(other, name) for name in ("finest_planes", "finest_features", "layers", "refine")}
+        return dataclasses.replace(self, **parts)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> DetailHeadConfig:

@@ -36,7 +36,6 @@ from nvs_app.model.detail.sweep import (
     narrowed_hypotheses,
     open_width,
     other_surface,
-    own_depth_fit,
 )
 
 FULL = Sampling()
@@ -170,10 +169,6 @@ class DetailHead(nn.Module):
     ) -> tuple[Float[Tensor, "n 2 h4 w4"], Swept]:
         """Log depth and log scale of context views at the features' size `hw`, and the sweep that they come from."""
         swept = self._first(guide, cameras, sources, (guide.maps.shape[-2], guide.maps.shape[-1]))
-        if self.config.own_sweeps == 2:
-            second, found, _ = self._second(swept, guide, cameras, sources, (hw[0], hw[1]))
-            own_scale = self.log_scale(found)[:, 0].float().clamp(-5, 0.5)
-            return torch.stack([second.log_depth, own_scale], 1), swept
         own_scale = self.own_scale(torch.cat([swept.maps, guide.maps], 1))[:, 0].float().clamp(-5, 0.5)
         return _upsample(torch.stack([swept.log_depth, own_scale], 1), hw), swept
 
@@ -251,7 +246,13 @@ class DetailHead(nn.Module):
         )  # fmt: skip
         sources = gather_sources(context, cameras, chosen)
         first = self._first(guide, cameras, sources, eighth, sampling.planes)
-        second, found, fine = self._second(first, guide, cameras, sources, quarter, sampling.fine_planes)
+        fine = F.pixel_shuffle(self.fine(torch.cat([guide.maps, first.maps], 1)), 2)
+        hypotheses = narrowed_hypotheses(first, sampling.fine_planes or self.config.fine_planes, quarter)
+        intrinsics = cameras.fxfycxcy.flatten(0, 1).float()
+        second = self.second_sweep(
+            self.fine_query(fine), hypotheses, plane_rays(intrinsics, cameras.image_hw, quarter), sources
+        )
+        found = torch.cat([second.maps, fine], 1)
         log_scale = self.log_scale(found)[:, 0].float().clamp(-6, 0.5)
         photos = gather_photos(context, chosen)
         if sampling.photo_level:
@@ -268,7 +269,7 @@ class DetailHead(nn.Module):
             layers.append(other_surface(log_depth, third.log_depth))
         lact_image = resize(small, (height, width)).float()
         images, share = self.blending(
-            look_up(photos, layers, sources, cameras, self.config.compare > 0), lact_image, second.views, token_maps,
+            look_up(photos, layers, sources, cameras), lact_image, second.views, token_maps,
             torch.stack([log_scale.detach(), second.seen], 1), guide.maps, third,
         )  # fmt: skip
         return (
@@ -289,7 +290,9 @@ class DetailHead(nn.Module):
         rays = plane_rays(cameras.fxfycxcy.flatten(0, 1).float(), cameras.image_hw, half)
         third = self.third_sweep(query, hypotheses, rays, sources, features)
         # Where the depths tried lie is trained by what was found among them.
-        return third._replace(log_depth=third.log_depth + (log_depth - log_depth.detach())), query
+        shifted = third.log_depth + (log_depth - log_depth.detach())
+        # Not by `_replace`: compiled code of torch 2.11 cannot return what that makes.
+        return Swept(third.hypotheses, third.probability, shifted, *third[3:]), query
 
     def _first(
         self, guide: Guide, cameras: Cameras, sources: Sources, hw: tuple[int, int], planes: int | None = None
@@ -298,17 +301,6 @@ class DetailHead(nn.Module):
         hypotheses = first_hypotheses(guide.log_depth, guide.log_scale, planes, self.config.reach)
         rays = plane_rays(cameras.fxfycxcy.flatten(0, 1).float(), cameras.image_hw, hw)
         return self.first_sweep(self.query(guide.maps), hypotheses, rays, sources)
-
-    def _second(
-        self, first: Swept, guide: Guide, cameras: Cameras, sources: Sources, hw: tuple[int, int],
-        planes: int | None = None,
-    ) -> tuple[Swept, Float[Tensor, "n c h4 w4"], Float[Tensor, "n c2 h4 w4"]]:  # fmt: skip
-        """The sweep at a quarter of the resolution, its maps with those of its query, and the latter."""
-        fine = F.pixel_shuffle(self.fine(torch.cat([guide.maps, first.maps], 1)), 2)
-        hypotheses = narrowed_hypotheses(first, planes or self.config.fine_planes, hw)
-        rays = plane_rays(cameras.fxfycxcy.flatten(0, 1).float(), cameras.image_hw, hw)
-        second = self.second_sweep(self.fine_query(fine), hypotheses, rays, sources)
-        return second, torch.cat([second.maps, fine], 1), fine
 
     def _token_maps(self, tokens: Float[Tensor, "n t d"], token_hw: tuple[int, int], hw: tuple[int, int]) -> Tensor:
         cells = self.tokens(tokens).transpose(1, 2).unflatten(2, token_hw)
@@ -328,13 +320,9 @@ def gather_sources(context: ContextViews, cameras: Cameras, chosen: Tensor) -> S
 
 
 def look_up(
-    photos: Float[Tensor, "n k 3 h2 w2"], log_depths: Sequence[Tensor], sources: Sources, cameras: Cameras,
-    compare: bool = False,
-) -> Warped:  # fmt: skip
-    """The chosen photos as target `cameras` [b, t] would see them, if surfaces lay at each of the depths [n, h, w].
-
-    compare: also say how each point fits the depth of the photo's own view.
-    """
+    photos: Float[Tensor, "n k 3 h2 w2"], log_depths: Sequence[Tensor], sources: Sources, cameras: Cameras
+) -> Warped:
+    """The chosen photos as target `cameras` [b, t] would see them, if surfaces lay at each of the depths [n, h, w]."""
     hw = cameras.image_hw
     with torch.autocast(photos.device.type, enabled=False):
         rays = plane_rays(cameras.fxfycxcy.flatten(0, 1).float(), hw, hw)
@@ -345,20 +333,11 @@ def look_up(
         geometry = torch.stack([at.cosine, at.ratio.clamp(-2, 2)], 3).detach()  # [n, k, layers, 2, h, w]
         geometry = F.avg_pool2d(geometry.flatten(0, 2), 4).unflatten(0, (n, k, layers))
 
-        fit = None
-        if compare:
-            own = sample(sources.features[:, :, -2:].detach().flatten(0, 1), at.grid.detach().flatten(0, 1))
-            relative, visible = own_depth_fit(own.unflatten(0, (n, k)), at._replace(depth=at.depth.detach()))
-            fit = torch.stack([relative[:, :, 0], visible], 3)  # [n, k, layers, 2, h, w]
-
     def by_layer(x: Tensor) -> Tensor:
         return x.transpose(1, 2).flatten(1, 2)
 
     apart = log_depths[1] - log_depths[0].detach() if layers == 2 else None
-    return Warped(
-        by_layer(found.transpose(2, 3)), by_layer(at.valid.float()), by_layer(geometry), apart,
-        None if fit is None else by_layer(fit),
-    )  # fmt: skip
+    return Warped(by_layer(found.transpose(2, 3)), by_layer(at.valid.float()), by_layer(geometry), apart)
 
 
 def gather_photos(context: ContextViews, chosen: Tensor) -> Float[Tensor, "n k 3 h w"]:

@@ -137,7 +137,7 @@ class DepthSweep(nn.Module):
         """Score the features `found` at the hypotheses."""
         own, valid = found[:, :, -2:], seen.valid.to(query.dtype)
         correlation, difference, variance = self.matching_costs(found[:, :, :-2], query, valid, self.groups)
-        depth_fit, visible = own_depth_fit(own, seen)
+        depth_fit, visible = self._own_depth(own, seen)
         geometry = torch.stack([valid, seen.cosine.to(query.dtype), seen.ratio.clamp(-2, 2).to(query.dtype)], 2)
         pairs = torch.cat([correlation, difference[:, :, None], geometry, depth_fit.to(query.dtype)], 2)
         pairs = self.pair_out(F.gelu(self.pair_in(pairs.movedim(2, -1))))  # [n, k, d, h, w, 17]
@@ -167,19 +167,16 @@ class DepthSweep(nn.Module):
             seen=(probability.detach() * visible.amax(1)).sum(1),
         )
 
-
-def own_depth_fit(own: Float[Tensor, "n k 2 d h w"], seen: Projection) -> tuple[Tensor, Tensor]:
-    """How a depth fits what the context views hold for their own: [n, k, 3, d, h, w], and whether they can see the
-    point, [n, k, d, h, w] in [0, 1]: it lies in their frame and not behind their own surface.
-
-    own: log depth and log scale of the context views at the points.
-    """
-    log_depth, log_scale = own.unbind(2)
-    behind = seen.depth.clamp_min(1e-3).log() - log_depth
-    scale = log_scale.exp() + 0.01
-    relative = (behind / scale).clamp(-4, 4)
-    visible = torch.sigmoid(4 - 2 * relative.detach()) * seen.valid
-    return torch.stack([relative / 4, torch.exp(-relative.abs()), scale.clamp_max(1.0)], 2), visible
+    @staticmethod
+    def _own_depth(own: Float[Tensor, "n k 2 d h w"], seen: Projection) -> tuple[Tensor, Tensor]:
+        """How a depth fits what the context views hold for their own: [n, k, 3, d, h, w], and whether they can see
+        the point, [n, k, d, h, w] in [0, 1]: it lies in their frame and not behind their own surface."""
+        log_depth, log_scale = own.unbind(2)
+        behind = seen.depth.clamp_min(1e-3).log() - log_depth
+        scale = log_scale.exp() + 0.01
+        relative = (behind / scale).clamp(-4, 4)
+        visible = torch.sigmoid(4 - 2 * relative.detach()) * seen.valid
+        return torch.stack([relative / 4, torch.exp(-relative.abs()), scale.clamp_max(1.0)], 2), visible
 
 
 def first_hypotheses(
