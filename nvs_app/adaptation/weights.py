@@ -52,7 +52,8 @@ class TrainedWeights:
 
     def parameters(self) -> dict[str, Tensor]:
         """The adapted parameters by name, through which gradients flow."""
-        found = {name: self.base[name] + value for name, value in self.full.items()}
+        base = [self.base[name] for name in self.full]
+        found = dict(zip(self.full, torch._foreach_add(base, self.head), strict=True)) if self.full else {}
         return found | {name: self.base[name] + up @ down for name, (up, down) in self.low_rank.items()}
 
     def adapted(self, values: list[Tensor]) -> AdaptedWeights:

@@ -137,15 +137,12 @@ class LaCT(nn.Module):
             return RayRotary()
         coordinates = ray_coordinates(patch_rays(cameras, config.patch))
         flat, in_view = coordinates.flatten(1, 2), coordinates.flatten(0, 1)
-        parts, phases = config.rotary_parts, RayRotary()
-        if "attention" in parts:
-            phases = phases._replace(attention=rotary_cos_sin(in_view, config.attention_head_dim, config))
-        if "fast" in parts:
-            phases = phases._replace(
-                fast=rotary_cos_sin(flat, config.fast_head_dim, config),
-                hidden=rotary_cos_sin(flat, config.fast_hidden, config),
-            )
-        return phases
+        attention, fast = ("attention" in config.rotary_parts), ("fast" in config.rotary_parts)
+        return RayRotary(
+            rotary_cos_sin(in_view, config.attention_head_dim, config) if attention else None,
+            rotary_cos_sin(flat, config.fast_head_dim, config) if fast else None,
+            rotary_cos_sin(flat, config.fast_hidden, config) if fast else None,
+        )
 
     def _images(self, normed: Float[Tensor, "b v n c"], image_hw: tuple[int, int]) -> Float[Tensor, "b v 3 h w"]:
         return unpatchify(self.output_linear(normed).float().sigmoid(), self.config.patch, image_hw)
@@ -291,15 +288,17 @@ class LaCT(nn.Module):
         grid = self.token_hw(image_hw)
         return self.detail_head.context_views(tokens, grid, photos, photo_cameras, views_per_chunk=views_per_chunk)
 
-    def _start(self, cameras: Cameras) -> tuple[Float[Tensor, "b v n c"], RayRotary]:
-        """Tokens of target cameras before the first block, and their phases."""
-        return self.embed(None, cameras), self.phases(cameras)
+    def _start(self, cameras: Cameras) -> tuple[Float[Tensor, "b v n c"], tuple]:
+        """Tokens of target cameras before the first block, and their `RayRotary` as a plain tuple: compiled code of
+        some versions of torch cannot return objects of other classes."""
+        return self.embed(None, cameras), tuple(self.phases(cameras))
 
     def _target_tokens(
         self, state: SceneState, cameras: Cameras, prepared: Prepared | None = None
     ) -> Float[Tensor, "b v n c"]:
         """Tokens of target cameras behind the output norm."""
-        x, phases = self._call(LaCT._start)(self, cameras)
+        x, turns = self._call(LaCT._start)(self, cameras)
+        phases = RayRotary(*turns)
         layers = self.prepare(state) if prepared is None else prepared
         for block, weights in zip(self._inference_blocks(len(x)), layers, strict=True):
             x = block.read(block.attend(x, phases), weights, phases)  # type: ignore[arg-type]

@@ -112,8 +112,10 @@ def test_nothing_better_keeps_the_weights(adapted) -> None:
 
 def test_stops_when_it_no_longer_helps_or_is_asked_to(adapted) -> None:
     renderer, _, context, state, _ = adapted
-    found = adapt(renderer, perfect(renderer, context, state), state, replace(QUICK, steps=0, patience=2))
-    assert found.stopped == "no gain" and found.steps < 50
+    found = adapt(
+        renderer, perfect(renderer, context, state), state, replace(QUICK, steps=0, patience=2, steps_patience=6)
+    )
+    assert found.stopped == "no gain" and 6 <= found.steps < 50
     seen = []
     found = adapt(renderer, context, state, replace(QUICK, steps=0), seen.append, lambda: len(seen) == 8)
     assert found.stopped == "asked" and found.steps == 7 and found.after > found.before  # the best so far
@@ -124,6 +126,20 @@ def test_stops_when_it_no_longer_helps_or_is_asked_to(adapted) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         adapt(renderer, context, state, QUICK, cancel)
+
+
+def test_few_views_must_gain_clearly(adapted, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gain that is enough of sixteen views is not of six; what comes close keeps it going."""
+    renderer, _, context, state, _ = adapted
+    gain = adaptation.CLEAR_GAIN
+    assert adaptation.least_gain(6) == adaptation.least_gain(15) == gain > 10 * adaptation.least_gain(16)
+    rising = replace(QUICK, patience=1, steps_patience=0)
+    for last, changed in ((0.9 * gain, False), (1.1 * gain, True)):
+        figures = iter([20.0, *(20.0 + last * step / 9 for step in range(1, 10))])
+        monkeypatch.setattr(adaptation._Run, "measure", lambda run, adapted, figures=figures: (next(figures), 0.0))
+        found = adapt(renderer, context, state, rising)
+        assert found.steps == 9 and (found.state.adapted is not None) == changed
+        assert found.after == pytest.approx(20.0 + (last if changed else 0.0))
 
 
 def test_goes_on_from_what_it_has(adapted) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from camera_rings import ring_cameras
 
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.model.config import LaCTConfig
+from nvs_app.model.detail import DetailHeadConfig
 from nvs_app.model.lact import LaCT
 from nvs_app.model.state import SceneState
 
@@ -22,6 +24,9 @@ CONFIGS = {
         qk_scale=2.0, value_patch_skip=True, rotary="fast+attention",
     ),
 }  # fmt: skip
+HEAD = dataclasses.replace(
+    CONFIGS["everything"], blocks=1, detail_head=DetailHeadConfig(finest_planes=4, layers=2, refine=8)
+)
 
 
 def circle(views: int, image_hw: tuple[int, int], turn: float = 0.0) -> Cameras:
@@ -81,12 +86,12 @@ import torch
 from torch._dynamo.testing import CompileCounter
 from nvs_app.model.compilation import compiled
 from nvs_app.model.lact import LaCT
-from test_fused import CONFIGS, off, written_and_read
+from test_fused import CONFIGS, circle, off, written_and_read
 
 counter = CompileCounter()
 compiled.cache_clear()
 plain_compile = torch.compile
-torch.compile = lambda function, **options: plain_compile(function, backend=counter, **options)
+torch.compile = lambda function, **options: plain_compile(function, backend=counter, fullgraph=True, **options)
 torch.manual_seed(0)
 model = LaCT(CONFIGS["published"]).eval()
 images = torch.rand(1, 6, 3, 32, 48)
@@ -100,22 +105,36 @@ for views, chunk, (height, width) in ((6, None, (32, 48)), (6, 3, (32, 48)), (4,
     torch.testing.assert_close(seen, fused_seen, rtol=0, atol=1e-5)
 # attended, key_value_lr, gradient, step, found and mlp_hidden; for each of three sizes, rays and output
 assert counter.frame_count == 6 + 3 * 2, counter.frame_count
+
+model = LaCT(CONFIGS["everything"]).eval()  # nor do rotary phases break a graph
+model.fuse(torch.float32, compile=True)
+with torch.inference_mode():
+    tokens, (attention, fast, hidden) = model._call(LaCT._start)(model, circle(1, (32, 48)))
+assert type(attention) is type(fast) is tuple and tokens.shape == (1, 1, 24, 64)
 """
 
 
-def test_one_compilation_serves_all_blocks_chunks_and_sizes() -> None:
-    # In a process of its own: the shape checks that pytest switches on cannot be traced.
+def run_unchecked(code: str) -> None:
+    """In a process of its own: the shape checks that pytest switches on cannot be traced."""
     tests = Path(__file__).parent
-    paths = f"import sys; sys.path[:0] = {[str(tests), str(tests.parent)]!r}\n"
-    result = subprocess.run([sys.executable, "-c", paths + COMPILATIONS], capture_output=True, text=True)
+    paths = f"import sys; sys.path[:0] = {[str(tests), str(tests.parent), str(tests.parent.parent)]!r}\n"
+    result = subprocess.run([sys.executable, "-c", paths + code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.gpu
-@pytest.mark.parametrize("name", CONFIGS)
-def test_compiled_equals_plain_on_a_gpu(name: str) -> None:
-    torch.manual_seed(0)
-    model, images = LaCT(CONFIGS[name]).eval().cuda(), torch.rand(1, 6, 3, 64, 96)
+def test_one_compilation_serves_all_blocks_chunks_and_sizes() -> None:
+    run_unchecked(COMPILATIONS)
+
+
+COMPILED_ON_A_GPU = """
+import torch
+from nvs_app.model.lact import LaCT
+from test_fused import CONFIGS, HEAD, circle, off, written_and_read
+
+torch.manual_seed(0)
+images = torch.rand(1, 6, 3, 64, 96)
+for config in CONFIGS.values():
+    model = LaCT(config).eval().cuda()
     for chunk in (None, 4):
         model.fuse(None)
         state, seen = written_and_read(model, images, chunk, True, "cuda")
@@ -123,3 +142,16 @@ def test_compiled_equals_plain_on_a_gpu(name: str) -> None:
         fused_state, fused_seen = written_and_read(model, images, chunk, True, "cuda")
         assert 0 < off(state, fused_state) < 0.15
         torch.testing.assert_close(seen, fused_seen, rtol=0, atol=5e-3)
+model, images, cameras = LaCT(HEAD).eval().cuda(), images.cuda(), circle(6, (64, 96)).to("cuda")
+with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16):
+    state = model.encode(images, cameras, photos=images, photo_cameras=cameras)
+    seen = model.decode_detail(state, cameras[:, :1], (64, 96)).images
+    model.fuse(torch.bfloat16, compile=True)
+    difference = (model.decode_detail(state, cameras[:, :1], (64, 96)).images - seen).abs()
+assert difference.mean() < 0.02, difference.mean()
+"""
+
+
+@pytest.mark.gpu
+def test_compiled_equals_plain_on_a_gpu() -> None:
+    run_unchecked(COMPILED_ON_A_GPU)

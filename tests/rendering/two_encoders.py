@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -27,16 +28,15 @@ def photos() -> PosedImages:
     return PosedImages(torch.rand(5, 3, 32, 40, generator=torch.Generator().manual_seed(0)), circle(5, (32, 40)))
 
 
-def require_contiguous() -> None:
-    """Collectives refuse what NCCL refuses; gloo would take turned tensors, too."""
-    for name in ("all_reduce", "broadcast"):
+def strict(collective: Callable) -> Callable:
+    """It refuses what NCCL refuses; gloo would take turned tensors, too."""
 
-        def strict(tensor: torch.Tensor, *rest: object, plain=getattr(dist, name), **named: object) -> object:
-            if not tensor.is_contiguous():
-                raise ValueError("Tensors must be contiguous")
-            return plain(tensor, *rest, **named)
+    def call(tensor: torch.Tensor, *rest: object, **named: object) -> object:
+        if not tensor.is_contiguous():
+            raise ValueError("Tensors must be contiguous")
+        return collective(tensor, *rest, **named)
 
-        setattr(dist, name, strict)
+    return call
 
 
 def encoded(world: World | None) -> dict[str, SceneState]:
@@ -46,7 +46,7 @@ def encoded(world: World | None) -> dict[str, SceneState]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    require_contiguous()
+    dist.all_reduce, dist.broadcast = strict(dist.all_reduce), strict(dist.broadcast)
     place = World("cpu")
     turned = torch.full((2, 3), float(place.rank + 1)).t()
     place.sum_(turned, torch.ones(1))

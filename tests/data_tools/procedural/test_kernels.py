@@ -95,10 +95,11 @@ def check_kernels(device: str, scenes: int) -> None:
 
 
 def _run(device: str, scenes: int, **environment: str) -> None:
-    root = str(Path(__file__).parents[3])
+    # Beside what the path already says: libraries may lie in a folder of their own.
+    path = os.pathsep.join(filter(None, [str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
         [sys.executable, __file__, device, str(scenes)],
-        env={**os.environ, "PYTHONPATH": root, **environment},
+        env={**os.environ, "PYTHONPATH": path, **environment},
         capture_output=True,
         text=True,
         timeout=280,
