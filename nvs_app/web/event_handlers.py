@@ -81,7 +81,7 @@ class EventHandlers:
         """The scene that the page's address asks for ("shared:SECRET" or "example:NAME"), that of the visit, or the
         first example."""
         session = self.session(request)
-        kind, _, name = wanted.partition(":")
+        kind, _, name = text("wanted", wanted).partition(":")
         if kind == "shared":
             try:
                 saved_scenes.open_shared(self.app_state, session, name)
