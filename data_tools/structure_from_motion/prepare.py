@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from data_tools.readers.archives import open_image
+from data_tools.readers.isolated import ProcessLimits, isolated
 from data_tools.structure_from_motion.photo_files import PANORAMA, is_panorama, labels, masks_of
 from nvs_app.errors import NVSError, Refusal
 
@@ -81,6 +82,7 @@ def prepare_photos(
     masks: Path | None = None,
     tick: Callable[[int], None] | None = None,
     inputs: Sequence[Path] = (),
+    apart: ProcessLimits | None = None,
 ) -> tuple[list[Photo], dict[str, str]]:
     """Write upright copies of at most ``max_size`` pixels on their longer side under ``folder/images``.
 
@@ -93,6 +95,7 @@ def prepare_photos(
         tick: called with the number of photos done; may raise to stop.
         inputs: the folders that the images were found in, unless given the one that holds all; below them their paths
             are their names.
+        apart: each photo is decoded in a child process within these limits; None: in this process.
 
     Returns:
         The photos in the order given, and for each file that is no photo its name and what is wrong.
@@ -111,14 +114,16 @@ def prepare_photos(
         try:
             if masks is not None and mask_files[index] is None:
                 raise NVSError(f"{sources[index]}: no mask in {masks}, expected {Path(sources[index]).stem}.png")
-            return _prepare(images[index], names[index], sources[index], folder, max_size, mask_files[index])
+            args = (images[index], names[index], sources[index], folder, max_size, mask_files[index])
+            return _prepare(*args) if apart is None else isolated(_prepare, *args, limits=apart, what=sources[index])
         except NVSError as error:
             skipped[sources[index]] = str(error).split(": ", 1)[-1]
             return None
 
     photos: list[Photo] = []
     cameras: dict[tuple, int] = {}
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+    workers = min(4, os.cpu_count() or 1) if apart is None else 1  # others' files are read beside these
+    with ThreadPoolExecutor(workers) as pool:
         for number, result in enumerate(pool.map(one, range(len(images)))):
             if result is not None:
                 key, values = result

@@ -14,6 +14,7 @@ from pathlib import Path
 from data_tools.readers import located
 from data_tools.readers.archives import extract, is_archive
 from data_tools.readers.fields import first_few
+from data_tools.readers.isolated import ProcessLimits
 from data_tools.structure_from_motion.job import (
     ADVICE,
     Cancelled,
@@ -46,6 +47,7 @@ def reconstruct(
     options: PhotoOptions | None = None,
     progress: ProgressCallback | None = None,
     cancelled: Callable[[], bool] | None = None,
+    apart: ProcessLimits | None = None,
 ) -> PhotoReport:
     """Find the cameras of images and write a scene.
 
@@ -56,6 +58,7 @@ def reconstruct(
         options: see :class:`PhotoOptions`.
         progress: called with (stage, fraction of the stage, message), always from the calling thread.
         cancelled: asked often; True stops within a second.
+        apart: photos are decoded in child processes within these limits, see `readers.isolated`; None: in this one.
 
     Raises:
         NVSError: nothing usable in the input, or no cameras could be found; one line says what was seen and what
@@ -71,7 +74,7 @@ def reconstruct(
     if output.exists() and (not output.is_dir() or any(path.name != WORK for path in output.iterdir())):
         if not (work / "done").exists():
             raise NVSError(f"{output}: exists and is not empty; choose another folder or remove it")
-    run = _Run(paths, output, options, key, progress or (lambda *_: None), cancelled or (lambda: False))
+    run = _Run(paths, output, options, key, progress or (lambda *_: None), cancelled or (lambda: False), apart)
     with _only_one(work):
         try:
             return run.go()
@@ -96,9 +99,10 @@ class _Run:
         key: str,
         progress: ProgressCallback,
         cancelled: Callable[[], bool],
+        apart: ProcessLimits | None,
     ):
         self.paths, self.output, self.options, self.key = paths, output, options, key
-        self.progress, self.cancelled = progress, cancelled
+        self.progress, self.cancelled, self.apart = progress, cancelled, apart
         self.work = output / WORK
         self.label = paths[0].name + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
         self.seconds: dict[str, float] = {}
@@ -201,6 +205,7 @@ class _Run:
             self.options.masks,
             lambda done: self.tell("photos", done / total, f"{done} of {total} photos read"),
             self.roots,
+            self.apart,
         )
         _write_json(note, {"photos": [photo.to_json() for photo in photos], "skipped": skipped})
         return photos, skipped

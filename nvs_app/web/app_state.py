@@ -29,6 +29,7 @@ from nvs_app.model.state import SceneState
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.views import ViewSplit, choose_views
 from nvs_app.web.scheduler import RenderScheduler
+from nvs_app.web.services.frame_plan import FrameCost
 from nvs_app.web.services.jobs import JobQueue
 from nvs_app.web.services.kept_limits import KeptLimits
 from nvs_app.web.services.machine import trim_memory
@@ -73,12 +74,12 @@ class AppState:
         self.scheduler = RenderScheduler(relief=not torch.cuda.is_available())
         self.jobs = JobQueue("encoder")
         self.videos = JobQueue("videos")
-        self.previews = RenderScheduler("path previews")  # what is quick, but too slow for the event loop
         self.packer = ThreadPoolExecutor(1, "packer")  # frames into JPEGs; one thread keeps them in order
         self.store = SessionStore(self.root / "visits", limits, self._forget)
         self.example_cache = ExampleCache()
         self._first = renderer
         self._renderers: OrderedDict[tuple[str, str], Renderer] = OrderedDict()
+        self._costs: dict[tuple[str, str, int], FrameCost] = {}  # of a network on a device, by size
         self._lock = threading.Lock()
         self._stop, self._freed = threading.Event(), threading.Event()
         self._sweeper = threading.Thread(target=self._sweep, name="sweeper", daemon=True)
@@ -176,7 +177,19 @@ class AppState:
         shown = OF_DEPTH[output](rendered) if depth else OutputImage(rendered[0])
         if shown.image.is_cuda:
             torch.cuda.current_stream(shown.image.device).synchronize()
-        return RenderedFrame(shown.image, 1e3 * (time.perf_counter() - start), shown.facts)
+        model_ms = 1e3 * (time.perf_counter() - start)
+        self._cost(opened, camera.image_hw).add(camera.image_hw, model_ms, quick)
+        return RenderedFrame(shown.image, model_ms, shown.facts)
+
+    def frame_seconds(self, opened: LoadedScene, hw: tuple[int, int], quick: bool) -> float:
+        """How long a frame (height, width) will take, by those of about its size that were rendered for anybody; 0
+        before the first."""
+        return (self._cost(opened, hw).expected(hw, quick) or 0.0) / 1e3
+
+    def _cost(self, opened: LoadedScene, hw: tuple[int, int]) -> FrameCost:
+        renderer, size = opened.renderer, (hw[0] * hw[1]).bit_length() // 2  # a pixel of a tiny frame costs more
+        key = (str(renderer.card.get("hash", "")), str(renderer.device), size)
+        return self._costs.setdefault(key, FrameCost())
 
     def point(self, opened: LoadedScene, camera: Cameras, at: tuple[float, float]) -> dict[str, Any]:
         """The surface under a place of a camera's view, see `surface_point`: {"point", "depth"}, null where there is
@@ -195,7 +208,7 @@ class AppState:
         """Ends visits and threads and removes all temporary files."""
         self._stop.set()
         self.store.close()
-        for part in (self.jobs, self.videos, self.scheduler, self.previews):
+        for part in (self.jobs, self.videos, self.scheduler):
             part.close()
         self.packer.shutdown()
         shutil.rmtree(self.root, ignore_errors=True)

@@ -81,7 +81,7 @@ class EventHandlers:
         """The scene that the page's address asks for ("shared:SECRET" or "example:NAME"), that of the visit, or the
         first example."""
         session = self.session(request)
-        kind, _, name = wanted.partition(":")
+        kind, _, name = text("wanted", wanted).partition(":")
         if kind == "shared":
             try:
                 saved_scenes.open_shared(self.app_state, session, name)
@@ -356,7 +356,8 @@ class EventHandlers:
 
     def _kept(self, session: Session) -> Any:
         found = [(words, name) for name, words in saved_scenes.kept(self.app_state, session)]
-        return gr.Dropdown(found, value=found[0][1] if found else None)
+        room = saved_scenes.room_words(self.app_state, session)
+        return gr.Dropdown(found, value=found[0][1] if found else None, info=room)
 
     def _shown(self, session: Session, views: int | None = None, size: str | None = None) -> tuple:
         """All that the page says of the scene and of what can be reconstructed, with these settings."""

@@ -8,7 +8,8 @@
 On a CPU two renderings at once only slow each other down; one after the other, each visitor gets the same time, however
 fast he asks and however large his frames are. This is start-time fair queueing (Goyal, Vin, Cheng 1996), with costs as
 measured: what a visitor's requests have taken, beyond what others had meanwhile, is his to wait. A request cannot be
-interrupted; where one takes long, and `relief` is on, others are served beside it, in threads that end with them.
+interrupted: one that is expected to take long is put off while others, who have had less, come back again and again;
+and where one takes long, and `relief` is on, short ones are served beside it, in threads that end with them.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ from typing import Any
 # Seconds that who has had more waits for the next request of who has had less: a page's way there and back.
 GRACE = 0.05
 LONG, BESIDE = 0.3, 4  # seconds of a request after which others are served beside it, and how many at once
+# A long request of who has had more begins once nobody with less was served for so many seconds, or when it has waited
+# so many times as long as it takes: beside visitors who look at each frame it gets a fifth of the time at least.
+AWAY, PATIENCE = 1.0, 4
 
 
 def settle(future: Future, work: Callable[[], Any]) -> None:
@@ -44,6 +48,8 @@ class _Request:
     future: Future
     work: Callable[[], Any]
     clock: float  # the scheduler's, when it came: who was away has saved nothing up
+    since: float  # when it came
+    seconds: float | int  # that it is expected to take
 
 
 class RenderScheduler:
@@ -56,7 +62,8 @@ class RenderScheduler:
         self._clock = 0.0  # seconds that each visitor has had who waited all the time
         self._changed = threading.Condition()
         self._closed = False
-        self._running: dict[str, float] = {}  # visitors who are served, each by one thread, and since when
+        # Visitors who are served, each by one thread: since when, and how long it is expected to take.
+        self._running: dict[str, tuple[float, float | int]] = {}
         self._beside: list[threading.Thread] = []
         # Not a daemon: a thread that is killed inside a matrix product takes the process down with an abort.
         self._thread = threading.Thread(target=self._serve, name=name)
@@ -65,15 +72,18 @@ class RenderScheduler:
         if self._relief is not None:
             self._relief.start()
 
-    def submit(self, lane: str, work: Callable[[], Any]) -> Future:
-        """Asks for a turn. A request that still waits in this lane is cancelled; its place in the row is kept."""
+    def submit(self, lane: str, work: Callable[[], Any], seconds: float | int = 0.0) -> Future:
+        """Asks for a turn. A request that still waits in this lane is cancelled; its place in the row is kept.
+
+        seconds: that the work is expected to take; 0: no longer than others'."""
         future: Future = Future()
         with self._changed:
             if self._closed:
                 future.cancel()
                 return future
             old = self._waiting.get(lane)
-            self._waiting[lane] = _Request(future, work, self._clock if old is None else old.clock)
+            place = (self._clock, time.monotonic()) if old is None else (old.clock, old.since)
+            self._waiting[lane] = _Request(future, work, *place, seconds)
             self._changed.notify_all()
         if old is not None:
             old.future.cancel()
@@ -156,7 +166,7 @@ class RenderScheduler:
     def _take(self, lane: str) -> tuple[float, _Request]:
         begin, request = self._begin(lane), self._waiting.pop(lane)
         self._clock = max(self._clock, begin)
-        self._running[_visitor(lane)] = time.monotonic()
+        self._running[_visitor(lane)] = (time.monotonic(), request.seconds)
         self._changed.notify_all()
         return begin, request
 
@@ -164,43 +174,45 @@ class RenderScheduler:
         settle(request.future, request.work)
         with self._changed:
             end = time.monotonic()
-            self._used[_visitor(lane)] = (begin + end - self._running.pop(_visitor(lane)), end)
+            self._used[_visitor(lane)] = (begin + end - self._running.pop(_visitor(lane))[0], end)
             here = {*map(_visitor, self._waiting), *self._running}
             self._used = {
                 visitor: (used, at)
                 for visitor, (used, at) in self._used.items()
-                if used > self._clock or visitor in here or end - at < GRACE
+                if used > self._clock or visitor in here or end - at < AWAY
             }
             self._changed.notify_all()
 
     def _beside_lane(self) -> str | None:
         """A lane to be served beside those that take long; None where nobody waits or one of them may end soon."""
-        now = time.monotonic()
-        if not self._running or len(self._running) >= BESIDE or any(now - at < LONG for at in self._running.values()):
+        if not self._running or len(self._running) >= BESIDE or (lane := self._next()) is None:
             return None
-        return self._first()
-
-    def _first(self) -> str | None:
-        """The lane that begins first on the clock, of those whose visitors are not served just now."""
-        lanes = (lane for lane in self._waiting if _visitor(lane) not in self._running)
-        return min(lanes, key=self._begin, default=None)
+        seconds, now = self._waiting[lane].seconds, time.monotonic()
+        for at, expected in self._running.values():
+            # Alike in length they wait for each other, as two at once take twice as long; not for what takes too long.
+            if now - at < (LONG if expected > 4 * seconds else max(LONG, 2 * expected)):
+                return None
+        return lane
 
     def _begin(self, lane: str) -> float:
         """When on the clock a lane's request begins: after what its visitor has had."""
         return max(self._waiting[lane].clock, self._used.get(_visitor(lane), (0.0, 0.0))[0])
 
     def _next(self) -> str | None:
-        """The lane whose turn it is; None where nobody waits, or who waits has had far more than one who was served
-        just now and may ask again at once."""
-        lane = self._first()
-        if lane is None:
-            return None
-        begin, now = self._begin(lane), time.monotonic()
-        behind = any(
-            visitor != _visitor(lane) and used < begin - GRACE and now - at < GRACE
+        """The lane whose turn it is: that which begins first on the clock, of those whose visitors are not served just
+        now and that nobody holds back; None where there is none."""
+        lanes = [lane for lane in self._waiting if _visitor(lane) not in self._running]
+        return next((lane for lane in sorted(lanes, key=self._begin) if not self._held_back(lane)), None)
+
+    def _held_back(self, lane: str) -> bool:
+        """Whether its visitor has had far more than one who was served just now and may ask again at once."""
+        request, begin, now = self._waiting[lane], self._begin(lane), time.monotonic()
+        put_off = request.seconds > LONG and now - request.since < PATIENCE * request.seconds
+        window = AWAY if put_off else GRACE
+        return any(
+            visitor != _visitor(lane) and used < begin - GRACE and now - at < window
             for visitor, (used, at) in self._used.items()
         )
-        return None if behind else lane
 
 
 def _visitor(lane: str) -> str:

@@ -35,8 +35,21 @@ from nvs_app.web.sessions import Session
 
 MAX_MESSAGE = 1 << 20  # characters; a timeline of hundreds of keyframes is far below
 MAX_UNREAD = 32
+MESSAGES = 100  # a second that one connection is listened to; a hand and a page send fewer
 REFUSED = 4401  # close codes of our own: the page starts a new visit
 TAKEN = 4409  # another tab of the same visit took over
+
+
+class Pace:
+    """So many messages a second, and after a silence as many at once."""
+
+    def __init__(self, rate: int):
+        self.rate, self._next = rate, 0.0
+
+    def wait(self, now: float) -> float:
+        """Seconds that who has sent a message at `now` is not listened to."""
+        self._next = max(self._next, now - 1.0) + 1.0 / self.rate
+        return max(0.0, self._next - now)
 
 
 class ViewerConnection:
@@ -46,13 +59,13 @@ class ViewerConnection:
         self.app_state, self.session, self.ws = app_state, session, ws
         self.lanes = f"{session.token}:{secrets.token_hex(4)}"  # of this connection alone
         self.loop = asyncio.get_running_loop()
-        self.out: asyncio.Queue[protocol.Message | bytes] = asyncio.Queue()
+        self.out: asyncio.Queue[protocol.Message | str | bytes] = asyncio.Queue()
         self.stage: Viewport | None = None  # until a page tells it; programs have none
         self.cost = FrameCost()
         self.plan: dict[str, Any] | None = None  # as the page has it
 
-    def post(self, message: protocol.Message | bytes) -> None:
-        """Puts a message into the way out; from any thread."""
+    def post(self, message: protocol.Message | str | bytes) -> None:
+        """Puts a message, or one that is packed already, into the way out; from any thread."""
         self._call(lambda: self.out.put_nowait(message))
 
     def _call(self, work: Callable[[], None]) -> None:
@@ -67,7 +80,7 @@ class ViewerConnection:
         scene = self.session.scene_message()
         if scene is not None:
             self.post(scene)
-        sender = asyncio.create_task(self._send())
+        sender, pace = asyncio.create_task(self._send()), Pace(MESSAGES)
         try:
             while True:
                 text = await self.ws.receive_text()
@@ -75,7 +88,7 @@ class ViewerConnection:
                     await self.ws.close(1009, "too long a message")
                     return
                 self._take(text)
-                await asyncio.sleep(0)  # what was posted is counted below
+                await asyncio.sleep(pace.wait(self.loop.time()))  # what was posted is counted below
                 while self.out.qsize() > MAX_UNREAD and not sender.done():
                     await asyncio.sleep(0.05)  # who does not read is not listened to
                 if sender.done():
@@ -87,8 +100,7 @@ class ViewerConnection:
         finally:
             leave()
             sender.cancel()
-            for scheduler in (self.app_state.scheduler, self.app_state.previews):
-                scheduler.drop(self.lanes)
+            self.app_state.scheduler.drop(self.lanes)
 
     async def _send(self) -> None:
         while True:
@@ -96,6 +108,9 @@ class ViewerConnection:
             try:
                 if isinstance(message, bytes):
                     await self.ws.send_bytes(message)
+                    continue
+                if isinstance(message, str):
+                    await self.ws.send_text(message)
                     continue
                 if isinstance(message, protocol.SceneMessage):
                     self.plan = self._planned()
@@ -175,14 +190,16 @@ class ViewerConnection:
 
         # Small images beside the view (of keyframes) have a lane of their own, or the next frame would replace them.
         lane = f"{self.lanes}:{'small' if request.small else 'beside' if request.beside else 'frame'}"
-        self._answer(request.id, self.app_state.scheduler.submit(lane, work), packed)
+        seconds = self.app_state.frame_seconds(opened, hw, request.quick)
+        self._answer(request.id, self.app_state.scheduler.submit(lane, work, seconds), packed)
 
     def _path(self, request: protocol.PathRequest) -> None:
-        videos = Videos(self.app_state)
-        future = self.app_state.previews.submit(
-            f"{self.lanes}:path", lambda: videos.preview(self.session, request.spec)
-        )
-        self._answer(request.id, future, lambda found: self.post(protocol.PathMessage(request.id, **found)))
+        def work() -> str:  # as text already: that takes the event loop as long as a frame
+            return self._text(
+                protocol.PathMessage(request.id, **Videos(self.app_state).preview(self.session, request.spec))
+            )
+
+        self._answer(request.id, self.app_state.scheduler.submit(f"{self.lanes}:path", work), self.post)
 
     def _view(self, request: protocol.ViewRequest) -> None:
         opened, index = self.app_state.require_scene(self.session), request.index

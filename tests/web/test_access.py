@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from contextlib import ExitStack
 from dataclasses import replace
@@ -18,8 +19,11 @@ from starlette.testclient import TestClient
 from nvs_app.errors import NVSError
 from nvs_app.web.access import COOKIE, VisitorCookie, address_of, is_anonymous, owner_of
 from nvs_app.web.app_state import AppState
+from nvs_app.web.event_handlers import EventHandlers
 from nvs_app.web.services import saved_scenes
 from nvs_app.web.services.encoding import Encoding
+from nvs_app.web.services.kept_limits import PINNED, KeptLimits
+from nvs_app.web.sessions import MIB, folder_bytes
 
 
 @pytest.mark.parametrize(
@@ -81,6 +85,38 @@ def test_who_has_no_identity_keeps_nothing(app_state: AppState, tmp_path: Path) 
     assert saved_scenes.kept(app_state, another) == [] and is_anonymous(another.owner) and not is_anonymous(user.owner)
     with pytest.raises(NVSError, match="no such kept scene"):
         saved_scenes.reopen(app_state, nobody, name)
+
+
+def test_the_page_tells_which_kept_scene_goes_next_and_which_went(app_state: AppState, tmp_path: Path) -> None:
+    """His own, also where another visitor's came in its place; nobody else's."""
+    app_state.keep = root = tmp_path / "kept"
+    mine, other = (app_state.store.create(owner_of({COOKIE: name}, None)) for name in ("me", "you"))
+    handlers = EventHandlers(app_state)
+    told = lambda session: handlers._kept(session).info  # noqa: E731
+    assert told(mine) == told(other) == ""
+    names = []
+    for number, session in enumerate((mine, mine, other)):
+        scene = app_state.example("small scene")
+        app_state.show(session, replace(scene, name=f"room_*{number}*"))
+        names.append(saved_scenes.keep(app_state, session))
+        os.utime(root / names[-1], (1000 + number, 1000 + number))
+    assert "the oldest goes first: of yours “room 0” (" in told(mine) and "Removed" not in told(mine)
+    assert "of yours “room 2” (" in told(other) and "room 0" not in told(other)
+    (root / names[1] / PINNED).touch()
+    one = folder_bytes(root / names[0])
+    app_state.kept_limits = KeptLimits(10 * one, 3 * one + one // 2)
+    assert f"of {(3 * one + one // 2) // MIB} MB" in told(mine)
+    saved_scenes.keep(app_state, other)
+    assert not (root / names[0]).exists() and "Removed to make room: “room 0” (" in told(mine)
+    assert "of yours" not in told(mine)  # what is left is pinned
+    assert "Removed" not in told(other)
+    app_state.kept_limits = KeptLimits(1, 1)
+    with pytest.raises(NVSError, match="keep a smaller scene"):
+        saved_scenes.keep(app_state, other)
+    assert "Removed to make room: “room 2”" in told(other)
+    for note in root.glob("*.gone"):
+        os.utime(note, (1000, 1000))
+    assert "Removed" not in told(mine) and not list(root.glob("*.gone"))
 
 
 def test_two_visitors_bring_the_same_file(app_state: AppState, small_scene: Path, tmp_path: Path) -> None:

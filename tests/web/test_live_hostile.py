@@ -22,11 +22,17 @@ from nvs_app.web.app_state import AppState
 from nvs_app.web.protocol import PlanMessage, unpack
 from nvs_app.web.scheduler import RenderScheduler
 from nvs_app.web.services.viewpoint import camera_for_page
-from nvs_app.web.viewer_connection import MAX_UNREAD, ViewerConnection
+from nvs_app.web.viewer_connection import MAX_UNREAD, MESSAGES, Pace, ViewerConnection
 
 LONG = "1" + "0" * 400
 SMALL = {"loop": False, "image_hw": [64, 64]}
 IDENTITY = "[1,0,0,0, 0,1,0,0, 0,0,1,0, 0,0,0,1]"
+
+
+@pytest.fixture(autouse=True)
+def _no_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hundreds of messages, without waiting for each hundred."""
+    monkeypatch.setattr("nvs_app.web.viewer_connection.MESSAGES", 10_000)
 
 
 @pytest.fixture
@@ -229,6 +235,26 @@ def test_what_is_not_read_does_not_pile_up(app_state: AppState, session) -> None
     assert MAX_UNREAD <= held <= 2 * MAX_UNREAD and taken <= 3 * MAX_UNREAD
 
 
+def test_a_frame_weighs_what_those_of_its_size_have_taken(
+    app_state: AppState, client: TestClient, session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asked for them: another connection, too."""
+    weights, submit = [], app_state.scheduler.submit
+    monkeypatch.setattr(
+        app_state.scheduler,
+        "submit",
+        lambda lane, work, *seconds: (weights.append(seconds), submit(lane, work, *seconds))[1],
+    )
+    for _ in range(2):
+        with connect(client, session) as socket:
+            answer(socket)
+            for hw in ([16, 16], [128, 128]):
+                socket.send_json({**good(session), "hw": hw})
+                assert answer(socket)["id"] == 4242
+    (small,), (large,), (small_again,), (large_again,) = weights
+    assert small == 0 and large == 0 and 0 < small_again and 0 < large_again
+
+
 def test_others_are_not_disturbed(app_state: AppState, client: TestClient, session) -> None:
     """One visitor floods, another one looks."""
     other = app_state.store.create(owner_of({COOKIE: "me"}, None))
@@ -242,6 +268,48 @@ def test_others_are_not_disturbed(app_state: AppState, client: TestClient, sessi
             assert answer(calm)["id"] == 9000 + number
 
 
+def test_who_floods_is_listened_to_at_a_pace() -> None:
+    """A burst at once, then one message after the other; after a silence no more than that burst again."""
+    pace = Pace(100)
+    waits = [pace.wait(1000.0) for _ in range(300)]
+    assert sum(wait == 0 for wait in waits) in (99, 100, 101) and 1.9 < waits[-1] < 2.1
+    assert pace.wait(1000.0 + waits[-1]) <= 0.011  # who waits as long as he is told waits no longer than the pace
+    assert sum(pace.wait(9000.0) == 0 for _ in range(300)) in (99, 100, 101)
+
+
+def test_the_line_waits_as_its_pace_says(app_state: AppState, session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The socket is not read meanwhile, so that who floods is held up by his own line."""
+    taken, slept = [], []
+
+    class Flood(WebSocket):
+        async def receive_text(self) -> str:
+            taken.append(1)
+            if len(taken) > 150:
+                raise WebSocketDisconnect
+            return json.dumps({"type": "ping", "id": 1})
+
+        async def send_text(self, data: str) -> None:
+            pass
+
+    async def nothing(*_) -> dict:
+        return {}
+
+    real = asyncio.sleep
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        await real(0)
+
+    async def main() -> None:
+        await ViewerConnection(app_state, session, Flood({"type": "websocket"}, nothing, nothing)).run()
+
+    monkeypatch.setattr("nvs_app.web.viewer_connection.MESSAGES", MESSAGES)
+    monkeypatch.setattr("nvs_app.web.viewer_connection.asyncio.sleep", sleep)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(lambda: asyncio.run(main())).result()
+    assert sum(seconds > 0 for seconds in slept) > 30 and len(slept) == 150
+
+
 def test_of_each_kind_one_request_waits_and_none_when_its_sender_has_gone(
     app_state: AppState, client: TestClient, session
 ) -> None:
@@ -250,10 +318,8 @@ def test_of_each_kind_one_request_waits_and_none_when_its_sender_has_gone(
     gate, begun = threading.Event(), threading.Event()
     app_state.scheduler.close()
     app_state.scheduler = RenderScheduler()  # that serves nobody beside the one who holds it
-    for scheduler in (app_state.previews, app_state.scheduler):
-        begun.clear()
-        scheduler.submit("holder", lambda: (begun.set(), gate.wait(30)))
-        assert begun.wait(10)
+    app_state.scheduler.submit("holder", lambda: (begun.set(), gate.wait(30)))
+    assert begun.wait(10)
     point = {**good(session), "type": "point", "at": [0.5, 0.5]}
     with connect(client, session) as socket:
         answer(socket)
@@ -262,12 +328,12 @@ def test_of_each_kind_one_request_waits_and_none_when_its_sender_has_gone(
                 socket.send_json({**message, "id": number})
         dropped = [answer(socket) for _ in range(4 * 49)]
         assert {told["type"] for told in dropped} == {"dropped"} and max(told["id"] for told in dropped) == 48
-        assert app_state.previews.waiting() == 1 and app_state.scheduler.waiting() == 3
+        assert app_state.scheduler.waiting() == 4
     for _ in range(200):
-        if app_state.previews.waiting() + app_state.scheduler.waiting() == 0:
+        if app_state.scheduler.waiting() == 0:
             break
         time.sleep(0.02)
-    assert app_state.previews.waiting() + app_state.scheduler.waiting() == 0
+    assert app_state.scheduler.waiting() == 0
     gate.set()
     with connect(client, session) as socket:
         answer(socket)

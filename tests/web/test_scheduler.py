@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import Future
+from types import SimpleNamespace
 
 import pytest
 
-from nvs_app.web.scheduler import RenderScheduler
+from nvs_app.web.scheduler import AWAY, LONG, PATIENCE, RenderScheduler
 
 
 @pytest.fixture
@@ -78,6 +79,50 @@ def test_large_frames_do_not_starve_small_ones(scheduler: RenderScheduler) -> No
     assert time.monotonic() - alone < 5  # who is alone waits for nobody
 
 
+def test_a_long_request_is_put_off_while_others_who_had_less_come_back(
+    scheduler: RenderScheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where nobody else waits at the moment; his short ones are not, and the long one has its turn in the end."""
+    clock = [1000.0]
+    monkeypatch.setattr("nvs_app.web.scheduler.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    step = lambda seconds: lambda: clock.__setitem__(0, clock[0] + seconds)  # noqa: E731
+    scheduler.run("calm:frame", step(0.1))
+    scheduler.run("large:frame", step(5.0))
+    scheduler.run("calm:frame", step(0.1))
+    since, long = clock[0], scheduler.submit("large:frame", step(5.0), 5.0)
+    for _ in range(20):
+        clock[0] += 0.5  # looks at the frame
+        scheduler.run("calm:frame", step(0.1))
+        assert scheduler.waiting() == 1
+    clock[0] += 0.1  # beyond a page's way there and back
+    scheduler.submit("large:small", step(0.1), 0.1).result(10)
+    assert not long.done()
+    clock[0] += AWAY  # the other one has gone
+    assert long.result(10) is None and clock[0] - since < PATIENCE * 5.0 + 5.0
+
+
+def test_a_long_request_waits_a_few_times_as_long_as_it_takes_at_most(
+    scheduler: RenderScheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, frames = [1000.0], 0
+    monkeypatch.setattr("nvs_app.web.scheduler.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    step = lambda seconds: lambda: clock.__setitem__(0, clock[0] + seconds)  # noqa: E731
+    scheduler.run("large:frame", step(50.0))
+    scheduler.run("calm:frame", step(0.1))
+    since = clock[0]
+    long = scheduler.submit("large:frame", lambda: clock[0], 2.0)
+    while not long.done() and frames < 50:
+        clock[0] += 0.3
+        scheduler.run("calm:frame", step(0.1))
+        clock[0] += 0.06
+        if clock[0] - since > 2.0 * PATIENCE:
+            break
+        frames += 1
+    assert long.result(10) - since >= 2.0 * PATIENCE and frames > 10
+    one, other = (scheduler.submit(f"{name}:frame", lambda: None, 2.0) for name in ("calm", "new"))
+    assert one.result(10) is None and other.result(10) is None  # who has had no more than others is not put off
+
+
 def test_others_are_served_beside_a_request_that_takes_long() -> None:
     scheduler, gates = RenderScheduler(relief=True), [threading.Event() for _ in range(3)]
     try:
@@ -96,6 +141,22 @@ def test_others_are_served_beside_a_request_that_takes_long() -> None:
         [gate.set() for gate in gates]
         scheduler.close()
     assert all(future.done() for future in long)
+
+
+def test_beside_a_long_request_the_short_ones_wait_for_each_other() -> None:
+    """On a slow machine none is over in a moment; all of them at once would only slow each other down."""
+    scheduler, gates, begun = RenderScheduler(relief=True), [threading.Event() for _ in range(2)], []
+    try:
+        long = scheduler.submit("long:frame", lambda: gates[0].wait(30), 20.0)
+        first = scheduler.submit("one:frame", lambda: (begun.append("one"), gates[1].wait(30)), 1.0)
+        second = scheduler.submit("two:frame", lambda: begun.append("two"), 1.0)
+        time.sleep(2 * LONG + 0.3)
+        assert begun == ["one"] and not long.done()
+        gates[1].set()
+        assert first.result(10) and second.result(10) is None and begun == ["one", "two"] and not long.done()
+    finally:
+        [gate.set() for gate in gates]
+        scheduler.close()
 
 
 def test_a_visitor_is_served_by_one_thread_at_a_time() -> None:

@@ -1,19 +1,24 @@
 """How much visitors may keep on the server: of each owner and in all; the oldest goes first, unless it is pinned.
 
-A file named ``pinned`` in a kept scene's folder, which the operator puts there, keeps it for good.
+A file named ``pinned`` in a kept scene's folder, which the operator puts there, keeps it for good. Of what went to make
+room a small file ``NAME.gone`` tells its owner for a month.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from nvs_app.atomic_io import write_whole
 from nvs_app.errors import NVSError
 from nvs_app.web.sessions import MIB, folder_bytes
 
-PINNED = "pinned"
+PINNED, GONE = "pinned", ".gone"
+TOLD_DAYS = 30  # of what went to make room
 
 
 @dataclass(frozen=True)
@@ -59,3 +64,25 @@ def make_room(root: Path, owner: str, owner_of: Callable[[Path], str | None], li
             shutil.rmtree(newest, ignore_errors=True)
             raise NVSError(f"keep: {used // MIB} MB would be kept, {most // MIB} MB at most; keep a smaller scene")
     return gone
+
+
+def remember_gone(root: Path, name: str, owner: str, words: str) -> None:
+    """Leaves a note for the owner of a kept scene that went to make room."""
+    write_whole(root / f"{name}{GONE}", json.dumps({"owner": owner, "words": words}))
+
+
+def gone(root: Path, owner: str) -> list[str]:
+    """What this owner kept and is not there any more, in words, the latest first. Old notes go."""
+    found = []
+    for path in root.glob(f"*{GONE}"):
+        try:
+            when = path.stat().st_mtime
+            if time.time() - when > TOLD_DAYS * 86400:
+                path.unlink(missing_ok=True)
+                continue
+            note = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if isinstance(note, dict) and note.get("owner") == owner:
+            found.append((when, str(note.get("words"))))
+    return [words for _, words in sorted(found, reverse=True)]

@@ -21,11 +21,11 @@ from nvs_app.model.state import SceneState
 from nvs_app.scenes.views import ViewSplit
 from nvs_app.web.access import is_anonymous
 from nvs_app.web.app_state import AppState
-from nvs_app.web.services.kept_limits import make_room
+from nvs_app.web.services.kept_limits import PINNED, gone, make_room, remember_gone
 from nvs_app.web.services.opening import LoadedScene, jpeg_uri, open_state, why_no_depth
 from nvs_app.web.services.uploads import SceneInput
 from nvs_app.web.services.viewpoint import Viewpoint
-from nvs_app.web.sessions import Session
+from nvs_app.web.sessions import MIB, Session, folder_bytes
 
 NAME = re.compile(r"[A-Za-z0-9_-]{20,64}")
 
@@ -55,7 +55,7 @@ def keep(app_state: AppState, session: Session) -> str:
         (temporary / "note.json").write_text(json.dumps(note), encoding="utf-8")
         os.replace(temporary, root / name)
         os.utime(root / name)
-        make_room(root, session.owner, _owner, app_state.kept_limits)
+        _make_room(app_state, root, session.owner, name)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return name
@@ -71,6 +71,27 @@ def kept(app_state: AppState, session: Session) -> list[tuple[str, str]]:
         if note is not None and secrets.compare_digest(str(note.get("owner")), session.owner):
             found.append((str(note.get("when")), folder.name, f"{note.get('name')} · {note.get('when')}"))
     return [(name, words) for _, name, words in sorted(found, reverse=True)]
+
+
+def room_words(app_state: AppState, session: Session) -> str:
+    """What a visitor is told beside the list of what he keeps: what it takes, what goes next, and what went."""
+    mine = [name for name, _ in kept(app_state, session)]
+    if app_state.keep is None or is_anonymous(session.owner):
+        return ""
+    root, limits = app_state.keep, app_state.kept_limits
+    words = []
+    if mine:
+        used, most = sum(folder_bytes(root / name) for name in mine), min(limits.owner_bytes, limits.all_bytes)
+        words.append(f"They take {-(-used // MIB)} of {most // MIB} MB; of all visitors' {limits.all_bytes // MIB} MB.")
+        loose = [name for name in mine if not (root / name / PINNED).exists()]
+        if loose:
+            oldest = min(loose, key=lambda name: _touched(root / name))
+            words.append(f"Where room is short the oldest goes first: of yours {_words(root / oldest)}.")
+    lost = gone(root, session.owner) if root.is_dir() else []
+    if lost:
+        more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
+        words.append(f"Removed to make room: {', '.join(lost[:3])}{more}.")
+    return " ".join(words)
 
 
 def share(app_state: AppState, session: Session, name: str, on: bool = True) -> str:
@@ -133,6 +154,32 @@ def _root(app_state: AppState) -> Path:
     if app_state.keep is None:
         raise NVSError("This server keeps no scenes; start it with --keep FOLDER.")
     return app_state.keep
+
+
+def _make_room(app_state: AppState, root: Path, owner: str, name: str) -> None:
+    """`make_room`; whose scenes went to make it is told, also where there is not enough in the end."""
+    before = {folder: (_owner(folder), _words(folder)) for folder in root.iterdir() if folder.name != name}
+    try:
+        make_room(root, owner, _owner, app_state.kept_limits)
+    finally:
+        for folder, (whose, words) in before.items():
+            if whose is not None and not folder.exists():
+                remember_gone(root, folder.name, whose, words)
+
+
+def _touched(folder: Path) -> float:
+    """When it was kept or shared; 0 where it has gone meanwhile."""
+    try:
+        return folder.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _words(folder: Path) -> str:
+    """A kept scene for a sentence that the page takes as marked up: its name's letters and figures, and when."""
+    note = _note(folder) or {}
+    name = "".join(letter if letter.isalnum() else " " for letter in str(note.get("name")))
+    return f"“{' '.join(name.split())}” ({note.get('when')})"
 
 
 def _owner(folder: Path) -> str | None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from data_tools.readers import SeveralScenes, open_scene
 from data_tools.readers.archives import Limits, extract, is_archive
+from data_tools.readers.isolated import ProcessLimits
 from data_tools.structure_from_motion.job import ProgressCallback
 from data_tools.structure_from_motion.photo_files import (
     check_photo,
@@ -89,13 +90,14 @@ class SceneInput:
     ) -> tuple[Scene, PhotoReport | None]:
         """The scene; where cameras have to be found, also the report of how that went.
 
-        workdir: where a scene made of photos is kept, under a name made of its content: a second call finds it.
+        workdir: where a scene made of photos is kept, under a name made of its content: a second call finds it. Photos
+            are decoded in child processes, see `data_tools.readers.isolated`.
         progress, cancelled: as for `structure_from_motion.photos.reconstruct`. Raises NVSError, Cancelled as it does.
         """
         if self.scene is not None:
             return self.scene, None
         folder = self._folder(workdir)
-        report = reconstruct(self.paths, folder, self.options, progress, cancelled)
+        report = reconstruct(self.paths, folder, self.options, progress, cancelled, ProcessLimits())
         scene = open_scene(folder)
         return replace(scene, name=self.label, notes=(*scene.notes, *report.lines())), report
 

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from nvs_app.errors import NVSError
-from nvs_app.geometry.cameras import Cameras
+from nvs_app.geometry.cameras import Cameras, vertical_fov
 from nvs_app.geometry.normalize import SimilarityTransform
 from nvs_app.geometry.timeline import Timeline, keyframes_of
 from nvs_app.scenes.camera_path import CameraPath
@@ -21,7 +21,7 @@ from nvs_app.web.services.exports import command_line, export_video, save_state
 from nvs_app.web.services.jobs import Job
 from nvs_app.web.services.opening import LoadedScene
 from nvs_app.web.services.paths import LoadedPath, preset, save_path, timeline_from_dict
-from nvs_app.web.services.viewpoint import camera_for_page, camera_from_page
+from nvs_app.web.services.viewpoint import FOV_RANGE, camera_from_page
 from nvs_app.web.sessions import Session
 
 KINDS = {"MP4": ".mp4", "GIF": ".gif", "PNG (zip)": ".zip"}
@@ -168,12 +168,9 @@ class Videos:
 
 def views_for_page(cameras: Cameras) -> dict[str, Any]:
     """Cameras [n] as views for the viewer's script, rounded to what an image can show."""
-    return {
-        "views": [
-            {"c2w": [round(x, 7) for x in view["c2w"]], "fov": round(view["fov"], 4)}
-            for view in (camera_for_page(cameras[i : i + 1]) for i in range(len(cameras)))
-        ]
-    }
+    poses = cameras.c2w.detach().cpu().double().flatten(1).numpy().round(7).tolist()
+    fovs = vertical_fov(cameras).detach().cpu().double().clamp(*FOV_RANGE).numpy().round(4).tolist()
+    return {"views": [{"c2w": pose, "fov": fov} for pose, fov in zip(poses, fovs)]}
 
 
 def file_stem(name: str) -> str:

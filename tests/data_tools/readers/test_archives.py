@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import stat
 import struct
 import tarfile
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 
 from data_tools.readers.archives import Limits, check_image, extract, is_archive
+from data_tools.readers.json_files import parse_json
 from nvs_app.errors import NVSError
 
 
@@ -188,3 +190,21 @@ def test_heic_is_read(tmp_path: Path) -> None:
     heif = pytest.importorskip("pillow_heif")
     heif.from_pillow(Image.new("RGB", (64, 48), (200, 30, 30))).save(tmp_path / "a.heic")
     assert check_image(tmp_path / "a.heic") == ("HEIF", (48, 64))
+
+
+def test_names_in_bytes_that_are_no_utf8_can_be_written(tmp_path: Path) -> None:
+    """Of a tar that an old system packed: its bytes, read as Latin-1, in place of halves of characters."""
+    archive = tmp_path / "up.tar"
+    with tarfile.open(archive, "w", format=tarfile.GNU_FORMAT, encoding="latin-1") as packed:
+        info = tarfile.TarInfo("Stühle/Stuhl é.jpg")
+        info.size = 4
+        packed.addfile(info, io.BytesIO(b"fine"))
+    folder = extract(archive, tmp_path / "out")
+    (found,) = (path.relative_to(folder).as_posix() for path in folder.rglob("*.jpg"))
+    assert found == "Stühle/Stuhl é.jpg" and found.encode("utf-8")
+
+
+def test_halves_of_characters_in_json_become_question_marks() -> None:
+    found = parse_json("a.json", b'{"\\ud800": [{"file_path": "a\\uDfff.png", "same": "\\ud83d\\ude00"}]}')
+    assert found == {"?": [{"file_path": "a?.png", "same": "\N{GRINNING FACE}"}]}
+    json.dumps(found, ensure_ascii=False).encode("utf-8")

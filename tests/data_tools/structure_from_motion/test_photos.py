@@ -18,6 +18,7 @@ from PIL import Image
 
 from data_tools import cli as command_line
 from data_tools.readers import open_scene
+from data_tools.readers.isolated import ProcessLimits
 from data_tools.structure_from_motion import job as sfm
 from data_tools.structure_from_motion.pairs import WORDS, choose_pairs, word_histograms
 from data_tools.structure_from_motion.photo_files import find_images
@@ -284,6 +285,24 @@ def test_photos_are_turned_scaled_and_grouped(tmp_path: Path) -> None:
     assert level.has_focal and not clear.has_focal
     assert clear.masked and (tmp_path / "work" / "masks" / f"{clear.name}.png").is_file()
     assert len({photo.camera for photo in photos}) == 4
+
+
+def test_a_photo_that_asks_for_much_ends_a_child_alone(tmp_path: Path) -> None:
+    """Apart, what a decoder asks for is refused in a line, and the other photos are read as they would be here."""
+    rng = np.random.default_rng(0)
+    for name in ("a.jpg", "c.png"):
+        Image.fromarray(rng.integers(0, 255, (60, 100, 3), dtype=np.uint8)).save(tmp_path / name)
+    Image.fromarray(np.zeros((6000, 4000, 4), np.uint8)).save(tmp_path / "b.png", compress_level=1)  # 96 MB unpacked
+    images, limits = find_images([tmp_path]), ProcessLimits(memory_bytes=48 << 20)
+    photos, skipped = prepare_photos(images, tmp_path / "apart", 50, apart=limits)
+    assert [photo.source for photo in photos] == ["a.jpg", "c.png"]
+    assert skipped == {"b.png": "reading it takes more than 48 MB of memory; send less"}
+    here, _ = prepare_photos([images[0], images[2]], tmp_path / "here", 50)
+    assert photos == here
+    for photo in photos:
+        assert (tmp_path / "apart/images" / photo.name).read_bytes() == (
+            tmp_path / "here/images" / photo.name
+        ).read_bytes()
 
 
 def test_masks_make_images_transparent(found: tuple, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from networks import WITH_HEAD
 from PIL import Image
 
 from data_tools.readers import open_scene
+from data_tools.structure_from_motion.job import Cancelled
 from nvs_app.errors import NVSError
 from nvs_app.model.config import PRESETS
 from nvs_app.model.lact import LaCT
@@ -60,6 +61,27 @@ def photos(folder: Path, sizes: list[tuple[int, int]]) -> Path:
     for index, size in enumerate(sizes):
         Image.new("RGB", size, (9 * index % 255, 80, 90)).save(folder / f"photo {index}.jpg")
     return folder
+
+
+def test_the_page_decodes_photos_in_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the server's own process no pixel of them is read, up to where cameras are looked for."""
+
+    def never(*_, **__) -> None:
+        raise AssertionError("decoded in the server")
+
+    stages: list[tuple[str, str]] = []
+    folder = photos(tmp_path / "plush", [(64, 48)] * 3)
+    source = inspect(sorted(folder.iterdir()), tmp_path)
+    monkeypatch.setattr("data_tools.structure_from_motion.prepare.open_image", never)
+    with pytest.raises(Cancelled):
+        source.open(
+            tmp_path / "work",
+            lambda stage, _, words: stages.append((stage, words)),
+            lambda: bool(stages) and stages[-1][0] == "features",
+        )
+    assert ("photos", "3 of 3 photos read") in stages
+    (work,) = (tmp_path / "work").glob("scene-*/.sfm/photos.json")
+    assert len(json.loads(work.read_text())["photos"]) == 3
 
 
 def big_source(count: int, image_hw: tuple[int, int]) -> SceneInput:
