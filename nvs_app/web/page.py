@@ -23,7 +23,7 @@ from nvs_app.web.user_errors import report_user_errors
 STYLES = ("page.css", "viewer.css", "tools.css")
 SCRIPTS = (
     "viewer.js", "depth.js", "connection.js", "splats.js", "path.js", "cameras_plot.js", "drop.js", "work.js",
-    "help.js", "overlay.js", "beside.js", "page.js",
+    "help.js", "overlay.js", "beside.js", "fly.js", "page.js",
 )  # fmt: skip
 FRESH = "() => window.nvs.fresh()"
 # Buttons in the grid of photos, and those beside it, do this.

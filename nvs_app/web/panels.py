@@ -131,7 +131,7 @@ def tools_panel(app_state: AppState) -> Tools:
     facts = gr.HTML("", elem_id="nvs-facts", padding=False)
     quiet: dict[str, Any] = {"size": "sm"}
     with gr.Tabs(elem_id="nvs-tabs"):
-        with gr.Tab("Compare", id="truth") as truth_tab:
+        with gr.Tab("Compare", id="truth", elem_id="nvs-tab-truth") as truth_tab:
             words = "Photos that were not used, beside the rendering from the same camera."
             gr.HTML(f"<p class='nvs-note'>{words}</p>", padding=False)
             truth_choice = gr.Dropdown([], label="Held-out photo", elem_id="nvs-held-out", interactive=True)
@@ -148,11 +148,11 @@ def tools_panel(app_state: AppState) -> Tools:
             seconds = gr.Slider(
                 min(5, most), most, min(60, most), step=5, label="Seconds at most", elem_id="nvs-seconds", buttons=[]
             )
-        with gr.Tab("Cameras", id="cameras") as cameras_tab:
+        with gr.Tab("Cameras", id="cameras", elem_id="nvs-tab-cameras") as cameras_tab:
             gr.HTML("<p class='nvs-note'>Click a camera to look from there.</p>", padding=False)
             plot = gr.Plot(show_label=False, elem_id="nvs-plot")
             lost = gr.HTML("", padding=False)
-        with gr.Tab("Path", id="path") as path_tab:
+        with gr.Tab("Path", id="path", elem_id="nvs-tab-path") as path_tab:
             gr.HTML(fill("path.html"), padding=False)
             video_kind = gr.Radio(list(KINDS), value="MP4", label="Video", elem_id="nvs-video-kind")
             gr.HTML(fill("path_export.html"), padding=False)
@@ -171,7 +171,7 @@ def tools_panel(app_state: AppState) -> Tools:
                 "choose the run's dataparser_transforms.json along with it.</p>",
                 padding=False,
             )
-        with gr.Tab("Export", id="take") as take_tab:
+        with gr.Tab("Export", id="take", elem_id="nvs-tab-take") as take_tab:
             words = {
                 "snapshot": ("Snapshot", "The current view as a PNG that remembers its camera."),
                 "state": ("Scene file", "The fast weights, to render without the photos. Upload it to go on."),
@@ -202,7 +202,7 @@ def tools_panel(app_state: AppState) -> Tools:
                 gr.HTML(fill("share.html"), padding=False)
                 share = gr.Button("Share", elem_id="nvs-share", min_width=84, scale=0, **quiet)
                 unshare = gr.Button("Stop", elem_id="nvs-unshare", min_width=84, scale=0, **quiet)
-        with gr.Tab("Model", id="model") as model_tab:
+        with gr.Tab("Model", id="model", elem_id="nvs-tab-model") as model_tab:
             cards = {card.name: card for card in list_cards() if not card.problem}
             here = str(app_state.renderer().card.get("name", ""))
             names = list(dict.fromkeys([*cards, here]))

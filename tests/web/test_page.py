@@ -292,7 +292,9 @@ def test_the_photos_cameras_lie_over_the_view_and_lead_there(browser, address: s
 
 @pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_words_stand_out_and_controls_have_names(browser, address: str, photos: list[Path], scheme: str) -> None:
+def test_words_stand_out_and_controls_have_names(
+    browser, address: str, photos: list[Path], scheme: str, tmp_path: Path
+) -> None:
     page = opened(browser, address, color_scheme=scheme, reduced_motion="reduce")
     wait(page, "document.querySelector('#nvs-truth img')", 60)
     for tab in ("Compare", "Cameras", "Path", "Export", "Model"):
@@ -300,7 +302,8 @@ def test_words_stand_out_and_controls_have_names(browser, address: str, photos: 
         page.wait_for_timeout(400)
         assert page.evaluate(POOR_CONTRAST) == [], tab
         assert page.evaluate(UNNAMED) == [], tab
-    page.set_input_files("#nvs-upload input[type=file]", [str(path) for path in photos])
+    (tmp_path / "bad.jpg").write_bytes(b"no image")
+    page.set_input_files("#nvs-upload input[type=file]", [str(path) for path in (*photos, tmp_path / "bad.jpg")])
     page.locator(".nvs-go").wait_for(timeout=20_000)
     assert page.evaluate(POOR_CONTRAST) == [] and page.evaluate(UNNAMED) == []
     page.evaluate(

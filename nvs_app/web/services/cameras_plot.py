@@ -34,7 +34,7 @@ __all__ = ["cameras_figure", "scene_points", "thumbnails"]
 
 MAX_POINTS = 3000
 PALETTE = 48  # colours that points are shown in
-GROUPS = ("context", "target", "not used", "no camera found")
+GROUPS = ("input views", "held out", "not used", "no camera found")
 # Told apart also by those who see no red or no green (Okabe and Ito), and by their symbols.
 COLOURS = {
     False: dict(zip(GROUPS, ("#0072b2", "#d55e00", "#7f8896", "#b0006d"))),
@@ -105,8 +105,8 @@ def _groups(count: int, split: ViewSplit | None) -> dict[str, list[int]]:
     context = set(split.context) if split else set()
     target = set(split.target) - context if split else set()
     return {
-        "context": sorted(context),
-        "target": sorted(target),
+        "input views": sorted(context),
+        "held out": sorted(target),
         "not used": [index for index in range(count) if index not in context | target],
     }
 

@@ -37,7 +37,7 @@ class Progress:
     """A job's way through its stages. seconds: by stage, estimated; those of STAGES that are missing are not shown.
     cancelled: what is said when it was stopped."""
 
-    def __init__(self, seconds: Mapping[str, float], cancelled: str = "Cancelled. The next start goes on from here."):
+    def __init__(self, seconds: Mapping[str, float], cancelled: str = "The next start goes on from here."):
         self.cancelled = cancelled
         self.seconds = {name: max(seconds[name], LEAST_SECONDS) for name in STAGES if name in seconds}
         self._furthest = 0.0

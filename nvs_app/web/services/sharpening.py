@@ -54,7 +54,7 @@ class Sharpening:
             return sharpened
 
         session.job = self.app_state.jobs.submit(work)
-        session.progress = Progress({"sharpen": float(seconds)}, "Cancelled. The scene is as it was.")
+        session.progress = Progress({"sharpen": float(seconds)}, "The scene is as it was.")
         return session.job
 
 

@@ -86,7 +86,8 @@
       const x = now[0] - before[0], y = now[1] - before[1];
       if (!x && !y) return;
       viewer.pointer ??= event.timeStamp; // until a frame is asked for: the first move counts
-      if (mode === "orbit") viewer.view.orbit(-x * Math.PI, -y * Math.PI * 0.75);
+      if (mode === "orbit" && viewer.flying) viewer.view.look(2 * x * half() * viewer.aspect(), 2 * y * half());
+      else if (mode === "orbit") viewer.orbit(-x * Math.PI, -y * Math.PI * 0.75);
       else if (mode === "pan") pan(x, y);
       else if (mode === "pinch" && pointers.size === 2) {
         const [wide, centre] = both();
@@ -136,7 +137,7 @@
         if (keys[code]) viewer.view.fly(...keys[code], seconds * 0.8 * viewer.scene.radius * (held.shift ? 3 : 1));
         else if (arrows[code]) {
           const [x, y] = arrows[code];
-          if (held.shift) pan(-x * seconds * 0.6, -y * seconds * 0.6); else viewer.view.orbit(x * seconds * 1.2, -y * seconds * 0.9);
+          if (held.shift) pan(-x * seconds * 0.6, -y * seconds * 0.6); else viewer.orbit(x * seconds * 1.2, -y * seconds * 0.9);
         } else viewer.view.dolly(Math.exp((code === "Minus" ? 1 : -1) * seconds));
       }
       viewer.move();

@@ -76,12 +76,19 @@
   // The estimate is written anew with each setting; who has opened its details sees them still.
   let detailed = false;
   document.addEventListener("toggle", (event) => { if (event.target.closest?.(".nvs-plan")) detailed = event.target.open; }, true);
+  // What gradio leaves without a name for screen readers: tabs' panels, rows of choices, icons that only decorate.
+  const named = () => {
+    for (const panel of document.querySelectorAll("[role=tabpanel][id]:not([aria-labelledby])")) panel.setAttribute("aria-labelledby", `${panel.id}-button`);
+    for (const choices of document.querySelectorAll("#nvs-main fieldset:not([aria-label])")) choices.setAttribute("aria-label", choices.querySelector("[data-testid=block-info]")?.textContent.trim() || "Choices");
+    for (const icon of document.querySelectorAll("#nvs-main :is(.icon-wrap, button, .wrap) svg:not([aria-hidden]), svg.dropdown-arrow:not([aria-hidden]), #js-plotly-tester:not([aria-hidden])")) icon.setAttribute("aria-hidden", "true");
+  };
   // On a phone the second button opens the camera itself.
   new MutationObserver(() => {
     document.querySelector("input[data-testid='Take photos-upload-button']:not([capture])")?.setAttribute("capture", "environment");
     const details = detailed && document.querySelector(".nvs-plan details:not([open])");
     if (details && !details.dataset.seen) details.open = true;
     if (details) details.dataset.seen = "1";
+    named();
     const plot = document.querySelector("#nvs-plot");
     if (plot && window.nvsCameras && !plot.dataset.attached) { plot.dataset.attached = "1"; window.nvsCameras.attach(plot); }
   }).observe(document.documentElement, { childList: true, subtree: true });

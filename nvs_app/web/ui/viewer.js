@@ -49,13 +49,16 @@
     }
     target() { return add(this.eye, this.forward, this.distance); }
     turn(axis, angle) { for (const name of ["right", "down", "forward"]) this[name] = unit(turned(this[name], axis, angle)); }
-    orbit(yaw, pitch) {
-      const target = this.target();
+    look(yaw, pitch) { // around, from where it stands
       this.turn(this.up, yaw);
       // Not over the pole, where left and right would change places.
       const height = Math.asin(clamp(dot(this.forward, this.up), -1, 1));
       const wanted = clamp(height + pitch, Math.min(height, -85 * rad), Math.max(height, 85 * rad));
       this.turn(this.right, this.tilt() * (wanted - height));
+    }
+    orbit(yaw, pitch) {
+      const target = this.target();
+      this.look(yaw, pitch);
       this.eye = add(target, this.forward, -this.distance);
     }
     // Which way a turn about `right` raises the view: upright or upside down.
@@ -223,7 +226,8 @@
       this.last = now;
       if (!this.view || document.hidden) return;
       this.steer?.(seconds);
-      if (this.dirty) { const words = this.beyond(); if (words !== this.said) this.emit("beyond", this.said = words); }
+      const words = this.beyond();
+      if (words !== this.said) this.emit("beyond", this.said = words);
       if (this.auto) {
         if (now - this.autoStart > 1000 * AUTO_SECONDS) this.setAuto(false);
         else { this.turnOn(seconds); this.move(); }
@@ -276,17 +280,29 @@
     }
     // Where no photo was taken from anywhere near, in words; empty within what the photos cover.
     beyond() {
-      const { around, middle, half, elevation, outward } = this.scene.turn, up = unit(this.scene.up), { focus, radius } = this.scene;
-      const off = outward ? times(this.view.forward, -radius) : add(this.view.eye, focus, -1), far = size(off) / radius;
+      const { far, higher, lower, aside } = this.off(this.view);
       if (far < CLOSEST) return "closer than any photo";
       if (far > FARTHEST) return "farther away than any photo";
-      const height = Math.asin(clamp(dot(off, up) / size(off), -1, 1)) / rad;
-      if (height > elevation[1] + HIGHER) return "higher than any photo";
-      if (height < elevation[0] - HIGHER) return "lower than any photo";
-      const azimuth = Math.atan2(dot(off, cross(up, middle)), dot(off, middle)) / rad;
-      return !around && Math.abs(azimuth) > half + ASIDE ? "further round than any photo" : "";
+      if (higher > 0) return "higher than any photo";
+      if (lower > 0) return "lower than any photo";
+      return aside > 0 ? "further round than any photo" : "";
     }
-    // A zoom beyond what the photos cover goes on slowly.
+    // How a camera stands to those of the photos: `far` as often as they from the scene; by how many degrees above, below and
+    // beside what they cover (negative: within).
+    off(view) {
+      const { around, middle, half, elevation, outward } = this.scene.turn, up = unit(this.scene.up), { focus, radius } = this.scene;
+      const way = outward ? times(view.forward, -radius) : add(view.eye, focus, -1), far = size(way) / radius;
+      const height = Math.asin(clamp(dot(way, up) / size(way), -1, 1)) / rad;
+      const azimuth = Math.atan2(dot(way, cross(up, middle)), dot(way, middle)) / rad;
+      return { far, higher: height - elevation[1] - HIGHER, lower: elevation[0] - HIGHER - height, aside: around ? -1 : Math.abs(azimuth) - half - ASIDE };
+    }
+    // Beyond what the photos cover an orbit and a zoom go on slowly, and back at their own pace.
+    orbit(yaw, pitch) {
+      const next = this.view.copy(), before = this.off(this.view);
+      next.orbit(yaw, pitch);
+      const after = this.off(next), out = (way) => after[way] > Math.max(0, before[way]);
+      this.view.orbit(out("aside") ? SOFT * yaw : yaw, out("higher") || out("lower") ? SOFT * pitch : pitch);
+    }
     soft(factor) {
       const far = size(add(this.view.eye, this.scene.focus, -1)) / this.scene.radius;
       if (this.scene.turn.outward) return factor;

@@ -59,7 +59,7 @@ def test_frusta_are_the_cameras(up) -> None:
     scene = capture(12, up=up)
     figure = cameras_figure(scene, ViewSplit([0, 4, 8], [1, 2, 3]))
     context, target, unused = figure.data
-    assert [trace.name for trace in figure.data] == ["context (3)", "target (3)", "not used (6)"]
+    assert [trace.name for trace in figure.data] == ["input views (3)", "held out (3)", "not used (6)"]
     transform = normalize_context(scene.c2w)
     seen = vertices(context)
     for row, index in enumerate((0, 4, 8)):
@@ -82,7 +82,7 @@ def test_frusta_are_the_cameras(up) -> None:
     assert {data[0] for data in unused.customdata} == {5, 6, 7, 9, 10, 11}
     assert len({trace.marker.symbol for trace in figure.data}) == 3
     assert figure.layout.scene.aspectmode == "data" and figure.layout.scene.camera.up.z == 1
-    assert target.hovertext[0] == "001.jpg (target)"
+    assert target.hovertext[0] == "001.jpg (held out)"
 
 
 def test_themes_and_missing_photos() -> None:
