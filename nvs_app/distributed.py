@@ -1,4 +1,4 @@
-"""Several processes train one model: start, all-reduce, and a small channel for decisions.
+"""Several processes of one run: start, all-reduce, and a small channel for decisions and results.
 
 One process a device, NCCL on CUDA and gloo on CPUs, with torchrun's environment variables (RANK, LOCAL_RANK,
 WORLD_SIZE, MASTER_ADDR, MASTER_PORT), so several machines work. Without torchrun, `start_workers` starts the other
@@ -11,6 +11,7 @@ Decisions (stop, evaluate, save, progress) go through the rendezvous store and n
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -19,7 +20,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -101,6 +102,26 @@ class World:
             return value
         return json.loads(self.store.get(key))
 
+    def gather_objects(self, key: str, values: list[Any]) -> list[list[Any]] | None:
+        """What every process passes, as plain JSON values in order of rank, for process 0; None for the others.
+
+        `key` is used once in a run. Process 0 waits for the slowest, however long it takes.
+        """
+        if self.store is None:
+            return [values]
+        if not self.is_main:
+            for number, value in enumerate(values):  # one by one: the store takes 8 MB at a time
+                self.store.set(f"{key} {self.rank} {number}", json.dumps(value))
+            self.store.set(f"{key} {self.rank}", str(len(values)))
+            return None
+        gathered = [values]
+        for rank in range(1, self.size):
+            while not self.store.check([f"{key} {rank}"]):
+                time.sleep(0.2)
+            numbers = range(int(self.store.get(f"{key} {rank}")))
+            gathered.append([json.loads(self.store.get(f"{key} {rank} {number}")) for number in numbers])
+        return gathered
+
     def raise_flag(self, name: str) -> None:
         """Tell process 0 something without waiting, from any process."""
         if self.store is not None:
@@ -157,6 +178,17 @@ class Workers:
 def under_torchrun() -> bool:
     """True when the environment already says which process of a run this is."""
     return "WORLD_SIZE" in os.environ and "RANK" in os.environ
+
+
+@contextlib.contextmanager
+def torchrun_world(device: str) -> Iterator[World | None]:
+    """The place of this process among those of torchrun, left at the end; None without torchrun."""
+    world = World(device) if under_torchrun() else None
+    try:
+        yield world
+    finally:
+        if world is not None:
+            world.close()
 
 
 def free_port() -> int:

@@ -13,9 +13,7 @@ all processes encode together, one a GPU; the first one tells.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import copy
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -23,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nvs_app.cli.common import add_model_options, check_writable, load_renderer, positive_int
-from nvs_app.distributed import World, under_torchrun
+from nvs_app.distributed import World, torchrun_world
 from nvs_app.evaluation import speed
 from nvs_app.evaluation.evaluate import versions
 from nvs_app.evaluation.report.files import write_json
@@ -83,7 +81,9 @@ def run(args: argparse.Namespace) -> int:
     """Runs the command."""
     check_writable("--json", args.json)
     check_writable("--html", args.html)
-    with _world(args) as world:
+    with torchrun_world(args.device) as world:
+        if world is not None:
+            args.device = str(world.device)
         report = _measured(args, world)
         if world is not None and not world.is_main:
             return 0
@@ -95,19 +95,6 @@ def run(args: argparse.Namespace) -> int:
 
         write_speed_page(report, args.html)
     return 0
-
-
-@contextlib.contextmanager
-def _world(args: argparse.Namespace) -> Iterator[World | None]:
-    if not under_torchrun():
-        yield None
-        return
-    world = World(args.device)
-    args.device = str(world.device)
-    try:
-        yield world
-    finally:
-        world.close()
 
 
 def _renderers(args: argparse.Namespace) -> tuple[Renderer, Renderer | None]:

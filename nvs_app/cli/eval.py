@@ -3,7 +3,7 @@
 
 Measures PSNR, SSIM and sharpness (LPIPS where its weights are at hand) on the views that were not given to the
 model. The table goes to stdout, progress to stderr. Scenes that cannot be read are named in one line each, the
-others go on, and the exit code is 2.
+others go on, and the exit code is 2. Under torchrun each process takes scenes by turns, and the first one reports.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from nvs_app.cli.common import (
     stderr_progress,
 )
 from nvs_app.cli.eval_benchmark import add_benchmark_options, check_no_benchmark, run_benchmark
+from nvs_app.distributed import World, torchrun_world
 from nvs_app.errors import NVSError
 from nvs_app.evaluation.evaluate import EvalConfig, evaluate
 from nvs_app.evaluation.metrics import LPIPS
@@ -87,6 +88,14 @@ def run(args: argparse.Namespace) -> int:
         return run_benchmark(args)
     check_no_benchmark(args)
     EvalConfig(image_hw=tuple(args.image_hw or (256, 256)))  # a wrong size is said before the model is loaded
+    with torchrun_world(args.device) as world:
+        return _run(args, world)
+
+
+def _run(args: argparse.Namespace, world: World | None) -> int:
+    """The command, in one of the processes of torchrun or alone."""
+    if world is not None:
+        args.device = str(world.device)
     lpips = LPIPS.find(args.lpips)
     renderer = load_renderer(args)
     config = EvalConfig(
@@ -123,7 +132,10 @@ def run(args: argparse.Namespace) -> int:
             on_progress=lambda name, done, total: progress.update(views, description=name, completed=done, total=total),
             on_error=failed,
             adapt=None if args.adapt is None else adapt,
+            world=world,
         )
+    if world is not None and not world.is_main:
+        return 0  # process 0 says what failed
     if report["scenes"]:
         print_table(report)
     if args.json is not None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nvs_app.cli.common import counts, load_renderer, positive_int, stderr_progress
+from nvs_app.distributed import torchrun_world
 from nvs_app.errors import NVSError
 from nvs_app.evaluation.benchmark.run import BenchmarkRun, ProgressCallback
 from nvs_app.evaluation.benchmark.scene import MetricOptions
@@ -78,12 +79,8 @@ def run_benchmark(args: argparse.Namespace) -> int:
     for name in ("scenes", "context_views", "target_views", "max_targets", "side_by_side"):
         if getattr(args, name):
             raise NVSError(f"--benchmark {args.benchmark}: the protocol chooses; leave out {name.replace('_', '-')}")
-    world = _world(args)
-    try:
+    with torchrun_world(args.device) as world:
         return _run(args, benchmark, world)
-    finally:
-        if world is not None:
-            world.close()
 
 
 def _run(args: argparse.Namespace, benchmark, world) -> int:
@@ -241,12 +238,6 @@ def listing(benchmarks: dict) -> str:
 def say(text: str) -> None:
     """A line to stderr."""
     print(text, file=sys.stderr, flush=True)
-
-
-def _world(args: argparse.Namespace):
-    from nvs_app.distributed import World, under_torchrun
-
-    return World(args.device) if under_torchrun() else None
 
 
 def _option(text: str) -> tuple[str, str]:

@@ -23,6 +23,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from nvs_app.distributed import World
 from nvs_app.errors import NVSError
 from nvs_app.evaluation.baselines import mean_colour, nearest_views
 from nvs_app.evaluation.evaluator import Comparer, DeviceClock, EvaluatedViews, TargetViews, compare_stream
@@ -106,6 +107,7 @@ def evaluate(
     on_error: Callable[[str, str], None] | None = None,
     on_progress: Callable[[str, int, int], None] | None = None,
     adapt: Adapt | None = None,
+    world: World | None = None,
 ) -> dict[str, Any]:
     """Evaluates scenes and returns the report that `eval --json` writes.
 
@@ -113,12 +115,14 @@ def evaluate(
         and under "failed", and the others go on.
     side_by_side: a folder for one PNG a target view (nearest context view, rendering, photo, error), by scene.
     adapt: see `evaluate_scene`.
+    world: processes that evaluate the scenes by turns; process 0 returns the whole report, the others that of theirs.
     on_scene(name, result), on_error(name, message), on_progress(name, done, total): called as it goes.
     """
     lpips = None if lpips is None else lpips.to(renderer.device)
     results: dict[str, Any] = {}
     failed: dict[str, str] = {}
-    for name, scene in scenes.items():
+    rank, size = (0, 1) if world is None else (world.rank, world.size)
+    for name, scene in list(scenes.items())[rank::size]:
         try:
             opened = scene if isinstance(scene, Scene) else scene()
             folder = None if side_by_side is None else side_by_side / name
@@ -132,6 +136,13 @@ def evaluate(
             failed[name] = error.told
             if on_error is not None:
                 on_error(name, error.told)
+    if world is not None:
+        own = [{"results": {name: result}} for name, result in results.items()]
+        gathered = world.gather_objects("evaluated", [*own, {"failed": failed}])
+        for part in (part for parts in gathered or () for part in parts):
+            results |= part.get("results", {})
+            failed |= part.get("failed", {})
+        results, failed = ({name: found[name] for name in scenes if name in found} for found in (results, failed))
     metrics = [m.name for m in MEASURES if m.of_baselines or (m.name == "lpips" and lpips is not None)]
     overall: dict[str, Any] = {metric: _mean([r[metric] for r in results.values()]) for metric in metrics}
     overall["baselines"] = {
