@@ -70,4 +70,9 @@ def test_a_finger_flies_with_the_stick(browser, address: str) -> None:
     assert np.allclose(looked[:3, 3], after[:3, 3]) and looked[:3, 2] @ after[:3, 0] > 0.05  # to the right, from there
     page.locator("[data-nvs=fly]").click()
     page.locator("[data-nvs=stick]").wait_for(state="hidden")
+    page.evaluate("nvs.viewer.view.dolly(9); nvs.viewer.move()")
+    told = page.locator("[data-nvs=beyond]")
+    told.wait_for()
+    photos = page.get_by_role("button", name="+ Your photos").bounding_box()
+    assert told.bounding_box()["y"] >= photos["y"] + photos["height"]  # neither lies under the other
     closed(page)
