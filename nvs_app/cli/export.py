@@ -30,11 +30,12 @@ from nvs_app.cli.common import (
 from nvs_app.cli.render_source import StateSource
 from nvs_app.errors import NVSError
 from nvs_app.export.depth import write_depth
-from nvs_app.export.files import write_points, write_splats
+from nvs_app.export.files import offset_words, write_points, write_splats
 from nvs_app.export.fusion import LEAST, TOLERANCE, Surfels, fuse
 from nvs_app.export.html import first_look, write_html
 from nvs_app.export.mesh import mesh_of, write_glb
 from nvs_app.export.refine import Refined, hold_out, refine, refine_missing
+from nvs_app.export.shading import DEGREE, shaded
 from nvs_app.export.splats import FILL_TOLERANCE, Splats, splats_of, thinned
 from nvs_app.export.views import SurfaceViews, surface_views
 from nvs_app.model.state import context_cameras
@@ -161,7 +162,7 @@ def write(args: argparse.Namespace, views: SurfaceViews, device: torch.device) -
     if args.to == "mesh":
         with stage("mesh") as tell:
             mesh = mesh_of(views, args.least, tolerance, args.voxel, tell)
-        write_glb(args.out, mesh)
+        write_glb(args.out, mesh, views.offset)
         return f"{len(mesh.triangles)} triangles"
     held = None
     if args.refine is not None:
@@ -174,9 +175,12 @@ def write(args: argparse.Namespace, views: SurfaceViews, device: torch.device) -
         raise NVSError("export: the views agree on no surface; more photos, closer together, may help")
     if args.to == "points":
         surfels = few(surfels, args.most)
-        write_points(args.out, surfels)
+        write_points(args.out, surfels, views.offset)
         return f"{len(surfels)} points"
-    splats, words = splats_of(surfels), ""
+    with stage("colours") as tell:
+        # Other formats, and refinement, know one colour a splat.
+        degree = DEGREE if args.out.suffix.lower() == ".ply" and held is None else 0
+        splats, words = shaded(splats_of(surfels), surfels, views, degree, tell), ""
     if len(splats) > args.most:
         print(f"note: {args.most} of {len(splats)} splats are kept, made wider (--most)", file=sys.stderr)
         splats = thinned(splats, args.most)
@@ -193,7 +197,10 @@ def write_one(out: Path, splats: Splats, views: SurfaceViews) -> None:
     if out.suffix.lower() == ".html":
         write_html(out, splats, first_look(views.cameras, views.background), out.stem)
     else:
-        write_splats(out, splats)
+        write_splats(out, splats, views.offset)
+    if any(views.offset):
+        words = "; a comment of the file says so" if out.suffix.lower() == ".ply" else ""
+        print(f"note: {out}: add {offset_words(views.offset)} to positions, which are float32{words}", file=sys.stderr)
 
 
 def few(surfels: Surfels, most: int) -> Surfels:

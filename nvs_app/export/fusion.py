@@ -197,12 +197,12 @@ def ask(
     total, weights = depth * weight, weight.clone()
     agreeing, against, asked, finer = (torch.zeros_like(depth) for _ in range(4))
     for other in others.tolist():
-        place, z = _project(cameras[other], surfels.points)
+        place, z = project(cameras[other], surfels.points)
         inside = (z > _NEAREST * depth) & (place.abs() <= 1).all(dim=-1)
         shown = _sampled(views.depth[other], place, tolerance)
-        unsure = _lookup(views.uncertainty[other], place, "nearest").clamp_min(_SUREST)
+        unsure = lookup(views.uncertainty[other], place, "nearest").clamp_min(_SUREST)
         ratio = shown / z.clamp_min(1e-12) - 1
-        empty = _lookup(views.empty[other].float(), place, "nearest") > 0.5
+        empty = lookup(views.empty[other].float(), place, "nearest") > 0.5
         agrees = inside & (shown > 0) & (ratio.abs() < tolerance)
         past = inside & (empty | (ratio > _THROUGH * unsure.clamp_min(tolerance)))
         # Its point lies further along its ray by `ratio`; how deep that is for this view.
@@ -226,7 +226,7 @@ def neighbours(cameras: Cameras, count: int = NEIGHBOURS) -> Int[Tensor, "v k"]:
     return cost.argsort(dim=1)[:, : min(count, len(cameras) - 1)]
 
 
-def _project(camera: Cameras, points: Tensor) -> tuple[Float[Tensor, "n 2"], Float[Tensor, " n"]]:
+def project(camera: Cameras, points: Tensor) -> tuple[Float[Tensor, "n 2"], Float[Tensor, " n"]]:
     """Where points lie in an image, in [-1, 1] as grid_sample takes it, and their z."""
     local = (points - camera.c2w[:3, 3]) @ camera.c2w[:3, :3]
     z = local[:, 2]
@@ -245,10 +245,12 @@ def _resolution(camera: Cameras, points: Tensor, normals: Tensor) -> Float[Tenso
 
 def _sampled(depth: Tensor, place: Tensor, tolerance: float) -> Float[Tensor, " n"]:
     """Depth at places between pixels: interpolated on a surface, the nearest pixel's beside an edge."""
-    nearest, smooth = _lookup(depth, place, "nearest"), _lookup(depth, place, "bilinear")
+    nearest, smooth = lookup(depth, place, "nearest"), lookup(depth, place, "bilinear")
     return torch.where((smooth - nearest).abs() < tolerance * nearest, smooth, nearest)
 
 
-def _lookup(values: Tensor, place: Tensor, mode: str) -> Float[Tensor, " n"]:
-    found = F.grid_sample(values[None, None], place[None, None], mode, padding_mode="border", align_corners=False)
-    return found[0, 0, 0]
+def lookup(values: Tensor, place: Tensor, mode: str) -> Float[Tensor, "*c n"]:
+    """Values [*c, h, w] at places [n, 2] of the image, as `project` has them; mode: "nearest" or "bilinear"."""
+    maps = values.reshape(1, -1, *values.shape[-2:])
+    found = F.grid_sample(maps, place[None, None], mode, padding_mode="border", align_corners=False)
+    return found[0, :, 0].reshape(*values.shape[:-2], len(place))

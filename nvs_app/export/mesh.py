@@ -105,10 +105,11 @@ def mesh_of(
     return Mesh(vertices, normals, colours, np.asarray(found.triangles, np.uint32))
 
 
-def write_glb(path: Path, mesh: Mesh) -> Path:
+def write_glb(path: Path, mesh: Mesh, offset: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> Path:
     """Binary glTF 2.0 with a colour a vertex, shown as photographed (KHR_materials_unlit) where that is known.
 
     Colours are linear, as the format has them, in 16 bits: in 8, dark ones would be few.
+    offset: to be added to the vertices, which are float32; it becomes the translation of the mesh's node.
     """
     linear = np.where(mesh.colours <= 0.04045, mesh.colours / 12.92, ((mesh.colours + 0.055) / 1.055) ** 2.4)
     colours = np.concatenate([linear, np.ones((len(linear), 1))], axis=1)
@@ -141,7 +142,7 @@ def write_glb(path: Path, mesh: Mesh) -> Path:
             "extensionsUsed": ["KHR_materials_unlit"],
             "scene": 0,
             "scenes": [{"nodes": [0]}],
-            "nodes": [{"mesh": 0}],
+            "nodes": [{"mesh": 0, "translation": list(offset)} if any(offset) else {"mesh": 0}],
             "meshes": [{"primitives": [shape]}],
             "materials": [material],
             "accessors": accessors,

@@ -16,18 +16,20 @@ from nvs_app.geometry.rotations import matrix_to_quaternion
 
 FILL_TOLERANCE = 0.03
 """Of `fuse`, for splats: a hole is worse than a splat that lies a little beside its surface."""
-WIDTH = 0.55  # standard deviation, in pixels of the photo that saw the surface
+WIDTH = 0.5  # standard deviation, in pixels of the photo that saw the surface
 _THICKNESS = 0.1  # of the smaller width
 _OPACITY = (0.6, 0.98)  # where hardly any, and where all views that are asked agree
 
 
 @dataclass(frozen=True)
 class Splats:
-    """Gaussians, n of them, in the scene's own frame; one colour in all directions.
+    """Gaussians, n of them, in the scene's own frame.
 
     means: [n, 3]. scales: [n, 3], standard deviations along the Gaussian's own axes, world units.
     quats: [n, 4], real part first, unit length, from its own axes to the world's.
     colours: [n, 3] in [0, 1], as displayed (sRGB). opacities: [n] in (0, 1).
+    harmonics: [n, k, 3], what changes of the colour with the direction from the camera (`shading.harmonics` without the
+        constant); None: nothing.
     """
 
     means: Float[Tensor, "n 3"]
@@ -35,13 +37,14 @@ class Splats:
     quats: Float[Tensor, "n 4"]
     colours: Float[Tensor, "n 3"]
     opacities: Float[Tensor, " n"]
+    harmonics: Float[Tensor, "n k 3"] | None = None
 
     def __len__(self) -> int:
         return len(self.means)
 
     def __getitem__(self, rows: Tensor | slice) -> Splats:
         """Some of them."""
-        return Splats(**{name: value[rows] for name, value in vars(self).items()})
+        return Splats(**{name: value[rows] for name, value in vars(self).items() if value is not None})
 
 
 def splats_of(surfels: Surfels, width: float = WIDTH) -> Splats:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import sys
 import types
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ from nvs_app.export.fusion import Surfels, fuse
 from nvs_app.export.html import first_look, viewer_script, write_html
 from nvs_app.export.refine import hold_out, refine, refine_missing
 from nvs_app.export.splats import Splats, splats_of
+from nvs_app.export.views import far_offset
+from nvs_app.geometry.cameras import Cameras
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "evaluation"))
@@ -46,6 +49,28 @@ def test_points_as_others_read_them(surfels: Surfels, tmp_path: Path) -> None:
     assert np.abs(np.asarray(cloud.colors) - surfels.colours.numpy()).max() < 0.6 / 255
     plain = trimesh.load(file)
     assert np.allclose(plain.vertices, surfels.points, atol=1e-6) and len(plain.colors) == len(surfels)
+
+
+def test_far_from_the_origin_no_digit_is_lost(surfels: Surfels, splats: Splats, tmp_path: Path) -> None:
+    place = (456_700.0, 5_432_100.0, 210.0)
+    far = Cameras(cameras(6, 40).c2w.double(), cameras(6, 40).fxfycxcy, (40, 40))
+    far.c2w[:, :3, 3] += torch.tensor(place, dtype=torch.float64) + 0.123
+    offset = far_offset(far)
+    assert np.abs(np.array(offset) - place).max() < 10 and far_offset(cameras(6, 40)) == (0, 0, 0)
+    plain = trimesh.load(write_points(tmp_path / "points.ply", surfels, place))
+    assert np.abs(plain.vertices - place - surfels.points.numpy()).max() < 1e-6
+    file = write_splats(tmp_path / "s.ply", splats, place)
+    assert b"comment offset 456700 5432100 210\n" in file.read_bytes()[:200]
+    assert len(trimesh.load(file).vertices) == len(splats)
+
+
+def test_colours_that_change_are_in_the_file_of_splats(splats: Splats, tmp_path: Path) -> None:
+    rest = torch.randn(len(splats), 15, 3, generator=torch.Generator().manual_seed(0))
+    file = write_splats(tmp_path / "s.ply", replace(splats, harmonics=rest))
+    rows = trimesh.load(file).metadata["_ply_raw"]["vertex"]["data"]
+    assert sum(name.startswith("f_rest_") for name in rows.dtype.names) == 45
+    for channel in range(3):  # all of red first, as the original has them
+        assert np.allclose(np.asarray(rows[f"f_rest_{15 * channel + 4}"]).reshape(-1), rest[:, 4, channel])
 
 
 def test_splats_as_others_read_them(splats: Splats, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import trimesh
 
 from nvs_app.export.fusion import Surfels, agreed, edges, fuse, gradient
 from nvs_app.export.mesh import mesh_of, write_glb
+from nvs_app.export.shading import harmonics, shaded
 from nvs_app.export.splats import FILL_TOLERANCE, splats_of, thinned
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.geometry.normalize import SimilarityTransform
@@ -119,6 +120,29 @@ def test_splats_look_like_the_scene(views) -> None:
     assert fewer.scales.median() > 1.5 * splats.scales.median()
 
 
+def test_sheen_is_in_the_harmonics(views) -> None:
+    """Where brightness changes with the direction, splats show it to a camera that was none of the photos'."""
+
+    def sheen(seen):
+        towards = seen.cameras.c2w[:, 0, 3] / 2.6  # by where the camera stands
+        return replace(seen, images=(seen.images + 0.15 * towards[:, None, None, None]).clamp(0, 1))
+
+    bright, truth = sheen(views), sheen(analytic_views(cameras(8, start=0.39))[torch.arange(2)])
+    surfels = fuse(bright, fill=True, tolerance=FILL_TOLERANCE)
+    splats = shaded(splats_of(surfels), surfels, bright)
+    assert splats.harmonics is not None and splats.harmonics.shape == (len(surfels), 15, 3)
+    one = shaded(splats_of(surfels), surfels, bright, degree=0)
+    for view in range(2):
+        camera = truth.cameras[view]
+        away = torch.nn.functional.normalize(splats.means - camera.c2w[:3, 3], dim=-1)
+        seen = splats.colours + (harmonics(away, 3)[:, 1:, None] * splats.harmonics).sum(1)
+        wanted = pattern(splats.means) + 0.15 * camera.c2w[0, 3] / 2.6
+        wrong, plain = ((colours - wanted).abs().mean(-1).median() for colours in (seen, one.colours))
+        assert wrong < 0.03 and (view == 1 or wrong < 0.5 * plain)
+    thinner = thinned(splats, 100)
+    assert thinner.harmonics is not None and len(thinner.harmonics) == 100
+
+
 def test_a_mesh_lies_on_the_surface(views, tmp_path: Path) -> None:
     open3d = pytest.importorskip("open3d", reason="open3d is not installed (make setup)")
     mesh = mesh_of(views)
@@ -127,6 +151,9 @@ def test_a_mesh_lies_on_the_surface(views, tmp_path: Path) -> None:
     ball = mesh.vertices[:, 2] > 0.2
     outward = mesh.vertices[ball] - np.array(BALL, np.float32)
     assert np.median((mesh.normals[ball] * outward).sum(1) / np.linalg.norm(outward, axis=1)) > 0.95
+    place = (456_700.0, 5_432_100.0, 210.0)
+    far = trimesh.load(write_glb(tmp_path / "far.glb", mesh, place), force="mesh", process=False)
+    assert np.allclose(far.vertices - place, mesh.vertices, atol=1e-5)
     file = write_glb(tmp_path / "mesh.glb", mesh)
     plain = trimesh.load(file, force="mesh", process=False)
     assert np.array_equal(plain.faces, mesh.triangles) and np.allclose(plain.vertices, mesh.vertices, atol=1e-6)

@@ -17,7 +17,8 @@ from nvs_app.export.files import write_points, write_splats
 from nvs_app.export.fusion import fuse
 from nvs_app.export.html import first_look, write_html
 from nvs_app.export.mesh import mesh_of, write_glb
-from nvs_app.export.splats import FILL_TOLERANCE, Splats, splats_of, thinned
+from nvs_app.export.shading import DEGREE, shaded
+from nvs_app.export.splats import FILL_TOLERANCE, splats_of, thinned
 from nvs_app.export.views import SurfaceViews
 from nvs_app.model.state import SceneState, context_cameras
 from nvs_app.rendering.views import RenderedViews
@@ -110,20 +111,21 @@ class Geometry:
 
         if out.suffix == ".glb":
             mesh = mesh_of(views, progress=fusing)
-            write_glb(out, mesh)
+            write_glb(out, mesh, views.offset)
             return f"{len(mesh.triangles):,} triangles"
         points = kind.startswith("Points")
         surfels = fuse(views, progress=fusing) if points else fuse(views, 2, FILL_TOLERANCE, True, fusing)
         if not len(surfels):
             raise NVSError("The photos agree on no surface; more photos, closer together, may help.")
         if points:
-            write_points(out, surfels)
+            write_points(out, surfels, views.offset)
             return f"{len(surfels):,} points"
-        splats: Splats = splats_of(surfels)
+        degree = DEGREE if out.suffix == ".ply" else 0  # other formats have one colour a splat
+        splats = shaded(splats_of(surfels), surfels, views, degree, lambda share: tell(0.95 + 0.05 * share, "Colours"))
         if kind == VIEWER or out.suffix == ".html":
             splats = thinned(splats, MOST)
         if out.suffix == ".html":
             write_html(out, splats, first_look(views.cameras, views.background), title)
         else:
-            write_splats(out, splats)
+            write_splats(out, splats, views.offset)
         return f"{len(splats):,} splats"
