@@ -125,6 +125,7 @@ class Adapted:
             "psnr_before": round(self.before, 3),
             "psnr_after": round(self.after, 3),
             "seconds": round(self.seconds, 2),
+            "gain_per_second": round((self.after - self.before) / max(self.seconds, 1e-9), 5),
             "steps": self.steps,
             "stopped": self.stopped,
             "stopping_views": self.stopping,
@@ -137,7 +138,11 @@ class Adapted:
         views = f"{len(self.stopping)} view{'s' if len(self.stopping) > 1 else ''} that trained nothing"
         if self.state.adapted is None:
             return f"not adapted: no clear gain over {self.before:.2f} dB on {views} in {self.seconds:.0f} s"
-        return f"adapted in {self.seconds:.0f} s: {self.before:.2f} to {self.after:.2f} dB on {views}"
+        rate = (self.after - self.before) / max(self.seconds, 1e-9)
+        return (
+            f"adapted in {self.seconds:.0f} s: {self.before:.2f} to {self.after:.2f} dB on {views},"
+            f" {rate:.3f} dB a second"
+        )
 
 
 def asked_before(state: SceneState) -> float:

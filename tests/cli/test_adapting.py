@@ -46,7 +46,10 @@ def test_eval_reports_what_adapting_did(folder: Path, here, tmp_path: Path) -> N
     report = tmp_path / "eval.json"
     here("eval", folder / "one", "--context", 4, "--image-hw", 32, 32, "--adapt", 0.5, "--json", report)
     scene = json.loads(report.read_text())["scenes"]["one"]
-    assert scene["adapted"]["psnr_after"] >= scene["adapted"]["psnr_before"]
+    adapted = scene["adapted"]
+    assert adapted["psnr_after"] >= adapted["psnr_before"]
+    gain = (adapted["psnr_after"] - adapted["psnr_before"]) / adapted["seconds"]
+    assert adapted["gain_per_second"] == pytest.approx(gain, abs=0.01)
     assert len(scene["views"]) == 2 and len(scene["context"]) == 4
     _, err = here("eval", folder / "one", "--context", 3, "--image-hw", 32, 32, "--adapt", 0.5, code=2)
     assert "3 input views, expected 4 or more" in err

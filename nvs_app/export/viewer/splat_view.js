@@ -7,8 +7,8 @@
   const SIZE = 4; // the library's own units for `radius`: its covariances are half floats
 
   class SplatView {
-    constructor(canvas, bytes, { radius, background }) {
-      this.canvas = canvas; this.scale = SIZE / radius;
+    constructor(canvas, bytes, { radius, background, offset = [0, 0, 0] }) {
+      this.canvas = canvas; this.scale = SIZE / radius; this.offset = offset; // what splats are written less, cameras not
       this.renderer = new gsplat.WebGLRenderer(canvas, []);
       if (background) canvas.style.background = `rgb(${background.map((x) => Math.round(255 * x)).join(" ")})`;
       const data = gsplat.SplatData.Deserialize(new Uint8Array(bytes));
@@ -32,8 +32,8 @@
       const focal = height / (2 * Math.tan(fov * Math.PI / 360));
       camera.data.fx = camera.data.fy = focal;
       camera.data.setSize(width, height);
-      const m = c2w;
-      camera.position = new gsplat.Vector3(this.scale * m[3], this.scale * m[7], this.scale * m[11]);
+      const m = c2w, [x, y, z] = [m[3], m[7], m[11]].map((value, axis) => this.scale * (value - this.offset[axis]));
+      camera.position = new gsplat.Vector3(x, y, z);
       camera.rotation = gsplat.Quaternion.FromMatrix3(new gsplat.Matrix3(m[0], m[1], m[2], m[4], m[5], m[6], m[8], m[9], m[10]));
       camera.update();
       const program = renderer.renderProgram;

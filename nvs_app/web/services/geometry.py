@@ -80,7 +80,8 @@ class Geometry:
             views = self._views(lane, opened, tell)
             out = session.download(f"{file_stem(opened.name)}{KINDS.get(kind, '_viewer.splat')}")
             words = self._write(out, views, kind, tell, opened.name)
-            made = MadeGeometry(out, words, first_look(views.cameras, views.background), revision)
+            look = {**first_look(views.cameras, views.background), "offset": list(views.offset)}
+            made = MadeGeometry(out, words, look, revision)
             if kind == VIEWER:
                 session.memory[VIEWER] = made
             return made
