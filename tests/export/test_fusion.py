@@ -157,6 +157,8 @@ def test_a_mesh_lies_on_the_surface(views, tmp_path: Path) -> None:
     file = write_glb(tmp_path / "mesh.glb", mesh)
     plain = trimesh.load(file, force="mesh", process=False)
     assert np.array_equal(plain.faces, mesh.triangles) and np.allclose(plain.vertices, mesh.vertices, atol=1e-6)
+    (geometry,) = trimesh.load(file, process=False).geometry.values()
+    assert geometry.visual.vertex_attributes["color"].shape == (len(mesh.vertices), 4)
     # As the format has them, colours are linear.
     read = open3d.io.read_triangle_mesh(str(file))
     order, own = (np.lexsort(np.asarray(part).round(5).T) for part in (read.vertices, mesh.vertices))
