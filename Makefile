@@ -32,9 +32,14 @@ lint:
 docs:
 	$(VENV_PYTHON) tools/make_docs.py
 
-# pytest comes last, so that its closing line is the last one.
-test: lint
-	$(VENV_PYTHON) -m pytest -q $(PYTEST_ARGS)
+# Types are checked beside the tests, which leave a core free. pytest's closing line is the last one, unless types fail.
+test:
+	@bash tools/setup.sh test
+	$(VENV_PYTHON) -m ruff check .
+	$(VENV_PYTHON) -m ruff format --check .
+	@$(VENV_PYTHON) -m mypy > .mypy.log 2>&1 & types=$$!; \
+	$(VENV_PYTHON) -m pytest -q $(PYTEST_ARGS); tests=$$?; \
+	wait $$types || { cat .mypy.log; tests=1; }; rm -f .mypy.log; exit $$tests
 
 clean:
 	rm -rf .venv .setup.lock .pytest_cache .mypy_cache .ruff_cache
