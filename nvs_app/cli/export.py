@@ -30,12 +30,12 @@ from nvs_app.cli.common import (
 from nvs_app.cli.render_source import StateSource
 from nvs_app.errors import NVSError
 from nvs_app.export.depth import write_depth
-from nvs_app.export.files import offset_words, write_points, write_splats
+from nvs_app.export.files import harmonics_degree, offset_words, write_points, write_splats
 from nvs_app.export.fusion import LEAST, TOLERANCE, Surfels, fuse
 from nvs_app.export.html import first_look, write_html
 from nvs_app.export.mesh import mesh_of, write_glb
 from nvs_app.export.refine import Refined, hold_out, refine, refine_missing
-from nvs_app.export.shading import DEGREE, shaded
+from nvs_app.export.shading import shaded
 from nvs_app.export.splats import FILL_TOLERANCE, Splats, splats_of, thinned
 from nvs_app.export.views import SurfaceViews, surface_views
 from nvs_app.model.state import context_cameras
@@ -178,8 +178,7 @@ def write(args: argparse.Namespace, views: SurfaceViews, device: torch.device) -
         write_points(args.out, surfels, views.offset)
         return f"{len(surfels)} points"
     with stage("colours") as tell:
-        # Other formats, and refinement, know one colour a splat.
-        degree = DEGREE if args.out.suffix.lower() == ".ply" and held is None else 0
+        degree = harmonics_degree(args.out) if held is None else 0  # refinement knows one colour a splat
         splats, words = shaded(splats_of(surfels), surfels, views, degree, tell), ""
     if len(splats) > args.most:
         print(f"note: {args.most} of {len(splats)} splats are kept, made wider (--most)", file=sys.stderr)
