@@ -40,7 +40,7 @@ def rasterization(
     """One camera's view [1, h, w, 3], how much of each pixel is covered [1, h, w, 1], and no notes.
 
     means, scales: world units; quats: real part first; opacities in [0, 1]; colors: any range, as seen from here.
-    viewmats: world to camera; Ks: intrinsics in pixels. backgrounds: black unless given. Gradients reach all of them but
+    viewmats: world to camera; Ks: intrinsics in pixels. backgrounds: black unless given. Gradients reach all but
     the cameras.
     """
     w2c, lens = viewmats[0], Ks[0]
@@ -54,9 +54,7 @@ def rasterization(
         light = _light(alpha[alpha >= _LEAST][order], pixel)
         pixel, index = (part[light > _BEHIND] for part in (pixel, index))
     used, index = index.unique(return_inverse=True)
-    place, inverse, _, _ = _projected(
-        means[used], quats[used], scales[used], opacities[used], w2c, lens, width, height
-    )
+    place, inverse, _, _ = _projected(means[used], quats[used], scales[used], opacities[used], w2c, lens, width, height)
     alpha = _alpha(pixel, index, place, inverse, opacities[used], width)
     weight = alpha * _light(alpha, pixel)
     image = weight.new_zeros(height * width, 4).index_add(
