@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -31,8 +30,11 @@ _LOOKING = 0.15  # of the time that looks may take
 _PATIENCE = 5  # looks without a better one, and it ends
 _GROW_UNTIL = 0.6  # of the time: then splats are no longer added
 _FALL_TO = 0.1  # the rates, at the end
-# Adam's rates; of positions in units of the scene's size. Higher than in a fit from nothing: there are fewer steps.
-_RATES = {"means": 1e-3, "scales": 1e-2, "quats": 3e-3, "opacities": 5e-2, "colors": 1e-2, "harmonics": 1e-3}
+# Adam's rates: with gsplat, of thousands of steps; in plain torch, of a hundred. Of positions in units of the scene.
+_RATES = {
+    "means": (1.6e-4, 1e-3), "scales": (5e-3, 1e-2), "quats": (1e-3, 3e-3),
+    "opacities": (5e-2, 5e-2), "colors": (2.5e-3, 1e-2), "harmonics": (1.25e-4, 1e-3),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,6 @@ def refine(
     size = viewing_distance(train.cameras)
     params = _parameters(splats, device)
     ground = torch.nn.Parameter(border_colour(images)[0])
-    rates = {name: _RATES[name] * (size if name == "means" else 1) for name in params}
     optimizers = {name: torch.optim.Adam([value], eps=1e-15) for name, value in params.items()}
     sky = torch.optim.Adam([ground], lr=1e-3)
     drawn, strategy = rasterization, None
@@ -85,6 +86,9 @@ def refine(
             refine_start_iter=200, refine_stop_iter=10**9, reset_every=10**9, verbose=False
         )
         state = strategy.initialize_state(scene_scale=size)
+
+    few = strategy is None
+    rates = {name: _RATES[name][few] * (size if name == "means" else 1) for name in params}
 
     def render(view: int, w2c: Tensor, lenses: Tensor) -> tuple[Tensor, dict]:
         one, colours = slice(view, view + 1), params["colors"]
@@ -114,18 +118,18 @@ def refine(
     while (spent := clock() - start) + cost < seconds and since < _PATIENCE:
         steps += 1
         order = order or torch.randperm(len(images), generator=generator).tolist()
-        view, growing = order.pop(), strategy is not None and spent < _GROW_UNTIL * seconds
+        view, growing = order.pop(), spent < _GROW_UNTIL * seconds
         picture, info = render(view, *cameras)
-        if growing:
+        if strategy is not None and growing:
             strategy.step_pre_backward(params, optimizers, state, steps, info)
         # What keeps a fit from nothing free of fog would fade what a few steps do not see.
-        photo_loss(picture, images[view : view + 1], *((params, size) if strategy else ())).backward()
+        photo_loss(picture, images[view : view + 1], *(() if few else (params, size))).backward()
         for name, rate in rates.items():
             optimizers[name].param_groups[0]["lr"] = rate * _FALL_TO ** (spent / seconds)
         for optimizer in (*optimizers.values(), sky):
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        if growing:
+        if strategy is not None and growing:
             strategy.step_post_backward(params, optimizers, state, steps, info, packed=False)
         if (looking := clock()) - start >= due:
             since, now = since + 1, quality()
@@ -159,14 +163,12 @@ def _parameters(splats: Splats, device: torch.device) -> torch.nn.ParameterDict:
 
 
 def _splats(params: torch.nn.ParameterDict) -> Splats:
-    def plain(values: Tensor) -> Float[Tensor, "..."]:
-        return values.detach().float().cpu()
-
-    return Splats(
-        plain(params["means"]).clone(),
-        plain(params["scales"].exp()),
-        normalize(plain(params["quats"]), dim=-1),
-        plain(params["colors"]),
-        plain(params["opacities"].sigmoid()),
-        plain(params["harmonics"]) if params["harmonics"].shape[1] else None,
+    means, scales, quats, opacities, colours, rest = (  # copies: the parameters go on changing
+        params[name].detach().to("cpu", torch.float32, copy=True)
+        for name in ("means", "scales", "quats", "opacities", "colors", "harmonics")
     )
+    several = rest.shape[1] > 0
+    return Splats(
+        means, scales.exp(), normalize(quats, dim=-1), colours if several else colours.clamp(0, 1),
+        opacities.sigmoid(), rest if several else None,
+    )  # fmt: skip
