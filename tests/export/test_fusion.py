@@ -152,6 +152,7 @@ def test_a_mesh_lies_on_the_surface(views, tmp_path: Path) -> None:
     mesh = mesh_of(views)
     assert len(mesh.triangles) > 1000
     assert off_surface(torch.from_numpy(mesh.vertices)).quantile(0.95) < PIXEL
+    assert np.abs(mesh.colours - pattern(torch.from_numpy(mesh.vertices)).numpy()).mean() < 0.02
     ball = mesh.vertices[:, 2] > 0.2
     outward = mesh.vertices[ball] - np.array(BALL, np.float32)
     assert np.median((mesh.normals[ball] * outward).sum(1) / np.linalg.norm(outward, axis=1)) > 0.95
