@@ -37,7 +37,7 @@ def test_a_scene_grows_by_photos_of_its_capture(page) -> None:
 @pytest.mark.browser
 def test_a_scene_is_sharpened_from_its_own_photos(page, small_scene: Path, tmp_path: Path) -> None:
     page.click("#nvs-sharpen")  # the example was read from three photos
-    page.get_by_text("3 input views: 4 or more are needed to learn from").first.wait_for()
+    page.get_by_text("3 input views, expected 4 or more").first.wait_for()
     brought = shutil.make_archive(str(tmp_path / "brought"), "zip", small_scene)
     page.set_input_files("#nvs-upload input[type=file]", [brought])
     page.click(".nvs-go", timeout=20_000)  # five of six, by default

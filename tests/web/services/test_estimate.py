@@ -25,9 +25,10 @@ from nvs_app.errors import NVSError
 from nvs_app.model.config import PRESETS
 from nvs_app.model.lact import LaCT
 from nvs_app.model.state import context_cameras
+from nvs_app.rendering.cost import encoding_bytes
+from nvs_app.rendering.device import bytes_words, free_memory
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.views import spread_views
-from nvs_app.web.services.cost import encoding_bytes
 from nvs_app.web.services.estimate import (
     MAX_TOKENS,
     context_split,
@@ -35,7 +36,7 @@ from nvs_app.web.services.estimate import (
     most_views,
     sizes_for,
 )
-from nvs_app.web.services.machine import bytes_words, count_words, free_memory, seconds_words
+from nvs_app.web.services.machine import count_words, seconds_words
 from nvs_app.web.services.throughput import ThroughputEstimator
 from nvs_app.web.services.uploads import SceneInput, inspect
 
@@ -150,7 +151,7 @@ from nvs_app.rendering.renderer import Renderer
 from nvs_app.model.config import PRESETS
 from nvs_app.model.detail.config import DetailHeadConfig
 from nvs_app.model.lact import LaCT
-from nvs_app.web.services.cost import encoding_bytes
+from nvs_app.rendering.cost import encoding_bytes
 from nvs_app.geometry.cameras import Cameras, look_at
 from nvs_app.scenes.posed import PosedImages
 
