@@ -9,6 +9,7 @@ function of `nvs_app` and `data_tools` is checked against its annotations at eac
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -34,6 +35,10 @@ install_import_hook(["nvs_app", "data_tools"], "beartype.beartype")
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
+
+# torch imports triton late, and that crashes the process where a driver of OpenGL has loaded another LLVM before.
+with contextlib.suppress(ImportError):
+    import triton  # noqa: F401
 
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else min(2, os.cpu_count() or 1))
 
