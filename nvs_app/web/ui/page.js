@@ -64,6 +64,21 @@
     shown = detail.revision;
   });
   let shown = null;
+  // What cannot be done yet is off: before a scene is there, before one was kept or held, while nothing is being made.
+  let held = false;
+  const possible = () => {
+    const scene = Boolean(window.nvs.viewer?.scene), kept = Boolean(document.querySelector("#nvs-kept input")?.value);
+    const making = Boolean(document.querySelector("#nvs-geometry-progress .nvs-progress"));
+    const off = [
+      [!scene, "#nvs-hold, #nvs-sharpen, #nvs-grow, [id^=nvs-take-], [data-path=add], [data-preset]"],
+      [!held, "#nvs-release"], [!scene || making, "#nvs-geometry"], [!making, "#nvs-geometry-cancel"], [!kept, "#nvs-kept-open, #nvs-share, #nvs-unshare"],
+    ];
+    for (const [no, which] of off) for (const button of document.querySelectorAll(which)) button.disabled = no;
+    for (const bar of document.querySelectorAll("#nvs-stage .nvs-bar")) bar.inert = !scene;
+  };
+  window.nvs.possible = possible;
+  document.addEventListener("nvs-message", ({ detail }) => { if (detail.type === "beside") { held = detail.held; possible(); } });
+  document.addEventListener("nvs-scene", possible);
   const together = () => document.querySelectorAll("[data-nvs-split]").forEach((slider) => slider.closest(".nvs-split").style.setProperty("--split", `${slider.value}%`));
   window.nvs.fresh = () => { together(); stale(); };
   const stale = () => document.querySelector("#nvs-tools")?.classList.remove("nvs-stale");
@@ -88,7 +103,7 @@
     const details = detailed && document.querySelector(".nvs-plan details:not([open])");
     if (details && !details.dataset.seen) details.open = true;
     if (details) details.dataset.seen = "1";
-    named();
+    named(); possible();
     const plot = document.querySelector("#nvs-plot");
     if (plot && window.nvsCameras && !plot.dataset.attached) { plot.dataset.attached = "1"; window.nvsCameras.attach(plot); }
   }).observe(document.documentElement, { childList: true, subtree: true });
