@@ -82,3 +82,7 @@ def test_tab_goes_through_the_columns_in_their_order(page) -> None:
     assert any(word.startswith("Rendered view of") for word in words) and "Model" in words and len(stops) > 30
     assert [stop["words"] for stop in stops if not stop["seen"]] == []
     assert [stop for stop in stops if stop["column"] == 0 and stop["side"] < 24] == []
+    page.set_viewport_size({"width": 390, "height": 844})  # there the viewer is above the examples
+    page.locator("#nvs-header button").last.focus()
+    page.keyboard.press("Tab")
+    assert page.evaluate(STOP)["column"] == COLUMNS.index("nvs-middle")
