@@ -326,8 +326,8 @@ class Renderer:
         head = self.model.config.detail_head
         if not quick or head is None:
             return Sampling(self.views, photo_level=level)
-        planes, fine_planes = -(-head.planes // 2), -(-head.fine_planes // 2)
-        return Sampling(min(QUICK_VIEWS, self.views or head.views), planes, fine_planes, level)
+        planes = (-(-count // 2) for count in (head.planes, head.fine_planes, head.finest_planes))
+        return Sampling(min(QUICK_VIEWS, self.views or head.views), *planes, photo_level=level)
 
     def _rendered(
         self,
