@@ -57,7 +57,7 @@ def test_a_screen_reader_finds_a_name_for_everything(page, photos: list[Path], t
     page.keyboard.press("Escape")
     (tmp_path / "bad.jpg").write_bytes(b"no image")
     page.set_input_files("#nvs-upload input[type=file]", [str(path) for path in (*photos, tmp_path / "bad.jpg")])
-    page.locator(".nvs-bad").wait_for(timeout=20_000)
+    page.locator(".nvs-bad").wait_for()
     assert unnamed(page) == []
     page.evaluate("document.querySelector('.nvs-tile button').removeAttribute('aria-label')")
     page.evaluate("document.querySelector('.nvs-tile button').textContent = ''")
