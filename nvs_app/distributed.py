@@ -1,7 +1,7 @@
 """Several processes of one run: start, all-reduce, and a small channel for decisions and results.
 
 One process a device, NCCL on CUDA and gloo on CPUs, with torchrun's environment variables (RANK, LOCAL_RANK,
-WORLD_SIZE, MASTER_ADDR, MASTER_PORT), so several machines work. Without torchrun, `start_workers` starts the other
+WORLD_SIZE, MASTER_ADDR, MASTER_PORT), so several machines work. Without torchrun, `processes` starts the other
 processes of this machine itself.
 
 Gradients lie in one flat buffer (`optim.FlatParameters`), so averaging them is one all-reduce after the backward
@@ -27,6 +27,8 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from nvs_app.errors import NVSError
 
 PATIENCE = timedelta(minutes=30)
 T = TypeVar("T")
@@ -139,8 +141,10 @@ class World:
 class Workers:
     """The other processes of this machine, started by the first one (which becomes rank 0)."""
 
-    def __init__(self, processes: list[subprocess.Popen[bytes]]) -> None:
-        self.processes = processes
+    def __init__(self, processes: list[subprocess.Popen[bytes]], independent: bool = False) -> None:
+        """independent: they do not wait for each other: one may say that it failed (2), and take its time."""
+        self.processes, self.independent = processes, independent
+        self.good = (None, 0, 2) if independent else (None, 0)
         self.ending = False
         threading.Thread(target=self._watch, daemon=True).start()
 
@@ -148,7 +152,7 @@ class Workers:
         # A worker that died leaves the others waiting in a collective for ever: end the run instead.
         while not self.ending:
             for process in self.processes:
-                if process.poll() not in (None, 0) and not self.ending:
+                if process.poll() not in self.good and not self.ending:
                     print(
                         f"error: worker process {process.pid} ended with status {process.returncode}",
                         file=sys.stderr,
@@ -165,6 +169,9 @@ class Workers:
 
     def finish(self, failed: bool = False) -> None:
         """Wait for the workers to end by themselves, or end them when this process failed."""
+        if self.independent and not failed:
+            while any(process.poll() is None for process in self.processes):
+                time.sleep(0.1)
         self.ending = True
         deadline = time.monotonic() + (0 if failed else 60)
         for process in self.processes:
@@ -181,11 +188,11 @@ def under_torchrun() -> bool:
 
 
 @contextlib.contextmanager
-def torchrun_world(device: str) -> Iterator[World | None]:
-    """The place of this process among those of torchrun, left at the end; None without torchrun."""
+def torchrun_world(device: str) -> Iterator[tuple[World | None, str]]:
+    """The place of this process among those of torchrun, left at the end, and its device; None without torchrun."""
     world = World(device) if under_torchrun() else None
     try:
-        yield world
+        yield world, device if world is None else str(world.device)
     finally:
         if world is not None:
             world.close()
@@ -211,18 +218,45 @@ def own_share(things: list[T], device: str) -> tuple[list[T], str]:
     return things[rank::size], device
 
 
-def start_workers(count: int, arguments: Sequence[str]) -> Workers:
-    """Start processes 1 … count-1 as `python ARGUMENTS` and make this one process 0 of `count`.
+def process_count(gpus: int, device: str, most: int | None = None) -> int:
+    """How many processes of this machine do a run: a GPU each, on a CPU as many as are asked for (`gpus`).
 
-    Changes this process's environment (RANK, WORLD_SIZE, …), as torchrun would have set it.
+    gpus: 0: all GPUs, or one process on a CPU. most: things to be done. Raises NVSError where there are fewer GPUs.
     """
+    if under_torchrun():
+        return 1
+    on_cpu = device == "cpu" or not torch.cuda.is_available()
+    there = 1 if on_cpu or ":" in device else torch.cuda.device_count()
+    if not on_cpu and gpus > there:
+        raise NVSError(f"--gpus {gpus}: {there} with --device {device}")
+    count = gpus or there
+    return count if most is None else max(1, min(count, most))
+
+
+@contextlib.contextmanager
+def processes(count: int, arguments: Sequence[str], independent: bool = False) -> Iterator[list[subprocess.Popen]]:
+    """Process 0 of `count` in the block, as torchrun would have set it (RANK, WORLD_SIZE, …); the others are started
+    as `python ARGUMENTS`, and the block waits for them at its end. Yields those; independent: see `Workers`.
+    """
+    if count == 1:
+        yield []
+        return
     shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    processes = []
+    before, started = dict(os.environ), []
     for rank in range(1, count):
-        environment = {**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-        processes.append(subprocess.Popen([sys.executable, *arguments], env=environment))
+        environment = {**before, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+        started.append(subprocess.Popen([sys.executable, *arguments], env=environment))
     os.environ.update(shared, RANK="0", LOCAL_RANK="0")
-    return Workers(processes)
+    workers, failed = Workers(started, independent), True
+    try:
+        yield started
+        failed = False
+    finally:
+        workers.finish(failed)
+        for name in (*shared, "RANK", "LOCAL_RANK"):
+            os.environ.pop(name)
+            if name in before:
+                os.environ[name] = before[name]
 
 
 class StopSignals:

@@ -27,7 +27,7 @@ HEADLESS = (*CORE, *RUNNING, "data_tools.procedural")
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "nvs_app.errors": (),
     "nvs_app.bundled": (),
-    "nvs_app.distributed": (),
+    "nvs_app.distributed": ("nvs_app.errors",),
     "nvs_app.terminal": ("nvs_app.errors",),
     "nvs_app.atomic_io": ("nvs_app.errors",),
     "nvs_app.geometry": ("nvs_app.errors",),

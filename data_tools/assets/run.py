@@ -137,7 +137,7 @@ def _run(
         if ray is not None and waiting:
             from data_tools.assets.ray_cluster import run_on_ray
 
-            answers = run_on_ray(waiting, options.image_hw, ray, workers, timeout, out)
+            answers = run_on_ray(waiting, ray, workers, timeout, out)
         else:
             answers = run_pool(waiting, options.image_hw, max(1, min(workers, len(waiting))), timeout)
         try:

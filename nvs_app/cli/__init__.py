@@ -57,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if hasattr(module, "main"):
                 return module.main(argv[1:])
         args = build_parser(command).parse_args(argv)
+        args.words = argv  # for other processes that take part
         return importlib.import_module(COMMANDS[args.command][0]).run(args)
 
     return run_cli(work, str(command))

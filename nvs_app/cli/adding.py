@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import sys
 import time
 from collections.abc import Sequence
@@ -82,10 +81,3 @@ def encoded_stream(renderer: Renderer, scene: Scene, context: Sequence[int], ima
         return encode_stream(
             renderer, chunks, scene.cameras(list(context), image_hw), progress=lambda count, state: tell(count)
         )
-
-
-def files_digest(scene: Scene, context: Sequence[int]) -> str:
-    """A digest of the files of some views: names, sizes and times, since their pixels are not read twice."""
-    facts = [scene.image_paths[view] for view in context]
-    known = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) if path.is_file() else path for path in facts]
-    return hashlib.sha256(repr(known).encode()).hexdigest()[:16]

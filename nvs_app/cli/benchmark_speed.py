@@ -81,9 +81,7 @@ def run(args: argparse.Namespace) -> int:
     """Runs the command."""
     check_writable("--json", args.json)
     check_writable("--html", args.html)
-    with torchrun_world(args.device) as world:
-        if world is not None:
-            args.device = str(world.device)
+    with torchrun_world(args.device) as (world, args.device):
         report = _measured(args, world)
         if world is not None and not world.is_main:
             return 0

@@ -3,20 +3,26 @@
 
 Measures PSNR, SSIM and sharpness (LPIPS where its weights are at hand) on the views that were not given to the
 model. The table goes to stdout, progress to stderr. Scenes that cannot be read are named in one line each, the
-others go on, and the exit code is 2. Under torchrun each process takes scenes by turns, and the first one reports.
+others go on, and the exit code is 2. The scenes are shared by all GPUs of the machine, by the processes of torchrun, or
+by the tasks of a Ray cluster (`--ray`). A run with --json that was stopped goes on where it stopped: until the report
+is whole, its scenes are kept in FILE.partial.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import shutil
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from data_tools.ray_tasks import Lost
+from nvs_app.atomic_io import is_stream
 from nvs_app.cli.adapting import adapt_scene, add_adapt_option
 from nvs_app.cli.common import (
     add_context_options,
@@ -28,17 +34,21 @@ from nvs_app.cli.common import (
     name_scenes,
     positive_int,
     read_scene,
+    stage,
     stderr_progress,
 )
 from nvs_app.cli.eval_benchmark import add_benchmark_options, check_no_benchmark, run_benchmark
+from nvs_app.cli.spread import add_spread_options, kept_renderer, on_cluster, on_gpus
 from nvs_app.distributed import World, torchrun_world
 from nvs_app.errors import NVSError
-from nvs_app.evaluation.evaluate import EvalConfig, evaluate
+from nvs_app.evaluation.benchmark.results import SceneResults, fingerprint
+from nvs_app.evaluation.evaluate import EvalConfig, evaluate, report_header, with_overall
 from nvs_app.evaluation.metrics import LPIPS
 from nvs_app.evaluation.report.files import write_json
 from nvs_app.evaluation.report.measures import MEASURES
 from nvs_app.evaluation.report.words import rendering_words
 from nvs_app.model.state import SceneState
+from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.posed import PosedImages
 
 
@@ -76,6 +86,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--lpips", metavar="PATH", help="LPIPS weights, file or folder (default: $NVS_LPIPS_WEIGHTS, else no LPIPS)"
     )
     add_benchmark_options(parser)
+    add_spread_options(parser)
     add_model_options(parser)
 
 
@@ -88,16 +99,61 @@ def run(args: argparse.Namespace) -> int:
         return run_benchmark(args)
     check_no_benchmark(args)
     EvalConfig(image_hw=tuple(args.image_hw or (256, 256)))  # a wrong size is said before the model is loaded
-    with torchrun_world(args.device) as world:
-        return _run(args, world)
+    named = name_scenes(args.scenes)
+    if args.ray is not None:
+        report = _on_cluster(args, named)
+    else:
+        with on_gpus(args, len(named)), torchrun_world(args.device) as (world, args.device):
+            report = measured(load_renderer(args), args, named, world)
+            if world is not None and not world.is_main:
+                return 0  # process 0 says what failed
+    if report["scenes"]:
+        print_table(report)
+    if args.json is not None:
+        write_json(report, args.json, "--json")
+        if not report["failed"]:
+            shutil.rmtree(kept_beside(args.json), ignore_errors=True)
+    return 2 if report["failed"] else 0
 
 
-def _run(args: argparse.Namespace, world: World | None) -> int:
-    """The command, in one of the processes of torchrun or alone."""
-    if world is not None:
-        args.device = str(world.device)
+def kept_beside(report: Path) -> Path:
+    """The folder of what is done of a report that is not: `eval`, run again, goes on there."""
+    return report.with_name(f"{report.name}.partial")
+
+
+def _on_cluster(args: argparse.Namespace, named: dict[str, Path]) -> dict[str, Any]:
+    """The report of scenes that Ray tasks measure; the figures are those of one process."""
+    args.json = None if args.json is None else args.json.absolute()
+    shared = args.json and args.json.parent
+    header: dict[str, Any] = {}
+    results, failed = {}, {}
+    tasks = ((name, (name, path.absolute())) for name, path in named.items())
+    with stage(f"{len(named)} scenes on {args.ray}", len(named)) as tell:
+        for done, (name, answer) in enumerate(on_cluster(args, eval_task, tasks, shared), 1):
+            tell(done)
+            if isinstance(answer, Lost):
+                failed[name] = str(answer)
+                continue
+            header, results, failed = answer, results | answer["scenes"], failed | answer["failed"]
+    if not header:
+        raise Lost(f"--ray {args.ray}: no scene was measured; {next(iter(failed.values()))}")
+    for message in failed.values():
+        print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return with_overall(
+        header, *({name: found[name] for name in named if name in found} for found in (results, failed))
+    )
+
+
+def eval_task(args: argparse.Namespace, name: str, path: Path) -> dict[str, Any]:
+    """What a Ray worker does for a scene: its report."""
+    return measured(kept_renderer(args), args, {name: path}, None)
+
+
+def measured(
+    renderer: Renderer, args: argparse.Namespace, named: dict[str, Path], world: World | None
+) -> dict[str, Any]:
+    """The report of scenes, in one of the processes of torchrun, alone, or in a Ray worker."""
     lpips = LPIPS.find(args.lpips)
-    renderer = load_renderer(args)
     config = EvalConfig(
         num_context=(args.context or (8,))[0],
         image_hw=tuple(args.image_hw or renderer.train_image_hw),
@@ -108,7 +164,10 @@ def _run(args: argparse.Namespace, world: World | None) -> int:
         max_targets=args.max_targets,
         rounded=args.rounded,
     )
-    named = name_scenes(args.scenes)
+    kept = None
+    if args.json is not None and not is_stream(args.json):
+        decisive = [report_header(renderer, config, lpips), asdict(config), args.adapt, str(args.side_by_side)]
+        kept = SceneResults(kept_beside(args.json), fingerprint(decisive))
 
     def adapt(name: str, posed: PosedImages, state: SceneState) -> tuple[SceneState, dict[str, Any]]:
         found = adapt_scene(renderer, posed, state, args.adapt, name)
@@ -122,7 +181,7 @@ def _run(args: argparse.Namespace, world: World | None) -> int:
             progress.advance(every)
             print(f"error: {' '.join(message.split())}", file=sys.stderr)
 
-        report = evaluate(
+        return evaluate(
             renderer,
             {name: functools.partial(read_scene, path, key=args.scene) for name, path in named.items()},
             config,
@@ -133,14 +192,8 @@ def _run(args: argparse.Namespace, world: World | None) -> int:
             on_error=failed,
             adapt=None if args.adapt is None else adapt,
             world=world,
+            kept=kept,
         )
-    if world is not None and not world.is_main:
-        return 0  # process 0 says what failed
-    if report["scenes"]:
-        print_table(report)
-    if args.json is not None:
-        write_json(report, args.json, "--json")
-    return 2 if report["failed"] else 0
 
 
 def print_table(report: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nvs_app.cli.common import counts, load_renderer, positive_int, stderr_progress
+from nvs_app.cli.spread import on_gpus
 from nvs_app.distributed import torchrun_world
 from nvs_app.errors import NVSError
 from nvs_app.evaluation.benchmark.run import BenchmarkRun, ProgressCallback
@@ -76,10 +77,10 @@ def run_benchmark(args: argparse.Namespace) -> int:
         print(listing(BENCHMARKS))
         return 0
     benchmark = find(args.benchmark)
-    for name in ("scenes", "context_views", "target_views", "max_targets", "side_by_side"):
+    for name in ("scenes", "ray", "context_views", "target_views", "max_targets", "side_by_side"):
         if getattr(args, name):
             raise NVSError(f"--benchmark {args.benchmark}: the protocol chooses; leave out {name.replace('_', '-')}")
-    with torchrun_world(args.device) as world:
+    with on_gpus(args, args.max_scenes or sys.maxsize), torchrun_world(args.device) as (world, args.device):
         return _run(args, benchmark, world)
 
 
@@ -90,7 +91,7 @@ def _run(args: argparse.Namespace, benchmark, world) -> int:
     from nvs_app.rendering.device import pick_device
 
     main = world is None or world.is_main
-    device = world.device if world is not None else pick_device(args.device)
+    device = pick_device(args.device)
     options = dict(_option(text) for text in args.option or ())
     image_hw = tuple(args.image_hw) if args.image_hw else None
     if image_hw is not None and min(image_hw) < 11:

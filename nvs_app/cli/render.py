@@ -4,13 +4,15 @@ Encodes each scene once and renders a camera path: to an mp4 or gif file, or to 
 command finished is skipped when it runs again, and a folder goes on at its first missing image; what another one made
 is left alone, which is an error. With `--state FILE` the encoded scene is saved, and when FILE exists it is used
 instead of encoding: then the scene's photos are not needed, and SCENE may be left out (the path goes around the
-cameras that the state remembers). Under torchrun every process renders its share of the scenes on its own GPU.
+cameras that the state remembers). The scenes are shared by all GPUs of the machine, by the processes of torchrun, or
+by the tasks of a Ray cluster (`--ray`).
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import sys
 import time
 from collections.abc import Iterable
@@ -36,6 +38,7 @@ from nvs_app.cli.common import (
 from nvs_app.cli.render_source import (
     DEFAULT_FRAMES,
     PATHS,
+    SETTINGS_FILE,
     ImageFolder,
     StateSource,
     path_around,
@@ -44,6 +47,7 @@ from nvs_app.cli.render_source import (
     settings,
     whole_video,
 )
+from nvs_app.cli.spread import add_spread_options, kept_renderer, on_cluster, on_gpus
 from nvs_app.distributed import own_share
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
@@ -52,6 +56,7 @@ from nvs_app.model.state import SceneState
 from nvs_app.rendering.depth_files import DEFAULT_SCALE, KINDS, DepthFolder, DepthVideo, depth_video
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.rendering.video import VideoWriter
+from nvs_app.rendering.video_record import read_record
 from nvs_app.scenes.camera_path import CameraPath, keyframes_along, write_camera_path
 from nvs_app.scenes.nerfstudio_frame import to_nerfstudio
 from nvs_app.terminal import raise_on_sigterm
@@ -140,6 +145,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     add_context_options(parser)
     add_adapt_option(parser)
     add_adding_options(parser)
+    add_spread_options(parser)
     add_model_options(parser)
 
 
@@ -153,6 +159,11 @@ class RenderJob:
     state: Path | None
     save_path: Path | None
 
+    def absolute(self) -> RenderJob:
+        """The same, whatever folder a process works in."""
+        paths = (path and path.absolute() for path in (self.scene, self.out, self.state, self.save_path))
+        return RenderJob(self.name, *paths)  # type: ignore[arg-type]
+
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command; 0, or 2 when a scene failed."""
@@ -160,29 +171,57 @@ def run(args: argparse.Namespace) -> int:
     jobs = plan(args)
     frame = path_frame(args)
     fixed = None if args.path in PATHS else path_from_file(args, frame)  # a wrong file costs no work
-    own, args.device = own_share(jobs, args.device)
-    if not own:
-        return 0
-    renderer = load(args)
     failed = 0
-    for job in own:
-        try:
+
+    def told(job: RenderJob, answer: str | NVSError) -> None:
+        nonlocal failed
+        if isinstance(answer, str):
+            print(answer, flush=True)
+            return
+        if len(jobs) == 1:
+            raise answer
+        failed += 1
+        print(f"error: {job.name}: {' '.join(answer.told.split())}", file=sys.stderr)
+
+    if args.ray is not None:
+        tasks = ((job, (job.absolute(), fixed, frame)) for job in jobs)
+        for job, answer in on_cluster(args, render_task, tasks, _shared_folder(args)):
+            told(job, answer)
+        return 2 if failed else 0
+    with on_gpus(args, len(jobs), independent=True) as others:
+        own, args.device = own_share(jobs, args.device)
+        renderer = checked(load_renderer(args), args) if own else None
+        for job in own:
             with raise_on_sigterm():
-                print(render_one(renderer, job, args, fixed, frame))
-        except NVSError as error:
-            if len(jobs) == 1:
-                raise
-            failed += 1
-            print(f"error: {job.name}: {' '.join(error.told.split())}", file=sys.stderr)
-    return 2 if failed else 0
+                told(job, tried(renderer, job, args, fixed, frame))
+    return 2 if failed or any(process.returncode for process in others) else 0
 
 
-def load(args: argparse.Namespace) -> Renderer:
+def checked(renderer: Renderer, args: argparse.Namespace) -> Renderer:
     """The renderer; with --depth, one that knows depth. Raises NVSError."""
-    renderer = load_renderer(args)
     if args.depth and not renderer.detail:
         raise NVSError(f"--depth: {no_detail(renderer)}")
     return renderer
+
+
+def render_task(args: argparse.Namespace, job: RenderJob, *of_path: Any) -> str | NVSError:
+    """What a Ray worker does for a scene; see `render_one`."""
+    return tried(checked(kept_renderer(args), args), job, args, *of_path)
+
+
+def tried(renderer: Renderer, job: RenderJob, *how: Any) -> str | NVSError:
+    """`render_one`, or why not."""
+    try:
+        return render_one(renderer, job, *how)
+    except NVSError as error:
+        return error
+
+
+def _shared_folder(args: argparse.Namespace) -> Path:
+    """A folder of --out that is there: all machines must see it."""
+    folder = Path(args.out.split("{scene}")[0] + "x").absolute().parent
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def plan(args: argparse.Namespace) -> list[RenderJob]:
@@ -221,6 +260,17 @@ def plan(args: argparse.Namespace) -> list[RenderJob]:
     return jobs
 
 
+def record_of(out: Path) -> dict[str, Any] | None:
+    """What a video, or a folder of images, that is there was made of; None where nothing says it."""
+    try:
+        if is_video(out):
+            return read_record(out)
+        found = json.loads((out / SETTINGS_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
 def is_video(out: Path) -> bool:
     """A file, as opposed to a folder of PNG files."""
     return out.suffix.lower() in (".mp4", ".gif") and not out.is_dir()
@@ -252,7 +302,7 @@ def render_one(
     cameras, fps = fixed or (path_around(args, scene, source.state, image_hw), args.fps or DEFAULT_FPS)
     if args.depth and not source.detail:
         raise NVSError(f"--depth: {job.state} was encoded without a detail head, which is what knows depth")
-    record = settings(source, cameras, args.path)
+    record = settings(source, cameras, args.path, None if args.overwrite else record_of(job.out))
     if is_video(job.out):
         record["fps"] = fps
         todo = [] if whole_video(job.out, record, args.depth, args.overwrite) else list(range(len(cameras)))

@@ -18,7 +18,7 @@ from torch import Tensor
 from nvs_app.adaptation.adapt import asked_before
 from nvs_app.atomic_io import remove_left
 from nvs_app.cli.adapting import adapt_scene
-from nvs_app.cli.adding import encoded_stream, files_digest, with_views
+from nvs_app.cli.adding import encoded_stream, with_views
 from nvs_app.cli.common import stage
 from nvs_app.errors import NVSError
 from nvs_app.geometry import paths
@@ -34,6 +34,7 @@ from nvs_app.rendering.video import save_png
 from nvs_app.rendering.video_record import read_record
 from nvs_app.rendering.views import RenderedViews
 from nvs_app.scenes.camera_path import read_camera_path
+from nvs_app.scenes.digest import files_digest, scene_digest
 from nvs_app.scenes.nerfstudio_frame import read_frame, to_scene
 from nvs_app.scenes.posed import PosedImages
 from nvs_app.scenes.scene import Scene
@@ -42,6 +43,7 @@ from nvs_app.scenes.views import choose_views, default_views
 PATHS = ("orbit", "sway", "spiral", "capture")
 DEFAULT_FRAMES = 96  # four seconds, as a path made in the page
 STREAMED = "streamed"  # in a state's notes: `Source.key` of what was read
+MADE_OF = "made_of"  # in a record: `StateSource.made_of`
 SETTINGS_FILE = "render.json"  # beside the images of a folder: what they were rendered with
 
 
@@ -114,6 +116,15 @@ class StateSource:
             plan = self.renderer.plan_encode(self.context_hw)
             values = [plan.render_hw, plan.lact_hw, plan.detail, self.scene.c2w[self.context].tolist()]
         return hashlib.sha256(json.dumps([values, self.photos()]).encode()).hexdigest()[:16]
+
+    def made_of(self) -> str:
+        """A digest of the input's files and cameras, which tells without reading photos that they are as they were;
+        empty where it cannot tell."""
+        if self.state is not None or self.scene is None or self.scene.encoded:
+            return ""
+        plan = self.renderer.plan_encode(self.context_hw)
+        values = [plan.render_hw, plan.lact_hw, plan.detail, self.stream, scene_digest(self.scene.subset(self.context))]
+        return hashlib.sha256(repr(values).encode()).hexdigest()[:16]
 
     def plan(self, image_hw: tuple[int, int]) -> RenderPlan:
         """At which sizes views of `image_hw` are rendered."""
@@ -235,14 +246,18 @@ def path_around(
     return path if args.fov is None else with_vertical_fov(path, args.fov)
 
 
-def settings(source: StateSource, cameras: Cameras, path: str) -> dict[str, Any]:
-    """What decides how the images of a job look."""
+def settings(source: StateSource, cameras: Cameras, path: str, before: dict[str, Any] | None) -> dict[str, Any]:
+    """What decides how the images of a job look. before: of what is there: where the input's files are as they were,
+    their pixels are not read again."""
     card = source.renderer.card
+    made_of = source.made_of()
+    known = before and made_of and before.get(MADE_OF) == made_of
     numbers = json.dumps([cameras.c2w.tolist(), cameras.fxfycxcy.tolist()]).encode()
     return {
         "checkpoint": card.get("name"),
         "checkpoint_hash": card.get("hash"),
-        "context": source.key(),
+        "context": before["context"] if known else source.key(),
+        MADE_OF: made_of,
         "path": path,
         "cameras": hashlib.sha256(numbers).hexdigest()[:16],
         "frames": len(cameras),
@@ -250,6 +265,12 @@ def settings(source: StateSource, cameras: Cameras, path: str) -> dict[str, Any]
         "rendering": source.settings(cameras.image_hw),
         **({"adapted": source.adapted_for} if source.adapted_for else {}),
     }
+
+
+def differing(found: Any, wanted: dict[str, Any]) -> str:
+    """In what a record is of another job, in words; empty: it is of the same."""
+    found = found if isinstance(found, dict) else {}
+    return ", ".join(key for key in {**wanted, **found} if key != MADE_OF and found.get(key) != wanted.get(key))
 
 
 def whole_video(out: Path, record: dict[str, Any], depth: bool, overwrite: bool) -> bool:
@@ -265,8 +286,7 @@ def whole_video(out: Path, record: dict[str, Any], depth: bool, overwrite: bool)
             raise NVSError(f"--out {path}: cannot be read ({error.strerror or error})") from error
         if found is None:
             raise NVSError(f"--out {path}: is there, and nothing says what of; use another name or --overwrite")
-        if found != record:
-            changed = ", ".join(key for key in record if found.get(key) != record[key])
+        if changed := differing(found, record):
             raise NVSError(f"--out {path}: is there, rendered with another {changed}; use another name or --overwrite")
     return len(there) == 1 + depth
 
@@ -292,9 +312,7 @@ class ImageFolder:
             images = list(folder.glob("[0-9][0-9][0-9][0-9][0-9].png"))
             if not overwrite and found is None and images:
                 raise NVSError(f"--out {folder}: holds images of another origin; use another folder or --overwrite")
-            if not overwrite and found is not None and found != wanted:
-                known = found if isinstance(found, dict) else {}
-                changed = ", ".join(key for key in wanted if known.get(key) != wanted[key])
+            if not overwrite and found is not None and (changed := differing(found, wanted)):
                 raise NVSError(f"--out {folder}: rendered with another {changed}; use another folder or --overwrite")
             maps = depth_files(folder)
             if overwrite and found is not None:

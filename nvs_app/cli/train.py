@@ -140,26 +140,11 @@ def run(config: TrainConfig) -> int:
     """Train; starts the other processes of this machine when there are several devices and no torchrun."""
     # Compiled kernels outlive the run; a machine that cleans its temporary folder keeps them too.
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path.home() / ".cache" / "nvs_app" / "inductor"))
-    import torch
-
-    from nvs_app.distributed import start_workers, under_torchrun
+    from nvs_app.distributed import process_count, processes
     from nvs_app.training.trainer import run as train
 
-    if under_torchrun():
+    count = process_count(config.gpus, config.device)
+    words = ["-m", "nvs_app", "train", "--config", str(write_options(config))] if count > 1 else []
+    with processes(count, words):
         train(config)
-        return 0
-    on_cpu = config.device == "cpu" or not torch.cuda.is_available()
-    count = config.gpus or (1 if on_cpu or ":" in config.device else torch.cuda.device_count())
-    if not on_cpu and count > torch.cuda.device_count():
-        raise NVSError(f"--gpus {count}: this machine has {torch.cuda.device_count()}")
-    if count == 1:
-        train(config)
-        return 0
-    workers = start_workers(count, ["-m", "nvs_app", "train", "--config", str(write_options(config))])
-    failed = True
-    try:
-        train(config)
-        failed = False
-    finally:
-        workers.finish(failed)
     return 0

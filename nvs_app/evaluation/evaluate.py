@@ -26,6 +26,7 @@ from torch import Tensor
 from nvs_app.distributed import World
 from nvs_app.errors import NVSError
 from nvs_app.evaluation.baselines import mean_colour, nearest_views
+from nvs_app.evaluation.benchmark.results import SceneResults
 from nvs_app.evaluation.evaluator import Comparer, DeviceClock, EvaluatedViews, TargetViews, compare_stream
 from nvs_app.evaluation.metrics import LPIPS
 from nvs_app.evaluation.protocols.base import Views, view_name
@@ -35,11 +36,13 @@ from nvs_app.model.state import SceneState
 from nvs_app.rendering.device import device_name
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.rendering.video import save_png
+from nvs_app.scenes.digest import scene_digest
 from nvs_app.scenes.posed import PosedImages
 from nvs_app.scenes.scene import Scene
 from nvs_app.scenes.views import ViewSplit, choose_views
 
 SMALLEST = 11  # pixels a side, which SSIM needs
+MEASURED = "measured"
 BASELINES = ("white", "mean_colour", "nearest_view")
 Adapt = Callable[[str, PosedImages, SceneState], tuple[SceneState, dict[str, Any]]]
 _TARGETS_AT_ONCE = 16  # bounds memory on captures of hundreds of views
@@ -108,6 +111,7 @@ def evaluate(
     on_progress: Callable[[str, int, int], None] | None = None,
     adapt: Adapt | None = None,
     world: World | None = None,
+    kept: SceneResults | None = None,
 ) -> dict[str, Any]:
     """Evaluates scenes and returns the report that `eval --json` writes.
 
@@ -115,6 +119,7 @@ def evaluate(
         and under "failed", and the others go on.
     side_by_side: a folder for one PNG a target view (nearest context view, rendering, photo, error), by scene.
     adapt: see `evaluate_scene`.
+    kept: where the figures of each scene are kept: one whose files and cameras are as they were is not done again.
     world: processes that evaluate the scenes by turns; process 0 returns the whole report, the others that of theirs.
     on_scene(name, result), on_error(name, message), on_progress(name, done, total): called as it goes.
     """
@@ -127,9 +132,16 @@ def evaluate(
             opened = scene if isinstance(scene, Scene) else scene()
             folder = None if side_by_side is None else side_by_side / name
             progress = None if on_progress is None else (lambda done, total, n=name: on_progress(n, done, total))
-            results[name] = evaluate_scene(
-                renderer, opened, config, lpips=lpips, side_by_side=folder, on_progress=progress, adapt=adapt
-            )
+            made_of = "" if kept is None else scene_digest(opened)
+            record = None if kept is None else kept.read(name)
+            if record is None or record["made_of"] != made_of:
+                result = evaluate_scene(
+                    renderer, opened, config, lpips=lpips, side_by_side=folder, on_progress=progress, adapt=adapt
+                )
+                record = {"made_of": made_of, "result": result}
+                if kept is not None:
+                    kept.write(name, record)
+            results[name] = record["result"]
             if on_scene is not None:
                 on_scene(name, results[name])
         except NVSError as error:
@@ -143,7 +155,12 @@ def evaluate(
             results |= part.get("results", {})
             failed |= part.get("failed", {})
         results, failed = ({name: found[name] for name in scenes if name in found} for found in (results, failed))
-    metrics = [m.name for m in MEASURES if m.of_baselines or (m.name == "lpips" and lpips is not None)]
+    return with_overall(report_header(renderer, config, lpips), results, failed)
+
+
+def with_overall(header: dict[str, Any], results: dict[str, Any], failed: dict[str, str]) -> dict[str, Any]:
+    """The report of scenes and their averages; header: `report_header`, or a report of other scenes."""
+    metrics = [m.name for m in MEASURES if m.of_baselines or (m.name == "lpips" and header["lpips"] == MEASURED)]
     overall: dict[str, Any] = {metric: _mean([r[metric] for r in results.values()]) for metric in metrics}
     overall["baselines"] = {
         baseline: {
@@ -152,15 +169,17 @@ def evaluate(
         for baseline in BASELINES
     }
     overall["num_scenes"] = len(results)
+    return {**header, "overall": overall, "scenes": results, "failed": failed}
+
+
+def report_header(renderer: Renderer, config: EvalConfig, lpips: LPIPS | None) -> dict[str, Any]:
+    """What a report says beside the figures: all that decides about them."""
     card = renderer.card
     return {
-        "overall": overall,
-        "scenes": results,
-        "failed": failed,
         "checkpoint": {"name": card.get("name"), "hash": card.get("hash")},
         **{key: value for key, value in asdict(config).items() if key not in ("context", "target")},
         "image_hw": list(config.image_hw),
-        "lpips": "measured" if lpips is not None else "not measured: no weights (--lpips, NVS_LPIPS_WEIGHTS)",
+        "lpips": MEASURED if lpips is not None else "not measured: no weights (--lpips, NVS_LPIPS_WEIGHTS)",
         "device": device_name(renderer.device),
         "precision": renderer.precision,
         "rendering": renderer.settings(config.image_hw),

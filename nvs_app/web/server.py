@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import os
 import signal
 import socket
@@ -161,9 +162,14 @@ def _check_port(host: str, port: int) -> None:
 def _serve(app_state, args: argparse.Namespace) -> None:
     # gradio puts uploads and downloads there; the folder goes with the visits'.
     os.environ["GRADIO_TEMP_DIR"] = str(app_state.root / "gradio")
+    import uvicorn
+    from gradio import http_server
+
     from nvs_app.web.page import build_page, launch_options
     from nvs_app.web.upload_limits import UploadLimits, UploadStore
 
+    # Deflating JPEG frames takes time and gains nothing; gradio hands no such option on.
+    http_server.uvicorn.Config = functools.partial(uvicorn.Config, ws_per_message_deflate=False)  # type: ignore[misc]
     page = build_page(app_state)
     uploads = UploadStore(app_state.root / "gradio", UploadLimits.of(app_state.limits.upload_bytes))
     try:

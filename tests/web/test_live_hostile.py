@@ -22,7 +22,7 @@ from nvs_app.web.app_state import AppState
 from nvs_app.web.protocol import PlanMessage, unpack
 from nvs_app.web.scheduler import RenderScheduler
 from nvs_app.web.services.viewpoint import camera_for_page
-from nvs_app.web.viewer_connection import MAX_UNREAD, MESSAGES, Pace, ViewerConnection
+from nvs_app.web.viewer_connection import MAX_UNREAD, SHARE, Pace, ViewerConnection
 
 LONG = "1" + "0" * 400
 SMALL = {"loop": False, "image_hw": [64, 64]}
@@ -275,6 +275,7 @@ def test_who_floods_is_listened_to_at_a_pace() -> None:
     assert sum(wait == 0 for wait in waits) in (99, 100, 101) and 1.9 < waits[-1] < 2.1
     assert pace.wait(1000.0 + waits[-1]) <= 0.011  # who waits as long as he is told waits no longer than the pace
     assert sum(pace.wait(9000.0) == 0 for _ in range(300)) in (99, 100, 101)
+    assert pace.wait(20000.0, 1.5 * SHARE) == pytest.approx(0.5)  # work counts, where it is more
 
 
 def test_the_line_waits_as_its_pace_says(app_state: AppState, session, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,7 +304,7 @@ def test_the_line_waits_as_its_pace_says(app_state: AppState, session, monkeypat
     async def main() -> None:
         await ViewerConnection(app_state, session, Flood({"type": "websocket"}, nothing, nothing)).run()
 
-    monkeypatch.setattr("nvs_app.web.viewer_connection.MESSAGES", MESSAGES)
+    monkeypatch.setattr("nvs_app.web.viewer_connection.MESSAGES", 100)
     monkeypatch.setattr("nvs_app.web.viewer_connection.asyncio.sleep", sleep)
     with ThreadPoolExecutor(1) as pool:
         pool.submit(lambda: asyncio.run(main())).result()

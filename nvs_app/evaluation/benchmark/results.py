@@ -30,7 +30,7 @@ class SceneResults:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise NVSError(f"--out {folder}: cannot be written ({error.strerror or error})") from error
+            raise NVSError(f"{folder}: cannot be written ({error.strerror or error})") from error
 
     def path(self, name: str) -> Path:
         """The file of a scene; names that are no file names get a readable one with a hash."""

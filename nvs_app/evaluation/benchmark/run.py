@@ -9,7 +9,6 @@ many processes there are; they are averaged by the first process in the order of
 
 from __future__ import annotations
 
-import json
 import resource
 import sys
 import time
@@ -262,32 +261,22 @@ class BenchmarkRun:
             if record["failed"]:
                 self.failed.setdefault(name, record["failed"])
         keep_shown_images({name: record["result"] for name, record in records.items()})
-        shares: list[dict[str, Any]] = [{"failed": self.failed, "timing": self._timing(), "names": list(records)}]
-        if store is not None:
-            if self.rank:
-                # A key a scene: the store takes 8 MB at a time.
-                for number, record in enumerate(records.values()):
-                    store.set(f"record {self.rank} {number}", json.dumps(record))
-                store.set(f"share {self.rank}", json.dumps(shares[0]))
-                while not store.check(["report made"]):
-                    time.sleep(0.5)
-                return None
+        share = [{"failed": self.failed, "timing": self._timing()}, *map(list, records.items())]
+        if store is not None and not self.rank:
             while (done := store.add("scenes done", 0)) < len(self.entries):
                 self.callback.scene(done, len(self.entries), "", None)
                 time.sleep(0.5)
             self.callback.scene(done, len(self.entries), "", None)
-            shares += [json.loads(store.get(f"share {rank}")) for rank in range(1, self.size)]
-        everything = dict(records)
+        shares = [share] if self.world is None else self.world.gather_objects("measured", share)
+        if shares is None:
+            return None
+        everything: dict[str, dict[str, Any]] = {}
         failed = {name: {"*": reason} for name, reason in self.absent.items()}
-        for rank, share in enumerate(shares):
-            failed |= share["failed"]
-            if store is not None and rank:
-                for number, name in enumerate(share["names"]):
-                    everything[name] = json.loads(store.get(f"record {rank} {number}"))
-        if store is not None:
-            store.set("report made", "1")
+        for said, *own in shares:
+            failed |= said["failed"]
+            everything |= dict(own)
         ordered = {entry.name: everything[entry.name] for entry in self.entries if entry.name in everything}
-        timing = {"device": device_name(self.renderer.device), "processes": [share["timing"] for share in shares]}
+        timing = {"device": device_name(self.renderer.device), "processes": [said["timing"] for said, *_ in shares]}
         kinds = {entry.name: entry.kind for entry in self.entries if entry.kind}
         return assemble(self.header, ordered, failed, len(self.entries) + len(self.absent), timing, kinds)
 

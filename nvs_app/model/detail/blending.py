@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nvs_app.model.detail.config import DetailHeadConfig
-from nvs_app.model.detail.layers import Residual, conv, resize
+from nvs_app.model.detail.layers import Residual, conv, over_views, resize
 from nvs_app.model.detail.sweep import FINEST_PAIR, FINEST_VOLUME, PAIR_CHANNELS, Swept
 
 VIEW_CHANNELS = 32
@@ -118,7 +118,7 @@ class Blending(nn.Module):
             parts.append(torch.cat([torch.zeros_like(other), other], 1).flatten(0, 1))
         x = torch.cat(parts, 1)
         each = self.view(x.contiguous(memory_format=torch.channels_last)).unflatten(0, (n, m))
-        entered = self.enter(torch.cat([each.mean(1), each.amax(1), *entering], 1))
+        entered = self.enter(torch.cat([over_views(each, "sum") / m, over_views(each, "amax"), *entering], 1))
         middle = self.down(F.pixel_unshuffle(entered, 2))
         low = self.bottom(torch.cat([F.pixel_unshuffle(middle, 2), guide], 1))
         x = self.up(torch.cat([resize(low, middle.shape[-2:]), middle], 1))

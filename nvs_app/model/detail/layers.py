@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -48,3 +50,11 @@ def sample(
     flat = grid.flatten(1, -2)[:, None].float()
     found = F.grid_sample(maps.float(), flat, mode=mode, padding_mode="border", align_corners=False)
     return found[:, :, 0].unflatten(-1, points)
+
+
+def over_views(x: Float[Tensor, "n k *r"], what: str) -> Tensor:
+    """The "sum" or "amax" over the k views. On a CPU one view after the other: of tensors whose channels lie last,
+    torch's own reductions take 10 to 25 times as long there. Sums differ by rounding."""
+    if x.device.type != "cpu" or torch.is_grad_enabled():
+        return getattr(x, what)(1)
+    return functools.reduce(torch.add if what == "sum" else torch.maximum, x.unbind(1))

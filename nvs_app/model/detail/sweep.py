@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nvs_app.geometry.warp import Projection, RelativePose, project
-from nvs_app.model.detail.layers import conv, sample
+from nvs_app.model.detail.layers import conv, over_views, sample
 
 PAIR_CHANNELS = 16  # what one context view says of one depth
 FINEST_PAIR, FINEST_VOLUME = 8, 8  # the same, and the channels of the volume, of the third sweep
@@ -70,9 +70,9 @@ def matching_costs(
     grouped = features.to(query.dtype).unflatten(2, (groups, -1))  # [n, k, g, c/g, d, h, w]
     correlation = (grouped * query.unflatten(1, (groups, -1))[:, None, :, :, None]).mean(3)
     weight = valid / valid.sum(1, keepdim=True).clamp_min(1e-3)
-    mean = (grouped * weight[:, :, None, None]).sum(1, keepdim=True)
+    mean = over_views(grouped * weight[:, :, None, None], "sum")[:, None]
     squared = (grouped - mean).square().mean(3)
-    return correlation, squared.mean(2), (squared * weight[:, :, None]).sum(1)
+    return correlation, squared.mean(2), over_views(squared * weight[:, :, None], "sum")
 
 
 class VolumeLayer(nn.Module):
@@ -145,10 +145,10 @@ class DepthSweep(nn.Module):
         share = torch.where(seen.valid, score, -8.0).softmax(1)[..., None].to(said.dtype)
         volume = torch.cat(
             [
-                (said * share).sum(1),
+                over_views(said * share, "sum"),
                 variance.movedim(1, -1),
                 valid.mean(1)[..., None],
-                visible.amax(1)[..., None].to(said.dtype),
+                over_views(visible, "amax")[..., None].to(said.dtype),
             ],
             -1,
         )
@@ -164,7 +164,7 @@ class DepthSweep(nn.Module):
             deviation=deviation,
             maps=(x * spread[:, :, None]).sum(1),
             views=(said * spread[:, None, ..., None]).sum(2).movedim(-1, 2),
-            seen=(probability.detach() * visible.amax(1)).sum(1),
+            seen=(probability.detach() * over_views(visible, "amax")).sum(1),
         )
 
     @staticmethod

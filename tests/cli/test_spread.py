@@ -1,0 +1,78 @@
+"""`render` and `eval` as tasks of a cluster (one that works in this process), and an `eval` that was stopped."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+from cli_scenes import caller, write_scenes
+
+from nvs_app.cli.spread import _KEPT
+from nvs_app.evaluation import evaluate
+
+FIGURES = ("psnr", "ssim", "sharpness", "views", "baselines", "context", "target")
+
+
+class Error(Exception):
+    """What the cluster raises."""
+
+
+def cluster() -> SimpleNamespace:
+    """What `on_ray` uses of ray; tasks and answers go through pickle, as they do there."""
+
+    def remote(**options):
+        assert options == {"num_cpus": 1, "num_gpus": 0, "max_retries": 3}
+        return lambda f: SimpleNamespace(remote=lambda *words: pickle.dumps((f, words)))
+
+    def get(reference):
+        function, words = pickle.loads(reference)
+        return pickle.loads(pickle.dumps(function(*words)))
+
+    return SimpleNamespace(
+        init=lambda **_: None, shutdown=lambda: None, remote=remote, get=get,
+        cluster_resources=lambda: {"CPU": 1.0}, wait=lambda references, **_: (references[-1:], references[:-1]),
+        exceptions=SimpleNamespace(RayTaskError=Error, RayError=Error),
+    )  # fmt: skip
+
+
+def test_a_cluster_renders_and_measures_what_one_process_does(tmp_path: Path, capsys, monkeypatch) -> None:
+    write_scenes(tmp_path)
+    here = caller(tmp_path, capsys, monkeypatch)
+    monkeypatch.setitem(sys.modules, "ray", cluster())
+    scenes = [tmp_path / name for name in ("one", "two", "broken")]
+    words = ("render", *scenes, "--frames", 1, "--context", 3, "--device", "cpu", "--out")
+    here(*words, tmp_path / "alone", code=2)
+    _, err = here(*words, tmp_path / "there", "--ray", "local", code=2)
+    assert "error: broken: " in err
+    images = [sorted((tmp_path / out).rglob("*.png")) for out in ("alone", "there")]
+    assert [path.read_bytes() for path in images[0]] == [path.read_bytes() for path in images[1]] and len(
+        images[0]
+    ) == 2
+    assert here(*words, tmp_path / "there", "--ray", "local", code=2)[0].count("skipped") == 2
+    assert not list((tmp_path / "there").glob(".*.token"))
+
+    words = ("eval", *scenes, "--context", 3, "--image-hw", 32, 32, "--device", "cpu", "--json")
+    here(*words, tmp_path / "there.json", "--ray", "local", code=2)
+    _KEPT.clear()
+
+    # Stopped at the second scene, and started again: the first one is not measured again.
+    measure, done = evaluate.evaluate_scene, []
+
+    def stopped(renderer, scene, *rest, **options):
+        if len(done) == 1:
+            done.append("stop")
+            raise KeyboardInterrupt
+        done.append(scene.name)
+        return measure(renderer, scene, *rest, **options)
+
+    monkeypatch.setattr(evaluate, "evaluate_scene", stopped)
+    here(*words, tmp_path / "alone.json", code=130)
+    here(*words, tmp_path / "alone.json", code=2)
+    assert done == ["one", "stop", "two"]
+    alone, there = (json.loads((tmp_path / name).read_text()) for name in ("alone.json", "there.json"))
+    assert alone["overall"] == there["overall"] and alone["failed"] == there["failed"]
+    for name, result in alone["scenes"].items():
+        assert {key: there["scenes"][name][key] for key in FIGURES} == {key: result[key] for key in FIGURES}
