@@ -73,7 +73,9 @@ def tabletop_scene(
     frame = _table(rng, wide, deep, top, looks(0, 2))
     divider = _dividers(rng, wide, deep, against & open_plan, looks(2, 1))
     stands = MeshInstances.cat([stands, lies], 1)
-    spheres = torch.cat([stands.offset, bounding_radius(stands)[..., None]], -1)
+    # A ball around a shelf would keep cameras from what lies in front of it.
+    ball = bounding_radius(stands)
+    spheres = torch.cat([stands.offset, torch.where(ball < 0.35, ball, 0.0)[..., None]], -1)
     base = place + xyz(0.0, 0.0, top)
     whole = MeshInstances.cat([frame, divider, stands], 1)
     whole.offset = whole.offset + base[:, None]

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from data_tools.procedural.instances import MIRROR, Materials, MeshInstances, boxes
@@ -103,7 +103,7 @@ def rods(
     start: Float[Tensor, "*b 3"],
     end: Float[Tensor, "*b 3"],
     radius: Float[Tensor, "*b"],
-    materials: Materials,
+    materials: tuple[Int64[Tensor, "*b"], Float[Tensor, "*b m"]],
     flat: float = 1.0,
     **shape: Tensor | float,
 ) -> MeshInstances:
