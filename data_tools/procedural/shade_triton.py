@@ -131,7 +131,7 @@ def _panel(offset, half, soft):
     """Share of a lamp of the grid that lies at an offset in metres from the key light."""
     along = offset / _PANEL
     along = tl.abs(along - tl.floor(along + 0.5)) * _PANEL
-    return tl.minimum(tl.maximum((half - along) / soft + 0.5, 0.0), 1.0)
+    return tl.minimum(tl.maximum(0.5 - (along - half) / soft, 0.0), 1.0)
 
 
 @triton.jit
