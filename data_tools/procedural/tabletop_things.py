@@ -113,7 +113,8 @@ def rods(
     level = torch.nn.functional.normalize(level, dim=-1) * radius[..., None]
     up = torch.nn.functional.normalize(torch.linalg.cross(along, level), dim=-1) * (flat * radius)[..., None]
     round_ones: dict[str, Tensor | float] = {"family": 1.0, "power": 2.0}
-    solids = boxes(0.5 * (start + end), along, *materials, **(round_ones | shape))
+    texture, material = materials
+    solids = boxes(0.5 * (start + end), along, texture, material, **(round_ones | shape))
     solids.linear = torch.stack([level, up, along], -1)
     return solids
 
