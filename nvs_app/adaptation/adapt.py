@@ -275,7 +275,7 @@ class _Run:
         count = self.config.targets or (4 if self.renderer.device.type == "cuda" else 1)
         chosen = torch.randperm(len(group), generator=self.random)[:count].tolist()
         views = [group[i] for i in chosen]
-        device, sampling = self.renderer.device, Sampling(self.renderer.views)
+        device, sampling = self.renderer.device, Sampling(views=self.renderer.views)
         rounded = device.type == "cuda" and self.renderer.precision == "bf16"  # on a CPU, bfloat16 has no fast way back
         with torch.autocast(device.type, torch.bfloat16, enabled=rounded):
             images = self.decoder.render(self.weights, state, self.cameras[:, views], self.plan.lact_hw, sampling)

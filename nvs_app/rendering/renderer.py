@@ -45,7 +45,6 @@ from nvs_app.scenes.posed import PosedImages
 CUDA_TOKENS = 65536  # rendered at once where memory suffices: a large GPU is busy with this many
 _FIXED_CUDA_TOKENS = 32768
 DEFAULT_IMAGE_HW = (256, 256)  # where a checkpoint's card names no size
-QUICK_VIEWS = 2  # context views that the head looks at for a frame that must come soon
 _GRAPH_VIEWS = 2  # more views at once keep a GPU busy without a recording
 
 
@@ -324,10 +323,9 @@ class Renderer:
 
     def _sampling(self, level: int, quick: bool) -> Sampling:
         head = self.model.config.detail_head
-        if not quick or head is None:
-            return Sampling(self.views, photo_level=level)
-        planes, fine_planes = -(-head.planes // 2), -(-head.fine_planes // 2)
-        return Sampling(min(QUICK_VIEWS, self.views or head.views), planes, fine_planes, level)
+        if quick and head is not None:
+            return head.quick(self.views, level)
+        return Sampling(views=self.views, photo_level=level)
 
     def _rendered(
         self,

@@ -64,7 +64,7 @@ def step_losses(
     with autocast():
         drawn, context, output = model.forward_detail(
             images, scaled(examples.context), scaled(examples.target), examples.context_images, examples.context,
-            examples.target, Sampling(counts[step % len(counts)] if counts else None),
+            examples.target, Sampling(views=counts[step % len(counts)] if counts else None),
         )  # fmt: skip
     loss, scalars = compared(output.images, examples.target_images)
     if detail.lact_weight and detail.lact_lr:

@@ -298,7 +298,7 @@ def test_any_size_number_of_views_and_one_photo(model: LaCT, photos: torch.Tenso
     with torch.no_grad():
         state = encode(model, photos, ring(5))
         for views in (1, 4, 9):
-            sampling = Sampling(views, planes=views + 1, fine_planes=2, finest_planes=2)
+            sampling = Sampling(views=views, planes=views + 1, fine_planes=2, finest_planes=2)
             assert model.decode_detail(state, target, (24, 16), sampling).images.isfinite().all()
         halved = model.decode_detail(state, target, (24, 16), Sampling(photo_level=1)).images
         assert not torch.equal(halved, model.decode_detail(state, target, (24, 16)).images)

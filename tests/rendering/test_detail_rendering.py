@@ -10,6 +10,7 @@ from small_scenes import HEAD, circle, moved, network, plain_renderer, posed
 
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
+from nvs_app.model.detail import DetailHeadConfig, Sampling
 from nvs_app.model.state import SceneState
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.rendering.views import RenderedViews
@@ -187,4 +188,7 @@ def test_a_quick_frame_looks_less_closely(renderer: Renderer) -> None:
     head = renderer.model.config.detail_head
     assert head is not None and seen[0].views <= 2 and seen[0].planes < head.planes
     assert seen[1].views is None and seen[1].planes is None
+    assert DetailHeadConfig.usual().quick(3, photo_level=2) == Sampling(
+        views=2, planes=8, fine_planes=4, finest_planes=4, photo_level=2
+    )
     assert quick.shape == full.shape and not torch.equal(quick, full)
