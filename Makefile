@@ -32,13 +32,14 @@ lint:
 docs:
 	$(VENV_PYTHON) tools/make_docs.py
 
-# Types are checked beside the tests, which leave a core free. pytest's closing line is the last one, unless types fail.
+# Two workers: much of the time browsers and children are waited for. PYTEST_ARGS="-n 0 FILE" runs one file in one process.
+# Types are checked beside them. pytest's closing line is the last one, unless types fail.
 test:
 	@bash tools/setup.sh test
 	$(VENV_PYTHON) -m ruff check .
 	$(VENV_PYTHON) -m ruff format --check .
 	@$(VENV_PYTHON) -m mypy > .mypy.log 2>&1 & types=$$!; \
-	$(VENV_PYTHON) -m pytest -q $(PYTEST_ARGS); tests=$$?; \
+	$(VENV_PYTHON) -m pytest -q -n 2 --dist loadfile $(PYTEST_ARGS); tests=$$?; \
 	wait $$types || { cat .mypy.log; tests=1; }; rm -f .mypy.log; exit $$tests
 
 clean:

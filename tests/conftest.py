@@ -3,12 +3,13 @@
 Shape annotations (`Float[Tensor, "b v 3 h w"]`) cost nothing in normal use. Here, and only here, every
 function of `nvs_app` and `data_tools` is checked against its annotations at each call.
 
-    make test                              everything, after setting up
+    make test                              everything, after setting up, in two processes
     .venv/bin/python -m pytest tests/geometry   one folder
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -19,6 +20,8 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Tests run beside browsers, servers and other children on two cores: waiting threads must not spin.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+if "PYTEST_XDIST_WORKER" in os.environ:  # a core for each worker, and for its children
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 # A shell's background job ignores SIGINT, and so would every child process that a test interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -33,7 +36,11 @@ install_import_hook(["nvs_app", "data_tools"], "beartype.beartype")
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
-torch.set_num_threads(min(2, os.cpu_count() or 1))
+# torch imports triton late, and that crashes the process where a driver of OpenGL has loaded another LLVM before.
+with contextlib.suppress(ImportError):
+    import triton  # noqa: F401
+
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else min(2, os.cpu_count() or 1))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

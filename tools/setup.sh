@@ -125,8 +125,9 @@ else
     fi
     rm -f "$stamp" "$project_stamp"
     echo "setup: installing requirements.txt into .venv (some minutes and about 5 GB of disk the first time)"
-    # Always `python -m pip`: the console scripts' first lines break in a path with spaces.
-    .venv/bin/python -m pip install -q --disable-pip-version-check -r requirements.txt ||
+    # Always `python -m pip`: the console scripts' first lines break in a path with spaces. Compiled is what is imported,
+    # when it is: most of the 25,000 files never are, and all together take a minute or two.
+    .venv/bin/python -m pip install -q --no-compile --disable-pip-version-check -r requirements.txt ||
         fail "pip could not install requirements.txt (see above); run 'make setup' to try again"
     record "$stamp" "$state"
     made=true

@@ -29,7 +29,8 @@ from nvs_app.evaluation.metrics import psnr
 from nvs_app.model.adapted import AdaptedWeights
 from nvs_app.model.detail import ContextViews, Sampling
 from nvs_app.model.state import FastWeights, SceneState
-from nvs_app.rendering.device import within_memory
+from nvs_app.rendering.cost import SPARE, adapting_bytes
+from nvs_app.rendering.device import bytes_words, free_memory, within_memory
 from nvs_app.rendering.inputs import floats
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.posed import PosedImages
@@ -79,6 +80,10 @@ class AdaptConfig:
     steps_patience: int = 80
     """Steps since the best measurement before which it does not stop: measurements may come every few steps."""
     seed: int = 0
+
+    def rendered(self, device: torch.device) -> int:
+        """Views that a step renders."""
+        return self.targets or (4 if device.type == "cuda" else 1)
 
     def __post_init__(self) -> None:
         if not self.seconds > 0:
@@ -159,6 +164,22 @@ def stopping_views(count: int) -> list[int]:
     return [int((i + 0.5) * count / wanted) for i in range(wanted)]
 
 
+def check_possible(
+    renderer: Renderer, views: int, image_hw: tuple[int, int], config: AdaptConfig | None = None
+) -> None:
+    """Raises NVSError, before any work, for fewer than four views and for more than the free memory holds."""
+    if views < FEWEST:
+        raise NVSError(f"adapt: {views} input views, expected {FEWEST} or more; encode the scene with more photos")
+    config = config or AdaptConfig()
+    groups, targets = min(config.groups, views), config.rendered(renderer.device)
+    needed, free = adapting_bytes(renderer, views, image_hw, groups, targets), free_memory(renderer.device)
+    if needed > SPARE * free:
+        raise NVSError(
+            f"adapt: {views} input views of {image_hw[0]}x{image_hw[1]} need about {bytes_words(needed)} of memory and"
+            f" {bytes_words(free)} are free; give fewer or smaller views"
+        )
+
+
 def adapt(
     renderer: Renderer,
     posed: PosedImages,
@@ -174,11 +195,10 @@ def adapt(
         kept.
     stop: asked after every step; True ends the work, and the best so far is kept.
 
-    Raises NVSError for fewer than four views, and when memory does not suffice.
+    Raises NVSError as `check_possible` does, and when memory does not suffice all the same.
     """
     config, began = config or AdaptConfig(), time.perf_counter()
-    if len(posed) < FEWEST:
-        raise NVSError(f"adapt: {len(posed)} input views, expected {FEWEST} or more; encode the scene with more photos")
+    check_possible(renderer, len(posed), posed.cameras.image_hw, config)
     what = f"adapt: {len(posed)} input views of {posed.images.shape[-2]}x{posed.images.shape[-1]}"
     with within_memory(renderer.device, what, "give fewer or smaller views"):
         return _Run(renderer.apart(), posed, state, config, began).run(progress, stop)
@@ -272,7 +292,7 @@ class _Run:
         if not self.queue:
             self.queue = torch.randperm(len(self.groups), generator=self.random).tolist()
         state, group = self.groups[self.queue.pop()]
-        count = self.config.targets or (4 if self.renderer.device.type == "cuda" else 1)
+        count = self.config.rendered(self.renderer.device)
         chosen = torch.randperm(len(group), generator=self.random)[:count].tolist()
         views = [group[i] for i in chosen]
         device, sampling = self.renderer.device, Sampling(views=self.renderer.views)

@@ -30,12 +30,12 @@ from nvs_app.cli.common import (
 from nvs_app.cli.render_source import StateSource
 from nvs_app.errors import NVSError
 from nvs_app.export.depth import write_depth
-from nvs_app.export.files import offset_words, write_points, write_splats
+from nvs_app.export.files import harmonics_degree, offset_words, write_points, write_splats
 from nvs_app.export.fusion import LEAST, TOLERANCE, Surfels, fuse
 from nvs_app.export.html import first_look, write_html
 from nvs_app.export.mesh import mesh_of, write_glb
-from nvs_app.export.refine import Refined, hold_out, refine, refine_missing
-from nvs_app.export.shading import DEGREE, shaded
+from nvs_app.export.refine import Refined, hold_out, refine
+from nvs_app.export.shading import shaded
 from nvs_app.export.splats import FILL_TOLERANCE, Splats, splats_of, thinned
 from nvs_app.export.views import SurfaceViews, surface_views
 from nvs_app.model.state import context_cameras
@@ -99,8 +99,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--refine",
         type=positive_float,
         metavar="SECONDS",
-        help="optimise the splats on the input photos, on a CUDA GPU with the package gsplat; some photos are held out"
-        " to stop by",
+        help="optimise the splats on the input photos, on a CUDA GPU with gsplat, else in plain torch; some photos are"
+        " held out to stop by",
     )
     add_scene_option(parser)
     add_adapt_option(parser)
@@ -114,8 +114,6 @@ def run(args: argparse.Namespace) -> int:
     renderer = load_renderer(args)
     if not renderer.detail:
         raise NVSError(f"export: {no_detail(renderer)}")
-    if args.refine is not None and (reason := refine_missing(renderer.device)) is not None:
-        raise NVSError(f"--refine {args.refine:g}: {reason}")
     with raise_on_sigterm():
         args.image_hw = args.add_views = args.add_how = None  # of `render`, which `StateSource` asks for
         args.stream = False
@@ -178,9 +176,7 @@ def write(args: argparse.Namespace, views: SurfaceViews, device: torch.device) -
         write_points(args.out, surfels, views.offset)
         return f"{len(surfels)} points"
     with stage("colours") as tell:
-        # Other formats, and refinement, know one colour a splat.
-        degree = DEGREE if args.out.suffix.lower() == ".ply" and held is None else 0
-        splats, words = shaded(splats_of(surfels), surfels, views, degree, tell), ""
+        splats, words = shaded(splats_of(surfels), surfels, views, harmonics_degree(args.out), tell), ""
     if len(splats) > args.most:
         print(f"note: {args.most} of {len(splats)} splats are kept, made wider (--most)", file=sys.stderr)
         splats = thinned(splats, args.most)

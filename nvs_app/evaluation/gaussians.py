@@ -123,11 +123,17 @@ def view_renderer(
     return render_view
 
 
-def photo_loss(render: Tensor, photo: Tensor, params: torch.nn.ParameterDict, size: float) -> Tensor:
+def photo_loss(
+    render: Tensor, photo: Tensor, params: torch.nn.ParameterDict | None = None, size: float = 1.0
+) -> Tensor:
+    """L1 and SSIM of images [1, 3, H, W]; with `params`, what Gaussians cost in a scene of that size, too."""
     difference = (render - photo).abs().mean()
     unlike = 1 - ssim(render, photo).mean() if min(photo.shape[-2:]) >= 11 else difference
+    error = (1 - _SSIM_SHARE) * difference + _SSIM_SHARE * unlike
+    if params is None:
+        return error
     costs = _OPACITY_COST * params["opacities"].sigmoid().mean() + _SIZE_COST / size * params["scales"].exp().mean()
-    return (1 - _SSIM_SHARE) * difference + _SSIM_SHARE * unlike + costs
+    return error + costs
 
 
 def camera_matrices(cameras: Cameras, device: torch.device) -> tuple[Float[Tensor, "n 4 4"], Float[Tensor, "n 3 3"]]:

@@ -19,11 +19,18 @@ from torch import Tensor
 from nvs_app.atomic_io import atomic_write
 from nvs_app.errors import NVSError
 from nvs_app.export.fusion import Surfels
+from nvs_app.export.shading import DEGREE
 from nvs_app.export.splats import Splats
 
 SPLAT_KINDS = (".ply", ".splat")
+_DEGREES = {".ply": DEGREE}  # of the harmonics that a format carries; all others have one colour a splat
 _SH0 = 0.28209479177387814  # the zeroth spherical harmonic, which 3DGS files count colours in
 Offset = tuple[float, float, float]
+
+
+def harmonics_degree(path: Path) -> int:
+    """Up to which degree a file of this name carries harmonics; 0: one colour in all directions."""
+    return _DEGREES.get(path.suffix.lower(), 0)
 
 
 def write_points(path: Path, surfels: Surfels, offset: Offset = (0.0, 0.0, 0.0)) -> Path:

@@ -193,7 +193,7 @@ def ask(
     normals = surfels.normals
     depth = (surfels.points - eye) @ axis
     weight = views.uncertainty[view, rows, columns].clamp_min(_SUREST) ** -2
-    own = weight * _resolution(cameras[view], surfels.points, normals)
+    own = weight * resolution(cameras[view], surfels.points, normals)
     total, weights = depth * weight, weight.clone()
     agreeing, against, asked, finer = (torch.zeros_like(depth) for _ in range(4))
     for other in others.tolist():
@@ -211,7 +211,7 @@ def ask(
         total, weights = total + theirs * (depth + ratio * (sight @ axis)), weights + theirs
         agreeing, against, asked = agreeing + agrees, against + past, asked + (agrees | past)
         best = own * (_FINER if other > view else 1 / _FINER)
-        finer = finer + (theirs * _resolution(cameras[other], surfels.points, normals) > best)
+        finer = finer + (theirs * resolution(cameras[other], surfels.points, normals) > best)
     return Agreement(total / weights, agreeing, against, asked, finer)
 
 
@@ -235,7 +235,7 @@ def project(camera: Cameras, points: Tensor) -> tuple[Float[Tensor, "n 2"], Floa
     return 2 * (local[:, :2] / z.clamp_min(1e-12)[:, None] * focal + centre) / size - 1, z
 
 
-def _resolution(camera: Cameras, points: Tensor, normals: Tensor) -> Float[Tensor, " n"]:
+def resolution(camera: Cameras, points: Tensor, normals: Tensor) -> Float[Tensor, " n"]:
     """Pixels of a camera that a unit of surface area takes; 0 where it is seen from behind."""
     sight = camera.c2w[:3, 3] - points
     distance2 = sight.square().sum(-1).clamp_min(1e-24)

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float, UInt32
 
 from nvs_app.atomic_io import atomic_write
 from nvs_app.errors import NVSError
 from nvs_app.export.fusion import LEAST, TOLERANCE, agreed
+from nvs_app.export.shading import blended
 from nvs_app.export.views import SurfaceViews
 
 _VOXEL = 1.5  # width of a voxel, in pixels of the photos at the median distance
@@ -64,7 +66,7 @@ def mesh_of(
 
     library: Any = open3d  # its types know no arrays
     tell = progress or (lambda share: None)
-    views = agreed(views, least, tolerance, progress=lambda share: tell(0.6 * share))
+    photos, views = views, agreed(views, least, tolerance, progress=lambda share: tell(0.6 * share))
     cameras, known = views.cameras, views.depth > 0
     if not known.any():
         raise NVSError("mesh: the views agree on no surface; more photos, closer together, may help")
@@ -99,10 +101,12 @@ def mesh_of(
     found.remove_triangles_by_mask(sizes < _SMALLEST_PART * sizes.max())
     found.remove_unreferenced_vertices()
     found.compute_vertex_normals()
-    tell(1.0)
     columns = (found.vertices, found.vertex_normals, found.vertex_colors)
-    vertices, normals, colours = (np.asarray(column, np.float32) for column in columns)
-    return Mesh(vertices, normals, colours, np.asarray(found.triangles, np.uint32))
+    points, normals, mixed = (torch.from_numpy(np.asarray(column, np.float32)) for column in columns)
+    # The field mixes colours of what lies before and behind a surface, too.
+    colours = blended(points, normals, photos, mixed)
+    tell(1.0)
+    return Mesh(points.numpy(), normals.numpy(), colours.numpy(), np.asarray(found.triangles, np.uint32))
 
 
 def write_glb(path: Path, mesh: Mesh, offset: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> Path:

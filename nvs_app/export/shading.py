@@ -12,10 +12,10 @@ from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from nvs_app.export.fusion import Surfels, lookup, project
+from nvs_app.export.fusion import Surfels, lookup, project, resolution
 from nvs_app.export.splats import Splats
 from nvs_app.export.views import SurfaceViews
 
@@ -50,14 +50,32 @@ def shaded(
     return replace(splats, colours=colours if degree else colours.clamp(0, 1), harmonics=found[:, 1:])
 
 
+def blended(
+    points: Float[Tensor, "n 3"], normals: Float[Tensor, "n 3"], views: SurfaceViews, otherwise: Float[Tensor, "n 3"]
+) -> Float[Tensor, "n 3"]:
+    """Colours [n, 3] of points of a surface: the mean of the photos that show them, those that see them finest first;
+    `otherwise` where none does. normals: unit, outward. views: as for `shaded`."""
+    weights, total = torch.zeros_like(points[:, :1]), torch.zeros_like(points)
+    for view in range(len(views)):
+        place, seen = _shown(views, view, points)
+        weight = (seen * resolution(views.cameras[view], points, normals)).square()[:, None]
+        weights, total = weights + weight, total + weight * lookup(views.images[view], place, "bilinear").T
+    return torch.where(weights > 0, total / weights, otherwise)
+
+
+def _shown(views: SurfaceViews, view: int, points: Tensor) -> tuple[Float[Tensor, "n 2"], Bool[Tensor, " n"]]:
+    """Where points lie in a photo, and whether it shows them."""
+    place, z = project(views.cameras[view], points)
+    depth = lookup(views.depth[view], place, "nearest")
+    return place, (z > 0) & (place.abs() <= 1).all(dim=-1) & ((depth - z).abs() < _TOLERANCE * z)
+
+
 def _fitted(surfels: Surfels, views: SurfaceViews, degree: int) -> Float[Tensor, "n k 3"]:
     """What to add to the surfels' own colours."""
     weights, changes, bases = [], [], []
     for view in range(len(views)):
         camera = views.cameras[view]
-        place, z = project(camera, surfels.points)
-        shown = lookup(views.depth[view], place, "nearest")
-        seen = (z > 0) & (place.abs() <= 1).all(dim=-1) & ((shown - z).abs() < _TOLERANCE * z)
+        place, seen = _shown(views, view, surfels.points)
         change = lookup(views.images[view], place, "bilinear").T - surfels.colours
         weights.append(seen / (1 + (change.abs().mean(-1) / _UNUSUAL).square()))
         changes.append(change)

@@ -242,7 +242,7 @@ class EventHandlers:
         """The page is told what is shown beside its scene."""
         other, opened = session.other, session.scene
         shown = other is not None and opened is not None and other is not opened
-        session.tell(BesideMessage(other.words if shown else "", opened.words if shown else ""))
+        session.tell(BesideMessage(other.words if shown else "", opened.words if shown else "", other is not None))
 
     def truth(self, index: int | None, request: gr.Request) -> str:
         """Another held-out view."""

@@ -50,8 +50,10 @@ class CaptureMessage(Message):
 
 @dataclass(frozen=True)
 class BesideMessage(Message):
-    """Another scene of the same capture is there to be shown beside the view: how each was made; empty: none is."""
+    """Another scene of the same capture is there to be shown beside the view: how each was made; empty: none is. held:
+    whether a scene is kept for that, though it may be the one in view."""
 
     type = "beside"
     other: str
     own: str
+    held: bool

@@ -162,12 +162,15 @@ def test_a_scene_file_brings_weights_and_photos(which: str, request: pytest.Fixt
         assert photos is None
 
 
-def test_too_few_views(adapted) -> None:
+def test_too_few_views_and_too_little_memory(adapted, monkeypatch: pytest.MonkeyPatch) -> None:
     renderer, _, context, state, _ = adapted
     with pytest.raises(NVSError, match="3 input views, expected 4 or more"):
         adapt(renderer, context[:3], state, QUICK)
     with pytest.raises(NVSError, match="-1.0 seconds"):
         AdaptConfig(seconds=-1.0)
+    monkeypatch.setattr(adaptation, "free_memory", lambda device: 1000)
+    with pytest.raises(NVSError, match=r"6 input views of 16x24 need about .* of memory and 1 kB are free"):
+        adapt(renderer, context, state, QUICK)
 
 
 def test_differences_begin_at_nothing_and_add_up() -> None:

@@ -102,7 +102,7 @@ def test_splats_mesh_and_depth(folder: Path, tmp_path: Path, here) -> None:
         ("points", "there.ply", (), "is there; use another name or --overwrite"),
         ("points", "a.ply", ("--refine", 3), "only with --to splats"),
         ("points", "a.ply", ("--voxel", 3), "only with --to mesh"),
-        ("splats", "a.ply", ("--refine", 3, "--device", "cpu"), "it needs a GPU"),
+        ("splats", "a.ply", ("--refine", 3, "--device", "cpu", "--context", 2), "expected 3 or more"),
         ("points", "a.ply", ("--no-detail",), "--no-detail switches the detail head off"),
         ("points", "a.ply", ("--least", 4, "--tolerance", 1e-7), "agree on no surface"),
     ],

@@ -14,10 +14,13 @@ import torch
 import trimesh
 
 from nvs_app.errors import NVSError
+from nvs_app.evaluation.gaussians import camera_matrices
 from nvs_app.export.files import write_points, write_splats
 from nvs_app.export.fusion import Surfels, fuse
 from nvs_app.export.html import first_look, viewer_script, write_html
-from nvs_app.export.refine import hold_out, refine, refine_missing
+from nvs_app.export.rasterise import rasterization
+from nvs_app.export.refine import hold_out, refine
+from nvs_app.export.shading import shaded
 from nvs_app.export.splats import Splats, splats_of
 from nvs_app.export.views import far_offset
 from nvs_app.geometry.cameras import Cameras
@@ -98,21 +101,45 @@ def test_splats_as_others_read_them(splats: Splats, tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"s.ply", "s.splat"}
 
 
-def test_refinement_gains_on_held_out_views(splats: Splats, monkeypatch: pytest.MonkeyPatch) -> None:
+def numbers(splats: Splats) -> list[torch.Tensor]:
+    """As `rasterization` takes them; the colours of all directions."""
+    return [splats.means, splats.quats, splats.scales, splats.opacities, splats.colours]
+
+
+def test_plain_torch_draws_as_gsplat_does(splats: Splats) -> None:
+    """Pictures and gradients, against every Gaussian at every pixel."""
+    w2c, lenses = camera_matrices(cameras(6, 40), torch.device("cpu"))
+    weight = torch.randn(1, 40, 40, 3, generator=torch.Generator().manual_seed(0))
+    found = []
+    for draw in (plain_gsplat.rasterization, rasterization):
+        values = [part.clone().requires_grad_() for part in numbers(splats[::2])]
+        image, cover, _ = draw(*values, w2c[:1], lenses[:1], 40, 40, packed=False, backgrounds=torch.ones(1, 3))
+        (image * weight).sum().backward()
+        found.append([image, cover, *(part.grad for part in values)])
+    wanted, own = found
+    assert (own[0] - wanted[0]).abs().max() < 0.003 and (own[1] - wanted[1]).abs().max() < 0.003
+    for name, one, other in zip(("means", "quats", "scales", "opacities", "colours"), own[2:], wanted[2:]):
+        assert (one - other).norm() < 0.1 * other.norm(), name  # what hardly any light reaches is left out
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_refinement_gains_on_held_out_views(splats: Splats, monkeypatch: pytest.MonkeyPatch, gpu: bool) -> None:
     module = types.ModuleType("gsplat")
     module.rasterization, module.DefaultStrategy = plain_gsplat.rasterization, plain_gsplat.DefaultStrategy
     monkeypatch.setitem(sys.modules, "gsplat", module)
+    monkeypatch.setattr("nvs_app.export.refine.gsplat_missing", lambda device: None if gpu else "it needs a GPU")
     train, held = hold_out(analytic_views(cameras(6, 20)))
     assert len(train) == 5 and len(held) == 1
-    start = splats_of(fuse(train, fill=True))
+    surfels = fuse(train, fill=True)
+    start = shaded(splats_of(surfels), surfels, train, 0 if gpu else 3)
     ticks = iter(range(10**6))
-    done = refine(start, train, held, 24, torch.device("cpu"), clock=lambda: float(next(ticks)))
+    done = refine(start, train, held, 60, torch.device("cpu"), clock=lambda: float(next(ticks)))
     assert done.after > done.before and done.steps >= 10 and done.held == 1
     assert not torch.equal(done.splats.colours, start.colours)
+    assert gpu == (done.splats.harmonics is None)
     # Nothing that helps: what was there stays.
     stopped = refine(start, train, held, 0, torch.device("cpu"))
     assert stopped.splats is start and stopped.steps == 0 and stopped.after == stopped.before
-    assert "GPU" in (refine_missing(torch.device("cpu")) or "")
 
 
 def test_the_page_holds_everything(splats: Splats, tmp_path: Path) -> None:

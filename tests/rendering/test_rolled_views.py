@@ -11,10 +11,9 @@ import torch
 from data_tools.procedural import ProceduralSource
 from nvs_app.evaluation.metrics import psnr
 from nvs_app.rendering.renderer import Renderer
-from nvs_app.scenes.views import spread_views
 
 HW = (96, 96)
-SCENES, TARGETS, VIEWS, CONTEXT = 3, 4, 20, 8
+SCENES, TARGETS, VIEWS = 2, 4, 12  # the other eight views are read
 
 
 @pytest.mark.slow
@@ -27,8 +26,7 @@ def test_rolled_views_and_views_from_above_lose_less_than_a_decibel() -> None:
         values = []
         for scene in range(SCENES):
             views = posed[scene].float()
-            others = views[list(range(TARGETS, VIEWS))]
-            context = others[spread_views(others.cameras.c2w, CONTEXT)]
+            context = views[list(range(TARGETS, VIEWS))]
             rendered = renderer.render(renderer.encode(context), views.cameras[:TARGETS])
             values.append(psnr(rendered, views.images[:TARGETS]).mean())
         figures[capture] = float(torch.stack(values).mean())

@@ -16,7 +16,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from train_fakes import TINY_MODEL, fake_procedural, make_scene, records, tiny_config, train_three_steps
 
-from nvs_app.distributed import StopSignals, World
+from nvs_app.distributed import StopSignals, World, free_port
 from nvs_app.errors import NVSError
 from nvs_app.model.checkpoint import load_checkpoint
 from nvs_app.training import sources
@@ -178,8 +178,7 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     import two_processes
 
     config = tiny_config(tmp_path / "run", steps=3, loss={"perceptual": 0.0})
-    port = "29" + str(os.getpid())[-3:].zfill(3)
-    children = []
+    children, port = [], str(free_port())
     for rank in range(2):
         variables = {
             "RANK": str(rank),

@@ -84,7 +84,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def browser() -> Iterator:
     if not CHROMIUM.exists() and os.environ.get("CI") != "true":
-        pytest.skip("no /usr/bin/chromium: apt-get install chromium")
+        pytest.skip("no chromium: apt-get install chromium")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:

@@ -8,6 +8,7 @@ import io
 import os
 import re
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,7 +21,9 @@ import numpy as np
 from PIL import Image
 
 REPO = Path(__file__).resolve().parents[2]
-CHROMIUM = Path("/usr/bin/chromium")
+# As tools/setup.sh looks for it.
+_FOUND = filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome")))
+CHROMIUM = Path(next(_FOUND, "/usr/bin/chromium"))
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
@@ -78,6 +81,7 @@ def serving(checkpoints: Path, *words: object) -> Iterator[str]:
 def opened(browser, address: str, path: str = "/", **options):
     """A page of a visitor of his own whose viewer has drawn something; it must ask nobody else for anything."""
     context = browser.new_context(**{"viewport": {"width": 1440, "height": 900}, **options})
+    context.set_default_timeout(60_000)  # a machine may be slow, and two workers share it
     page = context.new_page()
     page.outside, page.faults = [], []
     fine = (address, address.replace("http", "ws"), "data:", "blob:")
@@ -96,7 +100,7 @@ def closed(page) -> None:
     assert page.faults == [], page.faults
 
 
-def wait(page, what: str, seconds: float = 30) -> None:
+def wait(page, what: str, seconds: float = 60) -> None:
     """Until an expression of JavaScript holds."""
     page.wait_for_function(what, timeout=1000 * seconds)
 

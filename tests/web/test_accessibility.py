@@ -57,7 +57,7 @@ def test_a_screen_reader_finds_a_name_for_everything(page, photos: list[Path], t
     page.keyboard.press("Escape")
     (tmp_path / "bad.jpg").write_bytes(b"no image")
     page.set_input_files("#nvs-upload input[type=file]", [str(path) for path in (*photos, tmp_path / "bad.jpg")])
-    page.locator(".nvs-bad").wait_for(timeout=20_000)
+    page.locator(".nvs-bad").wait_for()
     assert unnamed(page) == []
     page.evaluate("document.querySelector('.nvs-tile button').removeAttribute('aria-label')")
     page.evaluate("document.querySelector('.nvs-tile button').textContent = ''")
@@ -82,3 +82,7 @@ def test_tab_goes_through_the_columns_in_their_order(page) -> None:
     assert any(word.startswith("Rendered view of") for word in words) and "Model" in words and len(stops) > 30
     assert [stop["words"] for stop in stops if not stop["seen"]] == []
     assert [stop for stop in stops if stop["column"] == 0 and stop["side"] < 24] == []
+    page.set_viewport_size({"width": 390, "height": 844})  # there the viewer is above the examples
+    page.locator("#nvs-header button").last.focus()
+    page.keyboard.press("Tab")
+    assert page.evaluate(STOP)["column"] == COLUMNS.index("nvs-middle")

@@ -14,9 +14,9 @@ import torch
 from data_tools.structure_from_motion.job import Cancelled
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras, look_at, vertical_fov
+from nvs_app.rendering.cost import context_bytes
 from nvs_app.web.app_state import AppState
 from nvs_app.web.protocol import EndedMessage, Message, NoticeMessage
-from nvs_app.web.services.cost import context_bytes
 from nvs_app.web.services.jobs import JobQueue
 from nvs_app.web.services.machine import trim_memory
 from nvs_app.web.services.opening import find_examples

@@ -21,7 +21,7 @@ PASTE = """(files) => {
 
 
 def titled(page, words: str) -> None:
-    page.locator("#nvs-photos h2").get_by_text(words, exact=True).wait_for(timeout=20_000)
+    page.locator("#nvs-photos h2").get_by_text(words, exact=True).wait_for()
 
 
 def bring(page, *paths: Path) -> None:
@@ -49,7 +49,7 @@ def test_uploads_add_and_one_is_taken_away(browser, address: str, many: list[Pat
     go = page.locator("#nvs-photos .nvs-go")
     assert go.inner_text().startswith("Reconstruct 16 photos") and "about" in go.inner_text()
     bring(page, many[3])
-    page.get_by_text("is there already").wait_for(timeout=20_000)
+    page.get_by_text("is there already").wait_for()
     titled(page, "16 photos")
     page.get_by_role("button", name=f"Remove {many[5].name.replace(' ', '_')}").click()
     titled(page, "15 photos")
@@ -73,7 +73,7 @@ def test_a_bad_file_stands_beside_good_ones(page, photos: list[Path], tmp_path: 
     cut.write_bytes(photos[0].read_bytes()[:900])
     (tmp_path / "notes.zip").write_bytes(b"PK\x03\x04 this is no archive")
     bring(page, bad, tmp_path / "notes.zip")
-    page.locator(".nvs-bad").nth(1).wait_for(timeout=20_000)
+    page.locator(".nvs-bad").nth(1).wait_for()
     assert page.locator("#nvs-photos .nvs-go").count() == 0  # nothing of it can be reconstructed
     assert "Nothing of this can be" in page.inner_text("#nvs-photos footer")
     advanced(page)
@@ -107,7 +107,7 @@ def test_files_and_folders_are_dropped_anywhere(page, photos: list[Path], small_
     drop(page, "#nvs-stage canvas", *photos[:3])
     titled(page, "3 photos")
     drop(page, "#nvs-upload", small_scene)  # its transforms.json names images in a folder inside
-    page.locator(".nvs-bad").get_by_text("stands alone").wait_for(timeout=20_000)
+    page.locator(".nvs-bad").get_by_text("stands alone").wait_for()
     titled(page, "3 photos")  # no photo is lost by it
     page.click("#nvs-photos [data-photos=clear]")
     drop(page, "#nvs-upload", small_scene)

@@ -304,7 +304,7 @@ def test_words_stand_out_and_controls_have_names(
         assert page.evaluate(UNNAMED) == [], tab
     (tmp_path / "bad.jpg").write_bytes(b"no image")
     page.set_input_files("#nvs-upload input[type=file]", [str(path) for path in (*photos, tmp_path / "bad.jpg")])
-    page.locator(".nvs-go").wait_for(timeout=20_000)
+    page.locator(".nvs-go").wait_for()
     assert page.evaluate(POOR_CONTRAST) == [] and page.evaluate(UNNAMED) == []
     page.evaluate(
         "document.querySelector('.nvs-photos footer .nvs-link').style.setProperty('color', '#999', 'important')"
@@ -332,7 +332,7 @@ def test_a_phone_brings_photos_and_sees_them_without_a_scroll(
         page.get_by_role("button", name="Your photos").tap()
     chooser.value.set_files(archive)
     go = page.locator(".nvs-go")
-    go.wait_for(timeout=20_000)
+    go.wait_for()
     assert page.evaluate("scrollY") == 0 and go.bounding_box()["y"] + go.bounding_box()["height"] < 844
     go.tap()
     wait(page, "nvs.viewer.scene.name === 'brought' && document.querySelector('[data-nvs=work]').hidden", 60)

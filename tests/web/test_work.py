@@ -42,7 +42,7 @@ def test_an_upload_is_estimated_encoded_and_orbited(page, scene_zip: Path) -> No
     assert "6 views with cameras" in page.inner_text("#nvs-plan")
     page.locator("#nvs-views input[type=number]").fill("999")
     page.locator("#nvs-views input[type=number]").press("Enter")
-    page.get_by_text("no photo is left to compare with").wait_for(timeout=20_000)  # six: all that there are
+    page.get_by_text("no photo is left to compare with").wait_for()  # six: all that there are
     page.locator("#nvs-views input[type=number]").fill("4")
     page.locator("#nvs-views input[type=number]").press("Enter")
     wait(page, "document.querySelector('#nvs-plan').innerText.includes('4 ')")
@@ -70,12 +70,12 @@ def test_cancel_stops_structure_from_motion(page, tmp_path: Path) -> None:
         photos.append(tmp_path / f"photo {index}.jpg")
         Image.fromarray(cv2.GaussianBlur(noise, (0, 0), 2)).save(photos[-1])
     bring(page, *photos)
-    page.click(".nvs-go", timeout=20_000)
+    page.click(".nvs-go")
     work = page.locator("[data-nvs=work]")
     work.get_by_text("Finding features").wait_for()
     assert re.search(r"\d+ %.*left", work.inner_text(), re.S)
     page.reload()  # the work goes on, and is found again
-    work.get_by_role("button", name="Cancel").click(timeout=20_000)
+    work.get_by_role("button", name="Cancel").click()
     work.get_by_text("The next start goes on from here").wait_for()
     work.get_by_role("button", name="Close").click()
     assert page.evaluate("nvs.viewer.scene.name") == "small scene"
@@ -207,23 +207,23 @@ def test_a_kept_scene_is_there_in_another_server(
     browser, page, address: str, keep: Path, checkpoints: Path, tmp_path: Path, scene_zip: Path
 ) -> None:
     bring(page, scene_zip)
-    page.click(".nvs-go", timeout=20_000)
+    page.click(".nvs-go")
     wait(page, "nvs.viewer.scene.name === 'brought'")
     page.get_by_role("tab", name="Export").click()
     page.click("#nvs-take-keep")
-    page.get_by_text("Kept. This browser").first.wait_for(timeout=20_000)
+    page.get_by_text("Kept. This browser").first.wait_for()
     kept = next(keep.iterdir())
     assert (kept / "state.safetensors").is_file() and (kept / "scene" / "transforms.json").is_file()
     cookie = next(c for c in page.context.cookies() if c["name"] == "nvs-visitor")
     assert cookie["httpOnly"] and len(cookie["value"]) >= 32
     page.click("#nvs-take-snapshot")
-    page.locator("#nvs-files a[download$='.png']").wait_for(timeout=20_000)
+    page.locator("#nvs-files a[download$='.png']").wait_for()
     with page.expect_download() as download:
         page.locator("#nvs-files a[download]").first.click()
     snapshot = json.loads(Image.open(download.value.path()).info["nvs_camera"])
     assert snapshot["image_hw"] == page.evaluate("nvs.viewer.plan.rest.at(-1).hw")  # as it is drawn at rest
     page.click("#nvs-take-state")
-    page.locator("#nvs-files a[download$='.safetensors']").wait_for(timeout=20_000)
+    page.locator("#nvs-files a[download$='.safetensors']").wait_for()
     with page.expect_download() as download:
         page.locator("#nvs-files a[download]").first.click()
     state_file = tmp_path / "taken.safetensors"
@@ -244,7 +244,7 @@ def test_a_kept_scene_is_there_in_another_server(
         wait(later, "nvs.viewer.scene.name === 'brought'")
         closed(later)
     page.click("#nvs-share")  # what is kept can be looked at by whoever has the link
-    page.locator("[data-nvs=shared-link]").wait_for(timeout=20_000)
+    page.locator("[data-nvs=shared-link]").wait_for()
     link = page.locator("[data-nvs=shared-link]").input_value()
     assert re.fullmatch(re.escape(address) + r"/\?shared=[\w-]{24}", link)
     stranger = opened(browser, address, link.removeprefix(address) + "&embed=1")
@@ -260,7 +260,7 @@ def test_a_kept_scene_is_there_in_another_server(
     page.click("#nvs-unshare")
     page.locator("[data-nvs=shared-link]").wait_for(state="hidden")
     stranger.goto(link)
-    stranger.get_by_text("This link leads nowhere").wait_for(timeout=20_000)
+    stranger.get_by_text("This link leads nowhere").wait_for()
     closed(stranger)
 
 
@@ -366,7 +366,7 @@ def test_photos_without_cameras_become_a_scene(page, repo: Path, tmp_path: Path)
         """() => { window.sparse = [];
             addEventListener('nvs-message', ({detail}) => detail.type === 'sparse' && sparse.push(detail), true); }"""
     )
-    page.click(".nvs-go", timeout=20_000)
+    page.click(".nvs-go")
     wait(page, "document.querySelector('[data-nvs=work] canvas')", 300)  # what is found is shown as it is found
     wait(page, "nvs.viewer.scene.name === 'desk' && document.querySelector('[data-nvs=work]').hidden", 400)
     found = page.evaluate("sparse.map(({points, cameras}) => [points.length, cameras.length])")

@@ -18,18 +18,18 @@ import torch
 
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras, crop_resize_cameras
+from nvs_app.rendering.cost import SPARE, encoding_bytes, encoding_flops
+from nvs_app.rendering.device import bytes_words, free_memory
 from nvs_app.rendering.plan import RenderPlan
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.scene import Scene
 from nvs_app.scenes.views import ViewSplit, choose_views, default_views
-from nvs_app.web.services.cost import encoding_bytes, encoding_flops
-from nvs_app.web.services.machine import bytes_words, count_words, free_memory, seconds_words
+from nvs_app.web.services.machine import count_words, seconds_words
 from nvs_app.web.services.throughput import ThroughputEstimator, sfm_seconds, view_seconds
 from nvs_app.web.services.uploads import SceneInput, size_words
 
 MAX_TOKENS = 2**20
 MAX_SIDE = 2048
-SPARE = 0.9  # of the free memory that an encoding may take
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 
 from nvs_app.errors import NVSError
-from nvs_app.export.files import write_points, write_splats
+from nvs_app.export.files import harmonics_degree, write_points, write_splats
 from nvs_app.export.fusion import fuse
 from nvs_app.export.html import first_look, write_html
 from nvs_app.export.mesh import mesh_of, write_glb
-from nvs_app.export.shading import DEGREE, shaded
+from nvs_app.export.shading import shaded
 from nvs_app.export.splats import FILL_TOLERANCE, splats_of, thinned
 from nvs_app.export.views import SurfaceViews
 from nvs_app.model.state import SceneState, context_cameras
@@ -121,8 +121,8 @@ class Geometry:
         if points:
             write_points(out, surfels, views.offset)
             return f"{len(surfels):,} points"
-        degree = DEGREE if out.suffix == ".ply" else 0  # other formats have one colour a splat
-        splats = shaded(splats_of(surfels), surfels, views, degree, lambda share: tell(0.95 + 0.05 * share, "Colours"))
+        degree, start = harmonics_degree(out), splats_of(surfels)
+        splats = shaded(start, surfels, views, degree, lambda share: tell(0.95 + 0.05 * share, "Colours"))
         if kind == VIEWER or out.suffix == ".html":
             splats = thinned(splats, MOST)
         if out.suffix == ".html":

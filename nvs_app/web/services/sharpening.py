@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from dataclasses import replace
 
-from nvs_app.adaptation.adapt import FEWEST, AdaptConfig, adapt
+from nvs_app.adaptation.adapt import AdaptConfig, adapt, check_possible
 from nvs_app.adaptation.adapt import Progress as Step
 from nvs_app.errors import NVSError
 from nvs_app.model.state import SceneState
@@ -26,13 +26,14 @@ class Sharpening:
 
     def start(self, session: Session, seconds: int) -> Job:
         """Puts it into the row; a visitor's older work is cancelled. The job's result is the scene, under a new state:
-        an example that others look at stays as it is. Raises NVSError where there is nothing to learn from."""
+        an example that others look at stays as it is. Raises NVSError where there are too few views
+        to learn from, or too little memory."""
         opened = self.app_state.require_scene(session)
         most = session.limits.sharpen_seconds
         if not 1 <= seconds <= most:
             raise NVSError(f"{seconds} seconds: from 1 to {most} on this server")
-        if opened.split is not None and len(opened.split.context) < FEWEST:
-            raise NVSError(f"{len(opened.split.context)} input views: {FEWEST} or more are needed to learn from.")
+        if opened.split is not None:
+            check_possible(opened.renderer, len(opened.split.context), opened.image_hw)
         if session.job is not None:
             session.job.cancel()
 

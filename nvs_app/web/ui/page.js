@@ -64,6 +64,24 @@
     shown = detail.revision;
   });
   let shown = null;
+  // What cannot be done yet is off: before a scene is there, before one was kept. What stops something takes the place of
+  // what began it.
+  let held = false;
+  const possible = () => {
+    const scene = Boolean(window.nvs.viewer?.scene), kept = Boolean(document.querySelector("#nvs-kept input")?.value);
+    const making = Boolean(document.querySelector("#nvs-geometry-progress .nvs-progress"));
+    const early = "#nvs-hold, #nvs-sharpen, #nvs-grow, #nvs-geometry, [id^=nvs-take-], [data-path=add], [data-preset]";
+    for (const [no, which] of [[!scene, early], [!kept, "#nvs-kept-open, #nvs-share, #nvs-unshare"]]) for (const button of document.querySelectorAll(which)) button.disabled = no;
+    for (const [on, begin, end] of [[held, "#nvs-hold", "#nvs-release"], [making, "#nvs-geometry", "#nvs-geometry-cancel"]]) {
+      const [goes, comes] = (on ? [begin, end] : [end, begin]).map((which) => document.querySelector(which)), focused = goes && goes === document.activeElement;
+      if (goes) { goes.style.display = "none"; comes.style.display = ""; }
+      if (focused) comes.focus({ preventScroll: true });
+    }
+    for (const bar of document.querySelectorAll("#nvs-stage .nvs-bar")) bar.inert = !scene;
+  };
+  window.nvs.possible = possible;
+  document.addEventListener("nvs-message", ({ detail }) => { if (detail.type === "beside") { held = detail.held; possible(); } });
+  document.addEventListener("nvs-scene", possible);
   const together = () => document.querySelectorAll("[data-nvs-split]").forEach((slider) => slider.closest(".nvs-split").style.setProperty("--split", `${slider.value}%`));
   window.nvs.fresh = () => { together(); stale(); };
   const stale = () => document.querySelector("#nvs-tools")?.classList.remove("nvs-stale");
@@ -80,6 +98,10 @@
   const named = () => {
     for (const panel of document.querySelectorAll("[role=tabpanel][id]:not([aria-labelledby])")) panel.setAttribute("aria-labelledby", `${panel.id}-button`);
     for (const choices of document.querySelectorAll("#nvs-main fieldset:not([aria-label])")) choices.setAttribute("aria-label", choices.querySelector("[data-testid=block-info]")?.textContent.trim() || "Choices");
+    for (const row of document.querySelectorAll("#nvs-tools .nvs-take")) { // "Make" of what?
+      const what = row.querySelector("b, [data-testid=block-info]")?.textContent.trim();
+      for (const button of row.querySelectorAll("button[id^=nvs-]:not([aria-label])")) if (what && button.textContent.trim() !== what) button.setAttribute("aria-label", `${button.textContent.trim()}: ${what}`);
+    }
     for (const icon of document.querySelectorAll("#nvs-main :is(.icon-wrap, button, .wrap) svg:not([aria-hidden]), svg.dropdown-arrow:not([aria-hidden]), #js-plotly-tester:not([aria-hidden])")) icon.setAttribute("aria-hidden", "true");
   };
   // On a phone the second button opens the camera itself.
@@ -88,7 +110,7 @@
     const details = detailed && document.querySelector(".nvs-plan details:not([open])");
     if (details && !details.dataset.seen) details.open = true;
     if (details) details.dataset.seen = "1";
-    named();
+    named(); possible();
     const plot = document.querySelector("#nvs-plot");
     if (plot && window.nvsCameras && !plot.dataset.attached) { plot.dataset.attached = "1"; window.nvsCameras.attach(plot); }
   }).observe(document.documentElement, { childList: true, subtree: true });

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -120,11 +119,10 @@ def test_a_stopped_run_goes_on(found: tuple) -> None:
         assert fractions == sorted(fractions) and 0 <= fractions[0] and fractions[-1] <= 1
 
 
-def test_a_finished_folder_is_kept(found: tuple, room: Path) -> None:
+def test_a_finished_folder_is_kept(found: tuple, room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, report, _ = found
-    start = time.perf_counter()
+    monkeypatch.setattr(sfm, "WORKER", ("false",))  # nothing is computed again
     assert reconstruct([folder / "room.zip"], folder / "scene").registered == report.registered
-    assert time.perf_counter() - start < 2
     with pytest.raises(NVSError, match="another input"):
         reconstruct([room / "images"], folder / "scene")
     (folder / "mine").mkdir()
@@ -246,10 +244,8 @@ def test_cancel_kills_the_worker(room: Path, tmp_path: Path, monkeypatch: pytest
     note = tmp_path / "pid"
     code = f"import os, time; open({str(note)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
     monkeypatch.setattr(sfm, "WORKER", (sys.executable, "-c", code))
-    start = time.perf_counter()
     with pytest.raises(Cancelled):
         reconstruct([room / "images"], tmp_path / "out", cancelled=lambda: note.is_file() and bool(note.read_text()))
-    assert time.perf_counter() - start < 20
     with pytest.raises(ProcessLookupError):
         os.kill(int(note.read_text()), 0)
 

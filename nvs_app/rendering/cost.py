@@ -1,4 +1,4 @@
-"""What encoding costs: operations, counted, and bytes, by models fitted to measurements."""
+"""What encoding and adapting cost: operations, counted, and bytes, by models fitted to measurements."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from nvs_app.rendering.plan import RenderPlan
 from nvs_app.rendering.renderer import CUDA_TOKENS, Renderer
 
 SWEEP = 14  # bytes a value that a detail head's sweep looks up, with what is computed from it; measured on CPUs
+GRADIENT_TOKEN, GRADIENT_PIXEL = 170, 12_000  # bytes a channel and block, and a pixel, of a step of adapting; the same
+SPARE = 0.9  # of the free memory that work may take
 FEATURES = 60  # bytes a pixel of the photos, of its convolutions
 
 
@@ -51,6 +53,22 @@ def encoding_bytes(renderer: Renderer, views: int, image_hw: tuple[int, int]) ->
     # LaCT's tokens are still there when the head comes.
     kept = context_bytes(renderer, views, image_hw)
     return max(lact, int(1.2 * staying) + weights * config.blocks + _head_bytes(renderer, views, plan)) + kept
+
+
+def adapting_bytes(renderer: Renderer, views: int, image_hw: tuple[int, int], groups: int, targets: int) -> int:
+    """Memory that adapting a scene of `views` photos takes beyond the network and the scene (`adaptation.adapt`).
+
+    The scene without each of `groups` of its views and without those that stop, and the work of writing them or of a
+    step that renders `targets` views with gradients, whichever is more; the photos, and the network once more.
+    """
+    config = renderer.model.config
+    plan = renderer.plan_encode(image_hw)
+    weights = 12 * config.num_fast_heads * config.fast_head_dim * config.fast_hidden * config.blocks
+    pixels = plan.render_hw[0] * plan.render_hw[1]
+    step = targets * (plan.tokens * config.dim * config.blocks * GRADIENT_TOKEN + pixels * GRADIENT_PIXEL)
+    scenes = (groups + 1) * (weights + context_bytes(renderer, views, image_hw))
+    own = 2 * 4 * sum(value.numel() for value in renderer.model.parameters())
+    return scenes + 24 * views * pixels + own + max(step, encoding_bytes(renderer, views, image_hw))
 
 
 def context_bytes(renderer: Renderer, views: int, image_hw: tuple[int, int]) -> int:
