@@ -19,7 +19,7 @@ from nvs_app.errors import NVSError
 from nvs_app.terminal import whole_number
 
 # As in data_tools.procedural, which only these commands import.
-_KINDS = ("object", "asset", "room", "outdoor")
+_KINDS = ("object", "asset", "room", "outdoor", "tabletop")
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:

@@ -1,4 +1,4 @@
-"""Cameras of the scenes: spheres around objects, hand-held arcs around a table, walks through a room.
+"""Cameras of the scenes: spheres around objects, hand-held arcs around a table and along it, walks through a room.
 
 The numbers of view j depend on (scene, j) alone: asking for more views adds views and changes none. Lenses and rolls
 out of the ordinary are those of ``capture_styles``.
@@ -84,6 +84,26 @@ def object_cameras(
     centre = scene.normal(1, 2, std=0.02) * scene.bernoulli(0.2, 1, 1)
     shape = (len(keys), num_views)
     return as_cameras(look_at(eye, aim, roll), fov[:, None].expand(shape), centre.expand(*shape, 2), image_hw)
+
+
+def _clear_of_things(
+    eye: Float[Tensor, "s v n 3"], target: Float[Tensor, "s v n 3"], layout: RoomLayout
+) -> tuple[Float[Tensor, "s v 3"], Float[Tensor, "s v 3"]]:
+    """Of n candidates in the room the first eye that is clear of all things, or the clearest, with its target."""
+    n, device = eye.shape[2], eye.device
+    margin = 0.12
+    bound = torch.cat([layout.half - margin, layout.height[:, None] - margin], -1)[:, None, None]
+    low = torch.cat([-layout.half + margin, torch.full_like(layout.height, margin)[:, None]], -1)[:, None, None]
+    eye = torch.minimum(torch.maximum(eye, low), bound)
+    gap = (eye[..., None, :] - layout.spheres[:, None, None, :, :3]).norm(dim=-1)
+    radius = layout.spheres[:, None, None, :, 3]
+    clear = torch.where(radius > 0, gap - radius, 9.0).amin(-1).clamp_max(0.06)
+    best = (clear - 1e-4 * torch.arange(n, device=device)).argmax(-1)
+    chosen = best[..., None, None].expand(*best.shape, 1, 3)
+    eye, target = torch.gather(eye, 2, chosen)[:, :, 0], torch.gather(target, 2, chosen)[:, :, 0]
+    # A target at the eye (both clamped into a corner) has no direction.
+    close = (target - eye).norm(dim=-1, keepdim=True) < 0.05
+    return eye, torch.where(close, eye + torch.tensor([0.1, -0.3, -0.1], device=device), target)
 
 
 def room_cameras(
@@ -176,28 +196,73 @@ def room_cameras(
     pick = mode[:, None, None, None]
     eye = torch.where(pick == 0, capture, torch.where(pick == 1, walk, torch.where(pick == 2, patch, roam)))
     target = torch.where(pick == 0, aim, torch.where(pick == 1, gaze, torch.where(pick == 2, point, across)))
-    margin = 0.12
-    bound = torch.cat([layout.half - margin, layout.height[:, None] - margin], -1)[:, None, None]
-    low = torch.cat([-layout.half + margin, torch.full_like(layout.height, margin)[:, None]], -1)[:, None, None]
-    eye = torch.minimum(torch.maximum(eye, low), bound)
-    # Of a few candidates take the first that is clear of all things, or the clearest.
-    gap = (eye[..., None, :] - layout.spheres[:, None, None, :, :3]).norm(dim=-1)
-    radius = layout.spheres[:, None, None, :, 3]
-    clear = torch.where(radius > 0, gap - radius, 9.0).amin(-1).clamp_max(0.06)
-    best = (clear - 1e-4 * torch.arange(n, device=keys.device)).argmax(-1)
-    chosen = best[..., None, None].expand(*best.shape, 1, 3)
-    eye, target = torch.gather(eye, 2, chosen)[:, :, 0], torch.gather(target, 2, chosen)[:, :, 0]
-    # A target at the eye (both clamped into a corner) has no direction.
-    close = (target - eye).norm(dim=-1, keepdim=True) < 0.05
-    target = torch.where(
-        close, eye + layout.focus[:, None] * 0 + torch.tensor([0.1, -0.3, -0.1], device=keys.device), target
-    )
-
+    eye, target = _clear_of_things(eye, target, layout)
     fov = style.field_of_view(scene.uniform(low=math.radians(32), high=math.radians(72)), lens)
     roll = view.normal(std=1.0) * scene.uniform(1, high=0.12)
     # A phone held sideways: the whole capture is turned.
     roll = roll + 0.5 * math.pi * ((2 * scene.randint(2, 1) - 1) * scene.bernoulli(0.06, 1)).float()
     roll = roll + style.roll
     centre = scene.normal(1, 2, std=0.012) * scene.bernoulli(0.3, 1, 1)
+    shape = (len(keys), num_views)
+    return as_cameras(look_at(eye, target, roll), fov[:, None].expand(shape), centre.expand(*shape, 2), image_hw)
+
+
+def tabletop_cameras(
+    keys: Int64[Tensor, " s"],
+    layout: RoomLayout,
+    num_views: int,
+    image_hw: tuple[int, int],
+    capture: Int64[Tensor, " s"] | None = None,
+) -> Cameras:
+    """Hand-held captures of a table: along its front, up and down; arcs around it; arcs close to one part of it.
+
+    Views lie on one smooth path a scene, at random places of it, with the jitter of a hand. capture: numbers in
+    ``CAPTURES``; None for mixed ones.
+    """
+    scene, view = CounterRNG(keys, "cameras", 96), view_rng(keys, num_views, 96)
+    style = sample_capture_styles(keys, num_views, capture, narrow=0.1, wide=0.08)
+    step = torch.where(style.lens == NARROW, 1.6, torch.where(style.lens == WIDE, 0.7, 1.0))[:, None, None]
+    n, one = CANDIDATES, (1, 1)
+    t = view.uniform(n)
+
+    def swing(turns: tuple[float, float]) -> Float[Tensor, "s v n"]:
+        """A smooth function of the place on the path, in [-1, 1]."""
+        return torch.sin(2 * math.pi * (scene.uniform(*one, low=turns[0], high=turns[1]) * t + scene.uniform(*one)))
+
+    along, up, nod, yaw, sway, lean = (
+        swing(b) for b in ((0.3, 0.8), (0.5, 1.6), (0.6, 2.0), (0.4, 1.5), (0.5, 1.5), (0.4, 1.2))
+    )
+    mode = scene.choice((0.42, 0.33, 0.25))[:, None, None]  # along the front, around, close
+    half, jitter = layout.radius[:, None, None], view.normal(n, 3) * scene.uniform(*one, 1, low=0.004, high=0.03)
+    spot = scene.uniform(*one, 2, low=-0.7, high=0.7) * torch.stack([half, 0.3 + 0 * half], -1)
+
+    # Along the front, nearly parallel views; everything in the table's frame, whose front lies towards +y.
+    away = scene.uniform(*one, low=0.5, high=0.9) * step
+    walk = torch.stack([0.9 * half * along, away + 0.1 * sway, scene.uniform(*one, low=0.2, high=0.55) + 0.15 * up], -1)
+    gaze = torch.stack(
+        [walk[..., 0] + 0.3 * yaw, -0.2 + 0 * yaw, scene.uniform(*one, low=-0.1, high=0.15) + 0.22 * nod], -1
+    )
+    # Around the whole, or around a part.
+    close = mode == 2
+    free = layout.free[:, None, None] & scene.bernoulli(0.5, *one)
+    arc = torch.where(free, 2 * math.pi, scene.uniform(*one, low=0.7, high=2.5))
+    azimuth = 0.5 * math.pi + scene.normal(*one, std=0.3) + arc * (t - 0.5)
+    elevation = scene.uniform(*one, low=0.3, high=1.05) + scene.uniform(*one, low=0.05, high=0.3) * up
+    reach = torch.where(close, scene.uniform(*one, low=0.28, high=0.55), scene.uniform(*one, low=0.5, high=1.1))
+    reach = reach * step * (1.0 + 0.2 * sway)
+    aim = torch.stack([0.25 * half * yaw, 0.1 * lean, 0.06 * nod], -1)
+    aim = torch.where(close[..., None], 0.4 * aim + torch.nn.functional.pad(spot, (0, 1)), aim)
+    flat = torch.cos(elevation)
+    ring = torch.stack([flat * torch.cos(azimuth), flat * torch.sin(azimuth), torch.sin(elevation)], -1)
+    front = (mode == 0)[..., None]
+    eye = torch.where(front, walk, 0.5 * aim + ring * reach[..., None]) + jitter
+    target = torch.where(front, gaze, aim) + 1.5 * view.normal(n, 3) * jitter.abs()
+    eye[..., 2] = eye[..., 2].clamp_min(0.08)
+    eye, target = _clear_of_things(layout.focus[:, None, None] + eye, layout.focus[:, None, None] + target, layout)
+
+    fov = torch.where(scene.bernoulli(0.55), scene.uniform(low=31.0, high=42.0), scene.uniform(low=38.0, high=64.0))
+    fov = style.field_of_view(fov * (math.pi / 180.0))
+    roll = lean[..., 0] * scene.uniform(1, high=0.15) + view.normal(std=0.02) + scene.normal(1, std=0.05) + style.roll
+    centre = scene.normal(1, 2, std=0.008) * scene.bernoulli(0.3, 1, 1)
     shape = (len(keys), num_views)
     return as_cameras(look_at(eye, target, roll), fov[:, None].expand(shape), centre.expand(*shape, 2), image_hw)

@@ -14,10 +14,11 @@ from data_tools.procedural.rng import CounterRNG, constant
 from data_tools.procedural.shapes import shape_rows
 from data_tools.procedural.texture_bank import NUM_PATTERNS, TextureBank
 
-MATERIAL_FIELDS = 22
+MATERIAL_FIELDS = 23
 """0-8 colour matrix, 9-11 colour offset, 12 specular, 13 gloss, 14 emission, 15 uv mode (0 per length, 1 per patch,
-2 the mesh's own), 16-17 uv scale, 18-19 uv offset, 20 quarter turn, 21 sky (1: infinitely far for depth)."""
-SKY = 21
+2 the mesh's own), 16-17 uv scale, 18-19 uv offset, 20 quarter turn, 21 sky (1: infinitely far for depth), 22 how
+much it mirrors lamps and walls (0 to 1)."""
+SKY, MIRROR = 21, 22
 NO_MESH, ASSET = -1, 3
 """``mesh``: ``NO_MESH`` in an unused slot, 0-2 for a level of detail of the parametric solids, ASSET + j for object j
 of the pack."""
@@ -126,6 +127,7 @@ STYLES = {
     "package": (0.1, 0.6, 0.3, (9, 10, 11, 11, 4, 5, 13)),
     "furniture": (0.3, 0.42, 0.28, (3, 3, 3, 1, 2, 12, 4, 14)),
     "fabric": (0.08, 0.62, 0.3, (14, 14, 14, 12, 5, 4, 6, 8)),
+    "tabletop": (0.3, 0.6, 0.1, (3, 3, 3, 3, 2)),
     "wall": (0.6, 0.2, 0.2, (1, 7, 4, 5, 12, 13, 0)),
     "floor": (0.2, 0.4, 0.4, (3, 3, 7, 5, 12, 1, 2)),
     "picture": (0.0, 0.35, 0.65, (10, 11, 9, 1, 8)),
@@ -178,15 +180,15 @@ def random_materials(
         :, None
     ]
     tint = torch.lerp(tint, tint.amax(-1, keepdim=True), pale)
-    greyish = (flags("wall", "floor", "facade", "roof") & (grey < 0.7))[..., None]
+    greyish = (flags("wall", "floor", "facade", "roof", "tabletop") & (grey < 0.7))[..., None]
     mean = tint.mean(-1, keepdim=True)
     tint = torch.where(greyish, mean + (tint - mean) * 0.3, tint)
     tint = torch.where((plain | (strong < 0.12))[..., None], tint, (0.75 + 0.35 * shade)[..., None])
     # Objects are mostly brighter than chance makes them: their colours are scaled up, hues kept.
     lowest = numbers({"object": 1.0, "fabric": 1.0, "furniture": 0.85, "facade": 0.9}, 0.0) * (0.3 + 0.7 * lift)
     tint = tint * (lowest[..., None] / tint.amax(-1, keepdim=True).clamp_min(0.05)).clamp(1.0, 5.0)
-    calm = flags("wall", "floor", "furniture")
-    wild = (source == 1) & (wild < numbers({"wall": 0.1, "floor": 0.1, "furniture": 0.1}, 0.5))
+    calm = flags("wall", "floor", "furniture", "tabletop")
+    wild = (source == 1) & (wild < numbers({"wall": 0.1, "floor": 0.1, "furniture": 0.1, "tabletop": 0.1}, 0.5))
     low, spread, contrast, dull, shiny, gloss, stretch = rng.ranges(
         (0.0, 0.4), (0.2, 0.9), (0.7, 1.1), (0.0, 0.04), (0.04, 0.35), (math.log(8.0), math.log(120.0)),
         (0.8, 1.25), shape=(count,),
@@ -204,5 +206,5 @@ def random_materials(
     zero = constant(0.0, rng.device).expand(fit.shape)
     rest = torch.stack([specular, torch.exp(gloss), zero, fit, scale, across], -1)
     shift = rng.uniform(count, 2) * (1.0 - fit[..., None])
-    last = torch.stack([turned, zero], -1)
+    last = torch.stack([turned, zero, zero], -1)
     return texture, torch.cat([colour_matrix(hue, saturation, contrast, tint), rest, shift, last], -1)

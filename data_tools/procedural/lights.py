@@ -106,3 +106,31 @@ def outdoor_lights(
     position = focus + direction * (reach * 40.0)[:, None]
     rest = torch.stack([strength, blur], -1)
     return torch.cat([sky, ground, position, key, -direction, fill, rest, sky, exposure[:, None]], -1)
+
+
+def tabletop_lights(
+    keys: Int64[Tensor, " s"], height: Float[Tensor, " s"], focus: Float[Tensor, "s 3"]
+) -> Float[Tensor, "s l"]:
+    """Soft light of a ceiling, a window or a lamp on the table, often warm and often too little; [s, LIGHT_FIELDS]."""
+    rng = CounterRNG(keys, "light", 64)
+    level, share = rng.ranges((0.22, 0.6), (0.0, 1.0))
+    # Half of the captures have the colour of bulbs, as cameras leave it that were set to daylight.
+    warm = rng.uniform() * rng.bernoulli(0.6)
+    cast = torch.stack([torch.ones_like(warm), 1.0 - 0.38 * warm, 1.0 - 0.82 * warm], -1) * _warmth(rng, 0.05)
+    sky = cast * level[:, None]
+    ground = sky * rng.uniform(1, low=0.3, high=0.7) * _warmth(rng, 0.08)
+    kind = rng.choice((0.5, 0.3, 0.2))  # ceiling, window, lamp
+    azimuth = rng.uniform(high=2 * math.pi)
+    far, low = rng.ranges((0.2, 1.1), (0.0, 1.0))
+    far = torch.where(kind == 1, 1.0 + far, torch.where(kind == 2, 0.4 + 0.3 * far, far))
+    rise = torch.where(
+        kind == 1, 0.6 + 0.6 * low, torch.where(kind == 2, 0.35 + 0.25 * low, height - focus[:, 2] - 0.1)
+    )
+    position = focus + torch.stack([far * torch.cos(azimuth), far * torch.sin(azimuth), rise], -1)
+    key = cast * _warmth(rng, 0.06) * (level * (0.9 + 1.5 * share))[:, None]
+    turn = rng.uniform(high=2 * math.pi)
+    fill_direction = torch.stack([0.8 * torch.cos(turn), 0.8 * torch.sin(turn), torch.full_like(turn, 0.6)], -1)
+    fill = cast * rng.uniform(1, low=0.05, high=0.3)
+    exposure = torch.where(rng.bernoulli(0.5), rng.log_uniform(low=0.15, high=0.6), rng.uniform(low=0.6, high=1.4))
+    rest = torch.stack([rng.uniform(low=0.6, high=1.0), rng.uniform(low=2.0, high=9.0)], -1)
+    return torch.cat([sky, ground, position, key, fill_direction, fill, rest, sky * 0.5, exposure[:, None]], -1)

@@ -156,7 +156,7 @@ def asset_material(rng: CounterRNG, *shape: int, strength: float = 1.0) -> Float
     )
     matrix = colour_matrix(hue, saturation, contrast, tint)
     specular = torch.where(rng.bernoulli(0.3, *shape), shiny, dull)
-    fixed = constant((0.0, 2.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0), rng.device).expand(*gloss.shape, 8)
+    fixed = constant((0.0, 2.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0), rng.device).expand(*gloss.shape, 9)
     return torch.cat([matrix, specular[..., None], torch.exp(gloss)[..., None], fixed], -1)
 
 

@@ -185,10 +185,10 @@ def room_scene(
     lumps = lumps.scaled(lump_size, torch.nn.functional.pad(lump_spot, (0, 1)))
     lumps = lumps.where(clear & rng.bernoulli(0.7, ON_FLOOR))
 
-    shell = _shell(rng, some(_THINGS + 2 + PICTURES, 6), half, height, outdoor)
-    pictures = _pictures(rng, some(_THINGS + 2, PICTURES), half, height, place, outdoor)
+    shell = room_shell(rng, some(_THINGS + 2 + PICTURES, 6), half, height, outdoor)
+    pictures = wall_pictures(rng, some(_THINGS + 2, PICTURES), half, height, place, outdoor)
     solid = MeshInstances.cat([table, items, boards, other, lumps], 1)
-    spheres = torch.cat([solid.offset, _radius(solid)[..., None]], -1)
+    spheres = torch.cat([solid.offset, bounding_radius(solid)[..., None]], -1)
     focus = base + constant((0.0, 0.0, 0.08), device)
     front = torch.full_like(sx, 0.5 * math.pi)
     layout = RoomLayout(focus, area.norm(dim=-1), half, height, front, ~against, spheres)
@@ -214,14 +214,14 @@ def _at_wall(
     return torch.stack([c * along - s * out, s * along + c * out], -1)
 
 
-def _radius(instances: MeshInstances) -> Float[Tensor, "s n"]:
+def bounding_radius(instances: MeshInstances) -> Float[Tensor, "s n"]:
     """Radii of balls around the instances' centres, 0 for unused slots; scans lie within the unit ball."""
     columns = instances.linear.norm(dim=-2)
     radius = torch.where(instances.mesh >= ASSET, columns.amax(-1), columns.norm(dim=-1) * 0.9)
     return torch.where(instances.mesh == NO_MESH, 0.0, radius)
 
 
-def _shell(
+def room_shell(
     rng: CounterRNG,
     materials: Materials,
     half: Float[Tensor, "s 2"],
@@ -252,7 +252,7 @@ def _shell(
     return instances
 
 
-def _pictures(
+def wall_pictures(
     rng: CounterRNG,
     materials: Materials,
     half: Float[Tensor, "s 2"],

@@ -85,7 +85,7 @@ def dome(texture: Int64[Tensor, " s"], sun: Float[Tensor, " s"]) -> MeshInstance
     offset = (constant((0.0, 0.0, 0.5 - DIP), device) * DOME_RADIUS).expand(len(texture), 3)
     # Dark under any lamp, and glowing by as much as it is darker.
     grey = math.sqrt(_DIM)
-    row = (grey, 0, 0, 0, grey, 0, 0, 0, grey, 0, 0, 0, 0, 1, 1.0 / (0.8 * _DIM), 1, 0.25, 0.98, 0, 0.01, 0, 1)
+    row = (grey, 0, 0, 0, grey, 0, 0, 0, grey, 0, 0, 0, 0, 1, 1.0 / (0.8 * _DIM), 1, 0.25, 0.98, 0, 0.01, 0, 1, 0)
     material = constant(tuple(map(float, row)), device).expand(len(texture), MATERIAL_FIELDS)
     whole = MeshInstances(torch.full_like(texture, 2), linear, offset, shape, texture, material)
     return whole.map(lambda value: value[:, None])

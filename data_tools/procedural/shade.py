@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int32, Int64, UInt8
 from torch import Tensor
 
-from data_tools.procedural.raster_constants import EMPTY
+from data_tools.procedural.raster_constants import EMPTY, PANEL
 from data_tools.procedural.shading_buffers import ShadingBuffers
 
 SHADOW_TAPS = (
@@ -106,11 +106,23 @@ def shade(
     half_fill = _unit([a + b for a, b in zip(fill_direction, toward, strict=True)])
     bright_key = shine * visible * _dot(normal, half_key).clamp_min(0.0) ** gloss * (1.0 + gloss * 0.08)
     bright_fill = shine * _dot(normal, half_fill).clamp_min(0.0) ** gloss * (1.0 + gloss * 0.08)
+    # What mirrors shows the surroundings, more of them at grazing angles: walls between ground and sky, and lamps.
+    mirror = look(22) * (0.12 + 0.88 * (1.0 - facing.abs().clamp_max(1.0)) ** 4)
+    away = [2.0 * facing.abs() * n - t for n, t in zip(normal, toward, strict=True)]
+    around = 0.5 + 0.5 * away[2]
+    reach = (light(8) - position[2]) / away[2].clamp_min(0.05)
+    lamp = ((away[2] - 0.05) * 5.0).clamp(0.0, 1.0)
+    for k in range(2):
+        along = (position[k] - light(6 + k) + away[k] * reach) / PANEL[0]
+        along = (along - (along + 0.5).floor()).abs() * PANEL[0]
+        lamp = lamp * ((PANEL[1 + k] - along) / (0.03 + 4.0 / gloss) + 0.5).clamp(0.0, 1.0)
     colour = []
     for k in range(3):
         ambient = (light(3 + k) + (light(k) - light(3 + k)) * up) * sky
         diffuse = albedo[k] * (ambient + light(9 + k) * key + light(15 + k) * fill + look(14) * 0.8)
         value = diffuse + light(9 + k) * bright_key + (light(15 + k) + 0.3 * light(k)) * bright_fill
+        reflected = 0.5 * (light(3 + k) + (light(k) - light(3 + k)) * around) + 3.0 * light(9 + k) * lamp
+        value = value + mirror * reflected * (0.4 + 0.6 * sky)
         colour.append(torch.where(hit, (value * light(23)).clamp(0.0, 1.0), light(20 + k)))
     return torch.stack(colour, 1)
 

@@ -11,10 +11,11 @@ import triton.language as tl
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from data_tools.procedural.raster_constants import EMPTY
+from data_tools.procedural.raster_constants import EMPTY, PANEL
 from data_tools.procedural.shading_buffers import ShadingBuffers
 
 _EMPTY = tl.constexpr(EMPTY)
+_PANEL, _PANEL_X, _PANEL_Y = (tl.constexpr(value) for value in PANEL)
 _BLOCK = 128
 
 
@@ -126,12 +127,22 @@ def _albedo(look, k, red, green, blue, hit):
 
 
 @triton.jit
-def _colour(light, k, albedo, up, sky, key, fill, glow, bright_key, bright_fill, hit):
+def _panel(offset, half, soft):
+    """Share of a lamp of the grid that lies at an offset in metres from the key light."""
+    along = offset / _PANEL
+    along = tl.abs(along - tl.floor(along + 0.5)) * _PANEL
+    return tl.minimum(tl.maximum(0.5 - (along - half) / soft, 0.0), 1.0)
+
+
+@triton.jit
+def _colour(light, k, albedo, up, sky, key, fill, glow, bright_key, bright_fill, mirror, around, panel, hit):
     """Linear light of channel k."""
     above, below = tl.load(light + k), tl.load(light + 3 + k)
     lamp, side = tl.load(light + 9 + k), tl.load(light + 15 + k)
     diffuse = albedo * ((below + (above - below) * up) * sky + lamp * key + side * fill + glow)
-    value = (diffuse + lamp * bright_key + (side + 0.3 * above) * bright_fill) * tl.load(light + 23)
+    value = diffuse + lamp * bright_key + (side + 0.3 * above) * bright_fill
+    reflected = 0.5 * (below + (above - below) * around) + 3.0 * lamp * panel
+    value = (value + mirror * reflected) * tl.load(light + 23)
     return tl.where(hit, tl.minimum(tl.maximum(value, 0.0), 1.0), tl.load(light + 20 + k))
 
 
@@ -243,12 +254,23 @@ def _shade_kernel(key_ptr, view_ptr, view_scene_ptr, rows_ptr, instance_ptr, tex
         bright_key = strength * visible * _power(half_key, gloss)
         bright_fill = strength * _power(half_fill, gloss)
         glow = tl.load(look + 14, hit, 0.0) * 0.8
+        mirror = tl.load(look + 22, hit, 0.0) * (0.12 + 0.88 * grazing * grazing * grazing * grazing)
+        mirror = mirror * (0.4 + 0.6 * sky)
+        rx, ry, rz = 2.0 * facing * nx - tx, 2.0 * facing * ny - ty, 2.0 * facing * nz - tz
+        reach, soft = (tl.load(light + 8) - wz) / tl.maximum(rz, 0.05), 0.03 + 4.0 / gloss
+        panel = tl.minimum(tl.maximum((rz - 0.05) * 5.0, 0.0), 1.0)
+        panel *= _panel(wx - tl.load(light + 6) + rx * reach, _PANEL_X, soft)
+        panel *= _panel(wy - tl.load(light + 7) + ry * reach, _PANEL_Y, soft)
+        around = 0.5 + 0.5 * rz
         albedo = _albedo(look, 0, red, green, blue, hit)
-        total_r += _colour(light, 0, albedo, up, sky, key_light, fill, glow, bright_key, bright_fill, hit)
+        total_r += _colour(light, 0, albedo, up, sky, key_light, fill, glow, bright_key, bright_fill, mirror, around,
+                           panel, hit)  # fmt: skip
         albedo = _albedo(look, 1, red, green, blue, hit)
-        total_g += _colour(light, 1, albedo, up, sky, key_light, fill, glow, bright_key, bright_fill, hit)
+        total_g += _colour(light, 1, albedo, up, sky, key_light, fill, glow, bright_key, bright_fill, mirror, around,
+                           panel, hit)  # fmt: skip
         albedo = _albedo(look, 2, red, green, blue, hit)
-        total_b += _colour(light, 2, albedo, up, sky, key_light, fill, glow, bright_key, bright_fill, hit)
+        total_b += _colour(light, 2, albedo, up, sky, key_light, fill, glow, bright_key, bright_fill, mirror, around,
+                           panel, hit)  # fmt: skip
     plane = height * width
     out = out_ptr + image * 3 * plane + pixel
     share = 1.0 / (SAMPLES * SAMPLES)

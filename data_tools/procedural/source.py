@@ -16,11 +16,11 @@ from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
 from data_tools.procedural.asset_pack import read_assets
-from data_tools.procedural.cameras import object_cameras, room_cameras
+from data_tools.procedural.cameras import object_cameras, room_cameras, tabletop_cameras
 from data_tools.procedural.capture_styles import CAPTURES
 from data_tools.procedural.depth import pixel_depth
 from data_tools.procedural.instances import SKY, MeshInstances
-from data_tools.procedural.lights import object_lights, outdoor_lights, room_lights
+from data_tools.procedural.lights import object_lights, outdoor_lights, room_lights, tabletop_lights
 from data_tools.procedural.mesh_batch import MeshBatch, Mesher, face_attributes
 from data_tools.procedural.objects import asset_scene, object_scene
 from data_tools.procedural.outdoor import FAR_SLOTS, outdoor_scene
@@ -31,12 +31,13 @@ from data_tools.procedural.rooms import room_scene
 from data_tools.procedural.shade import shade_pixels
 from data_tools.procedural.shading_buffers import ShadingBuffers
 from data_tools.procedural.shadows import shadow_maps, sky_visibility, w2c_from_c2w
+from data_tools.procedural.tabletop import tabletop_scene
 from data_tools.procedural.texture_bank import TextureBank, read_surfaces
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.scenes.posed import PosedImages
 
-KINDS = ("object", "asset", "room", "outdoor")
+KINDS = ("object", "asset", "room", "outdoor", "tabletop")
 DEFAULT_MIX = {"object": 0.28, "asset": 0.24, "room": 0.28, "outdoor": 0.2}
 SUPERSAMPLING = 2
 SHELL_SLOTS = 6
@@ -75,7 +76,7 @@ class ProceduralSource:
         seed: the world's seed; another seed gives other scenes.
         assets: folder with ``objects_pack.npz`` and ``textures/*.jpg``; without it "asset" scenes are "object" ones.
         mix: relative weights of the kinds "object" (primitives and furniture on white), "asset" (textured scans on
-            white), "room" and "outdoor" (open places under a sky).
+            white), "room", "outdoor" (open places under a sky) and "tabletop" (cluttered tables in rooms).
 
     Raises:
         NVSError: unknown kind or weights that do not add up to more than 0; assets folder without a pack.
@@ -230,6 +231,12 @@ class ProceduralSource:
             centre, radius = room.focus, room.radius * 1.6
             dome = radius
             hidden = SHELL_SLOTS  # lamps hang inside the shell, the sky's light comes through it
+        elif kind == "tabletop":
+            instances, room = tabletop_scene(keys, self.bank, self.pack)
+            cameras = tabletop_cameras(keys, room, num_views, image_hw, capture)
+            lights = tabletop_lights(keys, room.height, room.focus)
+            centre, radius = room.focus, room.radius * 1.15
+            dome, hidden = radius, SHELL_SLOTS
         elif kind == "outdoor":
             instances, place = outdoor_scene(keys, self.bank, self.pack)
             cameras = outdoor_cameras(keys, place, num_views, image_hw, capture)
@@ -253,7 +260,7 @@ class ProceduralSource:
             dome = radius
         casts = torch.ones_like(instances.mesh, dtype=torch.bool)
         casts[:, :hidden] = False
-        metric = torch.full((count,), kind in ("room", "outdoor"), device=self.device)
+        metric = torch.full((count,), kind not in ("object", "asset"), device=self.device)
         return _SceneGroup(
             member, instances, cameras.c2w, cameras.fxfycxcy, lights, centre, radius, dome, casts, metric
         )

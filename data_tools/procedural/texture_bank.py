@@ -1,6 +1,6 @@
 """All textures of a source in one flat array of packed texels with their mip levels.
 
-Textures are numbered: generated patterns first, then real surfaces, the atlases of the scanned objects, and skies.
+Textures are numbered: generated patterns first, then real surfaces, the atlases of the scanned objects, skies, prints.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from jaxtyping import Int32, Int64, UInt8
 from torch import Tensor
 
 from data_tools.procedural.patterns import FAMILIES, PATTERN_SIZE, make_patterns, pattern_keys
+from data_tools.procedural.prints import EACH, PRINTS, make_prints, print_keys
 from data_tools.procedural.sky import OVERCAST, SKIES, SKY_HW, make_skies, sky_keys
 
 LEVELS = 5
@@ -47,6 +48,7 @@ class TextureBank:
         table: int32 [textures, 8]: start of each of the five levels, width, height, 1 where it repeats (else clamped).
         num_real: real surfaces, numbered from ``NUM_TILES``; atlas j has number ``NUM_TILES + num_real + j``.
         first_sky: number of the first of ``SKIES`` skies.
+        first_print: number of the first of ``PRINTS`` prints.
     """
 
     def __init__(
@@ -56,8 +58,8 @@ class TextureBank:
         surfaces: list[UInt8[Tensor, "3 _ _"]],
         atlases: list[UInt8[Tensor, "3 _ _"]],
     ) -> None:
-        """Surfaces and atlases: uint8 [3, H, W] on the CPU. Patterns and skies are made now on a GPU, when first
-        used on a CPU."""
+        """Surfaces and atlases: uint8 [3, H, W] on the CPU. Patterns, skies and prints are made now on a GPU, when
+        first used on a CPU."""
         self.device, self.seed, self.num_real = device, seed, len(surfaces)
         sides = [PATTERN_SIZE >> level for level in range(LEVELS)]
         self._pattern_texels = sum(side * side for side in sides)
@@ -83,32 +85,52 @@ class TextureBank:
             starts.append([*(below + number * self._sky_texels).tolist(), SKY_HW[1], SKY_HW[0], 1])
         end += SKIES * self._sky_texels
         first = np.cumsum([0, *[side * side for side in sides[:-1]]])
-        patterns = [[*(first + t * self._pattern_texels), PATTERN_SIZE, PATTERN_SIZE, 1] for t in range(NUM_PATTERNS)]
-        self.table = torch.tensor(np.array(patterns + starts), dtype=torch.int32).to(device)
+
+        def squares(begin: int, count: int) -> list[list[int]]:
+            return [
+                [*(first + begin + k * self._pattern_texels).tolist(), PATTERN_SIZE, PATTERN_SIZE, 1]
+                for k in range(count)
+            ]
+
+        self.first_print, self._print_texel = NUM_PATTERNS + len(starts), end
+        table = squares(0, NUM_PATTERNS) + starts + squares(end, PRINTS)
+        end += PRINTS * self._pattern_texels
+        self.table = torch.tensor(np.array(table), dtype=torch.int32).to(device)
         self.texels = torch.zeros(end, dtype=torch.int32, device=device)
         if images:
             self.texels[NUM_PATTERNS * self._pattern_texels : self._first_texel] = torch.cat(images).to(device)
-        self._made = torch.zeros(NUM_PATTERNS + SKIES, dtype=torch.bool)
+        self._made = torch.zeros(NUM_PATTERNS + SKIES + PRINTS, dtype=torch.bool)
         if device.type != "cpu":
             for start in range(0, NUM_PATTERNS, 32 * len(FAMILIES)):
                 self._make(torch.arange(start, min(NUM_PATTERNS, start + 32 * len(FAMILIES))))
             self._make_skies(torch.arange(SKIES))
+            self._make_prints(torch.arange(PRINTS))
 
     def ensure(self, textures: Int64[Tensor, " n"]) -> None:
-        """Make the patterns and skies among these texture numbers; a no-op on a GPU, where all exist already."""
+        """Make what is generated among these texture numbers; a no-op on a GPU, where all exists already."""
         if self.device.type == "cpu":
             numbers = torch.unique(textures)
-            patterns, skies = numbers[numbers < NUM_PATTERNS], numbers[numbers >= self.first_sky] - self.first_sky
+            patterns, late = numbers[numbers < NUM_PATTERNS], numbers[numbers >= self.first_sky] - self.first_sky
+            late = late[~self._made[NUM_PATTERNS + late]]
             self._make(patterns[~self._made[patterns]])
-            self._make_skies(skies[~self._made[NUM_PATTERNS + skies]])
+            self._make_skies(late[late < SKIES])
+            self._make_prints(late[late >= SKIES] - SKIES)
 
     def _make_skies(self, numbers: Int64[Tensor, " n"]) -> None:
         if len(numbers):
             chosen = numbers.to(self.device)
             skies = make_skies(sky_keys(self.seed, chosen), chosen >= SKIES - OVERCAST)
-            texels = self.texels[self._first_texel :].view(SKIES, self._sky_texels)
+            texels = self.texels[self._first_texel : self._print_texel].view(SKIES, self._sky_texels)
             texels[chosen] = torch.cat(_levels(skies, LEVELS), 1)
             self._made[NUM_PATTERNS + numbers] = True
+
+    def _make_prints(self, numbers: Int64[Tensor, " n"]) -> None:
+        texels = self.texels[self._print_texel :].view(PRINTS, self._pattern_texels)
+        for sort in range(PRINTS // EACH):
+            chosen = numbers[numbers // EACH == sort].to(self.device)
+            if len(chosen):
+                texels[chosen] = torch.cat(_levels(make_prints(sort, print_keys(self.seed, chosen)), LEVELS), 1)
+        self._made[NUM_PATTERNS + SKIES + numbers] = True
 
     def _make(self, numbers: Int64[Tensor, " n"]) -> None:
         texels = self.texels[: NUM_PATTERNS * self._pattern_texels].view(NUM_PATTERNS, -1)

@@ -1,7 +1,7 @@
-"""Synthetic photos made like real captures: exposure and white balance, blur, noise, JPEG, and cameras that are a
-little wrong.
+"""Synthetic photos made like real captures: light that drifts along the walk, lenses, hands, noise, JPEG, and cameras
+that are a little wrong.
 
-    images, cameras = like_captures(context_images, context_cameras, changed, generator)
+    images, cameras = like_captures(context_images, context_cameras, changed, generator, {"motion": 0.5})
 
 Only the context is changed: what is compared with stays as it was, so that a network learns to see through it.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Mapping
 
 import torch
 from jaxtyping import Bool, Float
@@ -17,9 +18,19 @@ from torch import Tensor
 
 from nvs_app.geometry.cameras import Cameras
 
-EXPOSURE, WHITE_BALANCE = 0.08, 0.02  # standard deviations of log gains, for a scene that is changed most
+FLAWS = tuple("exposure drift vignetting defocus motion rolling sharpening noise jpeg pose focal".split())
+"""exposure, drift: gains and white balance of each photo by itself, and smooth along the walk; motion, rolling: blur
+and skew along the motion of the image; pose: cameras, each and smoothly along the walk; focal: length, distortion."""
+
+# For a scene that is changed most. Log gains: standard deviation of a photo's own, amplitude of the drift.
+EXPOSURE, WHITE_BALANCE, DRIFT, BALANCE_DRIFT = 0.08, 0.02, 0.18, 0.06
+VIGNETTING = 0.35  # light that is missing in the corners
+MOTION, ROLLING = 0.012, 0.012  # shares of the width: during an exposure, from the first row to the last
+SHARPENING = 0.9  # share of the difference from a blurred image that is added
 NOISE = 0.02  # standard deviation, of values in [0, 1]
-ROTATION, POSITION, FOCAL = 0.0015, 0.003, 0.006  # radians; share of the distance looked at; share
+ROTATION, POSITION = (0.0015, 0.004), (0.003, 0.006)  # radians, shares of the distance looked at: own, along the walk
+FOCAL, DISTORTION = 0.006, 0.006  # shares; of the radius where it is half the width
+_TAPS = 5
 
 # The luminance table of JPEG (ITU-T T.81, annex K), used for all three channels.
 _QUANTISATION = (
@@ -30,11 +41,16 @@ _QUANTISATION = (
 
 
 def like_captures(
-    images: Float[Tensor, "b v 3 h w"], cameras: Cameras, changed: Bool[Tensor, " b"], generator: torch.Generator
+    images: Float[Tensor, "b v 3 h w"],
+    cameras: Cameras,
+    changed: Bool[Tensor, " b"],
+    generator: torch.Generator,
+    strengths: Mapping[str, float] | None = None,
 ) -> tuple[Float[Tensor, "b v 3 h w"], Cameras]:
     """Change the photos [0, 1] and cameras [b, v] (normalised frame, 1 from what they look at) of some scenes.
 
-    changed: which scenes. How strongly is drawn for each scene and each kind of change. Returns new tensors.
+    changed: which scenes. How strongly is drawn for each scene and each of `FLAWS`. strengths: in parts of the usual, 1
+    for those left out. Returns new tensors.
     """
     b, v = images.shape[:2]
     device = images.device
@@ -45,24 +61,81 @@ def like_captures(
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator, device=device)
 
-    strength = uniform(b, 5) * changed[:, None]
-    gain = strength[:, 0, None, None] * (EXPOSURE * normal(b, v, 1) + WHITE_BALANCE * normal(b, v, 3))
-    x = images * gain.exp()[..., None, None]
-    x = _blurred(x, (strength[:, 1, None] * uniform(b, v) - 0.4).clamp_min(0))
-    x = x + (NOISE * strength[:, 2, None, None, None, None]) * normal(*x.shape)
-    coarseness = (strength[:, 3] - 0.3).clamp_min(0) / 0.7
-    x = compressed(x.clamp(0, 1), coarseness)
-    wrong = (strength[:, 4, None] - 0.3).clamp_min(0)
-    turn, shift = (wrong[..., None] * size * normal(b, v, 3) for size in (ROTATION, POSITION))
-    moved = _moved(cameras, turn, shift, 1 + wrong * FOCAL * normal(b, 1))
+    # Smooth along the walk: waves over the cameras' positions, in units of their spread; amplitude 1.
+    centred = cameras.c2w[..., :3, 3] - cameras.c2w[..., :3, 3].mean(1, keepdim=True)
+    place = centred / centred.square().sum(-1).mean(1).sqrt().clamp_min(1e-6)[:, None, None]
+
+    def smooth(channels: int) -> Float[Tensor, "b v k"]:
+        return torch.sin(place @ (1.2 * normal(b, 3, channels)) + 2 * math.pi * uniform(b, 1, channels))
+
+    share = uniform(len(FLAWS), b) * changed
+    # Half of the scenes and more lack the rarer ones.
+    share[2:7], share[8:] = (share[2:7] - 0.4).clamp_min(0) / 0.6, (share[8:] - 0.3).clamp_min(0) / 0.7
+    rows = [row * (strengths or {}).get(name, 1.0) for name, row in zip(FLAWS, share, strict=True)]
+    exposure, drift, vignetting, defocus, motion, rolling, sharpening, noise, jpeg, pose, focal = rows
+
+    gain = exposure[:, None, None] * (EXPOSURE * normal(b, v, 1) + WHITE_BALANCE * normal(b, v, 3))
+    gain = gain + drift[:, None, None] * (DRIFT * smooth(1) + BALANCE_DRIFT * smooth(3))
+    bend = focal * DISTORTION * normal(b)
+    x = _seen(images, _motion(cameras, 0.5 * normal(b, v, 2)), motion[:, None] * uniform(b, v), rolling, bend)
+    radius = _radius(x)
+    x = x * (gain.exp()[..., None, None] * (1 - (VIGNETTING * vignetting)[:, None, None, None, None] * radius**2))
+    x = _blurred(x, defocus[:, None] * uniform(b, v))
+    x = x + (NOISE * noise[:, None, None, None, None]) * normal(*x.shape)
+    x = _blurred(x, -SHARPENING * sharpening[:, None].expand(b, v))
+    x = compressed(x.clamp(0, 1), jpeg)
+    own = [normal(b, v, 3) * size for size, _ in (ROTATION, POSITION)]
+    turn, shift = (
+        pose[:, None, None] * (n + size * smooth(3)) for n, (_, size) in zip(own, (ROTATION, POSITION), strict=True)
+    )
+    moved = _moved(cameras, turn, shift, 1 + (focal * FOCAL)[:, None] * normal(b, 1))
     return torch.where(changed[:, None, None, None, None], x.clamp(0, 1), images), moved
 
 
+def _motion(cameras: Cameras, shake: Float[Tensor, "b v 2"]) -> Float[Tensor, "b v 2"]:
+    """Unit directions in which images move: towards the nearest other camera, seen in each, and a hand's shake."""
+    eye = cameras.c2w[..., :3, 3]
+    apart = torch.cdist(eye, eye) + 1e9 * torch.eye(eye.shape[1], device=eye.device)
+    step = eye.gather(1, apart.argmin(-1, keepdim=True).expand(eye.shape)) - eye
+    local = (cameras.c2w[..., :3, :2] * step[..., None]).sum(-2)
+    return torch.nn.functional.normalize(torch.nn.functional.normalize(local, dim=-1) + shake, dim=-1)
+
+
+def _radius(x: Tensor) -> Float[Tensor, "h w"]:
+    """Distance of pixels from the middle, 1 in the corners."""
+    rows, columns = (torch.linspace(-1, 1, n, device=x.device) for n in x.shape[-2:])
+    return torch.hypot(rows[:, None], columns) / math.sqrt(2)
+
+
+def _seen(
+    x: Float[Tensor, "b v 3 h w"],
+    direction: Float[Tensor, "b v 2"],
+    motion: Float[Tensor, "b v"],
+    rolling: Float[Tensor, " b"],
+    bend: Float[Tensor, " b"],
+) -> Tensor:
+    """Images as a moving camera sees them: averaged along the motion, sheared by it row by row, bent by the lens."""
+    rows, columns = ((torch.arange(n, device=x.device) + 0.5) / n * 2 - 1 for n in x.shape[-2:])
+    grid = torch.stack(torch.broadcast_tensors(columns, rows[:, None]), -1)  # [h, w, 2], as grid_sample has it
+    grid = grid * (1 + bend[:, None, None, None, None] * grid.square().sum(-1, keepdim=True))
+    skew = ROLLING * rolling[:, None, None] * direction
+    grid = grid + skew[:, :, None, None] * rows[:, None, None]
+    total = torch.zeros_like(x)
+    for tap in range(_TAPS):
+        shift = (2 * MOTION * (tap / (_TAPS - 1) - 0.5)) * motion[..., None] * direction
+        at = (grid + shift[:, :, None, None]).flatten(0, 1)
+        total += torch.nn.functional.grid_sample(
+            x.flatten(0, 1), at, mode="bicubic", padding_mode="border", align_corners=False
+        ).view(x.shape)
+    return total / _TAPS
+
+
 def _blurred(x: Tensor, share: Float[Tensor, "b v"]) -> Tensor:
-    """Each image mixed with its own mean over 3x3 pixels."""
+    """Each image mixed with its own mean over 3x3 pixels, twice."""
     flat = x.flatten(0, 1)
-    mean = torch.nn.functional.avg_pool2d(flat, 3, 1, 1, count_include_pad=False).view(x.shape)
-    return x + share[..., None, None, None] * (mean - x)
+    for _ in range(2):
+        flat = torch.nn.functional.avg_pool2d(flat, 3, 1, 1, count_include_pad=False)
+    return x + share[..., None, None, None] * (flat.view(x.shape) - x)
 
 
 def compressed(images: Float[Tensor, "b v 3 h w"], coarseness: Float[Tensor, " b"]) -> Float[Tensor, "b v 3 h w"]:

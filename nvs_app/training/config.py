@@ -12,6 +12,7 @@ from typing import Literal
 
 from nvs_app.errors import NVSError
 from nvs_app.model.config import PRESETS, LaCTConfig, read_option
+from nvs_app.training.capture import FLAWS
 from nvs_app.training.sampling import Augmentation
 from nvs_app.training.schedule import Stage, ViewCount
 from nvs_app.training.sources import SourcePlan
@@ -220,6 +221,8 @@ class TrainConfig:
             self._need(name, lambda value: 0 <= value <= 1, "a chance in [0, 1]")
         for name in ("data.sources", "data.kinds", "views.scenes"):
             self._need(name, lambda value: all(weight > 0 for weight in value.values()), "positive numbers")
+        known = lambda values: all(name in FLAWS and share >= 0 for name, share in values.items())  # noqa: E731
+        self._need("augmentation.flaws", known, f"shares of 0 or more of {', '.join(FLAWS)}")
         self._need("augmentation.scale", lambda value: 0 <= value < 1, "a number in [0, 1)")
         self._need("schedule.decay_share", lambda value: 0 < value <= 1, "a share in (0, 1]")
         self._need("optimizer.ema", lambda value: 0 <= value < 1, "a decay in [0, 1)")

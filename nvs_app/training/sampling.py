@@ -6,7 +6,7 @@ Everything draws from the generator it is given, so a step's examples are a func
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float, Int
@@ -48,8 +48,11 @@ class Augmentation:
     repeat: float = 0.0
     """Chance that the first target is one of the context views, so that detail must come back whole."""
     capture: float = 0.0
-    """Chance that the context looks like a real capture: exposure and white balance, blur, noise, JPEG, cameras a
-    little wrong."""
+    """Chance that the context looks like a real capture: light, lens, hand, noise, JPEG, cameras a little wrong."""
+    flaws: dict[str, float] = field(default_factory=dict)
+    """How strongly such a context is changed, FLAW SHARE ... in parts of the usual (0: not at all), of exposure, drift
+    (of light along the walk), vignetting, defocus, motion (blur), rolling (shutter), sharpening, noise, jpeg, pose and
+    focal; those left out: 1."""
 
 
 def step_generator(seed: int, step: int, stream: int, device: torch.device | str) -> torch.Generator:
@@ -188,7 +191,7 @@ def make_examples(
     context_images, context = images[:, :num_context], cameras[:, :num_context]
     if augmentation.capture:
         real = torch.rand(b, generator=generator, device=device) < augmentation.capture
-        context_images, context = like_captures(context_images, context, real, generator)
+        context_images, context = like_captures(context_images, context, real, generator, augmentation.flaws)
     depth = None if posed.depth is None else posed.depth.float() * scale[:, None, None, None]
     return Examples(
         context_images, context, images[:, num_context:], cameras[:, num_context:],

@@ -42,6 +42,7 @@ SHOTS = {
     "room": Shot(("room",)),
     "asset": Shot(("asset",)),
     "outdoor": Shot(("outdoor",)),
+    "tabletop": Shot(("tabletop",)),
     "narrow": Shot(("object",), "narrow", "object"),
     "wide": Shot(("room", "outdoor"), "wide"),
     "above": Shot(("object",), "above", "object"),

@@ -75,7 +75,7 @@ def test_sky_is_infinitely_far():
     assert torch.equal(depth[alone > 0], alone[alone > 0])
 
 
-@pytest.mark.parametrize("kind", ["object", "room", "outdoor"])
+@pytest.mark.parametrize("kind", ["object", "room", "outdoor", "tabletop"])
 def test_depth_of_one_view_lands_on_the_next(kind):
     source = ProceduralSource("cpu", seed=3)
     posed = source.batch([11, 12], 6, (48, 64), [kind] * 2, depth=True)

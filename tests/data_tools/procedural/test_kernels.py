@@ -43,7 +43,7 @@ def _recorded(scenes: int) -> dict[str, list[tuple[tuple, torch.Tensor]]]:
         setattr(module, name, spy(name, original))
     try:
         source = source_module.ProceduralSource("cpu", seed=3)
-        source.batch(range(4, 4 + scenes), 2, (12, 20), (["object", "room", "outdoor"] * scenes)[:scenes])
+        source.batch(range(4, 4 + scenes), 2, (12, 20), (["object", "tabletop", "outdoor", "room"] * scenes)[:scenes])
     finally:
         for (module, name), original in zip(places, originals, strict=True):
             setattr(module, name, original)
