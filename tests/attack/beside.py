@@ -20,6 +20,7 @@ import sys
 import time
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 REPO = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(REPO), str(REPO / "tests" / "web")]
@@ -32,6 +33,17 @@ from websockets.exceptions import ConnectionClosed  # noqa: E402
 
 MIB = 1 << 20
 LARGE = ([512, 1024], [1024, 1024])  # the most that a CPU is asked for, and more than that
+EVERY = 5  # seconds between two looks at the memory
+GROWTH = 300  # MB that the two may add
+
+
+class Phase(NamedTuple):
+    """The median seconds of a frame, and the server's resident memory in MB."""
+
+    frame: float
+    at_one_minute: float
+    at_end: float
+    most: float
 
 
 class Line:
@@ -120,8 +132,8 @@ def hostile(address: str, example: str, until: float) -> None:
     asyncio.run(both())
 
 
-async def phase(address: str, process: int, example: str, seconds: float, beside: bool) -> float:
-    """Runs the visitors for so long; prints their times and the memory. Returns the median time of a frame."""
+async def phase(address: str, process: int, example: str, seconds: float, beside: bool) -> Phase:
+    """Runs the visitors for so many seconds; prints their times and the memory."""
     lines = [Line(address, example) for _ in range(10)]
     until, took, held = time.monotonic() + seconds, [], []
     tasks = [asyncio.create_task(good(line, until, took)) for line in lines]
@@ -130,7 +142,7 @@ async def phase(address: str, process: int, example: str, seconds: float, beside
         two.start()
     while time.monotonic() < until:
         held.append(memory(process, "VmRSS") / MIB)
-        await asyncio.sleep(5)
+        await asyncio.sleep(EVERY)
     await asyncio.gather(*tasks)
     if beside:
         two.join()
@@ -139,7 +151,22 @@ async def phase(address: str, process: int, example: str, seconds: float, beside
     print(f"{what}: {len(took)} frames, median {median(took):.3f} s, 95 % below {slow:.3f} s;", end=" ")
     print(f"memory {held[0]:.0f} to {held[-1]:.0f} MB, at most {max(held):.0f};", end=" ")
     print(f"{on_disk(process) / MIB:.0f} MB on disk", flush=True)
-    return median(took)
+    return Phase(median(took), held[min(len(held) - 1, 60 // EVERY)], held[-1], max(held))
+
+
+def verdict(alone: Phase, beside: Phase) -> str:
+    """The bounds, each with its figures: frames within 3 times, memory flat from the first minute on and near the run
+    without the two."""
+    bounds = {
+        f"frames take {beside.frame / alone.frame:.2f} times as long (at most 3)": beside.frame <= 3 * alone.frame,
+        f"memory {beside.at_one_minute:.0f} MB at one minute, {beside.at_end:.0f} at the end (at most {GROWTH} more)": (
+            beside.at_end - beside.at_one_minute <= GROWTH
+        ),
+        f"at most {beside.most:.0f} MB, {alone.most:.0f} without the two (at most {GROWTH} more)": (
+            beside.most - alone.most <= GROWTH
+        ),
+    }
+    return "\n".join(f"{'holds' if held else 'FAILS'}: {words}" for words, held in bounds.items())
 
 
 def main() -> None:
@@ -157,7 +184,7 @@ def main() -> None:
         assert visitor.call("open_example", [example])[0] == "ok"
         alone = asyncio.run(phase(address, process, example, 60 * args.minutes, False))
         beside = asyncio.run(phase(address, process, example, 60 * args.minutes, True))
-        print(f"{beside / alone:.2f} times as long")
+        print(verdict(alone, beside))
 
 
 if __name__ == "__main__":
