@@ -126,7 +126,8 @@ def _on_cluster(args: argparse.Namespace, named: dict[str, Path]) -> dict[str, A
     args.json = None if args.json is None else args.json.absolute()
     shared = args.json and args.json.parent
     header: dict[str, Any] = {}
-    results, failed = {}, {}
+    results: dict[str, Any] = {}
+    failed: dict[str, str] = {}
     tasks = ((name, (name, path.absolute())) for name, path in named.items())
     with stage(f"{len(named)} scenes on {args.ray}", len(named)) as tell:
         for done, (name, answer) in enumerate(on_cluster(args, eval_task, tasks, shared), 1):

@@ -190,7 +190,8 @@ def run(args: argparse.Namespace) -> int:
         return 2 if failed else 0
     with on_gpus(args, len(jobs), independent=True) as others:
         own, args.device = own_share(jobs, args.device)
-        renderer = checked(load_renderer(args), args) if own else None
+        if own:
+            renderer = checked(load_renderer(args), args)
         for job in own:
             with raise_on_sigterm():
                 told(job, tried(renderer, job, args, fixed, frame))

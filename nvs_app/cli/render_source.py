@@ -251,12 +251,11 @@ def settings(source: StateSource, cameras: Cameras, path: str, before: dict[str,
     their pixels are not read again."""
     card = source.renderer.card
     made_of = source.made_of()
-    known = before and made_of and before.get(MADE_OF) == made_of
     numbers = json.dumps([cameras.c2w.tolist(), cameras.fxfycxcy.tolist()]).encode()
     return {
         "checkpoint": card.get("name"),
         "checkpoint_hash": card.get("hash"),
-        "context": before["context"] if known else source.key(),
+        "context": before["context"] if before and made_of and before.get(MADE_OF) == made_of else source.key(),
         MADE_OF: made_of,
         "path": path,
         "cameras": hashlib.sha256(numbers).hexdigest()[:16],

@@ -261,7 +261,7 @@ class BenchmarkRun:
             if record["failed"]:
                 self.failed.setdefault(name, record["failed"])
         keep_shown_images({name: record["result"] for name, record in records.items()})
-        share = [{"failed": self.failed, "timing": self._timing()}, *map(list, records.items())]
+        share: list[Any] = [{"failed": self.failed, "timing": self._timing()}, *map(list, records.items())]
         if store is not None and not self.rank:
             while (done := store.add("scenes done", 0)) < len(self.entries):
                 self.callback.scene(done, len(self.entries), "", None)
