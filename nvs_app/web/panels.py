@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import torch
 
 from nvs_app.errors import NVSError
 from nvs_app.rendering.device import device_name
@@ -233,7 +234,10 @@ def header_html(app_state: AppState) -> str:
     renderer = app_state.renderer()
     card = renderer.card
     millions = sum(p.numel() for p in renderer.model.parameters()) / 1e6
-    facts = (str(card.get("name") or "model"), f"{millions:.3g} M parameters", device_name(renderer.device))
+    threads = torch.get_num_threads()
+    cores = f"CPU, {threads} thread{'' if threads == 1 else 's'}"  # `device_name` is what reports write
+    device = cores if renderer.device.type == "cpu" else device_name(renderer.device)
+    facts = (str(card.get("name") or "model"), f"{millions:.3g} M parameters", device)
     chips = "".join(f"<li>{html.escape(fact)}</li>" for fact in facts)
     return fill("header.html", title=TITLE, tagline=TAGLINE, chips_html=chips)
 

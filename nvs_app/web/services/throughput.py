@@ -37,7 +37,7 @@ class ThroughputEstimator:
         # A guess until it is measured: GFLOP a second of a core, or of a GPU.
         cores = torch.get_num_threads()
         self._flops = 200e12 if renderer.device.type == "cuda" else 40e9 * cores
-        self._sfm = 1.0
+        self._sfm, self._sfm_known = 1.0, renderer.device.type == "cuda"  # a GPU's speed says nothing of the cores'
         self.measured = False
 
     @property
@@ -56,6 +56,8 @@ class ThroughputEstimator:
             return
         rate = plan.flops / float(seconds)
         with self._lock:
+            if not self._sfm_known:  # slow cores are slow at structure from motion too; fast products promise nothing
+                self._sfm, self._sfm_known = min(max(self._flops / rate, 1.0), 4.0), True
             self._flops = rate if not self.measured else (self._flops * rate) ** 0.5
             self.measured = True
 
@@ -67,7 +69,7 @@ class ThroughputEstimator:
         if expected > 0 and real > 0:
             with self._lock:
                 factor = min(max(real / expected, 0.1), 10.0)
-                self._sfm = min(max(self._sfm * factor**0.5, 0.05), 20.0)
+                self._sfm, self._sfm_known = min(max(self._sfm * factor**0.5, 0.05), 20.0), True
 
 
 def view_seconds(source: SceneInput, views: int, encode: float) -> dict[str, float]:
