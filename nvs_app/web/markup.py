@@ -131,7 +131,8 @@ def inputs_html(opened: LoadedScene) -> str:
     context = list(opened.split.context)
     names = [path.name for path in opened.scene.image_paths]
     images = "".join(fill("input.html", index=i, name=names[i], uri=u) for i, u in zip(context, opened.context_jpegs))
-    words = f"{len(context)} of {len(opened.cameras)} photos used, reconstructed in {opened.seconds:.1f}\N{NO-BREAK SPACE}s."
+    seconds = f"{opened.seconds:.1f}\N{NO-BREAK SPACE}s"
+    words = f"{len(context)} of {len(opened.cameras)} photos used, reconstructed in {seconds}."
     if opened.name != counted(len(opened.cameras)):
         words = f"{opened.name}: {words}"
     if opened.unregistered:
