@@ -43,7 +43,7 @@ class Walk:
             state()
 
     def asks(self, *names: str) -> bool:
-        return not self.wanted or any(name in wanted for name in names for wanted in self.wanted)
+        return not self.wanted or any(wanted in name for name in names for wanted in self.wanted)
 
     def tab(self, name: str) -> None:
         self.page.get_by_role("tab", name=name).click()
@@ -133,7 +133,7 @@ class Walk:
         self.page.click("#nvs-release")
 
     def photos(self) -> None:
-        if not self.asks("photos", "errors", "reconstructing"):
+        if not self.asks("photos", "errors", "reconstructing", "cancelled"):
             return
         self.page.set_input_files("#nvs-upload input[type=file]", [str(path) for path in DESK[:8]])
         self.page.locator(".nvs-go").wait_for(timeout=30_000)
@@ -151,7 +151,7 @@ class Walk:
         self.photograph("errors")
 
     def reconstructing(self) -> None:
-        if not self.asks("reconstructing"):
+        if not self.asks("reconstructing", "cancelled"):
             return
         self.page.click(".nvs-go")
         self.wait(self.page, f"{WORKS} && document.querySelector('[data-nvs=work] canvas')", 300)

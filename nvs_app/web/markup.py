@@ -84,7 +84,9 @@ def action(plan: Plan) -> str:
     """What the button does: "Reconstruct 20 photos"."""
     if plan.source.frames_in_video is not None:
         return "Reconstruct the video"
-    return f"Reconstruct {counted(plan.source.available, 'view' if plan.source.scene is not None else 'photo')}"
+    if plan.source.scene is not None:
+        return f"Reconstruct from {counted(plan.estimate.views, 'view')}"
+    return f"Reconstruct {counted(plan.source.available)}"
 
 
 def took(plan: Plan) -> str:
@@ -129,7 +131,8 @@ def inputs_html(opened: LoadedScene) -> str:
     context = list(opened.split.context)
     names = [path.name for path in opened.scene.image_paths]
     images = "".join(fill("input.html", index=i, name=names[i], uri=u) for i, u in zip(context, opened.context_jpegs))
-    words = f"{len(context)} of {len(opened.cameras)} photos used, reconstructed in {opened.seconds:.1f} s."
+    seconds = f"{opened.seconds:.1f}\N{NO-BREAK SPACE}s"
+    words = f"{len(context)} of {len(opened.cameras)} photos used, reconstructed in {seconds}."
     if opened.name != counted(len(opened.cameras)):
         words = f"{opened.name}: {words}"
     if opened.unregistered:
