@@ -24,6 +24,7 @@ from nvs_app.model.detail.layers import conv, over_views, sample
 PAIR_CHANNELS = 16  # what one context view says of one depth
 FINEST_PAIR, FINEST_VOLUME = 8, 8  # the same, and the channels of the volume, of the third sweep
 SAME_SURFACE = 0.02  # of log depth: what differs by less is one surface
+CPU_CELLS = 32768  # of context views and depths that a CPU scores at once
 GEOMETRY = 6  # valid, cosine, ratio, and three of the context view's own depth
 
 
@@ -120,38 +121,13 @@ class DepthSweep(nn.Module):
     ) -> Swept:
         """query: features to look for; hypotheses: log depths, no gradient flows into them; rays: z = 1; features: of
         the context views, of any size, in place of those of `sources`."""
-        with torch.autocast(query.device.type, enabled=False), torch.no_grad():
-            seen = project(rays, hypotheses.exp(), sources.pose, sources.fxfycxcy, sources.image_hw)
-        n, k = seen.depth.shape[:2]
-        grid = seen.grid.flatten(0, 1)
-        if features is None:
-            found = sample(sources.features.flatten(0, 1), grid).unflatten(0, (n, k))
-        else:
-            parts = [sample(maps.flatten(0, 1), grid) for maps in (features, sources.features[:, :, -2:])]
-            found = torch.cat(parts, 1).unflatten(0, (n, k))
-        return self.compare(query, hypotheses, found, seen)
-
-    def compare(
-        self, query: Tensor, hypotheses: Tensor, found: Float[Tensor, "n k c2 d h w"], seen: Projection
-    ) -> Swept:
-        """Score the features `found` at the hypotheses."""
-        own, valid = found[:, :, -2:], seen.valid.to(query.dtype)
-        correlation, difference, variance = self.matching_costs(found[:, :, :-2], query, valid, self.groups)
-        depth_fit, visible = self._own_depth(own, seen)
-        geometry = torch.stack([valid, seen.cosine.to(query.dtype), seen.ratio.clamp(-2, 2).to(query.dtype)], 2)
-        pairs = torch.cat([correlation, difference[:, :, None], geometry, depth_fit.to(query.dtype)], 2)
-        pairs = self.pair_out(F.gelu(self.pair_in(pairs.movedim(2, -1))))  # [n, k, d, h, w, 17]
-        said, score = pairs[..., :-1], pairs[..., -1].float()
-        share = torch.where(seen.valid, score, -8.0).softmax(1)[..., None].to(said.dtype)
-        volume = torch.cat(
-            [
-                over_views(said * share, "sum"),
-                variance.movedim(1, -1),
-                valid.mean(1)[..., None],
-                over_views(visible, "amax")[..., None].to(said.dtype),
-            ],
-            -1,
-        )
+        if torch.is_grad_enabled() or query.device.type != "cpu":
+            said, volume, visible = self._said(query, hypotheses, rays, sources, features)
+        else:  # a few rows at a time, which stay in the processor's caches
+            rows = max(1, CPU_CELLS // (sources.features.shape[1] * hypotheses[:, :, 0].numel()))
+            blocks = zip(*(x.split(rows, -2) for x in (query, hypotheses, rays)), strict=True)
+            parts = zip(*(self._said(*block, sources, features) for block in blocks), strict=True)
+            said, volume, visible = (torch.cat(part, axis) for part, axis in zip(parts, (3, 2, -2), strict=True))
         x = self.volume(self.volume_in(volume).movedim(-1, 2))  # [n, d, volume, h, w]
         probability = self.volume_out(x.flatten(0, 1)).float().unflatten(0, x.shape[:2])[:, :, 0].softmax(1)
         log_depth = (probability * hypotheses).sum(1)
@@ -164,8 +140,33 @@ class DepthSweep(nn.Module):
             deviation=deviation,
             maps=(x * spread[:, :, None]).sum(1),
             views=(said * spread[:, None, ..., None]).sum(2).movedim(-1, 2),
-            seen=(probability.detach() * over_views(visible, "amax")).sum(1),
+            seen=(probability.detach() * visible).sum(1),
         )
+
+    def _said(
+        self, query: Tensor, hypotheses: Tensor, rays: Tensor, sources: Sources, features: Tensor | None
+    ) -> tuple[Float[Tensor, "n k d h w p"], Float[Tensor, "n d h w q"], Float[Tensor, "n d h w"]]:
+        """What each context view says of each depth, what goes into the volume, and whether any view sees the point."""
+        with torch.autocast(query.device.type, enabled=False), torch.no_grad():
+            seen = project(rays, hypotheses.exp(), sources.pose, sources.fxfycxcy, sources.image_hw)
+        n, k = seen.depth.shape[:2]
+        grid = seen.grid.flatten(0, 1)
+        if features is None:
+            found = sample(sources.features.flatten(0, 1), grid).unflatten(0, (n, k))
+        else:
+            parts = [sample(maps.flatten(0, 1), grid) for maps in (features, sources.features[:, :, -2:])]
+            found = torch.cat(parts, 1).unflatten(0, (n, k))
+        own, valid = found[:, :, -2:], seen.valid.to(query.dtype)
+        correlation, difference, variance = self.matching_costs(found[:, :, :-2], query, valid, self.groups)
+        depth_fit, visible = self._own_depth(own, seen)
+        geometry = torch.stack([valid, seen.cosine.to(query.dtype), seen.ratio.clamp(-2, 2).to(query.dtype)], 2)
+        pairs = torch.cat([correlation, difference[:, :, None], geometry, depth_fit.to(query.dtype)], 2)
+        pairs = self.pair_out(F.gelu(self.pair_in(pairs.movedim(2, -1))))  # [n, k, d, h, w, p + 1]
+        said, score = pairs[..., :-1], pairs[..., -1].float()
+        share = torch.where(seen.valid, score, -8.0).softmax(1)[..., None].to(said.dtype)
+        some = over_views(visible, "amax")
+        pooled = [over_views(said * share, "sum"), variance.movedim(1, -1), valid.mean(1)[..., None]]
+        return said, torch.cat([*pooled, some[..., None].to(said.dtype)], -1), some
 
     @staticmethod
     def _own_depth(own: Float[Tensor, "n k 2 d h w"], seen: Projection) -> tuple[Tensor, Tensor]:
