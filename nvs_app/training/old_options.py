@@ -41,7 +41,6 @@ NEW_NAMES = {name: name for name in UNCHANGED} | {
     "mirror": "augmentation.mirror",
     "colour": "augmentation.colour",
     "capture": "augmentation.capture",
-    "flaws": "augmentation.flaws",
     "repeat": "augmentation.repeat",
     "scale_jitter": "augmentation.scale",
     "lact_scale": "detail.lact_scales",

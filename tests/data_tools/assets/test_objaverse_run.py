@@ -262,7 +262,7 @@ def test_forty_assets_on_ray_with_a_worker_killed(tmp_path: Path, sabotage: None
     workers = children(process.pid, "ray::render_task")
     assert workers
     os.kill(workers[0], signal.SIGKILL)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=240)
     assert process.returncode == 1, err
     assert "40 assets: 38 rendered, 0 there already, 2 failed" in out
     check_whole(tmp_path / "out", 40, broken)
