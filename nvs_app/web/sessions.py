@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from nvs_app.errors import NVSError
-from nvs_app.web.protocol import EndedMessage, Message, SceneMessage
+from nvs_app.web.protocol import EndedMessage, Message, NoticeMessage, SceneMessage
 
 MIB = 1 << 20
 ENDED_IDLE = "This visit has ended because nothing happened for {minutes:g} minutes. Reload the page to start again."
@@ -110,6 +110,7 @@ class Session:
     lock: threading.RLock = field(default_factory=threading.RLock)
     arriving: threading.Lock = field(default_factory=threading.Lock)
     _listeners: list[Callable[[Message], None]] = field(default_factory=list)
+    unheard: NoticeMessage | None = None  # told before the page's line was open, which begins with it
 
     def touch(self) -> None:
         """The visitor did something."""
@@ -143,12 +144,15 @@ class Session:
         """Sends a message to the page, if one is open."""
         with self.lock:
             listeners = list(self._listeners)
+            if isinstance(message, NoticeMessage):
+                self.unheard = None if listeners else message
         for listener in listeners:
             listener(message)
 
     def show(self, scene: Any) -> None:
         """Makes `scene` the one that is looked at."""
         with self.lock:
+            self.unheard = None
             self.scene = scene
             self.revision += 1
             self.memory.clear()

@@ -81,6 +81,8 @@ class ViewerConnection:
         scene = self.session.scene_message()
         if scene is not None:
             self.post(scene)
+        if self.session.unheard is not None:
+            self.session.tell(self.session.unheard)
         sender, pace = asyncio.create_task(self._send()), Pace(MESSAGES)
         try:
             while True:
