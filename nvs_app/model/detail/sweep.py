@@ -125,8 +125,8 @@ class DepthSweep(nn.Module):
             said, volume, visible = self._said(query, hypotheses, rays, sources, features)
         else:  # a few rows at a time, which stay in the processor's caches
             rows = max(1, CPU_CELLS // (sources.features.shape[1] * hypotheses[:, :, 0].numel()))
-            blocks = zip(*(x.split(rows, -2) for x in (query, hypotheses, rays)), strict=True)
-            parts = zip(*(self._said(*block, sources, features) for block in blocks), strict=True)
+            blocks = zip(query.split(rows, -2), hypotheses.split(rows, -2), rays.split(rows, -2), strict=True)
+            parts = zip(*(self._said(q, depths, own, sources, features) for q, depths, own in blocks), strict=True)
             said, volume, visible = (torch.cat(part, axis) for part, axis in zip(parts, (3, 2, -2), strict=True))
         x = self.volume(self.volume_in(volume).movedim(-1, 2))  # [n, d, volume, h, w]
         probability = self.volume_out(x.flatten(0, 1)).float().unflatten(0, x.shape[:2])[:, :, 0].softmax(1)
