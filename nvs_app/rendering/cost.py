@@ -6,7 +6,9 @@ from nvs_app.model.flops import lact_flops
 from nvs_app.rendering.plan import RenderPlan
 from nvs_app.rendering.renderer import CUDA_TOKENS, Renderer
 
-SWEEP = 14  # bytes a value that a detail head's sweep looks up, with what is computed from it; measured on CPUs
+# Bytes a value that a detail head's sweep looks up, with what is computed from it; measured on CPUs, which score a few
+# rows at a time, before and since they do.
+SWEEP = {"cpu": 5, "cuda": 14}
 GRADIENT_TOKEN, GRADIENT_PIXEL = 170, 12_000  # bytes a channel and block, and a pixel, of a step of adapting; the same
 SPARE = 0.9  # of the free memory that work may take
 FEATURES = 60  # bytes a pixel of the photos, of its convolutions
@@ -94,4 +96,4 @@ def _head_bytes(renderer: Renderer, views: int, plan: RenderPlan) -> int:
     at_once = _views_at_once(renderer, plan, views)
     # The photos themselves and their features, float32, stay for all views.
     staying = views * pixels * (12 + (head.features + 2) / 4)
-    return int(staying + at_once * pixels * (FEATURES + SWEEP * looked_up))
+    return int(staying + at_once * pixels * (FEATURES + SWEEP.get(renderer.device.type, SWEEP["cuda"]) * looked_up))

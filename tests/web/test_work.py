@@ -37,7 +37,7 @@ def bring(page, *paths: Path) -> None:
 @pytest.mark.browser
 def test_an_upload_is_estimated_encoded_and_orbited(page, scene_zip: Path) -> None:
     bring(page, scene_zip)
-    page.locator(".nvs-go", has_text="6 views").wait_for()
+    page.locator(".nvs-go", has_text="from 5 views").wait_for()
     page.click("#nvs-photos [data-photos=advanced]")
     assert "6 views with cameras" in page.inner_text("#nvs-plan")
     page.locator("#nvs-views input[type=number]").fill("999")

@@ -63,7 +63,7 @@ def test_what_cannot_be_sharpened_and_cancel(hub: AppState) -> None:
         job.result()
     assert session.scene is opened
     session.scene = replace(opened, split=replace(opened.split, context=[0, 1, 2]))
-    with pytest.raises(NVSError, match="3 input views: 4 or more"):
+    with pytest.raises(NVSError, match="3 input views, expected 4 or more"):
         sharpening.start(session, 60)
     session.scene = replace(opened, scene=None, split=None)  # a scene file alone
     job = sharpening.start(session, 1)
