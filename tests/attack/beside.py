@@ -16,6 +16,7 @@ import multiprocessing
 import os
 import random
 import re
+import signal
 import sys
 import time
 from pathlib import Path
@@ -25,6 +26,8 @@ from typing import NamedTuple
 REPO = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(REPO), str(REPO / "tests" / "web")]
 os.environ.setdefault("no_proxy", "*")
+# A shell's background job ignores SIGINT, and so would the server, which is to end by it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from serving import serving  # noqa: E402
 from visitor import Visitor, memory, on_disk  # noqa: E402
