@@ -105,9 +105,10 @@ def _start(ray: Any, address: str, workers: int) -> None:
             try:
                 ray.init(address="local", num_cpus=workers, include_dashboard=False, **quiet)
             finally:
-                os.environ["PYTHONPATH"] = before or ""
                 if before is None:
                     del os.environ["PYTHONPATH"]
+                else:
+                    os.environ["PYTHONPATH"] = before
         else:
             code = [str(home / "data_tools"), str(home / "nvs_app")]
             ray.init(address=address, runtime_env={"py_modules": code}, **quiet)

@@ -116,15 +116,15 @@ class Blending(nn.Module):
         if apart is not None:
             other = F.avg_pool2d(apart[:, None].clamp(-1, 1), 2).to(dtype)[:, None].expand(-1, m // 2, -1, -1, -1)
             parts.append(torch.cat([torch.zeros_like(other), other], 1).flatten(0, 1))
-        each = by_photo(self.view, *parts).unflatten(0, (n, m))
+        each = by_photo(self.view, *(part.unflatten(0, (n, m)) for part in parts))
         entered = self.enter(torch.cat([over_views(each, "sum") / m, over_views(each, "amax"), *entering], 1))
         middle = self.down(F.pixel_unshuffle(entered, 2))
         low = self.bottom(torch.cat([F.pixel_unshuffle(middle, 2), guide], 1))
         x = self.up(torch.cat([resize(low, middle.shape[-2:]), middle], 1))
         leaving = self.leave(torch.cat([resize(x, half), entered], 1))
         lact, correction, query = self.out(leaving).split([4, 12, QUERY], 1)
-        logits = by_photo(self.weigh, each.flatten(0, 1), query[:, None].expand(-1, m, -1, -1, -1).flatten(0, 1))
-        logits = F.pixel_shuffle(logits, 2).float().unflatten(0, (n, m))[:, :, 0]
+        logits = by_photo(self.weigh, each, query[:, None].expand(-1, m, -1, -1, -1))
+        logits = F.pixel_shuffle(logits, 2).float()[:, :, 0]
         # A photo that is looked up twice at one depth counts once.
         logits = torch.where(valid > 0, logits - math.log(layers), -20.0)
         # LaCT's image begins with a weight of its own, so that an untrained head changes little.

@@ -60,12 +60,12 @@ def over_views(x: Float[Tensor, "n k *r"], what: str) -> Tensor:
     return functools.reduce(torch.add if what == "sum" else torch.maximum, x.unbind(1))
 
 
-def by_photo(
-    function: Callable[[Tensor], Tensor], *maps: Float[Tensor, "photos _ h w"]
-) -> Float[Tensor, "photos c h w"]:
+def by_photo(function: Callable[[Tensor], Tensor], *maps: Float[Tensor, "n m _ h w"]) -> Float[Tensor, "n m c h w"]:
     """`function` of the channels of all maps together. Without gradients on a CPU photo by photo: what all need at once
     is most of the memory of a large view."""
-    size = maps[0].shape[0] if torch.is_grad_enabled() or maps[0].device.type != "cpu" else 1
-    groups = zip(*(x.split(size) for x in maps), strict=True)
-    parts = [function(torch.cat(group, 1).contiguous(memory_format=torch.channels_last)) for group in groups]
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+    photos = maps[0].shape[:2]
+    if torch.is_grad_enabled() or maps[0].device.type != "cpu":
+        joined = torch.cat(maps, 2).flatten(0, 1)
+        return function(joined.contiguous(memory_format=torch.channels_last)).unflatten(0, photos)
+    each = (torch.cat([x[:, photo] for x in maps], 1) for photo in range(photos[1]))
+    return torch.stack([function(x.contiguous(memory_format=torch.channels_last)) for x in each], 1)
