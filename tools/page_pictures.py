@@ -26,6 +26,9 @@ WIDTHS = {1440: 900, 1024: 768, 768: 1024, 390: 844}
 PHONE = 390
 DESK = sorted((ROOT / "examples" / "room_desk" / "images").glob("*.jpg"))
 TABS = ("Compare", "Cameras", "Path", "Export", "Model")
+# What the page is told is kept from it, so that it stays as it is.
+HOLD = """for (const name of ['nvs-message', 'nvs-scene', 'nvs-frame'])
+  addEventListener(name, (event) => event.stopImmediatePropagation(), true);"""
 WORKS = "!document.querySelector('[data-nvs=work]').hidden"
 
 
@@ -39,7 +42,7 @@ class Walk:
         """Every state, each by its own method; they build on one another only where they say so."""
         for state in (self.start, self.help, self.tabs, self.fly, self.beyond, self.cameras, self.path, self.share):
             state()
-        for state in (self.beside, self.photos, self.errors, self.reconstructing, self.embed):
+        for state in (self.beside, self.photos, self.errors, self.reconstructing, self.cancelled, self.embed):
             state()
 
     def asks(self, *names: str) -> bool:
@@ -48,6 +51,8 @@ class Walk:
     def tab(self, name: str) -> None:
         self.page.get_by_role("tab", name=name).click()
         self.wait(self.page, "!document.querySelector('.nvs-stale')", 120)
+        if name == "Cameras":
+            self.page.locator("#nvs-plot .js-plotly-plot").wait_for(timeout=120_000)
         self.page.wait_for_timeout(800)
 
     def start(self) -> None:
@@ -133,11 +138,14 @@ class Walk:
         self.page.click("#nvs-release")
 
     def photos(self) -> None:
-        if not self.asks("photos", "errors", "reconstructing", "cancelled"):
+        if not self.asks("photos", "errors", "reconstructing"):
             return
+        self.bring()
+        self.photograph("photos")
+
+    def bring(self) -> None:
         self.page.set_input_files("#nvs-upload input[type=file]", [str(path) for path in DESK[:8]])
         self.page.locator(".nvs-go").wait_for(timeout=30_000)
-        self.photograph("photos")
 
     def errors(self) -> None:
         if not self.asks("errors"):
@@ -151,11 +159,20 @@ class Walk:
         self.photograph("errors")
 
     def reconstructing(self) -> None:
-        if not self.asks("reconstructing", "cancelled"):
+        if not self.asks("reconstructing"):
             return
         self.page.click(".nvs-go")
         self.wait(self.page, f"{WORKS} && document.querySelector('[data-nvs=work] canvas')", 300)
+        self.page.evaluate(HOLD)  # it would be over before all its pictures are taken
         self.photograph("reconstructing")
+        self.page.reload()
+        self.wait(self.page, f"window.nvs?.viewer?.shown && !({WORKS})", 300)
+
+    def cancelled(self) -> None:
+        if not self.asks("cancelled"):
+            return
+        self.bring()
+        self.page.click(".nvs-go")
         self.page.locator("[data-nvs=work-cancel]").click()
         self.wait(self.page, "!document.querySelector('[data-nvs=work-close]').hidden", 60)
         self.photograph("cancelled")

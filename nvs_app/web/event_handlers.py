@@ -155,6 +155,7 @@ class EventHandlers:
 
     def _follow(self, session: Session) -> Iterator[tuple]:
         job, progress = session.job, session.progress
+        yield (*(gr.skip(),) * 4, gr.Button(interactive=False), gr.skip(), gr.skip())  # one after the other
         try:
             for step in job.follow():
                 session.touch()
@@ -374,6 +375,7 @@ class EventHandlers:
             button = gr.Button("Reconstruct", interactive=False)
             return facts, plan_html(None), gr.skip(), gr.skip(), button, photos, brought
         found = plan.estimate
+        possible = not found.problems and (session.job is None or session.job.done)
         own = f"{found.image_hw[1]}x{found.image_hw[0]}"
         sizes = plan.sizes if own in [value for _, value in plan.sizes] else [*plan.sizes, (own, own)]
         return (
@@ -381,7 +383,7 @@ class EventHandlers:
             plan_html(plan),
             gr.Slider(1, max(2, plan.source.available), found.views, visible=plan.source.available > 1),
             gr.Dropdown(sizes, value=own),
-            gr.Button(f"{action(plan)} ({took(plan)})", interactive=not found.problems),
+            gr.Button(f"{action(plan)} ({took(plan)})", interactive=possible),
             photos,
             brought,
         )

@@ -152,7 +152,8 @@ def _wire(page: gr.Blocks, event_handlers: EventHandlers, scenes: Scenes, photos
     for stop in (tools.geometry_cancel, scenes.splats_stop):
         stop.click(report_user_errors(geometry.cancel), None, None, queue=False, **quiet)
     tools.take["keep"].click(report_user_errors(event_handlers.keep), None, tools.kept, **free)
-    tools.kept.change(None, None, None, js="() => window.nvs.possible()", **quiet)
+    # A link on the page is that of the scene that was chosen before.
+    tools.kept.change(None, None, None, js="() => window.nvs.shared('')", **quiet)
     then_refresh(tools.kept_open.click(report_user_errors(event_handlers.reopen), tools.kept, scene, **free))
 
     for button, handler in ((tools.share, event_handlers.share), (tools.unshare, event_handlers.unshare)):

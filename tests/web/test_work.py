@@ -74,9 +74,22 @@ def test_cancel_stops_structure_from_motion(page, tmp_path: Path) -> None:
     work = page.locator("[data-nvs=work]")
     work.get_by_text("Finding features").wait_for()
     assert re.search(r"\d+ %.*left", work.inner_text(), re.S)
+    page.get_by_role("tab", name="Model").click()
+    advanced(page)
+    others = ("#nvs-encode", "#nvs-grow", "#nvs-sharpen", "#nvs-model-use")  # what would begin another one
+    wait(page, "document.querySelector('#nvs-encode').disabled")
+    assert [which for which in others if not page.evaluate(f"document.querySelector('{which}').disabled")] == []
+    page.locator("#nvs-views input[type=number]").fill("5")  # another estimate does not bring it back
+    page.locator("#nvs-views input[type=number]").press("Enter")
+    wait(page, "document.querySelector('#nvs-plan').innerText.includes('5')")
+    assert page.locator("#nvs-encode").is_disabled()
     page.reload()  # the work goes on, and is found again
+    work.get_by_text("Finding features").wait_for()
+    wait(page, "document.querySelector('#nvs-encode')?.disabled && document.querySelector('#nvs-photos').inert")
     work.get_by_role("button", name="Cancel").click()
     work.get_by_text("The next start goes on from here").wait_for()
+    wait(page, "!document.querySelector('#nvs-encode').disabled && !document.querySelector('#nvs-photos').inert")
+    assert [which for which in others[:3] if page.evaluate(f"document.querySelector('{which}').disabled")] == []
     work.get_by_role("button", name="Close").click()
     assert page.evaluate("nvs.viewer.scene.name") == "small scene"
     # The next one works, though these photos have nothing in common: one sentence says so.
@@ -243,6 +256,7 @@ def test_a_kept_scene_is_there_in_another_server(
         later.click("#nvs-kept-open")
         wait(later, "nvs.viewer.scene.name === 'brought'")
         closed(later)
+    assert page.locator("#nvs-unshare").is_disabled()
     page.click("#nvs-share")  # what is kept can be looked at by whoever has the link
     page.locator("[data-nvs=shared-link]").wait_for()
     link = page.locator("[data-nvs=shared-link]").input_value()

@@ -18,6 +18,7 @@ from pathlib import Path
 from data_tools.readers import open_scene
 from nvs_app.errors import NVSError
 from nvs_app.model.state import SceneState
+from nvs_app.rendering.device import bytes_words
 from nvs_app.scenes.views import ViewSplit
 from nvs_app.web.access import is_anonymous
 from nvs_app.web.app_state import AppState
@@ -25,7 +26,7 @@ from nvs_app.web.services.kept_limits import PINNED, gone, make_room, remember_g
 from nvs_app.web.services.opening import LoadedScene, jpeg_uri, open_state, why_no_depth
 from nvs_app.web.services.uploads import SceneInput
 from nvs_app.web.services.viewpoint import Viewpoint
-from nvs_app.web.sessions import MIB, Session, folder_bytes
+from nvs_app.web.sessions import Session, folder_bytes
 
 NAME = re.compile(r"[A-Za-z0-9_-]{20,64}")
 
@@ -82,11 +83,11 @@ def room_words(app_state: AppState, session: Session) -> str:
     words = []
     if mine:
         used, most = sum(folder_bytes(root / name) for name in mine), min(limits.owner_bytes, limits.all_bytes)
-        words.append(f"They take {-(-used // MIB)} of {most // MIB} MB; of all visitors' {limits.all_bytes // MIB} MB.")
+        words.append(f"They take {bytes_words(used)} of {bytes_words(most)}.")
         loose = [name for name in mine if not (root / name / PINNED).exists()]
         if loose:
             oldest = min(loose, key=lambda name: _touched(root / name))
-            words.append(f"Where room is short the oldest goes first: of yours {_words(root / oldest)}.")
+            words.append(f"Where room is short the oldest goes first: {_words(root / oldest)}.")
     lost = gone(root, session.owner) if root.is_dir() else []
     if lost:
         more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""

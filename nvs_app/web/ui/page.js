@@ -29,6 +29,7 @@
     place.hidden = !secret;
     field.value = secret ? `${location.origin}${location.pathname}?shared=${encodeURIComponent(secret)}` : "";
     if (secret) { field.focus(); field.select(); }
+    window.nvs.possible();
   };
   document.addEventListener("click", (event) => {
     if (!event.target.closest?.("[data-nvs-copy]")) return;
@@ -64,14 +65,17 @@
     shown = detail.revision;
   });
   let shown = null;
-  // What cannot be done yet is off: before a scene is there, before one was kept. What stops something takes the place of
-  // what began it.
+  // What cannot be done yet is off: before a scene is there, before one was kept; and while a reconstruction is under way,
+  // what would begin another one. What stops something takes the place of what began it.
   let held = false;
   const possible = () => {
     const scene = Boolean(window.nvs.viewer?.scene), kept = Boolean(document.querySelector("#nvs-kept input")?.value);
+    const shared = document.querySelector("[data-nvs=shared]")?.hidden === false;
     const making = Boolean(document.querySelector("#nvs-geometry-progress .nvs-progress"));
-    const early = "#nvs-hold, #nvs-sharpen, #nvs-grow, #nvs-geometry, [id^=nvs-take-], [data-path=add], [data-preset]";
-    for (const [no, which] of [[!scene, early], [!kept, "#nvs-kept-open, #nvs-share, #nvs-unshare"]]) for (const button of document.querySelectorAll(which)) button.disabled = no;
+    const early = "#nvs-hold, #nvs-geometry, [id^=nvs-take-], [data-path=add], [data-preset]", works = window.nvs.working();
+    const cases = [[!scene, early], [!kept, "#nvs-kept-open, #nvs-share"], [!shared, "#nvs-unshare"], [!scene || works, "#nvs-sharpen, #nvs-grow"], [works, "#nvs-model-use"]];
+    document.querySelector("#nvs-photos")?.toggleAttribute("inert", works); // what covers it is for the eye only
+    for (const [no, which] of cases) for (const button of document.querySelectorAll(which)) button.disabled = no;
     for (const [on, begin, end] of [[held, "#nvs-hold", "#nvs-release"], [making, "#nvs-geometry", "#nvs-geometry-cancel"]]) {
       const [goes, comes] = (on ? [begin, end] : [end, begin]).map((which) => document.querySelector(which)), focused = goes && goes === document.activeElement;
       if (goes) { goes.style.display = "none"; comes.style.display = ""; }

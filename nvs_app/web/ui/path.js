@@ -76,6 +76,7 @@
     possible();
     one("empty").hidden = state.keys.length > 0;
     const round = one("loop").checked || state.keys.length === 1, gaps = round ? state.keys : state.keys.slice(0, -1);
+    list.classList.toggle("nvs-round", round);
     marks(gaps.reduce((sum, key) => sum + key.seconds, 0));
     const total = state.preset ? number("seconds", 4) : gaps.reduce((sum, key) => sum + key.seconds, 0);
     one("length").textContent = state.keys.length ? `${total.toFixed(1)} s, ${Math.max(1, Math.round(total * number("fps", 24)) + (round || state.preset ? 0 : 1))} frames` : "";

@@ -2,6 +2,7 @@
 // far. It stays until the first view of the new scene is there.
 //
 //   await nvs.settled()      the scene that was opened last has been shown once
+//   nvs.working()            whether a reconstruction is under way
 (() => {
   "use strict";
   const SPIN = 0.25; // radians a second, of the sparse points
@@ -11,7 +12,7 @@
   function show(message) {
     const work = one("work"), failed = message.type === "worked";
     if (!busy && !failed) { before = window.nvs.viewer?.scene?.revision || 0; window.nvs.viewer?.setAuto(false); clearTimeout(window.nvs.viewer?.later); }
-    busy = !failed;
+    busy = !failed; window.nvs.possible();
     work.hidden = false; work.dataset.state = failed ? "failed" : "busy";
     one("work-stage").textContent = failed ? (message.words ? "Cancelled" : "This did not work") : message.stage;
     one("work-words").textContent = failed ? "" : message.words;
@@ -27,7 +28,7 @@
     if (one("work").hidden) return;
     const held = one("work").contains(document.activeElement);
     one("work").hidden = true; busy = false; found = null; cancelAnimationFrame(turning);
-    one("sparse").replaceChildren(); delete one("work").dataset.sparse;
+    one("sparse").replaceChildren(); delete one("work").dataset.sparse; window.nvs.possible();
     if (held) stage.querySelector("canvas").focus({ preventScroll: true });
   }
   const current = () => { const { viewer } = window.nvs; return Boolean(viewer?.scene && viewer.shown && viewer.shown.header.revision === viewer.scene.revision); };
@@ -93,6 +94,7 @@
     const box = stage.getBoundingClientRect();
     if (box.top < 0 || box.top > innerHeight / 3) stage.scrollIntoView({ block: "start", behavior: window.nvs.viewer.calm ? "auto" : "smooth" });
   };
+  window.nvs.working = () => busy;
   window.nvs.settled = () => new Promise((go) => {
     const until = performance.now() + 8000;
     const look = () => (current() || !window.nvs.viewer?.scene || document.hidden || performance.now() > until ? go() : setTimeout(look, 40));
