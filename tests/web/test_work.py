@@ -81,11 +81,11 @@ def test_cancel_stops_structure_from_motion(page, tmp_path: Path) -> None:
     assert [which for which in others if not page.evaluate(f"document.querySelector('{which}').disabled")] == []
     page.locator("#nvs-views input[type=number]").fill("5")  # another estimate does not bring it back
     page.locator("#nvs-views input[type=number]").press("Enter")
-    wait(page, "document.querySelector('#nvs-plan').innerText.includes('5')")
+    page.locator("#nvs-plan").get_by_text("5 used").first.wait_for()
     assert page.locator("#nvs-encode").is_disabled()
     page.reload()  # the work goes on, and is found again
-    work.get_by_text("Finding features").wait_for()
-    wait(page, "document.querySelector('#nvs-encode')?.disabled && document.querySelector('#nvs-photos').inert")
+    advanced(page)
+    wait(page, "document.querySelector('#nvs-encode').disabled && document.querySelector('#nvs-photos').inert")
     work.get_by_role("button", name="Cancel").click()
     work.get_by_text("The next start goes on from here").wait_for()
     wait(page, "!document.querySelector('#nvs-encode').disabled && !document.querySelector('#nvs-photos').inert")
@@ -94,7 +94,7 @@ def test_cancel_stops_structure_from_motion(page, tmp_path: Path) -> None:
     assert page.evaluate("nvs.viewer.scene.name") == "small scene"
     # The next one works, though these photos have nothing in common: one sentence says so.
     page.click(".nvs-go")
-    work.get_by_role("alert").get_by_text("photos fit together").wait_for(timeout=60_000)
+    work.get_by_role("alert").get_by_text("photos fit together").wait_for(timeout=180_000)
     assert "Traceback" not in work.inner_text() and "/" not in work.get_by_role("alert").inner_text()
     work.get_by_role("button", name="Close").click()
     assert page.locator(".nvs-tile").count() == 8  # nothing that was brought is lost
