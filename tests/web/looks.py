@@ -40,6 +40,6 @@ UNNAMED = """() => [...document.querySelectorAll('button, input, select, a, [rol
 
 # Controls that are too small for a finger; words inside of sentences are left alone.
 SMALL = """() => [...document.querySelectorAll('#nvs-main button, #nvs-main select, #nvs-header button')]
-  .filter((e) => e.checkVisibility() && !e.closest('p, .nvs-tile, [data-path=marks], .nvs-key-buttons, .wrap')
+  .filter((e) => e.checkVisibility() && !e.closest('p, .nvs-tile, [data-path=marks], .wrap')
     && Math.min(e.offsetHeight, e.offsetWidth) < 44)
   .map((e) => `${e.offsetWidth}x${e.offsetHeight} ${e.outerHTML.slice(0, 90)}`)"""

@@ -342,6 +342,8 @@ def test_a_phone_brings_photos_and_sees_them_without_a_scroll(
     box = page.locator("#nvs-stage canvas").bounding_box()
     assert 0 <= box["y"] and box["y"] + box["height"] < 844 and page.evaluate("scrollY") == 0
     page.get_by_role("tab", name="Path").tap()  # far below; the viewer stays in sight
+    page.locator("[data-path=add]").tap()
+    page.locator("[data-path=keys] li").wait_for()
     page.mouse.wheel(0, 3000)
     page.wait_for_timeout(400)
     assert page.evaluate("scrollY") > 300 and page.locator("#nvs-stage canvas").bounding_box()["y"] >= 0
