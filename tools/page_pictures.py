@@ -5,8 +5,8 @@ look at; `--docs` writes the pictures of docs/ instead.
     .venv/bin/python tools/page_pictures.py OUT --only path --widths 390 --schemes dark
     .venv/bin/python tools/page_pictures.py docs --docs              # page.jpg, path.jpg, phone.jpg
 
-Starts the application itself (with examples/, the bundled checkpoint and a folder of its own for kept scenes), and asks
-for playwright and /usr/bin/chromium, as the tests do.
+Starts the application itself (with examples/, the bundled checkpoint and a folder of its own for kept scenes) unless
+given an address, and asks for playwright and /usr/bin/chromium, as the tests do.
 """
 
 from __future__ import annotations
@@ -171,7 +171,8 @@ class Walk:
     def cancelled(self) -> None:
         if not self.asks("cancelled"):
             return
-        self.bring()
+        if not self.page.locator(".nvs-go").is_visible():  # what was reconstructed is put away
+            self.bring()
         self.page.click(".nvs-go")
         self.page.locator("[data-nvs=work-cancel]").click()
         self.wait(self.page, "!document.querySelector('[data-nvs=work-close]').hidden", 60)
@@ -262,12 +263,14 @@ def main() -> None:
     parser.add_argument("--schemes", nargs="+", default=["light", "dark"], choices=["light", "dark"])
     parser.add_argument("--only", nargs="+", default=[], metavar="STATE", help="states with one of these in the name")
     parser.add_argument("--docs", action="store_true", help="the pictures of docs/ instead")
+    parser.add_argument("--address", help="of a server that runs already, with --keep and the bundled examples")
     words = parser.parse_args()
     words.out.mkdir(parents=True, exist_ok=True)
     from serving import serving
 
-    with tempfile.TemporaryDirectory() as keep, serving(ROOT / "checkpoints", "--keep", keep) as address:
-        with a_browser() as browser:
+    with tempfile.TemporaryDirectory() as keep:
+        started = serving(ROOT / "checkpoints", "--keep", keep)
+        with contextlib.nullcontext(words.address) if words.address else started as address, a_browser() as browser:
             if words.docs:
                 pictures_of_docs(browser, address, words.out)
             else:

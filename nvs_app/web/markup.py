@@ -31,12 +31,14 @@ def photos_html(tray: Tray | None, plan: Plan | None) -> str:
     if tray is None or not tray.open or not tray.pieces:
         return ""
     broken = len(tray.pieces) - len(tray.good)
+    # What needs a look comes first: a small screen shows no more than the first few.
+    tiles = sorted(enumerate(tray.pieces), key=lambda numbered: not numbered[1].problem)
     return fill(
         "photos.html",
         title=_title(tray),
         facts=f"{broken} cannot be used" if broken else "",
         said_html=note_html(tray.said),
-        tiles_html="".join(_tile(piece, index < SHOWN) for index, piece in enumerate(tray.pieces)),
+        tiles_html="".join(_tile(piece, index < SHOWN) for index, piece in tiles),
         go_html=_go(tray, plan),
     )
 

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from looks import POOR_CONTRAST, SMALL, UNNAMED
-from serving import at_rest, closed, drag, free_port, opened, start, wait
+from serving import advanced, at_rest, closed, drag, free_port, opened, start, wait
 
 from data_tools.readers import open_scene
 from nvs_app.rendering.renderer import Renderer
@@ -348,4 +348,10 @@ def test_a_phone_brings_photos_and_sees_them_without_a_scroll(
     page.wait_for_timeout(400)
     assert page.evaluate("scrollY") > 300 and page.locator("#nvs-stage canvas").bounding_box()["y"] >= 0
     assert page.evaluate(SMALL) == []
+    advanced(page)
+    page.evaluate("document.querySelector('#nvs-views').scrollIntoView(); scrollBy(0, -120)")  # under the viewer
+    page.wait_for_timeout(400)
+    label = page.locator("#nvs-views [data-testid=block-info]").bounding_box()
+    at = f"document.elementFromPoint({label['x'] + 4}, {label['y'] + 4})"
+    assert 0 < label["y"] < 300 and page.evaluate(f"Boolean({at}.closest('#nvs-middle'))")  # nothing shines through
     closed(page)
