@@ -32,14 +32,17 @@ from nvs_app.errors import NVSError
 from nvs_app.export.depth import write_depth
 from nvs_app.export.files import harmonics_degree, offset_words, write_points, write_splats
 from nvs_app.export.fusion import LEAST, TOLERANCE, Surfels, fuse
+from nvs_app.export.glb import write_glb
 from nvs_app.export.html import first_look, write_html
-from nvs_app.export.mesh import mesh_of, write_glb
+from nvs_app.export.mesh import mesh_of
 from nvs_app.export.refine import Refined, hold_out, refine
 from nvs_app.export.shading import shaded
 from nvs_app.export.splats import FILL_TOLERANCE, Splats, splats_of, thinned
-from nvs_app.export.views import SurfaceViews, surface_views
+from nvs_app.export.texture import LARGEST, MOST, SMALLEST, textured
+from nvs_app.export.views import SurfaceViews, fine_photos, surface_views
 from nvs_app.model.state import context_cameras
 from nvs_app.rendering.depth_files import DEFAULT_SCALE, KINDS
+from nvs_app.scenes.posed import PosedImages
 from nvs_app.terminal import raise_on_sigterm
 
 ENDS = {"splats": (".ply", ".splat", ".html"), "points": (".ply",), "mesh": (".glb",), "depth": ("",)}
@@ -90,6 +93,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--most", type=positive_int, default=1_500_000, metavar="N", help="points or splats, at most (default: 1500000)"
     )
     group.add_argument("--voxel", type=positive_float, metavar="SIZE", help="of a mesh, in units of the scene's frame")
+    group.add_argument(
+        "--texture",
+        type=int,
+        metavar="N",
+        help=f"of a mesh: texels a side at most, {SMALLEST} to {LARGEST} (default: {MOST}; fewer where the photos hold"
+        " no more); 0: no texture but colours at the vertices, and four times the triangles",
+    )
     group.add_argument("--depth-format", choices=KINDS, default="png", help="of depth maps (default: png)")
     group.add_argument(
         "--depth-scale", type=positive_float, default=DEFAULT_SCALE, metavar="N",
@@ -128,7 +138,8 @@ def run(args: argparse.Namespace) -> int:
         else:
             with stage(f"depth of {count} views", count) as tell:
                 views = surface_views(renderer, state, tell)
-            written = write(args, views, renderer.device)
+            photos = fine_photos(scene, cameras) if args.to == "mesh" and args.texture != 0 and cameras else None
+            written = write(args, views, renderer.device, photos)
     print(f"{args.out}: {written}; {source.words}, {time.perf_counter() - start:.1f} s more")
     return 0
 
@@ -143,6 +154,10 @@ def check(args: argparse.Namespace) -> None:
         raise NVSError(f"--refine {args.refine:g}: only with --to splats")
     if args.voxel is not None and args.to != "mesh":
         raise NVSError(f"--voxel {args.voxel:g}: only with --to mesh")
+    if args.texture is not None and args.to != "mesh":
+        raise NVSError(f"--texture {args.texture}: only with --to mesh")
+    if args.texture and not SMALLEST <= args.texture <= LARGEST:
+        raise NVSError(f"--texture {args.texture}: expected 0, or {SMALLEST} to {LARGEST} texels")
     if args.path is None and (args.state is None or not Path(args.state).is_file()):
         raise NVSError("export: no SCENE given; name one, or an existing --state FILE")
     if args.to == "depth":
@@ -154,14 +169,19 @@ def check(args: argparse.Namespace) -> None:
         check_writable("--out", args.out)
 
 
-def write(args: argparse.Namespace, views: SurfaceViews, device: torch.device) -> str:
-    """Writes points, splats or a mesh; what was written, in words."""
+def write(
+    args: argparse.Namespace, views: SurfaceViews, device: torch.device, photos: PosedImages | None = None
+) -> str:
+    """Writes points, splats or a mesh; what was written, in words. photos: for a texture, see `textured`."""
     tolerance = args.tolerance or (FILL_TOLERANCE if args.to == "splats" else TOLERANCE)
     if args.to == "mesh":
         with stage("mesh") as tell:
             mesh = mesh_of(views, args.least, tolerance, args.voxel, tell)
+        if args.texture != 0:
+            with stage("texture") as tell:
+                mesh = textured(mesh, views, photos, args.texture or MOST, tell)
         write_glb(args.out, mesh, views.offset)
-        return f"{len(mesh.triangles)} triangles"
+        return mesh.words
     held = None
     if args.refine is not None:
         if len(views) < 3:

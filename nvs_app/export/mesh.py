@@ -1,23 +1,19 @@
 """A mesh of the surfaces that several views agree on: their depth in a truncated signed distance field (open3d).
 
 mesh = mesh_of(views)
-write_glb(Path("mesh.glb"), mesh)
+write_glb(Path("mesh.glb"), mesh)     # `glb`
 """
 
 from __future__ import annotations
 
-import json
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt32
+from jaxtyping import Float, UInt8, UInt32
 
-from nvs_app.atomic_io import atomic_write
 from nvs_app.errors import NVSError
 from nvs_app.export.fusion import LEAST, TOLERANCE, agreed
 from nvs_app.export.shading import blended
@@ -32,17 +28,37 @@ _SMALLEST_PART = 0.01  # of the triangles of the largest part: less is a splinte
 
 
 @dataclass(frozen=True)
+class Texture:
+    """An image on a mesh of n vertices.
+
+    image: [h, w, 3], as displayed (sRGB). uv: [n, 2] in [0, 1], from the image's upper left corner, v down.
+    """
+
+    image: UInt8[np.ndarray, "h w 3"]
+    uv: Float[np.ndarray, "n 2"]
+
+
+@dataclass(frozen=True)
 class Mesh:
     """Triangles in the scene's own frame.
 
     vertices: [n, 3]. normals: [n, 3], unit, outward. colours: [n, 3] in [0, 1], as displayed (sRGB).
-    triangles: [m, 3], counter-clockwise seen from outside.
+    triangles: [m, 3], counter-clockwise seen from outside. texture: None: the vertices' colours are shown.
     """
 
     vertices: Float[np.ndarray, "n 3"]
     normals: Float[np.ndarray, "n 3"]
     colours: Float[np.ndarray, "n 3"]
     triangles: UInt32[np.ndarray, "m 3"]
+    texture: Texture | None = None
+
+    @property
+    def words(self) -> str:
+        """For people: how large it is."""
+        if self.texture is None:
+            return f"{len(self.triangles):,} triangles"
+        height, width = self.texture.image.shape[:2]
+        return f"{len(self.triangles):,} triangles, texture {width}x{height}"
 
 
 def mesh_of(
@@ -59,12 +75,7 @@ def mesh_of(
 
     Raises NVSError where open3d is missing, and where no surface is agreed on.
     """
-    try:
-        import open3d
-    except (ImportError, OSError) as error:
-        raise NVSError(f"a mesh needs open3d: pip install open3d ({' '.join(str(error).split())[:120]})") from error
-
-    library: Any = open3d  # its types know no arrays
+    library = _open3d()
     tell = progress or (lambda share: None)
     photos, views = views, agreed(views, least, tolerance, progress=lambda share: tell(0.6 * share))
     cameras, known = views.cameras, views.depth > 0
@@ -109,56 +120,36 @@ def mesh_of(
     return Mesh(points.numpy(), normals.numpy(), colours.numpy(), np.asarray(found.triangles, np.uint32))
 
 
-def write_glb(path: Path, mesh: Mesh, offset: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> Path:
-    """Binary glTF 2.0 with a colour a vertex, shown as photographed (KHR_materials_unlit) where that is known.
+def simplified(mesh: Mesh, share: float) -> Mesh:
+    """About that share of the triangles, where they tell most of the shape; colours are the old vertices', mixed."""
+    library = _open3d()
+    of = library.utility
+    whole = library.geometry.TriangleMesh(
+        of.Vector3dVector(mesh.vertices.astype(np.float64)), of.Vector3iVector(mesh.triangles.astype(np.int32))
+    )
+    whole.vertex_colors = of.Vector3dVector(mesh.colours.astype(np.float64))
+    found = whole.simplify_quadric_decimation(max(1, round(share * len(mesh.triangles))))
+    found.remove_degenerate_triangles()
+    found.remove_unreferenced_vertices()
+    found.compute_vertex_normals()
+    points, normals, colours = (
+        np.asarray(column, np.float32) for column in (found.vertices, found.vertex_normals, found.vertex_colors)
+    )
+    return Mesh(points, normals, colours.clip(0, 1), np.asarray(found.triangles, np.uint32))
 
-    Colours are linear, as the format has them, in 16 bits: in 8, dark ones would be few.
-    offset: to be added to the vertices, which are float32; it becomes the translation of the mesh's node.
-    """
-    linear = np.where(mesh.colours <= 0.04045, mesh.colours / 12.92, ((mesh.colours + 0.055) / 1.055) ** 2.4)
-    colours = np.concatenate([linear, np.ones((len(linear), 1))], axis=1)
-    parts: list[tuple[np.ndarray, str, int]] = [  # with their type and target, as the format counts them
-        (np.ascontiguousarray(mesh.vertices, "<f4"), "VEC3", 34962),
-        (np.ascontiguousarray(mesh.normals, "<f4"), "VEC3", 34962),
-        (np.rint(65535 * colours).astype("<u2"), "VEC4", 34962),
-        (np.ascontiguousarray(mesh.triangles.reshape(-1), "<u4"), "SCALAR", 34963),
-    ]
-    codes = {"f": 5126, "u2": 5123, "u4": 5125}
-    accessors: list[dict] = []
-    regions: list[dict] = []
-    start = 0
-    for values, kind, target in parts:
-        code = codes["f" if values.dtype.kind == "f" else f"u{values.dtype.itemsize}"]
-        accessor = {"bufferView": len(regions), "componentType": code, "count": len(values), "type": kind}
-        if values.dtype == np.uint16:
-            accessor["normalized"] = True
-        if not regions:  # of positions the format wants the range
-            accessor |= {"min": values.min(0).tolist(), "max": values.max(0).tolist()}
-        accessors.append(accessor)
-        regions.append({"buffer": 0, "byteOffset": start, "byteLength": values.nbytes, "target": target})
-        start += values.nbytes
-    shape = {"attributes": {"POSITION": 0, "NORMAL": 1, "COLOR_0": 2}, "indices": 3, "material": 0}
-    rough = {"metallicFactor": 0.0, "roughnessFactor": 1.0}
-    material = {"pbrMetallicRoughness": rough, "doubleSided": True, "extensions": {"KHR_materials_unlit": {}}}
-    text = json.dumps(
-        {
-            "asset": {"version": "2.0", "generator": "nvs_app"},
-            "extensionsUsed": ["KHR_materials_unlit"],
-            "scene": 0,
-            "scenes": [{"nodes": [0]}],
-            "nodes": [{"mesh": 0, "translation": list(offset)} if any(offset) else {"mesh": 0}],
-            "meshes": [{"primitives": [shape]}],
-            "materials": [material],
-            "accessors": accessors,
-            "bufferViews": regions,
-            "buffers": [{"byteLength": start}],
-        }
-    ).encode()
-    text += b" " * (-len(text) % 4)
-    body = b"".join(values.tobytes() for values, _, _ in parts)  # each a multiple of four bytes long
-    whole = 12 + 8 + len(text) + 8 + len(body)
-    with atomic_write(path) as temporary:
-        head = struct.pack("<4sII", b"glTF", 2, whole)
-        chunks = struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(body), b"BIN\0") + body
-        temporary.write_bytes(head + chunks)
-    return path
+
+def raycaster(vertices: Float[np.ndarray, "n 3"], triangles: UInt32[np.ndarray, "m 3"]) -> tuple[Any, Any]:
+    """An open3d scene of triangles that casts rays, and the module whose tensors it takes."""
+    library = _open3d()
+    core = library.core
+    scene = library.t.geometry.RaycastingScene()
+    scene.add_triangles(core.Tensor(vertices.astype(np.float32)), core.Tensor(triangles.astype(np.uint32)))
+    return scene, core
+
+
+def _open3d() -> Any:  # its types know no arrays
+    try:
+        import open3d
+    except (ImportError, OSError) as error:
+        raise NVSError(f"a mesh needs open3d: pip install open3d ({' '.join(str(error).split())[:120]})") from error
+    return open3d

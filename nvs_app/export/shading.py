@@ -53,17 +53,19 @@ def shaded(
 def blended(
     points: Float[Tensor, "n 3"], normals: Float[Tensor, "n 3"], views: SurfaceViews, otherwise: Float[Tensor, "n 3"]
 ) -> Float[Tensor, "n 3"]:
-    """Colours [n, 3] of points of a surface: the mean of the photos that show them, those that see them finest first;
+    """Colours [n, 3] of points of a surface: the mean of the photos that show them, by how finely each does;
     `otherwise` where none does. normals: unit, outward. views: as for `shaded`."""
     weights, total = torch.zeros_like(points[:, :1]), torch.zeros_like(points)
     for view in range(len(views)):
-        place, seen = _shown(views, view, points)
-        weight = (seen * resolution(views.cameras[view], points, normals)).square()[:, None]
+        place, seen = shown(views, view, points)
+        weight = (seen * resolution(views.cameras[view], points, normals))[:, None]
         weights, total = weights + weight, total + weight * lookup(views.images[view], place, "bilinear").T
     return torch.where(weights > 0, total / weights, otherwise)
 
 
-def _shown(views: SurfaceViews, view: int, points: Tensor) -> tuple[Float[Tensor, "n 2"], Bool[Tensor, " n"]]:
+def shown(
+    views: SurfaceViews, view: int, points: Float[Tensor, "n 3"]
+) -> tuple[Float[Tensor, "n 2"], Bool[Tensor, " n"]]:
     """Where points lie in a photo, and whether it shows them."""
     place, z = project(views.cameras[view], points)
     depth = lookup(views.depth[view], place, "nearest")
@@ -75,7 +77,7 @@ def _fitted(surfels: Surfels, views: SurfaceViews, degree: int) -> Float[Tensor,
     weights, changes, bases = [], [], []
     for view in range(len(views)):
         camera = views.cameras[view]
-        place, seen = _shown(views, view, surfels.points)
+        place, seen = shown(views, view, surfels.points)
         change = lookup(views.images[view], place, "bilinear").T - surfels.colours
         weights.append(seen / (1 + (change.abs().mean(-1) / _UNUSUAL).square()))
         changes.append(change)

@@ -20,8 +20,14 @@ from nvs_app.model.state import SceneState, context_cameras
 from nvs_app.rendering.depth_files import SURE, masked_depth
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.rendering.views import RenderedViews
+from nvs_app.scenes.images import to_uint8
+from nvs_app.scenes.posed import PosedImages
+from nvs_app.scenes.scene import Scene
 
 _FAR = 500.0  # times a scene's size away from the origin, float32 rounds to about a hundredth of a pixel
+_SAME = 1e-5  # poses that differ by less are of the same photo
+_FINER = 1.1  # times what was read: less is the same
+_PIXELS = 2**26  # of all fine photos: 64 of 1024x1024, 200 MB
 
 
 @dataclass(frozen=True)
@@ -105,3 +111,29 @@ def surface_views(renderer: Renderer, state: SceneState, progress: Callable[[int
     photos = state.context.images[0].cpu()
     images = photos.float() / 255 if photos.dtype == torch.uint8 else photos.float()
     return SurfaceViews.of(images, cameras, RenderedViews.cat(parts))
+
+
+def fine_photos(scene: Scene | None, cameras: Cameras) -> PosedImages | None:
+    """The photos that were read at these cameras [v], as fine as their files are, as uint8; None where they are no
+    finer, and where not all are in the scene. cameras: in the scene's own frame.
+
+    Of many, large photos (`_PIXELS` together) the copies are smaller.
+    """
+    if scene is None:
+        return None
+    poses = scene.c2w.double()
+    apart = (poses[:, :3] - cameras.c2w.double()[:, None, :3]).abs().amax(dim=(2, 3))
+    nearest = apart.min(dim=1)
+    if not (nearest.values <= _SAME * (1 + poses[:, :3, 3].abs().max())).all():
+        return None
+    rows = nearest.indices.tolist()
+    height, width = cameras.image_hw
+    finer = (scene.image_hws[rows].double() / torch.tensor([height, width])).amin(dim=1).median().item()
+    finer = min(finer, (_PIXELS / (len(rows) * height * width)) ** 0.5)
+    if finer < _FINER:
+        return None
+    image_hw = (round(finer * height), round(finer * width))
+    images = torch.empty(len(rows), 3, *image_hw, dtype=torch.uint8)
+    for view, row in enumerate(rows):  # one by one: as float32 all of them would take four times the memory
+        images[view] = to_uint8(scene.load([row], image_hw).images[0]).movedim(-1, 0)
+    return PosedImages(images, scene.cameras(rows, image_hw))

@@ -14,7 +14,8 @@ import trimesh
 from nvs_app.evaluation.gaussians import camera_matrices
 from nvs_app.evaluation.metrics import psnr
 from nvs_app.export.fusion import Surfels, agreed, edges, fuse, gradient
-from nvs_app.export.mesh import mesh_of, write_glb
+from nvs_app.export.glb import write_glb
+from nvs_app.export.mesh import mesh_of
 from nvs_app.export.rasterise import rasterization
 from nvs_app.export.shading import harmonics, shaded
 from nvs_app.export.splats import FILL_TOLERANCE, splats_of, thinned

@@ -15,12 +15,15 @@ import torch
 from nvs_app.errors import NVSError
 from nvs_app.export.files import harmonics_degree, write_points, write_splats
 from nvs_app.export.fusion import fuse
+from nvs_app.export.glb import write_glb
 from nvs_app.export.html import first_look, write_html
-from nvs_app.export.mesh import mesh_of, write_glb
+from nvs_app.export.mesh import mesh_of
 from nvs_app.export.shading import shaded
 from nvs_app.export.splats import FILL_TOLERANCE, splats_of, thinned
-from nvs_app.export.views import SurfaceViews
+from nvs_app.export.texture import textured
+from nvs_app.export.views import SurfaceViews, fine_photos
 from nvs_app.model.state import SceneState, context_cameras
+from nvs_app.rendering.device import bytes_words
 from nvs_app.rendering.views import RenderedViews
 from nvs_app.web.app_state import AppState
 from nvs_app.web.services.jobs import Job
@@ -79,9 +82,9 @@ class Geometry:
 
             views = self._views(lane, opened, tell)
             out = session.download(f"{file_stem(opened.name)}{KINDS.get(kind, '_viewer.splat')}")
-            words = self._write(out, views, kind, tell, opened.name)
+            words = self._write(out, views, kind, tell, opened)
             look = {**first_look(views.cameras, views.background), "offset": list(views.offset)}
-            made = MadeGeometry(out, words, look, revision)
+            made = MadeGeometry(out, f"{words}, {bytes_words(out.stat().st_size)}", look, revision)
             if kind == VIEWER:
                 session.memory[VIEWER] = made
             return made
@@ -104,16 +107,19 @@ class Geometry:
         images = photos.float() / 255 if photos.dtype == torch.uint8 else photos.float()
         return SurfaceViews.of(images, cameras, RenderedViews.cat(parts))
 
-    def _write(self, out: Path, views: SurfaceViews, kind: str, tell: Any, title: str) -> str:
+    def _write(self, out: Path, views: SurfaceViews, kind: str, tell: Any, opened: LoadedScene) -> str:
         """Writes one kind; what is in it, in words."""
 
         def fusing(share: float | int) -> None:
             tell(0.6 + 0.35 * share, "Comparing depths")
 
         if out.suffix == ".glb":
-            mesh = mesh_of(views, progress=fusing)
+            mesh = mesh_of(views, progress=lambda share: fusing(0.6 * share))
+            cameras = context_cameras(self.app_state.state(opened))
+            photos = None if cameras is None else fine_photos(opened.scene, cameras)
+            mesh = textured(mesh, views, photos, progress=lambda share: tell(0.81 + 0.14 * share, "Texture"))
             write_glb(out, mesh, views.offset)
-            return f"{len(mesh.triangles):,} triangles"
+            return mesh.words
         points = kind.startswith("Points")
         surfels = fuse(views, progress=fusing) if points else fuse(views, 2, FILL_TOLERANCE, True, fusing)
         if not len(surfels):
@@ -126,7 +132,7 @@ class Geometry:
         if kind == VIEWER or out.suffix == ".html":
             splats = thinned(splats, MOST)
         if out.suffix == ".html":
-            write_html(out, splats, first_look(views.cameras, views.background), title)
+            write_html(out, splats, first_look(views.cameras, views.background), opened.name)
         else:
             write_splats(out, splats, views.offset)
         return f"{len(splats):,} splats"
