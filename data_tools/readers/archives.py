@@ -1,7 +1,7 @@
 """Uploads opened without harm: zip and tar files unpacked within limits, images judged by their headers.
 
     folder = extract("upload.zip", "work/upload")       # all of it, or NVSError and nothing left behind
-    format, image_hw = check_image("work/upload/a.jpg")
+    with open_image("work/upload/a.jpg") as image: ...
 
 An archive is refused as a whole when one entry leads out of the folder, is a link or a device, or breaks a limit.
 Sizes written in an archive are not believed: the bytes that really come out are counted, those of headers and of
@@ -130,15 +130,7 @@ class _Unpacker:
 
     def unpack_zip(self) -> None:
         # RuntimeError: a password; NotImplementedError: an unknown compression.
-        errors = (
-            zipfile.BadZipFile,
-            zlib.error,
-            EOFError,
-            RuntimeError,
-            NotImplementedError,
-            ValueError,
-            OSError,
-        )
+        errors = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, ValueError, OSError)
         if _directory_bytes(self.archive) > HEADERS_BYTES:
             self._fail("its list of entries is too long")
         with self._damage(errors), zipfile.ZipFile(self.archive) as packed:
@@ -306,26 +298,17 @@ def _directory_bytes(archive: Path) -> int:
     return found
 
 
-def check_image(path: Path, label: str | None = None) -> tuple[str, tuple[int, int]]:
-    """The format and size of an image from its header; no pixel is decoded.
+@coded(Refusal.BAD_IMAGE)
+def open_image(path: Path, label: str | None = None) -> Image.Image:
+    """Pillow's image of a file, of which the header alone is read; the caller closes it.
 
     Args:
         path: the file; its name does not matter.
         label: what an error calls it; the file's name unless given.
 
-    Returns:
-        Pillow's name of the format (one of :data:`FORMATS`) and (height, width) as stored.
-
     Raises:
-        NVSError: no image of these formats, or one of more than 100 megapixels.
+        NVSError: no image of :data:`FORMATS`, or one of more than 100 megapixels.
     """
-    with open_image(path, label) as image:
-        return str(image.format), (image.height, image.width)
-
-
-@coded(Refusal.BAD_IMAGE)
-def open_image(path: Path, label: str | None = None) -> Image.Image:
-    """Pillow's image of a checked file, header only; the caller closes it. Raises as :func:`check_image`."""
     label = label or path.name
     register_heif()
     Image.preinit()  # formats are named below before Pillow has met a file
@@ -341,13 +324,8 @@ def open_image(path: Path, label: str | None = None) -> Image.Image:
         if _is_heif(path) and "HEIF" not in formats:
             raise NVSError(f"{label}: reading HEIC needs the package pillow-heif; install it") from error
         raise NVSError(f"{label}: not an image (its content is none of {', '.join(FORMATS)})") from error
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,
-        EOFError,
-        RuntimeError,
-    ) as error:  # SyntaxError: Pillow's word for a broken header; RuntimeError: libavif's
+    # SyntaxError: Pillow's word for a broken header; RuntimeError: libavif's.
+    except (OSError, ValueError, SyntaxError, EOFError, RuntimeError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise NVSError(f"{label}: not an image that can be read ({reason})") from error
     if image.width * image.height > MAX_PIXELS or min(image.size) < 1:

@@ -16,6 +16,11 @@ from data_tools.readers.fields import Record, SceneBuilder, images_in, scene_lab
 from nvs_app.errors import NVSError
 from nvs_app.scenes.scene import Scene
 
+FOLDERS = ("images", "images_2", "images_4", "images_8")
+# What NumPy raises for broken headers, which it reads as Python literals.
+BROKEN = (OSError, ValueError, EOFError, SyntaxError, TypeError, KeyError, OverflowError, MemoryError, RecursionError,
+          tokenize.TokenError)  # fmt: skip
+
 
 def recognise(path: Path) -> bool:
     return (path / "poses_bounds.npy").is_file() or path.name == "poses_bounds.npy"
@@ -49,26 +54,6 @@ def read(path: Path) -> Scene:
             h, w, f = (names.number(key, positive=True) for key in ("height", "width", "focal"))
             builder.add(record, builder.inside(record, image), pose, (f, f, 0.5 * w, 0.5 * h), (h, w))
     return builder.build()
-
-
-FOLDERS = ("images", "images_2", "images_4", "images_8")
-
-
-# What NumPy raises for broken headers, which it reads as Python literals.
-BROKEN = (
-    *(
-        OSError,
-        ValueError,
-        EOFError,
-        SyntaxError,
-        TypeError,
-        KeyError,
-        OverflowError,
-        MemoryError,
-        RecursionError,
-    ),
-    tokenize.TokenError,
-)
 
 
 def _load(path: Path, label: str) -> np.ndarray:
