@@ -30,7 +30,7 @@ from typing import Any, NoReturn
 
 from PIL import Image, UnidentifiedImageError
 
-from nvs_app.errors import NVSError, Refusal, coded, whole_characters
+from nvs_app.errors import NVSError, Refusal, coded, first_line, whole_characters
 from nvs_app.scenes.images import MAX_PIXELS, register_heif
 
 # By content, never by name; anything else that Pillow could open (PostScript, old video formats) is not tried.
@@ -250,8 +250,9 @@ class _Unpacker:
         except errors as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise NVSError(f"{self.archive.name}: not unpacked ({error.strerror})") from error
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise NVSError(f"{self.archive.name}: not a zip or tar file that can be read ({reason})") from error
+            raise NVSError(
+                f"{self.archive.name}: not a zip or tar file that can be read ({first_line(error)})"
+            ) from error
 
     def _refuse(self, name: str, reason: str) -> NoReturn:
         shown = ascii(name)[1:-1]
@@ -326,8 +327,7 @@ def open_image(path: Path, label: str | None = None) -> Image.Image:
         raise NVSError(f"{label}: not an image (its content is none of {', '.join(FORMATS)})") from error
     # SyntaxError: Pillow's word for a broken header; RuntimeError: libavif's.
     except (OSError, ValueError, SyntaxError, EOFError, RuntimeError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise NVSError(f"{label}: not an image that can be read ({reason})") from error
+        raise NVSError(f"{label}: not an image that can be read ({first_line(error)})") from error
     if image.width * image.height > MAX_PIXELS or min(image.size) < 1:
         size = f"{image.width}x{image.height}"
         image.close()

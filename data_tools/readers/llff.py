@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from data_tools.readers.fields import Record, SceneBuilder, images_in, scene_label
-from nvs_app.errors import NVSError
+from nvs_app.errors import NVSError, first_line
 from nvs_app.scenes.scene import Scene
 
 FOLDERS = ("images", "images_2", "images_4", "images_8")
@@ -61,8 +61,7 @@ def _load(path: Path, label: str) -> np.ndarray:
         # Mapped, so that a header with a false size is found before memory is asked for.
         rows = np.array(np.load(path, mmap_mode="r", allow_pickle=False))
     except BROKEN as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0][:120]
-        raise NVSError(f"{label}: not a NumPy array that can be read ({reason})") from error
+        raise NVSError(f"{label}: not a NumPy array that can be read ({first_line(error, 120)})") from error
     if rows.ndim != 2 or rows.shape[1] not in (15, 17) or len(rows) == 0 or rows.dtype.kind not in "fi":
         raise NVSError(f"{label}: holds {rows.dtype} {list(rows.shape)}, expected numbers [views, 17]")
     return rows.astype(np.float64)
