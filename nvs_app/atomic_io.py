@@ -60,6 +60,23 @@ def is_stream(path: Path) -> bool:
     return not stat.S_ISREG(kind) and not stat.S_ISDIR(kind)
 
 
+@contextlib.contextmanager
+def only_one(folder: Path, lock_name: str) -> Iterator[None]:
+    """Keeps a second run out of a folder, which is made, where the system can lock files. Raises NVSError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    with (folder / lock_name).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise NVSError(f"{folder}: another run works in this folder; wait for it") from error
+        yield
+
+
 def remove_left(folder: Path, before: str, after: str) -> None:
     """Removes the temporary files in a folder, named `before`, a process's number and `after`, of killed processes.
 

@@ -56,6 +56,11 @@ def coded(code: Refusal) -> Iterator[None]:
         raise
 
 
+def first_line(error: BaseException, longest: int = LONGEST) -> str:
+    """What an error of another library says, for a message of ours: its first line, its kind where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:longest]
+
+
 def whole_characters(text: str) -> str:
     """``text`` with a question mark for each lone surrogate, which no encoding can write."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")

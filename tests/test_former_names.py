@@ -11,7 +11,7 @@ import pytest
     ("former", "name", "now", "called"),
     [
         ("data_tools.archives", "extract", "data_tools.readers.archives", "extract"),
-        ("data_tools.photos", "has_cameras", "data_tools.structure_from_motion.photos", "has_cameras"),
+        ("data_tools.photos", "has_cameras", "data_tools.readers", "holds_scene"),
         ("data_tools.photos", "scene_root", "data_tools.structure_from_motion.photo_files", "scene_root"),
         ("data_tools.sfm_prepare", "find_pictures", "data_tools.structure_from_motion.photo_files", "find_images"),
         ("data_tools.video", "choose_frames", "data_tools.structure_from_motion.video", "choose_frames"),

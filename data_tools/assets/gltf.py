@@ -20,7 +20,7 @@ from data_tools.assets.asset import MAX_TRIANGLES, MAX_VERTICES, Asset, AssetFil
 from data_tools.assets.gltf_data import Buffers, item, numbers, open_container
 from data_tools.assets.gltf_materials import SLOTS, GltfMaterials
 from data_tools.assets.images import TextureImages
-from nvs_app.errors import NVSError
+from nvs_app.errors import NVSError, first_line
 
 SUPPORTED = {
     "KHR_draco_mesh_compression", "KHR_materials_emissive_strength", "KHR_materials_pbrSpecularGlossiness",
@@ -49,8 +49,7 @@ def read_gltf(path: Path, data: bytes, root: Path, max_texture: int) -> Asset:
     try:
         return _Reader(path, data, root, max_texture).read()
     except MALFORMED as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0][:100]
-        raise NVSError(f"malformed glTF ({type(error).__name__}: {reason})") from error
+        raise NVSError(f"malformed glTF ({type(error).__name__}: {first_line(error, 100)})") from error
 
 
 class _Reader:

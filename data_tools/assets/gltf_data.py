@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from data_tools.assets.asset import MAX_JSON_BYTES, MAX_VERTICES, AssetFiles
-from nvs_app.errors import NVSError
+from nvs_app.errors import NVSError, first_line
 
 COMPONENTS = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
@@ -57,7 +57,7 @@ def open_container(data: bytes) -> tuple[dict[str, Any], bytes | None]:
     except UnicodeDecodeError as error:
         raise NVSError("neither a GLB nor JSON (no text)") from error
     except ValueError as error:
-        raise NVSError(f"neither a GLB nor JSON ({str(error).splitlines()[0][:80]})") from error
+        raise NVSError(f"neither a GLB nor JSON ({first_line(error, 80)})") from error
     if not isinstance(content, dict):
         raise NVSError("its JSON is no object")
     return content, binary

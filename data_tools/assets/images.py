@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from data_tools.assets.asset import MAX_IMAGE_PIXELS, MAX_TEXELS
-from nvs_app.errors import NVSError
+from nvs_app.errors import NVSError, first_line
 
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "BMP", "TGA", "GIF", "TIFF")
 # What Pillow raises for broken data. SyntaxError: its word for a broken header.
@@ -69,7 +69,7 @@ def decode(data: bytes, label: str, max_side: int) -> UInt8[np.ndarray, "h w 4"]
     except Image.DecompressionBombError as error:
         raise NVSError(f"{label}: more than {MAX_IMAGE_PIXELS // 10**6} million pixels") from error
     except BROKEN as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         if "cannot identify" in reason:
             reason = "not a PNG, JPEG or WebP"
         raise NVSError(f"{label}: the image cannot be decoded ({reason})") from error

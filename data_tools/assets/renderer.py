@@ -10,7 +10,6 @@ alpha of blended surfaces wrong and squares emission. 4 samples a pixel; texture
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +20,8 @@ from jaxtyping import Float64, UInt8
 
 from data_tools.assets.asset import Asset, Material, Part, TextureUse
 from data_tools.assets.shaders import FRAGMENT, VERTEX
-from nvs_app.errors import NVSError
+from nvs_app.errors import NVSError, first_line
+from nvs_app.machine import cores
 
 SRGB8_ALPHA8, MIRRORED, CLAMPED = 0x8C43, 33648, 33071
 NAMES = ("base_map", "metal_rough_map", "normal_map", "occlusion_map", "emissive_map")
@@ -65,7 +65,7 @@ class AssetRenderer:
             self.resolved = self.context.framebuffer(self.context.renderbuffer(size, 4, dtype="f2"))
             self.program = self.context.program(vertex_shader=VERTEX, fragment_shader=FRAGMENT)
         except self.context.error as error:
-            raise NVSError(f"OpenGL on {self.name}: {str(error).splitlines()[0]}") from error
+            raise NVSError(f"OpenGL on {self.name}: {first_line(error)}") from error
         for slot, name in enumerate(NAMES):
             self.set(name, slot)
         self.white = self.context.texture((1, 1), 4, b"\xff" * 4)
@@ -264,7 +264,7 @@ def _open_context(device: int) -> Any:
             settings: dict[str, Any] = {"backend": "egl", "device_index": index}
             return moderngl.create_context(require=330, standalone=True, **settings)
         except Exception as error:  # noqa: BLE001  moderngl raises Exception and ImportError alike
-            faults.append((str(error) or type(error).__name__).splitlines()[0])
+            faults.append(first_line(error))
     raise NVSError(
         f"no OpenGL 3.3 through EGL ({faults[0]}); on Debian or Ubuntu: apt-get install libegl1 libgl1-mesa-dri"
     )
@@ -296,6 +296,5 @@ def _device_order(device: int) -> list[int]:
 
 def thread_environment(workers: int) -> dict[str, str]:
     """Environment of a render worker: Mesa's software renderer shares the cores among the workers."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = str(max(1, cores // max(1, workers)))
+    threads = str(max(1, cores() // max(1, workers)))
     return {"LP_NUM_THREADS": threads, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}

@@ -24,7 +24,7 @@ from typing import Any, TextIO
 from data_tools.assets.pool import run_pool
 from data_tools.assets.render_task import PART, REFUSED, RENDERED, RenderOptions, RenderTask, finished
 from data_tools.assets.sources import find_assets, make_tasks
-from nvs_app.atomic_io import write_whole
+from nvs_app.atomic_io import only_one, write_whole
 from nvs_app.errors import NVSError
 
 LOG, SETTINGS, LOCK = "log.jsonl", "run.json", ".lock"
@@ -114,7 +114,7 @@ def render_assets(
     options, out = options or RenderOptions(), Path(out)
     tasks = make_tasks(find_assets(inputs, out), out, options)
     try:
-        with _only_one(out):
+        with only_one(out, LOCK):
             _check_settings(out, options)
             _sweep(out)
             return _run(tasks, out, options, workers, timeout, ray, retry_failed, progress)
@@ -244,20 +244,3 @@ def _sweep(out: Path) -> None:
     """Remove what killed workers left half-written."""
     for entry in out.glob(f".*{PART}"):
         shutil.rmtree(entry, ignore_errors=True)
-
-
-@contextmanager
-def _only_one(out: Path) -> Iterator[None]:
-    """Keeps a second run out of the folder, where the system can lock files."""
-    out.mkdir(parents=True, exist_ok=True)
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    with (out / LOCK).open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise NVSError(f"{out}: another run works in this folder; wait for it") from error
-        yield

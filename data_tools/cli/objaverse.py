@@ -6,13 +6,13 @@ python -m data_tools objaverse models/ list.txt 0123...uid OUT --workers 8
 from __future__ import annotations
 
 import argparse
-import os
-import signal
 import sys
 from pathlib import Path
 from typing import Any
 
 from nvs_app.errors import NVSError
+from nvs_app.machine import cores
+from nvs_app.terminal import Terminated, raise_on_sigterm
 
 EXIT = """exit code: 0 all assets are rendered; 1 some failed (log.jsonl says why); 2 a mistake in the call, or nothing
 can be rendered at all; 130 or 143 stopped by Ctrl-C or SIGTERM, the same command goes on"""
@@ -76,8 +76,7 @@ def run(options: argparse.Namespace) -> int:
 
     if len(options.fov) > 2:
         raise NVSError(f"--fov: {len(options.fov)} numbers, expected one or two")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = cores if options.workers is None else options.workers
+    workers = cores() if options.workers is None else options.workers
     if not 1 <= workers <= 1024:
         raise NVSError(f"--workers {workers}: expected 1 to 1024")
     if not 0.1 <= options.timeout <= 86400.0:
@@ -87,20 +86,12 @@ def run(options: argparse.Namespace) -> int:
         fov=(options.fov[0], options.fov[-1]), seed=options.seed, light=options.light, cull=options.cull,
         obj_up=options.up,
     )  # fmt: skip
-    stopped = [130]
-
-    def terminate(*_: Any) -> None:
-        stopped[0] = 143
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, terminate)
     try:
-        report: Report = _with_bar(render_assets, options, chosen, workers)
-    except KeyboardInterrupt:
+        with raise_on_sigterm():
+            report: Report = _with_bar(render_assets, options, chosen, workers)
+    except KeyboardInterrupt as stop:
         print("stopped; the same command goes on from here", file=sys.stderr)
-        return stopped[0]
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        return 143 if isinstance(stop, Terminated) else 130
     print("\n".join(report.lines()))
     print(f"log: {options.out / 'log.jsonl'}")
     if report.total and not report.rendered and not report.present:

@@ -37,25 +37,26 @@ def look_at(
 
 
 def as_cameras(
-    c2w: Float[Tensor, "s v 3 4"], fov: Float[Tensor, "s v"], centre: Float[Tensor, "s v 2"], image_hw: tuple[int, int]
+    c2w: Float[Tensor, "s v 3 4"], fov: Float[Tensor, " s"], centre: Float[Tensor, "s 1 2"], image_hw: tuple[int, int]
 ) -> Cameras:
-    """fov: [s, v] radians along the shorter side, at most ``WIDEST`` along the longer one; centre: [s, v, 2] principal
-    point offset as a share of the size."""
+    """fov: radians along the shorter side, at most ``WIDEST`` along the longer one; centre: offset of the principal
+    point as a share of the size."""
     height, width = image_hw
     focal = 0.5 * min(height, width) / torch.tan(0.5 * fov)
-    focal = focal.clamp_min(0.5 * max(height, width) / math.tan(0.5 * WIDEST))
-    cx, cy = (0.5 + centre[..., 0]) * width, (0.5 + centre[..., 1]) * height
+    focal = focal.clamp_min(0.5 * max(height, width) / math.tan(0.5 * WIDEST))[:, None].expand(c2w.shape[:2])
+    cx, cy = ((0.5 + centre[..., axis]) * size for axis, size in enumerate((width, height)))
+    cx, cy = cx.expand_as(focal), cy.expand_as(focal)
     bottom = torch.zeros_like(c2w[..., :1, :])
     bottom[..., 3] = 1.0
     return Cameras(torch.cat([c2w, bottom], -2), torch.stack([focal, focal, cx, cy], -1), image_hw)
 
 
 def object_cameras(
-    keys: Int64[Tensor, " s"], num_views: int, image_hw: tuple[int, int], capture: Int64[Tensor, " s"] | None = None
+    keys: Int64[Tensor, " s"], num_views: int, image_hw: tuple[int, int], capture: Int64[Tensor, " s"]
 ) -> Cameras:
     """Around an object inside the unit ball, which fills about 0.6 to 1.2 of the frame.
 
-    capture: numbers in ``CAPTURES``; None for mixed ones.
+    capture: numbers in ``CAPTURES``.
     """
     scene, view = CounterRNG(keys, "cameras", 64), view_rng(keys, num_views, 48)
     style = sample_capture_styles(keys, num_views, capture, narrow=0.25, wide=0.12)
@@ -82,8 +83,7 @@ def object_cameras(
     aim = view.normal(3) * (scene.uniform(1, 1, high=0.09) * scene.bernoulli(0.6, 1, 1))
     roll = view.normal() * (scene.bernoulli(0.12, 1) * 0.15) + style.roll
     centre = scene.normal(1, 2, std=0.02) * scene.bernoulli(0.2, 1, 1)
-    shape = (len(keys), num_views)
-    return as_cameras(look_at(eye, aim, roll), fov[:, None].expand(shape), centre.expand(*shape, 2), image_hw)
+    return as_cameras(look_at(eye, aim, roll), fov, centre, image_hw)
 
 
 def _clear_of_things(
@@ -111,11 +111,11 @@ def room_cameras(
     layout: RoomLayout,
     num_views: int,
     image_hw: tuple[int, int],
-    capture: Int64[Tensor, " s"] | None = None,
+    capture: Int64[Tensor, " s"],
 ) -> Cameras:
     """Captures of a table, walks, sweeps, and roams along it; eyes keep clear of things and stay in the room.
 
-    capture: numbers in ``CAPTURES``; None for mixed ones.
+    capture: numbers in ``CAPTURES``.
     """
     scene, view = CounterRNG(keys, "cameras", 96), view_rng(keys, num_views, 192)
     style = sample_capture_styles(keys, num_views, capture, narrow=0.12, wide=0.18)
@@ -203,8 +203,7 @@ def room_cameras(
     roll = roll + 0.5 * math.pi * ((2 * scene.randint(2, 1) - 1) * scene.bernoulli(0.06, 1)).float()
     roll = roll + style.roll
     centre = scene.normal(1, 2, std=0.012) * scene.bernoulli(0.3, 1, 1)
-    shape = (len(keys), num_views)
-    return as_cameras(look_at(eye, target, roll), fov[:, None].expand(shape), centre.expand(*shape, 2), image_hw)
+    return as_cameras(look_at(eye, target, roll), fov, centre, image_hw)
 
 
 def tabletop_cameras(
@@ -212,12 +211,12 @@ def tabletop_cameras(
     layout: RoomLayout,
     num_views: int,
     image_hw: tuple[int, int],
-    capture: Int64[Tensor, " s"] | None = None,
+    capture: Int64[Tensor, " s"],
 ) -> Cameras:
     """Hand-held captures of a table: along its front, up and down; arcs around it; arcs close to one part of it.
 
     Views lie on one smooth path a scene, at random places of it, with the jitter of a hand. capture: numbers in
-    ``CAPTURES``; None for mixed ones.
+    ``CAPTURES``.
     """
     scene, view = CounterRNG(keys, "cameras", 96), view_rng(keys, num_views, 96)
     style = sample_capture_styles(keys, num_views, capture, narrow=0.1, wide=0.08)
@@ -264,5 +263,4 @@ def tabletop_cameras(
     fov = style.field_of_view(fov * (math.pi / 180.0))
     roll = lean[..., 0] * scene.uniform(1, high=0.15) + view.normal(std=0.02) + scene.normal(1, std=0.05) + style.roll
     centre = scene.normal(1, 2, std=0.008) * scene.bernoulli(0.3, 1, 1)
-    shape = (len(keys), num_views)
-    return as_cameras(look_at(eye, target, roll), fov[:, None].expand(shape), centre.expand(*shape, 2), image_hw)
+    return as_cameras(look_at(eye, target, roll), fov, centre, image_hw)

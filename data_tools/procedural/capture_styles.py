@@ -52,16 +52,15 @@ def view_rng(keys: Int64[Tensor, " s"], num_views: int, columns: int, stream: st
 
 
 def sample_capture_styles(
-    keys: Int64[Tensor, " s"], num_views: int, capture: Int64[Tensor, " s"] | None, narrow: float, wide: float
+    keys: Int64[Tensor, " s"], num_views: int, capture: Int64[Tensor, " s"], narrow: float, wide: float
 ) -> CaptureStyles:
     """Styles of the scenes' captures.
 
     Args:
-        capture: numbers in ``CAPTURES``; None for mixed ones.
+        capture: numbers in ``CAPTURES``.
         narrow, wide: shares of the scenes with such a lens, where mixed.
     """
     scene, view = CounterRNG(keys, "habits", 16), view_rng(keys, num_views, 8, "habits")
-    capture = torch.zeros_like(keys) if capture is None else capture
     mixed = capture == CAPTURES.index("mixed")
     drawn = scene.choice((1.0 - narrow - wide, narrow, wide))
     lens = torch.where(mixed, drawn, ORDINARY)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int64, Shaped
@@ -28,6 +28,11 @@ Materials = tuple[Int64[Tensor, "s _"], Float[Tensor, "s _ m"]]
 """Of s scenes: texture numbers, and rows of MATERIAL_FIELDS."""
 
 
+def some(materials: Materials, first: int, count: int) -> Materials:
+    """``count`` of the materials from the number ``first`` on."""
+    return materials[0][:, first : first + count], materials[1][:, first : first + count]
+
+
 @dataclass
 class MeshInstances:
     """A mesh, where it stands and what it is made of; every field begins with the same batch shape.
@@ -49,12 +54,14 @@ class MeshInstances:
 
     @staticmethod
     def cat(parts: list[MeshInstances], dim: int) -> MeshInstances:
-        return MeshInstances(
-            *(torch.cat([getattr(part, f.name) for part in parts], dim) for f in fields(MeshInstances))
-        )
+        return MeshInstances(*(torch.cat(values, dim) for values in zip(*(vars(part).values() for part in parts))))
+
+    @staticmethod
+    def stack(parts: list[MeshInstances], dim: int) -> MeshInstances:
+        return MeshInstances(*(torch.stack(values, dim) for values in zip(*(vars(part).values() for part in parts))))
 
     def map(self, function) -> MeshInstances:
-        return MeshInstances(*(function(getattr(self, f.name)) for f in fields(MeshInstances)))
+        return MeshInstances(*map(function, vars(self).values()))
 
     def moved(self, linear: Float[Tensor, "*#b 3 3"], offset: Float[Tensor, "*#b 3"]) -> MeshInstances:
         """The instances after x -> linear x + offset (both broadcast over the batch shape)."""
@@ -78,11 +85,12 @@ def boxes(
     half: Float[Tensor, "*b 3"],
     texture: Int64[Tensor, "*b"],
     material: Float[Tensor, "*b m"],
+    detail: int = 0,
     **shape: Shaped[Tensor, "..."] | float,
 ) -> MeshInstances:
-    """Axis-aligned solids of the lowest detail: ``shape``: fields by name."""
+    """Axis-aligned solids. detail: level, 0 to 2; shape: fields by name."""
     row = shape_rows(centre[..., 0], **shape)
-    mesh = torch.zeros(centre.shape[:-1], dtype=torch.int64, device=centre.device)
+    mesh = torch.full(centre.shape[:-1], detail, dtype=torch.int64, device=centre.device)
     return MeshInstances(mesh, torch.diag_embed(half), centre, row, texture, material)
 
 

@@ -23,6 +23,17 @@ def _warmth(rng: CounterRNG, strength: float) -> Float[Tensor, "*keys 3"]:
     return colour / colour.amax(-1, keepdim=True)
 
 
+def _direction(azimuth: Float[Tensor, "*b"], height: Float[Tensor, "*b"]) -> Float[Tensor, "*b 3"]:
+    """Unit vectors of that z."""
+    flat = (1.0 - height * height).clamp_min(0).sqrt()
+    return torch.stack([flat * torch.cos(azimuth), flat * torch.sin(azimuth), height], -1)
+
+
+def _slanting(azimuth: Float[Tensor, "*b"]) -> Float[Tensor, "*b 3"]:
+    """Unit vectors that rise by 37 degrees."""
+    return torch.stack([0.8 * torch.cos(azimuth), 0.8 * torch.sin(azimuth), torch.full_like(azimuth, 0.6)], -1)
+
+
 def object_lights(keys: Int64[Tensor, " s"]) -> Float[Tensor, "s l"]:
     """Soft studio light around the unit ball at the origin, white background; [s, LIGHT_FIELDS]."""
     rng = CounterRNG(keys, "light", 64)
@@ -31,13 +42,9 @@ def object_lights(keys: Int64[Tensor, " s"]) -> Float[Tensor, "s l"]:
     level = rng.uniform(low=1.2, high=1.7)
     sky = _warmth(rng, 0.04) * (soft * level)[..., None]
     ground = sky * rng.uniform(1, low=0.35, high=0.95)
-    azimuth, height = rng.uniform(high=2 * math.pi), rng.uniform(low=0.35, high=1.0)
-    flat = (1.0 - height * height).clamp_min(0).sqrt()
-    direction = torch.stack([flat * torch.cos(azimuth), flat * torch.sin(azimuth), height], -1)
+    direction = _direction(rng.uniform(high=2 * math.pi), rng.uniform(low=0.35, high=1.0))
     key = _warmth(rng, 0.06) * ((1.05 - soft) * level * 1.1)[..., None]
-    azimuth, height = rng.uniform(high=2 * math.pi), rng.uniform(low=-0.3, high=0.8)
-    flat = (1.0 - height * height).sqrt()
-    fill_direction = torch.stack([flat * torch.cos(azimuth), flat * torch.sin(azimuth), height], -1)
+    fill_direction = _direction(rng.uniform(high=2 * math.pi), rng.uniform(low=-0.3, high=0.8))
     fill = _warmth(rng, 0.06) * rng.uniform(1, high=0.3)
     strength = torch.where(rng.bernoulli(0.7), rng.uniform(low=0.4, high=1.0), 0.0)
     blur, exposure = rng.ranges((1.0, 5.0), (0.95, 1.7))
@@ -61,10 +68,7 @@ def room_lights(
     spread = focus[..., :2] + (spread - focus[..., :2]) * rng.uniform(1, low=0.2, high=0.9)
     position = torch.cat([spread, (room_height * rng.uniform(low=0.85, high=0.97))[..., None]], -1)
     key = cast * _warmth(rng, 0.08) * rng.uniform(1, low=0.25, high=0.9)
-    azimuth = rng.uniform(high=2 * math.pi)
-    fill_direction = torch.stack(
-        [0.8 * torch.cos(azimuth), 0.8 * torch.sin(azimuth), torch.full_like(azimuth, 0.6)], -1
-    )
+    fill_direction = _slanting(rng.uniform(high=2 * math.pi))
     fill = _warmth(rng, 0.15) * rng.uniform(1, low=0.05, high=0.3)
     strength = torch.where(rng.bernoulli(0.85), rng.uniform(low=0.4, high=1.0), 0.0)
     # Phones under-expose as often as not: a quarter of the captures is dark.
@@ -92,8 +96,7 @@ def outdoor_lights(
     sky = _warmth(rng, 0.04) * torch.where(overcast[:, None], 1.0, blue) * level[:, None]
     ground = sky * rng.uniform(1, low=0.35, high=0.7) * _warmth(rng, 0.08)
     height = rng.uniform(low=0.22, high=0.95)
-    flat = (1.0 - height * height).sqrt()
-    direction = torch.stack([flat * torch.cos(sun), flat * torch.sin(sun), height], -1)
+    direction = _direction(sun, height)
     # Low suns are warm ones.
     warm = torch.stack([torch.ones_like(height), 0.82 + 0.16 * height, 0.62 + 0.34 * height], -1)
     bright = torch.where(overcast, rng.uniform(high=0.12), rng.uniform(low=0.8, high=1.6))
@@ -128,8 +131,7 @@ def tabletop_lights(
     )
     position = focus + torch.stack([far * torch.cos(azimuth), far * torch.sin(azimuth), rise], -1)
     key = cast * _warmth(rng, 0.06) * (level * (0.9 + 1.5 * share))[:, None]
-    turn = rng.uniform(high=2 * math.pi)
-    fill_direction = torch.stack([0.8 * torch.cos(turn), 0.8 * torch.sin(turn), torch.full_like(turn, 0.6)], -1)
+    fill_direction = _slanting(rng.uniform(high=2 * math.pi))
     fill = cast * rng.uniform(1, low=0.05, high=0.3)
     exposure = torch.where(rng.bernoulli(0.5), rng.log_uniform(low=0.15, high=0.6), rng.uniform(low=0.6, high=1.4))
     rest = torch.stack([rng.uniform(low=0.6, high=1.0), rng.uniform(low=2.0, high=9.0)], -1)

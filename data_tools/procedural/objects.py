@@ -17,14 +17,13 @@ from data_tools.procedural.instances import (
     ASSET,
     NO_MESH,
     MeshInstances,
-    boxes,
     colour_matrix,
     random_materials,
     random_rotation,
     rotation_z,
 )  # fmt: skip
 from data_tools.procedural.rng import CounterRNG, constant
-from data_tools.procedural.shapes import shape_rows, unit_cube_shape
+from data_tools.procedural.shapes import shape_rows
 from data_tools.procedural.texture_bank import NUM_PATTERNS, TextureBank
 
 SOLIDS = 9
@@ -125,11 +124,8 @@ def pad_slots(instances: MeshInstances, slots: int) -> MeshInstances:
 
 def choose(which: Int64[Tensor, " s"], options: list[MeshInstances]) -> MeshInstances:
     """Instances [s, n] of several options: those of scene s from option which[s]."""
-    stacked = MeshInstances(
-        *(torch.stack(values, 1) for values in zip(*(vars(o).values() for o in options), strict=True))
-    )
     rows = torch.arange(len(which), device=which.device)
-    return stacked.map(lambda value: value[rows, which])
+    return MeshInstances.stack(options, 1).map(lambda value: value[rows, which])
 
 
 def object_scene(keys: Int64[Tensor, " s"], bank: TextureBank) -> MeshInstances:
@@ -176,9 +172,5 @@ def asset_scene(keys: Int64[Tensor, " s"], bank: TextureBank, pack: AssetPack) -
     offset = torch.stack([apart * torch.cos(angle), apart * torch.sin(angle), half[..., 2]], -1)
     alive = torch.arange(n, device=keys.device) < count[..., None]
     linear = rotation @ torch.diag_embed(size[..., None] * stretch)
-    shape = unit_cube_shape(*asset.shape, device=keys.device)
-    return MeshInstances(torch.where(alive, ASSET + asset, NO_MESH), linear, offset, shape,
+    return MeshInstances(torch.where(alive, ASSET + asset, NO_MESH), linear, offset, shape_rows(asset),
                   NUM_PATTERNS + bank.num_real + asset, asset_material(rng, n))  # fmt: skip
-
-
-__all__ = ["asset_material", "asset_scene", "boxes", "choose", "object_scene", "pad_slots", "random_solids"]

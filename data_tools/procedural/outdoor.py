@@ -11,7 +11,7 @@ from torch import Tensor
 
 from data_tools.procedural.asset_pack import AssetPack
 from data_tools.procedural.furniture import furniture
-from data_tools.procedural.instances import NO_MESH, MeshInstances, boxes, random_materials, rotation_z
+from data_tools.procedural.instances import NO_MESH, Materials, MeshInstances, boxes, random_materials, rotation_z
 from data_tools.procedural.rng import CounterRNG, constant, hash32
 from data_tools.procedural.rooms import small_objects
 from data_tools.procedural.scenery import (
@@ -24,7 +24,6 @@ from data_tools.procedural.scenery import (
     LAMPS,
     SKYLINE,
     TREES,
-    Materials,
     dome,
     far_away,
     grounds,
@@ -179,14 +178,12 @@ def _cluster(
 
     side = scale[:, 0] * 1.05
     base = boxes(xyz(0.0, 0.0, 0.5 * foot)[:, None], xyz(side, side, 0.5 * foot.clamp_min(0.01))[:, None], plinth[0],
-                 tiled(plinth[1], 0.7 / radius[:, None]), family=1.0,
+                 tiled(plinth[1], 0.7 / radius[:, None]), 1, family=1.0,
                  power=torch.where(square < 0.5, 2.0, 64.0)[:, None])  # fmt: skip
-    base.mesh = torch.ones_like(base.mesh)
     disc = 1.25 * radius * (1.0 + square)
     flat = boxes(xyz(0.0, 0.0, 0.01 + 0.0 * disc)[:, None], xyz(disc, disc, 0.012)[:, None], paving[0],
-                 tiled(tinted(paving[1], tint, 0.5), (0.4 + 0.5 * high)[:, None]), family=1.0,
+                 tiled(tinted(paving[1], tint, 0.5), (0.4 + 0.5 * high)[:, None]), 2, family=1.0,
                  power=torch.where(high < 0.5, 2.0, 64.0)[:, None])  # fmt: skip
-    flat.mesh = torch.full_like(flat.mesh, 2)
     return MeshInstances.cat([items, base.where(raised[:, None]), flat.where((paved < 0.6)[:, None])], 1)
 
 
@@ -235,10 +232,9 @@ def _street(
     angle, apart, tall = rng.uniform(3, m).unbind(1)
     height, thin = 1.4 + 1.3 * tall, torch.full_like(tall, 0.06)
     spot = polar(2 * math.pi * angle, radius[:, None] * 1.4 + 1.0 + reach[:, None] * 0.7 * apart)
-    look = [value.expand(-1, m, *value.shape[2:]) for value in metal]
+    look = metal[0].expand(-1, m), metal[1].expand(-1, m, -1)
     posts = boxes(spot + xyz(0.0, 0.0, height), xyz(thin, thin, height), *look, family=1.0, power=2.0, taper=0.6)
-    heads = boxes(spot + xyz(0.0, 0.0, 2.0 * height), xyz(*[3.5 * thin] * 3), *look, power=2.0 + 4.0 * apart)
-    heads.mesh = torch.ones_like(heads.mesh)
+    heads = boxes(spot + xyz(0.0, 0.0, 2.0 * height), xyz(*[3.5 * thin] * 3), *look, 1, power=2.0 + 4.0 * apart)
     there = rng.uniform(m) < 0.8 * urban[:, None]
     return MeshInstances.cat([cars, posts.where(there), heads.where(there)], 1)
 
@@ -256,6 +252,3 @@ def _seats(rng: CounterRNG, keys: Int64[Tensor, " s"], bank: TextureBank, radius
     yaw = angle + 0.5 * math.pi + 1.2 * (skew - 0.5)
     parts = parts.moved(rotation_z(yaw)[:, :, None], spot[:, :, None])
     return parts.where(rng.bernoulli(0.55, n)[..., None].expand_as(parts.mesh)).map(lambda value: value.flatten(1, 2))
-
-
-__all__ = ["FAR_SLOTS", "OutdoorLayout", "outdoor_scene"]

@@ -27,11 +27,11 @@ def outdoor_cameras(
     layout: OutdoorLayout,
     num_views: int,
     image_hw: tuple[int, int],
-    capture: Int64[Tensor, " s"] | None = None,
+    capture: Int64[Tensor, " s"],
 ) -> Cameras:
     """Views of an open place, of fields of view of 35-100 degrees where no style says otherwise.
 
-    capture: numbers in ``CAPTURES``; None for mixed ones.
+    capture: numbers in ``CAPTURES``.
     """
     scene, view = CounterRNG(keys, "cameras", 96), view_rng(keys, num_views, 192)
     style = sample_capture_styles(keys, num_views, capture, narrow=0.12, wide=0.15)
@@ -107,10 +107,8 @@ def outdoor_cameras(
             pick == ARC, arc, torch.where(pick == WALK, walk, torch.where(pick == FACADE, facade, drone))
         )
 
-    eye, aim = (
-        chosen(arc_eye, walk_eye, facade_eye, drone_eye),
-        chosen(arc_aim, walk_aim, facade_aim, drone_aim),
-    )
+    eye = chosen(arc_eye, walk_eye, facade_eye, drone_eye)
+    aim = chosen(arc_aim, walk_aim, facade_aim, drone_aim)
     eye = torch.cat([eye[..., :2], eye[..., 2:].clamp_min(_LOWEST)], -1)
     best = _clearest(eye, aim, layout.blocks)[..., None, None].expand(*eye.shape[:2], 1, 3)
     eye, aim = eye.gather(2, best)[:, :, 0], aim.gather(2, best)[:, :, 0]
@@ -119,8 +117,7 @@ def outdoor_cameras(
     fov = style.field_of_view(fov * (math.pi / 180.0))
     roll = view.normal(std=1.0) * scene.uniform(1, high=0.08) + style.roll
     centre = scene.normal(1, 2, std=0.012) * scene.bernoulli(0.3, 1, 1)
-    shape = (len(keys), num_views)
-    return as_cameras(look_at(eye, aim, roll), fov[:, None].expand(shape), centre.expand(*shape, 2), image_hw)
+    return as_cameras(look_at(eye, aim, roll), fov, centre, image_hw)
 
 
 def _clearest(

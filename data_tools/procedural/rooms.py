@@ -20,6 +20,7 @@ from data_tools.procedural.instances import (
     random_materials,
     random_rotation,
     rotation_z,
+    some,
 )
 from data_tools.procedural.objects import asset_material, random_solids
 from data_tools.procedural.rng import CounterRNG, constant, hash32
@@ -122,9 +123,6 @@ def room_scene(
     height = torch.where(outdoor, half.amin(-1), ceiling)
     materials = random_materials(rng, bank, len(_LOOKS), _LOOKS)
 
-    def some(first: int, count: int) -> Materials:
-        return materials[0][:, first : first + count], materials[1][:, first : first + count]
-
     # The main table, its front towards +y; everything is laid out in its direction. Beside it the other furniture.
     group_keys = hash32(keys[:, None] + 7919 * torch.arange(1, OTHERS + 2, device=device))
     kinds = rng.randint(6, OTHERS)
@@ -142,8 +140,8 @@ def room_scene(
     area = whole[:, :2] * torch.where(on_floor, wide, 1.0)[:, None]
 
     # Things in jittered cells of 5 x 3 on the table (or floor), as tall as real ones.
-    all_things = small_objects(rng, bank, pack, _THINGS, some(0, _THINGS))
-    items, lumps = (all_things.map(lambda v: v[:, :ON_TABLE]), all_things.map(lambda v: v[:, ON_TABLE:]))  # fmt: skip
+    all_things = small_objects(rng, bank, pack, _THINGS, some(materials, 0, _THINGS))
+    items, lumps = all_things.map(lambda v: v[:, :ON_TABLE]), all_things.map(lambda v: v[:, ON_TABLE:])
     at = (constant(_CELLS, device) + rng.normal(ON_TABLE, 2, std=0.09)) * area[:, None]
     cell_size = torch.minimum(area[:, 0] / 5, area[:, 1] / 3)
     size = cell_size[:, None] * rng.log_uniform(ON_TABLE, low=0.8, high=2.4)
@@ -156,7 +154,7 @@ def room_scene(
         (0.12, 0.3), (0.006, 0.02), (0.09, 0.25), (-0.6, 0.6), (-0.85, -0.3), shape=(2,)
     )
     board_at = torch.stack([along * area[:, :1], behind * area[:, 1:], tall_z], -1) + base[:, None]
-    texture, material = some(_THINGS, 2)
+    texture, material = some(materials, _THINGS, 2)
     dark = rng.bernoulli(0.5, 2, 1)
     dim = torch.where(dark, 0.06, 1.0) * (torch.arange(material.shape[-1], device=device) < 12)
     material = torch.where(dark & (dim > 0), material * dim, material)
@@ -185,8 +183,8 @@ def room_scene(
     lumps = lumps.scaled(lump_size, torch.nn.functional.pad(lump_spot, (0, 1)))
     lumps = lumps.where(clear & rng.bernoulli(0.7, ON_FLOOR))
 
-    shell = room_shell(rng, some(_THINGS + 2 + PICTURES, 6), half, height, outdoor)
-    pictures = wall_pictures(rng, some(_THINGS + 2, PICTURES), half, height, place, outdoor)
+    shell = room_shell(rng, some(materials, _THINGS + 2 + PICTURES, 6), half, height, outdoor)
+    pictures = wall_pictures(rng, some(materials, _THINGS + 2, PICTURES), half, height, place, outdoor)
     solid = MeshInstances.cat([table, items, boards, other, lumps], 1)
     spheres = torch.cat([solid.offset, bounding_radius(solid)[..., None]], -1)
     focus = base + constant((0.0, 0.0, 0.08), device)
@@ -247,9 +245,7 @@ def room_shell(
     repeat = rng.uniform(6, 1, low=0.35, high=1.6)
     sky = 0.8 * (outdoor[:, None] & (wall > 0))[..., None]
     material = torch.cat([material[..., :14], sky, torch.zeros_like(sky), repeat, repeat, material[..., 18:]], -1)
-    instances = boxes(middle, size, texture, material)
-    instances.mesh = torch.ones_like(instances.mesh)
-    return instances
+    return boxes(middle, size, texture, material, 1)
 
 
 def wall_pictures(
@@ -283,6 +279,3 @@ def wall_pictures(
     instances.linear = rotation_z(torch.nn.functional.pad(quarter, (0, 1))) @ instances.linear
     indoors = ~outdoor[:, None] | (torch.arange(PICTURES, device=rng.device) == n)
     return instances.where(rng.bernoulli(0.6, PICTURES) & indoors)
-
-
-__all__ = ["RoomLayout", "room_scene", "small_objects"]

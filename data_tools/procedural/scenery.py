@@ -109,9 +109,7 @@ def grounds(
     material = with_haze(material, constant((0.0, 0.08, 0.5), device).expand_as(half), haze[:, None])
     # Hardly any gloss: on so large a plane the sun's reflection would be all that is seen.
     material = torch.cat([material[..., :12], 0.1 * material[..., 12:13], material[..., 13:]], -1)
-    instances = boxes(xyz(0.0, 0.0, low - depth), xyz(half, half, depth), texture, material)
-    instances.mesh = torch.ones_like(instances.mesh)
-    return instances
+    return boxes(xyz(0.0, 0.0, low - depth), xyz(half, half, depth), texture, material, 1)
 
 
 def far_away(
@@ -248,8 +246,7 @@ def trees(
     spot = polar(2 * math.pi * angle, clear[:, None] * 0.9 + reach[:, None] * apart, size * 0.4)
     leaf = (constant((0.42, 0.52, 0.25), device) + rng.normal(m, 3) * 0.15).clamp(0.08, 1)
     bush = boxes(spot, xyz(size, size, size * (0.5 + 0.5 * tall)), texture[:, 2 * n :],
-                 tinted(tiled(material[:, 2 * n :], 0.8 + 1.5 * broad), leaf * 1.5, 0.3, 1.3), power=2.0, bump=0.2,
+                 tinted(tiled(material[:, 2 * n :], 0.8 + 1.5 * broad), leaf * 1.5, 0.3, 1.3), 2, power=2.0, bump=0.2,
                  bump_scale=7.0 + 4.0 * tall, bump_sharp=0.4, bump_phase=phase * 100.0)  # fmt: skip
-    bush.mesh = torch.full_like(bush.mesh, 2)
     bush = bush.where(there < green[:, None])
     return MeshInstances.cat([stem.where(alive), crown, bush], 1)

@@ -49,14 +49,8 @@ _MAX_LANES = 2**17
 _PLAIN = {"power": 64.0, "taper": 1.0, "arc": 1.0, "tube": 0.3}
 
 
-def unit_cube_shape(*shape: int, device: torch.device) -> Float[Tensor, "*b k"]:
-    """Rows of unit cubes, [*shape, fields]; set the fields to vary."""
-    row = constant(tuple(_PLAIN.get(name, 0.0) for name in SHAPE_FIELDS), device)
-    return row.expand(*shape, len(SHAPE_FIELDS)).clone()
-
-
 def shape_rows(like: Shaped[Tensor, "*b"], **values: Shaped[Tensor, "..."] | float) -> Float[Tensor, "*b k"]:
-    """Rows [*like, fields] of the named fields, the others as in :func:`unit_cube_shape`."""
+    """Rows [*like, fields] of the named fields, the others as of a cube."""
     device = like.device
     fields = [values.get(name, _PLAIN.get(name, 0.0)) for name in SHAPE_FIELDS]
     columns = [

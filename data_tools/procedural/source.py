@@ -139,20 +139,18 @@ class ProceduralSource:
         names = self.kinds_of(numbers) if kinds is None else [self._available(kind) for kind in kinds]
         if not set(names) <= set(KINDS) or len(names) != len(numbers):
             raise NVSError(f"procedural kinds {names}: expected {len(numbers)} of {', '.join(KINDS)}")
-        if captures is not None and (not set(captures) <= set(CAPTURES) or len(captures) != len(numbers)):
+        captures = ["mixed"] * len(numbers) if captures is None else captures
+        if not set(captures) <= set(CAPTURES) or len(captures) != len(numbers):
             raise NVSError(f"procedural captures {captures}: expected {len(numbers)} of {', '.join(CAPTURES)}")
         keys = scene_keys(self.seed, torch.tensor(numbers, dtype=torch.int64)).to(self.device)
-        capture = None
-        if captures is not None:
-            capture = torch.tensor([CAPTURES.index(name) for name in captures]).to(self.device)
+        capture = torch.tensor([CAPTURES.index(name) for name in captures], dtype=torch.int64).to(self.device)
 
         groups = []
         for kind in KINDS:
             members = [position for position, name in enumerate(names) if name == kind]
             if members:
                 member = torch.tensor(members, device=self.device)
-                own = None if capture is None else capture[member]
-                groups.append(self._group(kind, member, keys, num_views, image_hw, own))
+                groups.append(self._group(kind, member, keys[member], num_views, image_hw, capture[member]))
         order = torch.cat([group.member for group in groups]).argsort()
         instances = MeshInstances.cat([group.instances.map(lambda value: value.flatten(0, 1)) for group in groups], 0)
         scene = torch.cat([g.member.repeat_interleave(g.instances.mesh.shape[1]) for g in groups])
@@ -215,13 +213,12 @@ class ProceduralSource:
         self,
         kind: str,
         member: Int64[Tensor, " k"],
-        all_keys: Int64[Tensor, " s"],
+        keys: Int64[Tensor, " k"],
         num_views: int,
         image_hw: tuple[int, int],
-        capture: Int64[Tensor, " k"] | None,
+        capture: Int64[Tensor, " k"],
     ) -> _SceneGroup:
         """Instances, cameras and lights of the scenes of one kind."""
-        keys = all_keys[member]
         count = len(keys)
         hidden = 0  # instances that cast no shadows, from the first
         if kind == "room":
@@ -253,11 +250,8 @@ class ProceduralSource:
                 instances = object_scene(keys, self.bank)
             cameras = object_cameras(keys, num_views, image_hw, capture)
             lights = object_lights(keys)
-            centre, radius = (
-                torch.zeros(count, 3, device=self.device),
-                torch.full((count,), 1.02, device=self.device),
-            )
-            dome = radius
+            centre = torch.zeros(count, 3, device=self.device)
+            radius = dome = torch.full((count,), 1.02, device=self.device)
         casts = torch.ones_like(instances.mesh, dtype=torch.bool)
         casts[:, :hidden] = False
         metric = torch.full((count,), kind not in ("object", "asset"), device=self.device)

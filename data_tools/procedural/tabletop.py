@@ -18,7 +18,16 @@ from torch import Tensor
 from data_tools.procedural import tabletop_things as things
 from data_tools.procedural.asset_pack import AssetPack
 from data_tools.procedural.furniture import furniture
-from data_tools.procedural.instances import ASSET, MIRROR, Materials, MeshInstances, boxes, random_materials, rotation_z
+from data_tools.procedural.instances import (
+    ASSET,
+    MIRROR,
+    Materials,
+    MeshInstances,
+    boxes,
+    random_materials,
+    rotation_z,
+    some,
+)
 from data_tools.procedural.objects import asset_material
 from data_tools.procedural.rng import CounterRNG, constant, hash32
 from data_tools.procedural.rooms import PICTURES, RoomLayout, bounding_radius, room_shell, wall_pictures
@@ -33,7 +42,6 @@ from data_tools.procedural.tabletop_things import (
     SCANS,
     Looks,
     draw_looks,
-    some,
 )
 from data_tools.procedural.texture_bank import NUM_PATTERNS, TextureBank
 
@@ -121,8 +129,7 @@ def _table(
     gloss = rng.log_uniform(1, 1, low=8.0, high=150.0).expand(-1, n, 1)
     look = torch.cat([look[..., :13], gloss, look[..., 14:15], 0 * gloss, zoom[..., None], zoom[..., None], shift,
                       look[..., 20:MIRROR], mirror], -1)  # fmt: skip
-    tiles = boxes(centre, size, texture[:, :1].expand(-1, n), look)
-    tiles.mesh = torch.full_like(tiles.mesh, 2)
+    tiles = boxes(centre, size, texture[:, :1].expand(-1, n), look, 2)
     low, zero = -0.5 * top, torch.zeros_like(top)
     middle = torch.stack([xyz(wide - 0.02, zero, low), xyz(0.02 - wide, zero, low), xyz(zero, 0.05 - deep, 0.7 * low),
                           xyz(0.6 * wide, zero, low)], 1)  # fmt: skip
@@ -277,25 +284,23 @@ def _packages(rng: CounterRNG, looks: Looks) -> MeshInstances:
     lower = boxes(xyz(0.0, 0.0, low[..., 2]), low, *some(looks["package"], 0, n))
     upper = boxes(over, high, *some(looks["package"], n, n))
     upper.linear = rotation_z(rng.normal(n, std=0.4)) @ upper.linear
-    return things.parts_of([lower, upper.where(rng.bernoulli(0.3, n))])
+    return MeshInstances.stack([lower, upper.where(rng.bernoulli(0.3, n))], 2)
 
 
 def _bags(rng: CounterRNG, looks: Looks) -> MeshInstances:
     """Crumpled bags of foil and plastic that stand or lie, [s, BAGS, 1]."""
     size = xyz(*rng.ranges((0.05, 0.1), (0.02, 0.045), (0.06, 0.13), shape=(BAGS,)))
     size = torch.where(rng.bernoulli(0.45, BAGS, 1), size[..., (0, 2, 1)], size)
-    bags = boxes(xyz(0.0, 0.0, size[..., 2] * 0.93), size, *looks["bag"])
+    bags = boxes(xyz(0.0, 0.0, size[..., 2] * 0.93), size, *looks["bag"], 1)
     bags.shape = things.soft_shapes(rng, bags.mesh, (0.06, 0.22))
-    bags.mesh = torch.ones_like(bags.mesh)
     return bags.map(lambda value: value[:, :, None])
 
 
 def _cloths(rng: CounterRNG, materials: Materials) -> MeshInstances:
     """Heaps of cloth, [s, CLOTHS, 1]."""
     size = xyz(*rng.ranges((0.06, 0.15), (0.05, 0.11), (0.012, 0.05), shape=(CLOTHS,)))
-    cloths = boxes(xyz(0.0, 0.0, size[..., 2] * 0.9), size, *materials)
+    cloths = boxes(xyz(0.0, 0.0, size[..., 2] * 0.9), size, *materials, 1)
     cloths.shape = things.soft_shapes(rng, cloths.mesh, (0.1, 0.3))
-    cloths.mesh = torch.ones_like(cloths.mesh)
     return cloths.map(lambda value: value[:, :, None])
 
 

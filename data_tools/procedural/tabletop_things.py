@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from data_tools.procedural.instances import MIRROR, Materials, MeshInstances, boxes
+from data_tools.procedural.instances import MIRROR, Materials, MeshInstances, boxes, some
 from data_tools.procedural.objects import asset_material
 from data_tools.procedural.prints import COVER, EACH, KEYBOARD, PACKAGE, PAGE, SCREEN
 from data_tools.procedural.rng import CounterRNG, constant
@@ -83,20 +83,10 @@ def draw_looks(rng: CounterRNG, bank: TextureBank) -> Looks:
     return dict(zip(_KITS, zip(texture.split(counts, 1), material.split(counts, 1), strict=True), strict=True))
 
 
-def some(materials: Materials, first: int, count: int) -> Materials:
-    """``count`` of the materials from the number ``first`` on."""
-    return materials[0][:, first : first + count], materials[1][:, first : first + count]
-
-
 def recoloured(materials: Materials, change: Float[Tensor, "s n #3"]) -> Materials:
     """Materials [s, n] of which the plain colours are changed by so much."""
     texture, material = materials
     return texture, torch.cat([material[..., :9], material[..., 9:12] + change, material[..., 12:]], -1)
-
-
-def parts_of(parts: list[MeshInstances]) -> MeshInstances:
-    """Instances [s, n] each, as the parts of n things: [s, n, parts]."""
-    return MeshInstances(*(torch.stack(values, 2) for values in zip(*(vars(p).values() for p in parts), strict=True)))
 
 
 def rods(
@@ -114,7 +104,7 @@ def rods(
     up = torch.nn.functional.normalize(torch.linalg.cross(along, level), dim=-1) * (flat * radius)[..., None]
     round_ones: dict[str, Tensor | float] = {"family": 1.0, "power": 2.0}
     texture, material = materials
-    solids = boxes(0.5 * (start + end), along, texture, material, **(round_ones | shape))
+    solids = boxes(0.5 * (start + end), along, texture, material, 0, **(round_ones | shape))
     solids.linear = torch.stack([level, up, along], -1)
     return solids
 
@@ -136,7 +126,7 @@ def monitors(rng: CounterRNG, looks: Looks) -> MeshInstances:
     body.linear, pane.linear = (tilted(lean, part.linear.diagonal(dim1=-2, dim2=-1)) for part in (body, pane))
     stand = boxes(xyz(0.0, -0.03, high * 0.5), xyz(0.03 * size, 0.01, high * 0.5), *case)
     foot = boxes(xyz(0.0, -0.02, 0.006 * size), xyz(0.12 * size, 0.09, 0.006), *case)
-    return parts_of([body, pane, stand, foot])
+    return MeshInstances.stack([body, pane, stand, foot], 2)
 
 
 def laptop(rng: CounterRNG, looks: Looks) -> MeshInstances:
@@ -151,7 +141,7 @@ def laptop(rng: CounterRNG, looks: Looks) -> MeshInstances:
     lid = boxes(xyz(0.0, -deep - s * deep, 0.016 + c * deep), xyz(wide, 0.004, deep), *case)
     pane = boxes(lid.offset + xyz(0.0, 0.0045 * c, 0.0045 * s), xyz(wide * 0.97, 0.0008, deep * 0.95), *glass)
     lid.linear, pane.linear = (tilted(lean, part.linear.diagonal(dim1=-2, dim2=-1)) for part in (lid, pane))
-    return parts_of([base, board, lid, pane])
+    return MeshInstances.stack([base, board, lid, pane], 2)
 
 
 def keyboard_and_mouse(rng: CounterRNG, looks: Looks) -> MeshInstances:
@@ -159,9 +149,8 @@ def keyboard_and_mouse(rng: CounterRNG, looks: Looks) -> MeshInstances:
     count, keys, case = 1, some(looks["keys"], 1, 1), some(looks["metal"], 1, 1)
     wide, beside = rng.uniform(count, low=0.14, high=0.22), rng.uniform(count, low=0.04, high=0.12)
     board = boxes(xyz(0.0, 0.0, 0.01 + 0 * wide), xyz(-wide, -0.065, 0.01), *keys)
-    mouse = boxes(xyz(-wide - beside, 0.0, 0.016), xyz(0.03 + 0 * wide, 0.055, 0.018), *case, power=2.6)
-    mouse.mesh = torch.ones_like(mouse.mesh)
-    return parts_of([board, mouse])
+    mouse = boxes(xyz(-wide - beside, 0.0, 0.016), xyz(0.03 + 0 * wide, 0.055, 0.018), *case, 1, power=2.6)
+    return MeshInstances.stack([board, mouse], 2)
 
 
 def stacks(rng: CounterRNG, looks: Looks) -> MeshInstances:
@@ -181,11 +170,11 @@ def stacks(rng: CounterRNG, looks: Looks) -> MeshInstances:
 
 def row_of_books(rng: CounterRNG, looks: Looks) -> MeshInstances:
     """Books that stand side by side, their backs towards +y, [s, 1, ROW]."""
-    covers = [value[:, None] for value in looks["row"]]
+    texture, material = looks["row"]
     thick, deep, tall = rng.ranges((0.005, 0.024), (0.07, 0.11), (0.09, 0.15), shape=(1, ROW))
     x = 2.0 * thick.cumsum(-1) - thick
     x = x - 0.5 * x[..., -1:]
-    return boxes(xyz(x, -deep, tall), xyz(thick * 0.96, deep, tall), *covers)
+    return boxes(xyz(x, -deep, tall), xyz(thick * 0.96, deep, tall), texture[:, None], material[:, None])
 
 
 def mugs(rng: CounterRNG, materials: Materials) -> MeshInstances:
@@ -193,11 +182,10 @@ def mugs(rng: CounterRNG, materials: Materials) -> MeshInstances:
     n = materials[0].shape[1]
     wide, tall, grip, taper = rng.ranges((0.033, 0.046), (0.038, 0.062), (0.02, 0.03), (0.95, 1.2), shape=(n,))
     zero = torch.zeros_like(wide)
-    body = boxes(xyz(zero, 0.0, tall), xyz(wide, wide, tall), *materials, family=1.0, power=2.0, taper=taper)
-    ring = boxes(xyz(wide + 0.2 * grip, 0.0, tall), xyz(grip, grip, grip), *materials, family=2.0, tube=0.2)
+    body = boxes(xyz(zero, 0.0, tall), xyz(wide, wide, tall), *materials, 1, family=1.0, power=2.0, taper=taper)
+    ring = boxes(xyz(wide + 0.2 * grip, 0.0, tall), xyz(grip, grip, grip), *materials, 1, family=2.0, tube=0.2)
     ring.linear = ring.linear[..., (0, 2, 1), :]  # upright
-    body.mesh, ring.mesh = torch.ones_like(body.mesh), torch.ones_like(ring.mesh)
-    return parts_of([body, ring])
+    return MeshInstances.stack([body, ring], 2)
 
 
 def bottles(rng: CounterRNG, looks: Looks) -> MeshInstances:
@@ -207,13 +195,12 @@ def bottles(rng: CounterRNG, looks: Looks) -> MeshInstances:
         (0.02, 0.045), (0.04, 0.11), (0.35, 0.9), (0.006, 0.02), (-0.1, 0.1), shape=(count,)
     )
     is_can = rng.bernoulli(0.4, count)
-    body = boxes(xyz(0.0, 0.0, tall), xyz(wide, wide, tall), *label, family=1.0, power=2.0, bulge=bulge * ~is_can)
+    body = boxes(xyz(0.0, 0.0, tall), xyz(wide, wide, tall), *label, 1, family=1.0, power=2.0, bulge=bulge * ~is_can)
     rise = torch.where(is_can, 0.002, wide * 0.5)
     throat = boxes(xyz(0.0, 0.0, 2 * tall + rise), xyz(wide, wide, rise), *cap, family=1.0, power=2.0, taper=neck)
     narrow = torch.where(is_can, 0.3, neck) * wide
     lid = boxes(xyz(0.0, 0.0, 2 * tall + 2 * rise + shut), xyz(narrow, narrow, shut), *cap, family=1.0, power=2.0)
-    body.mesh = torch.ones_like(body.mesh)
-    return parts_of([body, throat, lid])
+    return MeshInstances.stack([body, throat, lid], 2)
 
 
 def pens(rng: CounterRNG, looks: Looks) -> MeshInstances:
@@ -243,21 +230,19 @@ def cables(rng: CounterRNG, looks: Looks) -> MeshInstances:
     # From the joint at the origin both ways: the centres lie on either side, so the directions there agree.
     for radius, arc, sign in ((first, share, 1.0), (second, other, -1.0)):
         middle, size = xyz(sign * radius * x, sign * radius * y, wire), xyz(radius, radius, radius)
-        ring = boxes(middle, size, *look, family=2.0, tube=wire / radius, arc=arc)
+        ring = boxes(middle, size, *look, 1, family=2.0, tube=wire / radius, arc=arc)
         # The ring's own x points from its centre to the joint.
         axes = [xyz(-sign * x, -sign * y, 0.0), xyz(sign * y, -sign * x, 0.0), xyz(0 * x, 0.0, 1.0)]
         ring.linear = torch.stack(axes, -1) * radius[..., None, None]
-        ring.mesh = torch.ones_like(ring.mesh)
         arcs.append(ring)
-    return parts_of(arcs)
+    return MeshInstances.stack(arcs, 2)
 
 
 def plant(rng: CounterRNG, materials: Materials) -> MeshInstances:
     """A plant in a pot, [s, 1, 1 + LEAVES]; materials: of the pot [s, 1]."""
     leaves = LEAVES
     wide, tall, length, green = rng.ranges((0.04, 0.08), (0.035, 0.07), (0.06, 0.16), (0.0, 1.0), shape=(1,))
-    pot = boxes(xyz(0.0, 0.0, tall), xyz(wide, wide, tall), *materials, family=1.0, power=2.0, taper=1.25)
-    pot.mesh = torch.ones_like(pot.mesh)
+    pot = boxes(xyz(0.0, 0.0, tall), xyz(wide, wide, tall), *materials, 1, family=1.0, power=2.0, taper=1.25)
     angle, rise, share, shade = rng.ranges((0.0, 2 * math.pi), (0.2, 1.4), (0.5, 1.1), (0.5, 1.2), shape=(1, leaves))
     way = xyz(torch.cos(angle) * torch.cos(rise), torch.sin(angle) * torch.cos(rise), torch.sin(rise))
     root = xyz(0 * tall, 0.0, 2 * tall)[..., None, :] + way * 0.02

@@ -1,7 +1,7 @@
 """Uploads opened without harm: zip and tar files unpacked within limits, images judged by their headers.
 
     folder = extract("upload.zip", "work/upload")       # all of it, or NVSError and nothing left behind
-    format, image_hw = check_image("work/upload/a.jpg")
+    with open_image("work/upload/a.jpg") as image: ...
 
 An archive is refused as a whole when one entry leads out of the folder, is a link or a device, or breaks a limit.
 Sizes written in an archive are not believed: the bytes that really come out are counted, those of headers and of
@@ -30,7 +30,7 @@ from typing import Any, NoReturn
 
 from PIL import Image, UnidentifiedImageError
 
-from nvs_app.errors import NVSError, Refusal, coded, whole_characters
+from nvs_app.errors import NVSError, Refusal, coded, first_line, whole_characters
 from nvs_app.scenes.images import MAX_PIXELS, register_heif
 
 # By content, never by name; anything else that Pillow could open (PostScript, old video formats) is not tried.
@@ -130,15 +130,7 @@ class _Unpacker:
 
     def unpack_zip(self) -> None:
         # RuntimeError: a password; NotImplementedError: an unknown compression.
-        errors = (
-            zipfile.BadZipFile,
-            zlib.error,
-            EOFError,
-            RuntimeError,
-            NotImplementedError,
-            ValueError,
-            OSError,
-        )
+        errors = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, ValueError, OSError)
         if _directory_bytes(self.archive) > HEADERS_BYTES:
             self._fail("its list of entries is too long")
         with self._damage(errors), zipfile.ZipFile(self.archive) as packed:
@@ -258,8 +250,9 @@ class _Unpacker:
         except errors as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise NVSError(f"{self.archive.name}: not unpacked ({error.strerror})") from error
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise NVSError(f"{self.archive.name}: not a zip or tar file that can be read ({reason})") from error
+            raise NVSError(
+                f"{self.archive.name}: not a zip or tar file that can be read ({first_line(error)})"
+            ) from error
 
     def _refuse(self, name: str, reason: str) -> NoReturn:
         shown = ascii(name)[1:-1]
@@ -306,26 +299,17 @@ def _directory_bytes(archive: Path) -> int:
     return found
 
 
-def check_image(path: Path, label: str | None = None) -> tuple[str, tuple[int, int]]:
-    """The format and size of an image from its header; no pixel is decoded.
+@coded(Refusal.BAD_IMAGE)
+def open_image(path: Path, label: str | None = None) -> Image.Image:
+    """Pillow's image of a file, of which the header alone is read; the caller closes it.
 
     Args:
         path: the file; its name does not matter.
         label: what an error calls it; the file's name unless given.
 
-    Returns:
-        Pillow's name of the format (one of :data:`FORMATS`) and (height, width) as stored.
-
     Raises:
-        NVSError: no image of these formats, or one of more than 100 megapixels.
+        NVSError: no image of :data:`FORMATS`, or one of more than 100 megapixels.
     """
-    with open_image(path, label) as image:
-        return str(image.format), (image.height, image.width)
-
-
-@coded(Refusal.BAD_IMAGE)
-def open_image(path: Path, label: str | None = None) -> Image.Image:
-    """Pillow's image of a checked file, header only; the caller closes it. Raises as :func:`check_image`."""
     label = label or path.name
     register_heif()
     Image.preinit()  # formats are named below before Pillow has met a file
@@ -341,15 +325,9 @@ def open_image(path: Path, label: str | None = None) -> Image.Image:
         if _is_heif(path) and "HEIF" not in formats:
             raise NVSError(f"{label}: reading HEIC needs the package pillow-heif; install it") from error
         raise NVSError(f"{label}: not an image (its content is none of {', '.join(FORMATS)})") from error
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,
-        EOFError,
-        RuntimeError,
-    ) as error:  # SyntaxError: Pillow's word for a broken header; RuntimeError: libavif's
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise NVSError(f"{label}: not an image that can be read ({reason})") from error
+    # SyntaxError: Pillow's word for a broken header; RuntimeError: libavif's.
+    except (OSError, ValueError, SyntaxError, EOFError, RuntimeError) as error:
+        raise NVSError(f"{label}: not an image that can be read ({first_line(error)})") from error
     if image.width * image.height > MAX_PIXELS or min(image.size) < 1:
         size = f"{image.width}x{image.height}"
         image.close()

@@ -17,7 +17,7 @@ import numpy as np
 
 from data_tools.readers.fields import Record, SceneBuilder, inverse_rigid, scene_label
 from data_tools.readers.json_files import parse_json
-from nvs_app.errors import NVSError, Refusal
+from nvs_app.errors import NVSError, Refusal, first_line
 from nvs_app.scenes.scene import Scene
 
 NAME = "frame_annotations.jgz"
@@ -142,15 +142,13 @@ def _sequences_cached(file: Path, changed: int, size: int) -> dict[str, list[dic
         with gzip.open(file) as stream:
             data = stream.read(most + 1)
     except (OSError, EOFError, zlib.error) as error:
-        raise NVSError(
-            f"{label}: cut short or not gzipped ({(str(error) or 'end of file').splitlines()[0]})"
-        ) from error
+        raise NVSError(f"{label}: cut short or not gzipped ({first_line(error)})") from error
     if len(data) > most:
         raise NVSError(f"{label}: unpacks to more than {most >> 20} MiB; refused")
     try:
         frames = parse_json(label, data, MAX_VALUES)
     except (ValueError, RecursionError) as error:
-        raise NVSError(f"{label}: not valid JSON ({str(error).splitlines()[0][:100]})") from error
+        raise NVSError(f"{label}: not valid JSON ({first_line(error, 100)})") from error
     if not isinstance(frames, list) or not frames or not all(isinstance(frame, dict) for frame in frames):
         raise NVSError(f"{label}: expected a list of frames")
     sequences: dict[str, list[dict[str, Any]]] = {}

@@ -23,6 +23,7 @@ from data_tools.readers.fields import (
     images_in,
     inverse_rigid,
     is_within,
+    rotation_rows,
     scene_label,
 )
 from data_tools.readers.lookup import ImageFiles
@@ -183,7 +184,7 @@ def lens_of(
     """fx, fy, cx, cy, then the model and the coefficients of ``nvs_app.scenes.lens`` (None for a pinhole).
 
     Args:
-        place: for error messages.
+        record: for error messages.
         model: COLMAP's name.
         params: COLMAP's parameters.
     """
@@ -193,9 +194,7 @@ def lens_of(
         record.fail(f"camera model {model} has {len(params)} parameters, expected {COUNTS[model]}")
     if model in SINGLE:
         params = (params[0], *params)
-    named = Record(f"{record.label}: camera", dict(zip(("fx", "fy", "cx", "cy"), params)))
-    fx, fy = named.number("fx", positive=True), named.number("fy", positive=True)
-    intrinsics = (fx, fy, named.number("cx"), named.number("cy"))
+    intrinsics = Record(f"{record.label}: camera", dict(zip(("fx", "fy", "cx", "cy"), params))).intrinsics()
     rest = tuple(Record(record.label, {"k": value}).number("k") for value in params[4:])
     if model in ("SIMPLE_PINHOLE", "PINHOLE"):
         return intrinsics, "OPENCV", None
@@ -252,7 +251,6 @@ def _common_length(images: list[Image]) -> float:
 
 def _w2c(record: Record, image: Image, builder: SceneBuilder, common: float) -> np.ndarray:
     """World to camera. common: the length of the scene's quaternions."""
-    w, x, y, z = image.quaternion
     length = float(np.linalg.norm(image.quaternion))
     if not 1e-9 < length < 1e9:  # also NaN
         record.fail(f"its rotation is no unit quaternion (length {length:g})", Refusal.NO_POSE)
@@ -260,13 +258,8 @@ def _w2c(record: Record, image: Image, builder: SceneBuilder, common: float) -> 
         record.fail(f"its rotation is no unit quaternion (length {length:g})", Refusal.BAD_POSE)
     if common != 1.0:
         builder.note(f"quaternions are of length {common:.6g}; the length is divided out")
-    w, x, y, z = (value / length for value in (w, x, y, z))
     w2c = np.eye(4)
-    w2c[:3, :3] = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-    ]
+    w2c[:3, :3] = rotation_rows(*(value / length for value in image.quaternion))
     w2c[:3, 3] = image.translation
     return builder.pose(Record(record.label, {"w2c": w2c.tolist()}), "w2c", world_to_camera=True)
 

@@ -69,6 +69,11 @@ class Record:
             self.fail(f"{key} is {shown(value)}, expected {kind}")
         return float(value)
 
+    def intrinsics(self) -> tuple[float, float, float, float]:
+        """The numbers fx, fy, cx, cy."""
+        fx, fy = self.number("fx", positive=True), self.number("fy", positive=True)
+        return fx, fy, self.number("cx"), self.number("cy")
+
     def pose(self, key: str) -> tuple[np.ndarray, float]:
         """A rigid 4x4 matrix (float64) of a 3x4 or 4x4 one, and the scale of its 3x3 part, which is divided out there.
 
@@ -231,7 +236,7 @@ class SceneBuilder:
         """Add a frame whose ``intrinsics`` refer to ``camera_hw``; they are scaled to the stored image.
 
         Args:
-            place: for error messages.
+            record: for error messages.
             image_path: the image file, or its name where ``data`` holds the bytes of the file.
             c2w: OpenCV axes, rigid.
             intrinsics: fx, fy, cx, cy in pixels of ``camera_hw``.
@@ -345,6 +350,15 @@ def inverse_rigid(matrix: np.ndarray) -> np.ndarray:
     inverse[:3, :3] = matrix[:3, :3].T
     inverse[:3, 3] = -matrix[:3, :3].T @ matrix[:3, 3]
     return inverse
+
+
+def rotation_rows(w: float, x: float, y: float, z: float) -> list[list[float]]:
+    """The rotation matrix of a unit quaternion."""
+    return [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+    ]
 
 
 def first_few(names: Sequence[str], most: int = 3) -> str:

@@ -7,12 +7,12 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
 
 from data_tools.readers.fields import Record, SceneBuilder, images_in, scene_label
+from data_tools.readers.lookup import natural
 from data_tools.readers.mvsnet import intrinsics_of, refuse_other_size
 from data_tools.readers.text import load_matrix
 from nvs_app.errors import Refusal
@@ -81,7 +81,7 @@ def _pose_files(path: Path) -> dict[str, Path]:
         for folder in POSE_FOLDERS:
             if not found and any((path / name).is_dir() for name in IMAGE_FOLDERS):
                 found = {file.stem: file for file in (path / folder).glob("*.txt")}
-    return {name: found[name] for name in sorted(found, key=_natural)}
+    return {name: found[name] for name in sorted(found, key=natural)}
 
 
 def _images(path: Path) -> dict[str, Path]:
@@ -89,8 +89,3 @@ def _images(path: Path) -> dict[str, Path]:
     for folder in IMAGE_FOLDERS:
         beside = beside or {p.stem: p for p in images_in(path / folder)}
     return beside
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """A sort key that puts frame 10 after frame 9."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]

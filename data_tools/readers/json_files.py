@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.readers.fields import Record, SceneBuilder, scene_label, shown
+from data_tools.readers.text import load_bytes
 from nvs_app.errors import NVSError, Refusal, whole_characters
 
-MAX_JSON_BYTES = 64 << 20
 # Each may become an object of a hundred bytes. A frame has about fifty.
 MAX_JSON_VALUES = 4_000_000
 
@@ -19,11 +19,7 @@ def load_json(path: Path) -> Any:
     """The content of a JSON file of at most 64 MiB."""
     label = scene_label(path)
     try:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise NVSError(f"{label}: larger than {MAX_JSON_BYTES >> 20} MiB, so no camera file")
-        return parse_json(label, path.read_bytes())
-    except OSError as error:
-        raise NVSError(f"{label}: cannot be read ({error.strerror or error})") from error
+        return parse_json(label, load_bytes(path))
     except json.JSONDecodeError as error:
         raise NVSError(f"{label}: not valid JSON ({error.msg} in line {error.lineno})") from error
     except (ValueError, RecursionError) as error:

@@ -31,9 +31,7 @@ def read(path: Path) -> Scene:
         with builder.frame(record.name):
             image = image_path(record, builder)
             c2w = inverse_rigid(builder.pose(record, "w2c", world_to_camera=True))
-            fx, fy = record.number("fx", positive=True), record.number("fy", positive=True)
-            intrinsics = (fx, fy, record.number("cx"), record.number("cy"))
-            camera_hw = None
+            intrinsics, camera_hw = record.intrinsics(), None
             if "w" in record.values or "h" in record.values:
                 camera_hw = (record.number("h", positive=True), record.number("w", positive=True))
             builder.add(record, image, c2w, intrinsics, camera_hw)

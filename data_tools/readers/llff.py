@@ -13,8 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from data_tools.readers.fields import Record, SceneBuilder, images_in, scene_label
-from nvs_app.errors import NVSError
+from nvs_app.errors import NVSError, first_line
 from nvs_app.scenes.scene import Scene
+
+FOLDERS = ("images", "images_2", "images_4", "images_8")
+# What NumPy raises for broken headers, which it reads as Python literals.
+BROKEN = (OSError, ValueError, EOFError, SyntaxError, TypeError, KeyError, OverflowError, MemoryError, RecursionError,
+          tokenize.TokenError)  # fmt: skip
 
 
 def recognise(path: Path) -> bool:
@@ -51,33 +56,12 @@ def read(path: Path) -> Scene:
     return builder.build()
 
 
-FOLDERS = ("images", "images_2", "images_4", "images_8")
-
-
-# What NumPy raises for broken headers, which it reads as Python literals.
-BROKEN = (
-    *(
-        OSError,
-        ValueError,
-        EOFError,
-        SyntaxError,
-        TypeError,
-        KeyError,
-        OverflowError,
-        MemoryError,
-        RecursionError,
-    ),
-    tokenize.TokenError,
-)
-
-
 def _load(path: Path, label: str) -> np.ndarray:
     try:
         # Mapped, so that a header with a false size is found before memory is asked for.
         rows = np.array(np.load(path, mmap_mode="r", allow_pickle=False))
     except BROKEN as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0][:120]
-        raise NVSError(f"{label}: not a NumPy array that can be read ({reason})") from error
+        raise NVSError(f"{label}: not a NumPy array that can be read ({first_line(error, 120)})") from error
     if rows.ndim != 2 or rows.shape[1] not in (15, 17) or len(rows) == 0 or rows.dtype.kind not in "fi":
         raise NVSError(f"{label}: holds {rows.dtype} {list(rows.shape)}, expected numbers [views, 17]")
     return rows.astype(np.float64)

@@ -20,6 +20,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from nvs_app.errors import Refusal
 
@@ -314,6 +315,11 @@ def readings(name: str) -> set[str]:
             except UnicodeDecodeError:
                 continue
     return found
+
+
+def natural(text: str) -> list[Any]:
+    """A sort key that puts ``frame_2`` before ``frame_10``: texts and numbers by turns."""
+    return [int(part) if number % 2 else part for number, part in enumerate(re.split(r"(\d+)", text))]
 
 
 def grouped(paths: Iterable[str], key: Callable[[str], str]) -> dict[str, set[str]]:

@@ -70,12 +70,11 @@ def parse(record: Record, text: str, builder: SceneBuilder) -> tuple[np.ndarray,
 
 def intrinsics_of(record: Record, k: np.ndarray) -> tuple[float, float, float, float]:
     """fx, fy, cx, cy of a camera matrix, 3x3 or the upper left of a 4x4."""
-    values = Record(record.label, {"fx": k[0, 0], "fy": k[1, 1], "cx": k[0, 2], "cy": k[1, 2]})
-    values = Record(record.label, {key: float(value) for key, value in values.values.items()})
-    fx, fy = values.number("fx", positive=True), values.number("fy", positive=True)
+    numbers = (float(k[at]) for at in ((0, 0), (1, 1), (0, 2), (1, 2)))
+    fx, fy, cx, cy = Record(record.label, dict(zip(("fx", "fy", "cx", "cy"), numbers))).intrinsics()
     if not abs(k[0, 1]) <= 1e-3 * fx or not np.abs(k[2, :3] - [0, 0, 1]).max() < 1e-6 or not abs(k[1, 0]) < 1e-6:
         record.fail("its intrinsic is no camera matrix without skew [fx 0 cx; 0 fy cy; 0 0 1]")
-    return fx, fy, values.number("cx"), values.number("cy")
+    return fx, fy, cx, cy
 
 
 def refuse_other_size(record: Record, center: tuple[float, float], image_hw: tuple[int, int]) -> None:

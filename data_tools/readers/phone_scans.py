@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from data_tools.readers.fields import Record, SceneBuilder, images_in, scene_label
+from data_tools.readers.fields import Record, SceneBuilder, images_in, rotation_rows, scene_label
 from data_tools.readers.json_files import load_json
 from data_tools.readers.mvsnet import refuse_other_size
 from data_tools.readers.nerfstudio import OPENGL_TO_OPENCV
@@ -51,10 +51,8 @@ def read_polycam(path: Path) -> Scene:
             rows: list[list[Any]] = [[values.get(f"t_{row}{column}") for column in range(4)] for row in range(3)]
             pose = None if any(value is None for row in rows for value in row) else rows
             c2w = builder.pose(Record(record.label, {"t": pose}), "t") * OPENGL_TO_OPENCV
-            fx, fy = record.number("fx", positive=True), record.number("fy", positive=True)
-            intrinsics = (fx, fy, record.number("cx"), record.number("cy"))
             hw = record.number("height", positive=True), record.number("width", positive=True)
-            builder.add(record, builder.inside(record, images[file.stem]), c2w, intrinsics, hw)
+            builder.add(record, builder.inside(record, images[file.stem]), c2w, record.intrinsics(), hw)
     which = "after the app's loop closure" if (cameras, photos) == KINDS[0] else "before the app's loop closure"
     builder.note(f"Polycam's raw export: cameras of keyframes/{cameras} read ({which}); depth maps are not read")
     return builder.build()
@@ -140,12 +138,8 @@ def _matrix(record: Record, pose: Any) -> list[list[float]]:
     length = float(np.linalg.norm([x, y, z, w]))
     if length < 1e-9:
         record.fail("its rotation is no unit quaternion (length 0)", Refusal.NO_POSE)
-    x, y, z, w = (value / length for value in (x, y, z, w))
-    return [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y), position[0]],
-        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x), position[1]],
-        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y), position[2]],
-    ]
+    rows = rotation_rows(*(value / length for value in (w, x, y, z)))
+    return [[*row, shift] for row, shift in zip(rows, position)]
 
 
 def _intrinsics(record: Record, own: Any, k: Any) -> tuple[float, float, float, float]:
@@ -156,5 +150,4 @@ def _intrinsics(record: Record, own: Any, k: Any) -> tuple[float, float, float, 
         own = [k[0], k[4], k[6], k[7]]
     if not isinstance(own, list) or len(own) < 4:
         record.fail("perFrameIntrinsicCoeffs is no list of fx, fy, cx, cy", Refusal.BAD_CAMERA)
-    named = Record(record.label, dict(zip(("fx", "fy", "cx", "cy"), own)))
-    return named.number("fx", positive=True), named.number("fy", positive=True), named.number("cx"), named.number("cy")
+    return Record(record.label, dict(zip(("fx", "fy", "cx", "cy"), own))).intrinsics()

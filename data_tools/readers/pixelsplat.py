@@ -18,7 +18,7 @@ from torch import Tensor
 from data_tools.readers.fields import Record, SceneBuilder, scene_label
 from data_tools.readers.json_files import load_json
 from data_tools.readers.re10k import add_row
-from nvs_app.errors import NVSError
+from nvs_app.errors import NVSError, first_line
 from nvs_app.scenes.scene import Scene
 
 MAX_IMAGE_BYTES = 256 << 20
@@ -118,8 +118,7 @@ def _load_cached(path: Path, changed: int, size: int) -> list[dict]:
         ) from error
     except (OSError, RuntimeError, ValueError, EOFError, KeyError, IndexError, TypeError, AttributeError,
             MemoryError, zipfile.BadZipFile) as error:  # fmt: skip
-        reason = (str(error) or type(error).__name__).splitlines()[0][:120]
-        raise NVSError(f"{label}: cut short or not a file of torch.save ({reason})") from error
+        raise NVSError(f"{label}: cut short or not a file of torch.save ({first_line(error, 120)})") from error
     if not isinstance(content, list) or not content or not all(isinstance(entry, dict) for entry in content):
         fail(f"holds {_told(content)}, expected a list of scenes")
     return content

@@ -73,10 +73,10 @@ def add_row(builder: SceneBuilder, record: Record, image: Path, row: Sequence[fl
     values = Record(record.label, {**dict(zip(("fx", "fy", "cx", "cy"), row)), "w2c": w2c.tolist()})
     c2w = inverse_rigid(builder.pose(values, "w2c", world_to_camera=True))
     height, width = image_size(image, record.label, data)
-    fx, fy = values.number("fx", positive=True), values.number("fy", positive=True)
+    fx, fy, cx, cy = values.intrinsics()
     if max(fx, fy) > 20.0:
         record.fail(f"fx, fy are {fx:g}, {fy:g}: expected in units of the image's size, not in pixels")
-    intrinsics = (fx * width, fy * height, values.number("cx") * width, values.number("cy") * height)
+    intrinsics = (fx * width, fy * height, cx * width, cy * height)
     builder.add(record, image, c2w, intrinsics, None, data=data)
 
 
@@ -101,14 +101,8 @@ def _frames(
 ) -> tuple[dict[int, Path], dict[int, bytes]]:
     """The image of each timestamp, and its bytes where it comes from a video."""
     parent, key = file.parent, file.stem
-    folders = (
-        parent / key,
-        parent / "frames" / key,
-        parent / "images" / key,
-        parent / "frames",
-        parent / "images",
-    )
-    for folder in folders:
+    for name in (key, f"frames/{key}", f"images/{key}", "frames", "images"):
+        folder = parent / name
         images = images_in(folder)
         named = {int(image.stem): image for image in images if image.stem.isdigit()}
         if any(stamp in named for stamp in stamps):

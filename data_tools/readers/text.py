@@ -21,7 +21,7 @@ def load_text(path: Path) -> str:
 
 
 def load_bytes(path: Path) -> bytes:
-    """The content of a file of at most 64 MiB."""
+    """The content of a camera file of at most 64 MiB."""
     label = scene_label(path)
     try:
         if path.stat().st_size > MAX_BYTES:

@@ -12,6 +12,7 @@ assumed or changed. A video is one file of a known container: FFmpeg would also 
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import struct
 from collections.abc import Iterator, Sequence
@@ -170,13 +171,8 @@ def _opened(container: Any, label: str) -> Video:
         video.note(f"pixels are no squares: frames of {frame.width}x{frame.height} brought to {shown}")
     if frame.interlaced_frame:
         video.note("interlaced: both fields of a frame are kept, and what moves fast has combs")
-    video.decoded = _chained(first, decoded)
+    video.decoded = itertools.chain([first], decoded)
     return video
-
-
-def _chained(first: tuple[float, Any], others: Iterator[tuple[float, Any]]) -> Iterator[tuple[float, Any]]:
-    yield first
-    yield from others
 
 
 def _check_size(label: str, width: int, height: int) -> None:

@@ -25,6 +25,7 @@ import numpy as np
 
 from data_tools.structure_from_motion.prepare import Photo
 from nvs_app.errors import NVSError, Refusal
+from nvs_app.machine import cores
 
 ProgressCallback = Callable[[str, float, str], None]
 """Called with a stage (``unpack``, ``frames``, ``photos``, ``features``, ``matches``, ``cameras``, ``scene``), the
@@ -131,14 +132,10 @@ def _write_job(photos: Sequence[Photo], work: Path, ordered: bool) -> None:
         "longer_side": max(max(photo.image_hw) for photo in photos),
         # Comparing two photos costs the product of their numbers of features.
         "max_features": 4096 if count <= 80 else 3072 if count <= 200 else 2048,
-        "threads": min(16, _cores()),
+        "threads": min(16, cores()),
     }
     (work / "job.json").write_text(json.dumps(job), encoding="utf-8")
     (work / "result.json").unlink(missing_ok=True)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _follow(work: Path, label: str, report: ProgressCallback, cancelled: Callable[[], bool]) -> None:
@@ -150,7 +147,7 @@ def _follow(work: Path, label: str, report: ProgressCallback, cancelled: Callabl
             stdout=subprocess.PIPE,
             stderr=log,
             cwd=Path(__file__).resolve().parents[2],
-            env={**os.environ, "OMP_NUM_THREADS": str(_cores())},
+            env={**os.environ, "OMP_NUM_THREADS": str(cores())},
             start_new_session=True,  # Ctrl-C comes to us; we end the worker
         )
     lines: queue.Queue[bytes | None] = queue.Queue()

@@ -19,7 +19,7 @@ from PIL import Image
 from data_tools.readers import holds_scene
 from data_tools.readers.archives import IMAGE_SUFFIXES, LITTER, open_image
 from data_tools.readers.fields import first_few
-from data_tools.readers.lookup import NO_PHOTOS
+from data_tools.readers.lookup import NO_PHOTOS, natural
 from nvs_app.errors import NVSError, Refusal
 from nvs_app.scenes.images import BROKEN
 
@@ -136,8 +136,8 @@ def is_image_name(path: Path) -> bool:
 
 
 def natural_key(path: Path) -> list[Any]:
-    """``img2`` before ``img10``: the order in which a camera numbers its photos."""
-    return [int(part) if part.isdigit() else part.lower() for part in re.split(r"(\d+)", str(path))]
+    """``img2`` before ``IMG10``: the order in which a camera numbers its photos."""
+    return natural(str(path).lower())
 
 
 def scene_root(folder: Path) -> Path:

@@ -28,7 +28,7 @@ from data_tools.structure_from_motion.video import is_video
 from nvs_app.errors import NVSError, Refusal
 from nvs_app.scenes.scene import Scene
 
-__all__ = ["Cancelled", "PhotoOptions", "PhotoReport", "has_cameras", "open_input", "reconstruct", "scene_root"]
+__all__ = ["Cancelled", "PhotoOptions", "PhotoReport", "open_input", "reconstruct", "scene_root"]
 
 
 def open_input(
@@ -56,7 +56,7 @@ def open_input(
         NVSError, Cancelled: as :func:`reconstruct` and ``open_scene`` do.
     """
     path, key = split_key(path, key)
-    archive = is_archive(path) and not has_cameras(path)  # a .torch chunk is a zip file too
+    archive = is_archive(path) and not holds_scene(path)  # a .torch chunk is a zip file too
     if not archive and not is_video(path) and not _is_photo_folder(path):
         if path.is_file() and is_image_name(path):
             what = "one photo alone has no cameras; give a folder or zip of photos"
@@ -75,7 +75,7 @@ def open_input(
                     progress("unpack", 0.0, path.name)
                 shutil.rmtree(unpacked, ignore_errors=True)
                 extract(path, unpacked)
-                if has_cameras(scene_root(unpacked)):
+                if holds_scene(scene_root(unpacked)):
                     os.replace(unpacked, folder)
                     return open_scene(scene_root(folder), None, key, within=folder)
         finally:
@@ -85,10 +85,5 @@ def open_input(
     return replace(scene, name=path.name.split(".")[0], notes=(*scene.notes, *report.lines()))
 
 
-def has_cameras(folder: Path) -> bool:
-    """Whether a path is a scene of a known format, or a folder that has one anywhere below."""
-    return holds_scene(folder)
-
-
 def _is_photo_folder(path: Path) -> bool:
-    return path.is_dir() and not has_cameras(path) and bool(find_images([path]))
+    return path.is_dir() and not holds_scene(path) and bool(find_images([path]))

@@ -22,7 +22,7 @@ from PIL import Image, ImageOps
 from data_tools.readers.archives import open_image
 from data_tools.readers.isolated import ProcessLimits, isolated
 from data_tools.structure_from_motion.photo_files import PANORAMA, is_panorama, labels, masks_of
-from nvs_app.errors import NVSError, Refusal
+from nvs_app.errors import NVSError, Refusal, first_line
 
 # Without EXIF, and only as a start that is refined: the field of view of a phone's main camera.
 DEFAULT_FOCAL = 0.85  # of the longer side
@@ -149,8 +149,7 @@ def _prepare(
             turned.thumbnail((max_size, max_size), Image.Resampling.LANCZOS, reducing_gap=3.0)
             rgb, alpha = _channels(turned)
         except (OSError, ValueError, SyntaxError, EOFError, RuntimeError) as error:
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise NVSError(f"{path.name}: the image cannot be decoded ({reason})") from error
+            raise NVSError(f"{path.name}: the image cannot be decoded ({first_line(error)})") from error
     height, width = rgb.shape[:2]
     if mask is not None:
         alpha = _read_mask(mask, f"{mask.parent.name}/{mask.name}", (height, width))

@@ -6,8 +6,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -28,7 +27,7 @@ from data_tools.structure_from_motion.prepare import Photo, prepare_photos
 from data_tools.structure_from_motion.report import PhotoOptions, PhotoReport, camera_words, input_key
 from data_tools.structure_from_motion.scene import write_scene
 from data_tools.structure_from_motion.video import choose_frames, is_video, write_frames
-from nvs_app.atomic_io import write_whole
+from nvs_app.atomic_io import only_one, write_whole
 from nvs_app.errors import NVSError, Refusal
 
 WORK = ".sfm"
@@ -75,7 +74,7 @@ def reconstruct(
         if not (work / "done").exists():
             raise NVSError(f"{output}: exists and is not empty; choose another folder or remove it")
     run = _Run(paths, output, options, key, progress or (lambda *_: None), cancelled or (lambda: False), apart)
-    with _only_one(work):
+    with only_one(work, "lock"):
         try:
             return run.go()
         except (Cancelled, WorkerFailed):
@@ -257,24 +256,6 @@ def _finished(output: Path, key: str) -> PhotoReport:
     if report is None or report.key != key:
         raise NVSError(f"{output}: holds a scene of another input; choose another folder or remove it")
     return replace(report, folder=str(output))
-
-
-@contextmanager
-def _only_one(work: Path) -> Iterator[None]:
-    """Keeps a second run out of the work folder, where the system can lock files."""
-    try:
-        import fcntl
-    except ImportError:
-        work.mkdir(parents=True, exist_ok=True)
-        yield
-        return
-    work.mkdir(parents=True, exist_ok=True)
-    with (work / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise NVSError(f"{work.parent}: another run works in this folder; wait for it") from error
-        yield
 
 
 def _write_json(path: Path, content: dict) -> None:

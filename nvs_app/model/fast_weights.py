@@ -8,8 +8,7 @@ as one chunk and weighted by per-token learning rates, orthogonalises each matri
 With `write_steps` above one (this project's addition) the same chunk is written again: the later steps take the
 gradient of the cosine similarity of f(k) and v, so that they write what the earlier ones left residual.
 
-The gradient is written out by hand (three products a matrix) as autograd inside autograd would cost more;
-`fast_weight_gradient_reference` is the plain version that the tests compare with.
+The gradient is written out by hand (three products a matrix) as autograd inside autograd would cost more.
 """
 
 from __future__ import annotations
@@ -94,25 +93,6 @@ def residual_target(v: Float[Tensor, "*b d"], found: Float[Tensor, "*b d"]) -> F
     wide = found.to(torch.promote_types(found.dtype, torch.float32))
     share = (v * wide).sum(-1, keepdim=True) / (wide.square().sum(-1, keepdim=True) + 1e-12)
     return v - (share * wide).to(v.dtype)
-
-
-def fast_weight_gradient_reference(
-    weights: FastWeights, k: Tensor, v: Tensor, lr: Tensor, phases: RotaryCosSin = None, residual: bool = False
-) -> FastWeights:
-    """The same by autograd: one backward pass a matrix, because each has learning rates of its own."""
-    with torch.enable_grad():
-        leaves = FastWeights(*(w.detach().clone().requires_grad_() for w in weights))
-        found = apply_fast_weights(leaves, k.detach(), phases)
-        if residual:
-            # The gradient by f(k) of |f(k)|, held fixed, times |v| cos(f(k), v).
-            agreement = F.cosine_similarity(found, v.detach(), dim=-1)[..., None]
-            agreement = agreement * found.detach().norm(dim=-1, keepdim=True) * v.norm(dim=-1, keepdim=True)
-        else:
-            agreement = (found * v.detach()).sum(-1, keepdim=True)
-        gradients = [
-            torch.autograd.grad((agreement * lr[i]).sum(), leaf, retain_graph=True)[0] for i, leaf in enumerate(leaves)
-        ]
-    return FastWeights(*gradients)
 
 
 def step_fast_weights(

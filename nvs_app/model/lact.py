@@ -96,7 +96,7 @@ class LaCT(nn.Module):
         """From now on encode and decode scenes one at a time through `FusedBlock`s, which compute in `dtype` with the
         weights as they are now; None: through the plain blocks again. compile: compile what lies between products, once
         for all sizes; rays, output and detail head, which matter for one view, once for each size of views."""
-        self._fused = None if dtype is None else [FusedBlock(block, dtype, compile) for block in self._blocks()]
+        self._fused = None if dtype is None else [FusedBlock(block, dtype, compile) for block in self.plain_blocks()]
         self._call = compiled if compile else plainly
 
     def with_own_modules(self) -> LaCT:
@@ -354,7 +354,7 @@ class LaCT(nn.Module):
         weight = torch.zeros(slots * tokens_per_view, 1, device=x.device)
         weight[: v * tokens_per_view] = 1
         patches = self._patches(x[:, :slots])
-        for block in self._blocks():
+        for block in self.plain_blocks():
             start = block.fast.start()
             if self.activation_checkpointing and torch.is_grad_enabled():
                 x = checkpoint(block, x, weight, phases, start, patches, use_reentrant=False)
@@ -366,19 +366,16 @@ class LaCT(nn.Module):
         """Embedded tokens, for blocks to look at again; None where they do not, so that nobody keeps them."""
         return tokens.flatten(1, 2) if self.config.value_patch_skip else None
 
-    def _blocks(self) -> Iterator[Block]:
+    def plain_blocks(self) -> Iterator[Block]:
+        """The blocks, operation by operation."""
         for block in self.blocks:
             assert isinstance(block, Block)
             yield block
 
-    def plain_blocks(self) -> Iterator[Block]:
-        """The blocks, operation by operation."""
-        return self._blocks()
-
     def _inference_blocks(self, scenes: int) -> Iterator[Block | FusedBlock]:
         """The blocks that encode and decode `scenes` scenes at once."""
         if self._fused is None or scenes != 1 or torch.is_grad_enabled():
-            return self._blocks()
+            return self.plain_blocks()
         return iter(self._fused)
 
     @contextlib.contextmanager

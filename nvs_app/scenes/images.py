@@ -8,6 +8,7 @@ which is undone; HEIC files are stored upright.
 
 from __future__ import annotations
 
+import base64
 import io
 import re
 import struct
@@ -15,6 +16,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,7 +25,7 @@ from jaxtyping import Float
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from nvs_app.errors import NVSError, Refusal
+from nvs_app.errors import NVSError, Refusal, first_line
 from nvs_app.scenes.lens import Lens
 
 __all__ = ["MAX_PIXELS", "ImageHeader", "Lens", "image_header", "image_size", "read_image", "register_heif", "to_uint8"]
@@ -142,9 +144,9 @@ def _open(path: Path, label: str, data: bytes | None = None) -> Image.Image:
             raise NVSError(
                 f"{label}: reading HEIC needs the package pillow-heif; install it", Refusal.BAD_IMAGE
             ) from error
-        raise NVSError(f"{label}: not an image that can be read ({_reason(error)})", Refusal.BAD_IMAGE) from error
+        raise NVSError(f"{label}: not an image that can be read ({first_line(error)})", Refusal.BAD_IMAGE) from error
     except BROKEN as error:
-        raise NVSError(f"{label}: not an image that can be read ({_reason(error)})", Refusal.BAD_IMAGE) from error
+        raise NVSError(f"{label}: not an image that can be read ({first_line(error)})", Refusal.BAD_IMAGE) from error
     if image.width * image.height > MAX_PIXELS:
         size = f"{image.width}x{image.height}"
         image.close()
@@ -240,7 +242,7 @@ def _decode(path: Path, label: str, data: bytes | None = None) -> np.ndarray:
             pixels = np.asarray(image.convert("RGBA" if transparent else "RGB"), dtype=np.float32) / 255.0
             return _turned(pixels, undone)
         except BROKEN as error:
-            raise NVSError(f"{label}: the image cannot be decoded ({_reason(error)})") from error
+            raise NVSError(f"{label}: the image cannot be decoded ({first_line(error)})") from error
 
 
 def _decode_deep(path: Path, data: bytes | None) -> np.ndarray | None:
@@ -259,8 +261,11 @@ def _decode_deep(path: Path, data: bytes | None) -> np.ndarray | None:
     return cv2.cvtColor(pixels, order) * scale
 
 
-def _reason(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+def data_uri(image: Image.Image, kind: str = "JPEG", **options: Any) -> str:
+    """An image inside a page: a file of this kind, saved with Pillow's options, as text."""
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
 def to_uint8(images: Float[Tensor, "*b c h w"]) -> Tensor:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from nvs_app.atomic_io import atomic_write
-from nvs_app.errors import NVSError
+from nvs_app.errors import NVSError, first_line
 from nvs_app.model.config import LaCTConfig
 from nvs_app.training.optim import FlatParameters, MuonAdamW
 
@@ -80,10 +80,9 @@ def read_state(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except BROKEN_FILE as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise NVSError(
-            f"{path}: unreadable training state ({reason}); delete it to use {previous_path(path.parent).name}, "
-            "or start anew with --resume never"
+            f"{path}: unreadable training state ({first_line(error)}); delete it to use "
+            f"{previous_path(path.parent).name}, or start anew with --resume never"
         ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise NVSError(f"{path}: not a training state of this program; start anew with --resume never")

@@ -13,6 +13,7 @@ import shutil
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +31,7 @@ from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.views import ViewSplit, choose_views
 from nvs_app.web.scheduler import RenderScheduler
 from nvs_app.web.services.frame_plan import FrameCost
-from nvs_app.web.services.jobs import JobQueue
+from nvs_app.web.services.jobs import Job, JobQueue
 from nvs_app.web.services.kept_limits import KeptLimits
 from nvs_app.web.services.machine import trim_memory
 from nvs_app.web.services.opening import ExampleCache, LoadedScene, StageCallback, open_scene_for_viewing
@@ -203,6 +204,13 @@ class AppState:
         if opened is None:
             raise NVSError("There is no scene yet: open an example or encode your photos first.")
         return opened
+
+    def begin(self, session: Session, work: Callable[[Job], Any], progress: Any) -> Job:
+        """Puts a visitor's work into the row of the encodings, in place of his older one."""
+        if session.job is not None:
+            session.job.cancel()
+        session.job, session.progress = self.jobs.submit(work), progress
+        return session.job
 
     def close(self) -> None:
         """Ends visits and threads and removes all temporary files."""

@@ -41,9 +41,9 @@ from nvs_app.web.services.encoding import Encoding
 from nvs_app.web.services.exports import save_colmap, save_scene, save_snapshot
 from nvs_app.web.services.gathering import Tray
 from nvs_app.web.services.inspector import SceneInspector
-from nvs_app.web.services.more import Growing
+from nvs_app.web.services.more import grow
 from nvs_app.web.services.paths import load_path
-from nvs_app.web.services.sharpening import Sharpening
+from nvs_app.web.services.sharpening import sharpen
 from nvs_app.web.services.videos import Videos, file_stem, view_from_page
 from nvs_app.web.sessions import Session
 from nvs_app.web.ui import fill
@@ -58,7 +58,6 @@ class EventHandlers:
         self.encoding = Encoding(app_state)
         self.videos = Videos(app_state)
         self.inspector = SceneInspector(app_state, self.videos)
-        self.sharpening, self.growing = Sharpening(app_state), Growing(app_state)
 
     def session(self, request: gr.Request) -> Session:
         """The visit behind a request; API clients get theirs with the first call."""
@@ -180,18 +179,20 @@ class EventHandlers:
     def sharpen(self, seconds: float, request: gr.Request) -> Iterator[tuple]:
         """Adapts the network to the scene; the page is told the steps. Then as `_shown`."""
         session = self.session(request)
-        self.sharpening.start(session, whole("seconds", seconds))
+        sharpen(self.app_state, session, whole("seconds", seconds))
         yield from self._follow(session)
 
     def grow(self, views: float, request: gr.Request) -> Iterator[tuple]:
         """Adds photos until so many are read; the page sees the scene grow. Then as `_shown`."""
         session = self.session(request)
-        self.growing.start(session, whole("views", views))
+        grow(self.app_state, session, whole("views", views))
         yield from self._follow(session)
 
     def cancel(self, request: gr.Request) -> None:
         """Stops the work under way; who follows it tells so."""
-        self.encoding.cancel(self.session(request))
+        job = self.session(request).job
+        if job is not None:
+            job.cancel()
 
     # -- tabs
 

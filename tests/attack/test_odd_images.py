@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_tools.readers.archives import check_image
+from data_tools.readers.archives import open_image
 from data_tools.structure_from_motion.prepare import measure_sharpness, prepare_photos
 from nvs_app.errors import NVSError
 from nvs_app.scenes.images import read_image, register_heif
@@ -23,7 +23,8 @@ def test_strips_and_dots(hw: tuple[int, int], tmp_path: Path) -> None:
     path = tmp_path / "photo.png"
     pixels = np.random.default_rng(0).integers(0, 255, (*hw, 3), np.uint8)
     Image.fromarray(pixels).save(path)
-    assert check_image(path)[1] == hw and read_image(path).shape[1:] == hw
+    with open_image(path) as image:
+        assert image.size == hw[::-1] and read_image(path).shape[1:] == hw
     assert all(np.isfinite(measure_sharpness(pixels[:, :, 0])))
     photos, skipped = prepare_photos([path], tmp_path / "work", 1600)
     assert len(photos) == 1 and not skipped
@@ -41,7 +42,7 @@ def test_broken_images(form: str, tmp_path: Path, request: pytest.FixtureRequest
         del broken[draw.choice((len(broken), draw.randrange(1, len(broken)))) :]
         path = tmp_path / f"{number}.heic"
         path.write_bytes(broken)
-        for read in (check_image, read_image):
+        for read in (lambda path: open_image(path).close(), read_image):
             try:
                 read(path)
             except NVSError as error:

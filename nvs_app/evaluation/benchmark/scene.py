@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import functools
-import io
 import math
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,7 +23,7 @@ from nvs_app.evaluation.metrics import LPIPS
 from nvs_app.evaluation.report.measures import BASELINE_MEASURES, shown
 from nvs_app.geometry.normalize import normalize_context
 from nvs_app.rendering.renderer import Renderer
-from nvs_app.scenes.images import to_uint8
+from nvs_app.scenes.images import data_uri, to_uint8
 from nvs_app.scenes.posed import PosedImages
 
 NORMALIZE_WITH = {
@@ -192,7 +190,5 @@ def encode_images(extreme: ExtremeView) -> dict[str, str]:
         array = np.ascontiguousarray(pixels.cpu().numpy())
         if name == "error":
             array = cv2.cvtColor(cv2.applyColorMap(array[:, :, 0], cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
-        stream = io.BytesIO()
-        Image.fromarray(array).save(stream, "JPEG", quality=88, subsampling=0)
-        uris[name] = "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
+        uris[name] = data_uri(Image.fromarray(array), quality=88, subsampling=0)
     return uris

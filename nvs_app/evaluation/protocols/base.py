@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -141,15 +141,14 @@ class Benchmark:
             raise NVSError(f"--benchmark {self.name}: give --data DIR with {self.layout}")
         if settings.data is not None and not settings.data.exists():
             raise NVSError(f"--data {settings.data}: no such folder")
-        filled = Settings(settings.data, settings.contexts, settings.image_hw, settings.seed, options, settings.device)
-        contexts = tuple(sorted(set(settings.contexts or self.default_contexts(filled))))
-        return Settings(filled.data, contexts, filled.image_hw, filled.seed, options, filled.device)
+        filled = replace(settings, options=options)
+        return replace(filled, contexts=tuple(sorted(set(settings.contexts or self.default_contexts(filled)))))
 
-    def number(self, settings: Settings, name: str, least: int = 1) -> int:
-        """An option that is a whole number."""
+    def number(self, settings: Settings, name: str) -> int:
+        """An option that is a positive whole number."""
         text = settings.options[name]
-        if not re.fullmatch(r"\d{1,9}", text) or int(text) < least:
-            raise NVSError(f"--option {name}={text}: expected a whole number of {least} or more")
+        if not re.fullmatch(r"\d{1,9}", text) or int(text) < 1:
+            raise NVSError(f"--option {name}={text}: expected a whole number of 1 or more")
         return int(text)
 
 
@@ -163,11 +162,6 @@ def view_name(views: Views, index: int) -> str:
     """The image's path under the scene's folder, which may be a link."""
     path = views.image_paths[index]
     return inside(path, views.root) or path.as_posix()
-
-
-def natural(text: str) -> tuple:
-    """Sort key by which `frame_2` comes before `frame_10`."""
-    return tuple((0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", text))
 
 
 def stable_seed(*parts: object) -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from data_tools.readers.lookup import natural
 from nvs_app.errors import NVSError
-from nvs_app.evaluation.protocols.base import natural, view_name
+from nvs_app.evaluation.protocols.base import view_name
 from nvs_app.scenes.views import Views, ViewSplit, pick_views
 
 
@@ -12,13 +13,11 @@ def by_name(views: Views) -> list[int]:
     return sorted(range(len(views)), key=lambda index: natural(view_name(views, index)))
 
 
-def hold_out(views: Views, every: int = 8, offset: int = 0) -> tuple[list[int], list[int]]:
-    """(candidates for the context, targets): in the order of file names, views offset, offset + every, ... are
-    targets. The convention of LLFF, mip-NeRF 360 and 3D Gaussian Splatting has every 8 and offset 0."""
+def hold_out(views: Views, every: int = 8) -> tuple[list[int], list[int]]:
+    """(candidates for the context, targets): in the order of file names, views 0, every, 2 every, ... are targets. The
+    convention of LLFF, mip-NeRF 360 and 3D Gaussian Splatting has every 8."""
     order = by_name(views)
-    targets = order[offset::every]
-    held = set(targets)
-    return [index for index in order if index not in held], targets
+    return [index for place, index in enumerate(order) if place % every], order[::every]
 
 
 def pick_context(views: Views, candidates: list[int], count: int, mode: str, seed: int = 0) -> list[int]:

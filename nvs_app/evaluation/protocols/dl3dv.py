@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from nvs_app.evaluation.protocols.base import (
-    Benchmark,
-    Listing,
-    Option,
-    Published,
-    Settings,
-    Views,
-    data_folder,
-)
-from nvs_app.evaluation.protocols.choose import checked, hold_out, pick_context
-from nvs_app.evaluation.protocols.places import as_listing, is_form, scene_folders
-from nvs_app.scenes.views import ViewSplit
+from nvs_app.evaluation.protocols.base import Option, Published, Settings, Views
+from nvs_app.evaluation.protocols.places import EveryEighth
 
 SIZES = {"540x960": (540, 960), "256x256": (256, 256)}
 
 
-class DL3DV(Benchmark):
+class DL3DV(EveryEighth):
     """The protocol of Long-LRM and LaCT on the 140 scenes of DL3DV-Benchmark."""
 
     name = "dl3dv"
@@ -34,6 +24,8 @@ class DL3DV(Benchmark):
     )
     contexts = (16, 32, 64, 128)
     image_hw = None
+    forms = ("nerfstudio",)
+    choice = "cluster"
     options = (
         Option("size", "of images", {"540x960": "960 wide, 540 high", "256x256": "centre square"}),
         Option(
@@ -44,13 +36,5 @@ class DL3DV(Benchmark):
     )
     published = tuple(Published("LaCT", n, v) for n, v in ((16, 24.7), (32, 26.9), (64, 28.3), (128, 28.9)))
 
-    def entries(self, settings: Settings) -> Listing:
-        data = data_folder(settings)
-        return as_listing(data, scene_folders(data, is_form("nerfstudio")), self.layout, "nerfstudio")
-
     def size(self, views: Views, settings: Settings) -> tuple[int, int]:
         return settings.image_hw or SIZES[settings.options["size"]]
-
-    def split(self, views: Views, count: int, settings: Settings) -> ViewSplit:
-        candidates, targets = hold_out(views, 8)
-        return checked(views, pick_context(views, candidates, count, settings.options["cluster"]), targets)

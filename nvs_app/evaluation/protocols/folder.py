@@ -3,17 +3,9 @@
 from __future__ import annotations
 
 from data_tools.readers import FORMATS
+from data_tools.readers.lookup import natural
 from nvs_app.errors import NVSError
-from nvs_app.evaluation.protocols.base import (
-    Benchmark,
-    Entry,
-    Listing,
-    Option,
-    Settings,
-    Views,
-    data_folder,
-    natural,
-)
+from nvs_app.evaluation.protocols.base import Benchmark, Entry, Listing, Option, Settings, Views, data_folder
 from nvs_app.evaluation.protocols.choose import checked, hold_out, pick_context
 from nvs_app.evaluation.protocols.places import entries_of_path, subfolders
 from nvs_app.scenes.scene import Scene

@@ -8,17 +8,8 @@ import torch
 from torch import Tensor
 
 from nvs_app.errors import NVSError
-from nvs_app.evaluation.protocols.base import (
-    Benchmark,
-    Listing,
-    Option,
-    Published,
-    Settings,
-    Views,
-    data_folder,
-    stable_seed,
-)
-from nvs_app.evaluation.protocols.places import as_listing, is_form, scene_folders
+from nvs_app.evaluation.protocols.base import Option, Published, Settings, Views, stable_seed
+from nvs_app.evaluation.protocols.places import SceneFolders
 from nvs_app.scenes.views import ViewSplit, spread_views
 
 AZIMUTHS = 16
@@ -35,7 +26,7 @@ LVSM_4: list[Slot] = [(20, 2), (20, 6), (20, 10), (20, 14)]
 TARGETS: list[Slot] = [(0, 3), (0, 11), (20, 7), (20, 15), (40, 1), (40, 9), (60, 5), (60, 13)]
 
 
-class GSO(Benchmark):
+class GSO(SceneFolders):
     """LaCT's rendering of GSO, with the view lists of LRM-Zero and LVSM as layouts."""
 
     name = "gso"
@@ -54,6 +45,8 @@ class GSO(Benchmark):
         "LVSM's 10 targets are drawn for each object from the other 60 views, with --seed; its own draw is not known.",
     )
     contexts = (4, 8, 12, 20)
+    forms = ("lact", "nerfstudio", "blender")
+    depth = 2
     options = (
         Option(
             "layout",
@@ -73,10 +66,6 @@ class GSO(Benchmark):
 
     def default_contexts(self, settings: Settings) -> tuple[int, ...]:
         return {"lact": self.contexts, "lrm-zero": (4, 8), "lvsm": (4,)}[settings.options["layout"]]
-
-    def entries(self, settings: Settings) -> Listing:
-        folders = scene_folders(data_folder(settings), is_form("lact", "nerfstudio", "blender"), depth=2)
-        return as_listing(data_folder(settings), folders, self.layout)
 
     def split(self, views: Views, count: int, settings: Settings) -> ViewSplit:
         layout = settings.options["layout"]

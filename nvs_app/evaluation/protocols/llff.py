@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from nvs_app.evaluation.protocols.base import Benchmark, Listing, Option, Settings, Views, data_folder
-from nvs_app.evaluation.protocols.choose import checked, hold_out, pick_context
-from nvs_app.evaluation.protocols.places import as_listing, is_form, scene_folders
-from nvs_app.scenes.views import ViewSplit
+from nvs_app.evaluation.protocols.base import Option
+from nvs_app.evaluation.protocols.places import EveryEighth
 
 
-class LLFF(Benchmark):
+class LLFF(EveryEighth):
     """The forward-facing scenes of LLFF with the split of NeRF and the context of RegNeRF."""
 
     name = "llff"
@@ -20,6 +18,7 @@ class LLFF(Benchmark):
     )
     contexts = (3, 6, 9)
     image_hw = (378, 504)
+    forms = ("llff",)
     options = (
         Option(
             "context",
@@ -27,12 +26,3 @@ class LLFF(Benchmark):
             {"even": "evenly by number, first and last included (RegNeRF)", "spread": "evenly over the cameras"},
         ),
     )
-
-    def entries(self, settings: Settings) -> Listing:
-        data = data_folder(settings)
-        return as_listing(data, scene_folders(data, is_form("llff")), self.layout, "llff")
-
-    def split(self, views: Views, count: int, settings: Settings) -> ViewSplit:
-        candidates, targets = hold_out(views, 8)
-        how = settings.options["context"]
-        return checked(views, pick_context(views, candidates, count, how, settings.seed), targets)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import re
 
-from nvs_app.evaluation.protocols.base import Benchmark, Listing, Option, Settings, Views, data_folder
-from nvs_app.evaluation.protocols.choose import checked, hold_out, pick_context
-from nvs_app.evaluation.protocols.places import as_listing, is_form, scene_folders
+from nvs_app.evaluation.protocols.base import Option, Settings, Views
+from nvs_app.evaluation.protocols.places import EveryEighth
 from nvs_app.scenes.scene import Scene
-from nvs_app.scenes.views import ViewSplit
 
 INDOORS = ("room", "counter", "kitchen", "bonsai")
 
 
-class MipNeRF360(Benchmark):
+class MipNeRF360(EveryEighth):
     """mip-NeRF 360's scenes with the split that it and 3D Gaussian Splatting use."""
 
     name = "mipnerf360"
@@ -23,6 +21,7 @@ class MipNeRF360(Benchmark):
     notes = ("Published figures of methods that optimise read all other frames; ours read the number of views shown.",)
     contexts = (16, 32, 64)
     image_hw = None
+    forms = ("colmap",)
     options = (
         Option(
             "size",
@@ -40,10 +39,6 @@ class MipNeRF360(Benchmark):
         ),
     )
 
-    def entries(self, settings: Settings) -> Listing:
-        data = data_folder(settings)
-        return as_listing(data, scene_folders(data, is_form("colmap")), self.layout, "colmap")
-
     def size(self, views: Views, settings: Settings) -> tuple[int, int]:
         if settings.image_hw is not None:
             return settings.image_hw
@@ -55,8 +50,3 @@ class MipNeRF360(Benchmark):
             return (round(height / factor), round(width / factor))
         chosen = int(settings.options["size"])
         return (chosen, round(width * chosen / height))
-
-    def split(self, views: Views, count: int, settings: Settings) -> ViewSplit:
-        candidates, targets = hold_out(views, 8)
-        how = settings.options["context"]
-        return checked(views, pick_context(views, candidates, count, how, settings.seed), targets)

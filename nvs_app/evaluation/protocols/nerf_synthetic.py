@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from nvs_app.errors import NVSError
-from nvs_app.evaluation.protocols.base import Benchmark, Listing, Option, Settings, Views, data_folder
+from nvs_app.evaluation.protocols.base import Option, Settings, Views
 from nvs_app.evaluation.protocols.choose import checked, pick_context
-from nvs_app.evaluation.protocols.places import as_listing, is_form, scene_folders
+from nvs_app.evaluation.protocols.places import SceneFolders
 from nvs_app.scenes.scene import Scene
 from nvs_app.scenes.views import ViewSplit
 
 DIETNERF_8 = (26, 86, 2, 55, 75, 93, 16, 73)
 
 
-class NeRFSynthetic(Benchmark):
+class NeRFSynthetic(SceneFolders):
     """The test split of NeRF's synthetic scenes from N of the 100 training views."""
 
     name = "nerf-synthetic"
@@ -22,6 +22,7 @@ class NeRFSynthetic(Benchmark):
     notes = ("RGBA renders are composited on white.",)
     contexts = (4, 8, 16)
     image_hw = (800, 800)
+    forms = ("blender",)
     options = (
         Option(
             "context",
@@ -41,10 +42,6 @@ class NeRFSynthetic(Benchmark):
 
     def default_contexts(self, settings: Settings) -> tuple[int, ...]:
         return (8,) if settings.options["context"] == "dietnerf" else self.contexts
-
-    def entries(self, settings: Settings) -> Listing:
-        data = data_folder(settings)
-        return as_listing(data, scene_folders(data, is_form("blender")), self.layout, "blender")
 
     def split(self, views: Views, count: int, settings: Settings) -> ViewSplit:
         assert isinstance(views, Scene)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from nvs_app.errors import NVSError
-from nvs_app.evaluation.protocols.base import Benchmark, Listing, Option, Settings, Views, data_folder
+from nvs_app.evaluation.protocols.base import Listing, Option, Settings, Views
 from nvs_app.evaluation.protocols.choose import by_name, checked, pick_context
-from nvs_app.evaluation.protocols.places import as_listing, is_form, scene_folders
+from nvs_app.evaluation.protocols.places import SceneFolders
 from nvs_app.scenes.views import ViewSplit
 
 
-class Objaverse(Benchmark):
+class Objaverse(SceneFolders):
     """Held-out renders: cameras drawn at random around each object, the last 8 drawn anew from the first N."""
 
     name = "objaverse"
@@ -25,6 +25,7 @@ class Objaverse(Benchmark):
         ),
     )
     contexts = (4, 8, 16)
+    forms = ("nerfstudio", "lact", "blender")
     options = (
         Option("list", "a text file with the name of a held-out object a line (default: all)"),
         Option("targets", "how many of the last views are rendered", default="8"),
@@ -32,15 +33,13 @@ class Objaverse(Benchmark):
     )
 
     def entries(self, settings: Settings) -> Listing:
-        data = data_folder(settings)
-        folders = scene_folders(data, is_form("nerfstudio", "lact", "blender"))
-        listing = as_listing(data, folders, self.layout)
+        listing = super().entries(settings)
         if not settings.options["list"]:
             return listing
         wanted = _names(Path(settings.options["list"]))
         entries = [entry for entry in listing.entries if entry.name in wanted]
         if not entries:
-            raise NVSError(f"--option list: none of its {len(wanted)} objects is in {data}")
+            raise NVSError(f"--option list: none of its {len(wanted)} objects is in {settings.data}")
         here = {entry.name for entry in entries}
         return Listing(entries, {name: "listed, not in the data" for name in wanted if name not in here})
 

@@ -1,17 +1,54 @@
-"""Finding the scenes of a data folder."""
+"""Protocols whose scenes are folders, and finding these."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from data_tools.readers import FORMATS, open_scene, recognise
+from data_tools.readers.lookup import natural
 from nvs_app.errors import NVSError
-from nvs_app.evaluation.protocols.base import Entry, Listing, natural
+from nvs_app.evaluation.protocols.base import Benchmark, Entry, Listing, Settings, data_folder
+from nvs_app.evaluation.protocols.choose import checked, hold_out, pick_context
+from nvs_app.scenes.views import Views, ViewSplit
 
 
-def scene_folders(data: Path, is_scene: Callable[[Path], bool], depth: int = 3) -> list[Path]:
+class SceneFolders(Benchmark):
+    """A protocol whose scenes are folders at or below the data folder."""
+
+    forms: tuple[str, ...] = ()
+    """Readers that recognise the folders; where there is one it opens them."""
+    depth: int = 3
+
+    def entries(self, settings: Settings) -> Listing:
+        data, form = data_folder(settings), self.forms[0] if len(self.forms) == 1 else None
+        folders = scene_folders(data, self.is_scene, self.depth)
+        if not folders:
+            raise NVSError(f"--data {data}: no scene found, expected {self.layout}")
+        names = [folder.resolve().name for folder in folders]
+        if len(set(names)) < len(names):
+            names = [folder.relative_to(data).as_posix() for folder in folders]
+        return Listing([Entry(name, partial(open_scene, folder, form)) for name, folder in zip(names, folders)])
+
+    def is_scene(self, folder: Path) -> bool:
+        """Whether one of the readers recognises a folder."""
+        return any(FORMATS[name].recognise(folder) for name in self.forms)
+
+
+class EveryEighth(SceneFolders):
+    """Every 8th frame is a target; of the others those are read that an option of the protocol says."""
+
+    choice: str = "context"
+    """The option's name; its values are modes of `pick_views`."""
+
+    def split(self, views: Views, count: int, settings: Settings) -> ViewSplit:
+        candidates, targets = hold_out(views, 8)
+        how = settings.options[self.choice]
+        return checked(views, pick_context(views, candidates, count, how, settings.seed), targets)
+
+
+def scene_folders(data: Path, is_scene: Callable[[Path], bool], depth: int) -> list[Path]:
     """The folders below `data` (or itself) that are scenes, in the order of their names; a scene is not searched."""
     if is_scene(data):
         return [data]
@@ -29,33 +66,6 @@ def subfolders(data: Path) -> list[Path]:
         return [path for path in data.iterdir() if path.is_dir() and not path.name.startswith(".")]
     except OSError as error:
         raise NVSError(f"--data {data}: cannot be read ({error.strerror or error})") from error
-
-
-def scene_names(data: Path, folders: list[Path]) -> list[str]:
-    """Each folder's own name where that tells them apart, else its path below `data`."""
-    own = [folder.resolve().name for folder in folders]
-    if len(set(own)) == len(own):
-        return own
-    return [folder.relative_to(data).as_posix() for folder in folders]
-
-
-def as_listing(data: Path, folders: list[Path], expected: str, form: str | None = None) -> Listing:
-    """Entries that open the folders with the reader of `form`. Raises NVSError when there is no folder."""
-    if not folders:
-        raise NVSError(f"--data {data}: no scene found, expected {expected}")
-    return Listing(
-        [Entry(name, partial(open_scene, folder, form)) for name, folder in zip(scene_names(data, folders), folders)]
-    )
-
-
-def is_form(*names: str) -> Callable[[Path], bool]:
-    """A test for folders that one of these readers recognises; all readers where none is named."""
-
-    def found(path: Path) -> bool:
-        forms: Iterable = (FORMATS[name] for name in names) if names else FORMATS.values()
-        return any(form.recognise(path) for form in forms)
-
-    return found
 
 
 def entries_of_path(path: Path, name: str) -> list[Entry]:

@@ -92,9 +92,6 @@ class Procedural(Benchmark):
         candidates = list(range(TARGETS, TARGETS + CANDIDATES))
         return ViewSplit(pick_context(views, candidates, count, "spread"), list(range(TARGETS)))
 
-    def size(self, views: Views, settings: Settings) -> tuple[int, int]:
-        return settings.image_hw or (256, 256)
-
 
 class Maker:
     """Makes scenes in fixed groups, so that a scene does not depend on which process asks for it."""

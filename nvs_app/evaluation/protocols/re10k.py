@@ -16,16 +16,7 @@ from torch import Tensor
 from data_tools.readers import FORMATS, Format, open_scene
 from data_tools.readers.json_files import load_json
 from nvs_app.errors import NVSError
-from nvs_app.evaluation.protocols.base import (
-    Benchmark,
-    Entry,
-    Listing,
-    Option,
-    Published,
-    Settings,
-    Views,
-    data_folder,
-)
+from nvs_app.evaluation.protocols.base import Benchmark, Entry, Listing, Option, Published, Settings, Views, data_folder
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.scenes.posed import PosedImages
 from nvs_app.scenes.scene import Scene

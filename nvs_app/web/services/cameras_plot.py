@@ -11,8 +11,6 @@ The figure's frame is the scene's own, turned so that up is +z, moved so that wh
 
 from __future__ import annotations
 
-import base64
-import io
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,13 +24,14 @@ from data_tools.readers.archives import open_image
 from data_tools.readers.points import Points, scene_points
 from nvs_app.errors import NVSError
 from nvs_app.geometry.normalize import normalize_context
-from nvs_app.scenes.images import BROKEN
+from nvs_app.scenes.images import BROKEN, data_uri
 from nvs_app.scenes.scene import Scene
 from nvs_app.scenes.views import ViewSplit
 
 __all__ = ["cameras_figure", "scene_points", "thumbnails"]
 
 MAX_POINTS = 3000
+THUMBNAIL = 64  # pixels of the longer side
 PALETTE = 48  # colours that points are shown in
 GROUPS = ("input views", "held out", "not used", "no camera found")
 # Told apart also by those who see no red or no green (Okabe and Ito), and by their symbols.
@@ -88,12 +87,12 @@ def cameras_figure(
     return figure
 
 
-def thumbnails(scene: Scene, longest: int = 64) -> list[str]:
+def thumbnails(scene: Scene) -> list[str]:
     """A small JPEG of every view as data URI; empty for an image that cannot be read. Milliseconds an image."""
 
     def one(index: int) -> str:
         try:
-            return _thumbnail(scene, index, longest)
+            return _thumbnail(scene, index)
         except (NVSError, *BROKEN):
             return ""
 
@@ -233,18 +232,16 @@ def _layout(dark: bool, thumbnails: list[str], names: list[str]) -> dict[str, An
     }
 
 
-def _thumbnail(scene: Scene, index: int, longest: int) -> str:
+def _thumbnail(scene: Scene, index: int) -> str:
     if scene.encoded or scene.orientations:
         pixels = scene.read(index)
         image = Image.fromarray((pixels * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())
-        image.thumbnail((longest, longest), Image.Resampling.BOX)
+        image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
     else:
         with open_image(scene.image_paths[index]) as image:
-            image.draft("RGB", (longest * 2, longest * 2))  # decodes a JPEG at a fraction of its size
-            image.thumbnail((longest, longest), Image.Resampling.BOX, reducing_gap=2.0)
+            image.draft("RGB", (2 * THUMBNAIL, 2 * THUMBNAIL))  # decodes a JPEG at a fraction of its size
+            image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX, reducing_gap=2.0)
             image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image).convert("RGB")
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=60, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    return data_uri(image, quality=60, optimize=True)

@@ -191,7 +191,8 @@ class Encoding:
         throughput = self.throughput(self.renderer(session))
         if not throughput.measured and opened.split is not None:  # the first estimate is no guess, then
             count = len(opened.split.context)
-            throughput.encoded(estimate(source, opened.renderer, throughput, count, opened.image_hw), opened.seconds)
+            planned = estimate(source, opened.renderer, throughput, count, opened.image_hw)
+            throughput.encoded(planned.flops, opened.seconds)
         self.app_state.show(session, opened)
         self.put_away(session)
         return opened
@@ -214,8 +215,6 @@ class Encoding:
             raise NVSError(plan.estimate.problems[0])
         if plan.estimate.views > session.limits.context_views:
             raise NVSError(f"{plan.estimate.views} views: {session.limits.context_views} at most on this server")
-        if session.job is not None:
-            session.job.cancel()
         renderer, source, tray = self.renderer(session), plan.source, session.tray
         workdir = session.folder / "work"
 
@@ -232,7 +231,7 @@ class Encoding:
             scene = replace(scene, name=plan.source.label)
             job.report("read", 0.0)
             if report is not None:
-                self.throughput(renderer).reconstructed(plan.estimate, report.seconds)
+                self.throughput(renderer).reconstructed(plan.estimate.seconds, report.seconds)
             wanted = plan.estimate.views
             split = context_split(scene, min(wanted, len(scene)), hold_out=wanted < source.available)
             opened = open_scene_for_viewing(
@@ -244,23 +243,13 @@ class Encoding:
                 job.report,
                 unregistered={Path(name).name: why for name, why in (report.unregistered if report else {}).items()},
             )
-            self.throughput(renderer).encoded(plan.estimate, opened.seconds)
+            self.throughput(renderer).encoded(plan.estimate.flops, opened.seconds)
             self.app_state.show(session, opened)  # here, so that it is there also when the page was closed meanwhile
             if session.tray is tray:  # nothing was brought meanwhile
                 self.put_away(session)
             return opened
 
-        session.job = self.app_state.jobs.submit(work)
-        session.progress = Progress(plan.estimate.seconds)
-        return session.job
-
-    def cancel(self, session: Session) -> bool:
-        """Stops the visitor's encoding; False when there is none."""
-        job = session.job
-        if job is None or job.done:
-            return False
-        job.cancel()
-        return True
+        return self.app_state.begin(session, work, Progress(plan.estimate.seconds))
 
     def throughput(self, renderer: Renderer) -> ThroughputEstimator:
         """How fast a renderer is, as far as it is known."""
@@ -295,8 +284,7 @@ class Encoding:
 def source_of(opened: LoadedScene) -> SceneInput:
     """What an opened scene was made of, to encode it otherwise."""
     assert opened.scene is not None
-    hws = tuple((height, width) for height, width in opened.scene.image_hws.tolist())
-    return SceneInput(opened.name, (opened.scene.root,), opened.scene, hws)
+    return SceneInput.of(opened.scene, opened.name)
 
 
 def parse_size(text: str) -> tuple[int, int]:

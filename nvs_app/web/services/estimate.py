@@ -3,7 +3,7 @@
     throughput = ThroughputEstimator(renderer)
     plan = estimate(source, renderer, throughput, views=16, image_hw=(256, 256))
     print(plan.sentence)                               # and plan.rows for a table
-    throughput.encoded(plan, seconds)                        # what it really took makes the next one better
+    throughput.encoded(plan.flops, seconds)            # what it really took makes the next one better
 
 Tokens are exact. Memory and time are models fitted to measurements; the tests hold memory to a factor of two.
 """
@@ -145,7 +145,7 @@ class Estimate:
 
 
 def estimate(
-    source: SceneInput | Scene,
+    source: SceneInput,
     renderer: Renderer,
     throughput: ThroughputEstimator | None = None,
     views: int | None = None,
@@ -154,7 +154,7 @@ def estimate(
     """What opening a source will take.
 
     Args:
-        source: from `inspect`, or a scene.
+        source: from `inspect`.
         renderer: that will encode it.
         throughput: of this machine; a guess unless given.
         views: that the network reads; `default_views` unless given.
@@ -163,9 +163,6 @@ def estimate(
     Raises:
         NVSError: no view asked for, or a size beyond 1 to 2048 pixels. What does not fit is no error: see `problems`.
     """
-    if isinstance(source, Scene):
-        hws = tuple((height, width) for height, width in source.image_hws.tolist())
-        source = SceneInput(source.name, (source.root,), source, hws)
     throughput = throughput or ThroughputEstimator(renderer)
     patch = renderer.patch
     image_hw = image_hw or renderer.train_image_hw
@@ -214,10 +211,9 @@ def estimate(
     )
 
 
-def most_views(source: SceneInput | Scene, renderer: Renderer, image_hw: tuple[int, int]) -> int:
+def most_views(source: SceneInput, renderer: Renderer, image_hw: tuple[int, int]) -> int:
     """The largest number of views that fits in MAX_TOKENS and in memory, at least 1: where a slider may end."""
-    count = source.available if isinstance(source, SceneInput) else len(source)
-    low, high = 1, count
+    low, high = 1, source.available
     while low < high:
         middle = (low + high + 1) // 2
         fits = estimate(source, renderer, None, middle, image_hw).fits

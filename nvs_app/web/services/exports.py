@@ -16,7 +16,7 @@ import shlex
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -84,12 +84,7 @@ def command_line(
     path_file: str | Path,
     *,
     checkpoint: str,
-    state_file: str | Path | None = None,
-    scene: str | Path | None = None,
-    context: Sequence[int] | None = None,
-    context_hw: tuple[int, int] | None = None,
-    device: str = "auto",
-    precision: str = "auto",
+    state_file: str | Path,
     detail: bool = True,
     views: int | None = None,
 ) -> str:
@@ -99,21 +94,12 @@ def command_line(
         out: what it writes; a .zip becomes the folder of its name, which is what the command can write.
         path_file: the camera path (`web.services.paths.save_path`), whose size and rate hold.
         checkpoint: its name or folder.
-        state_file: the encoded scene; without it `scene`, its listed `context` views and their size are needed.
+        state_file: the encoded scene.
         detail, views: see `Renderer`; those of the checkpoint unless given.
     """
     target = str(out)
-    words = ["python", "-m", "nvs_app", "render"]
-    if state_file is not None:
-        words += ["--state", str(state_file)]
-    else:
-        if scene is None or context is None or context_hw is None:
-            raise NVSError("command line: name the encoded state, or the scene with its context views and their size")
-        words += [str(scene), "--context-views", ",".join(str(index) for index in context)]
-        words += ["--context-hw", *(str(side) for side in context_hw)]
-    words += ["--path", str(path_file), "--checkpoint", checkpoint]
-    words += ["--device", device] if device != "auto" else []
-    words += ["--precision", precision] if precision != "auto" else []
+    words = ["python", "-m", "nvs_app", "render", "--state", str(state_file), "--path", str(path_file)]
+    words += ["--checkpoint", checkpoint]
     words += ["--no-detail"] if not detail else []
     words += ["--look-at", str(views)] if detail and views is not None else []
     words += ["--out", target.removesuffix(".zip") if target.lower().endswith(".zip") else target]

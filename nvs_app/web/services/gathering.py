@@ -10,9 +10,7 @@ Photos and archives of photos come together. A scene with cameras, or a video, s
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import io
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -28,7 +26,7 @@ from data_tools.readers.video_frames import open_video
 from data_tools.structure_from_motion.photo_files import check_photo, find_images, is_image_name
 from data_tools.structure_from_motion.video import is_video
 from nvs_app.errors import NVSError
-from nvs_app.scenes.images import BROKEN
+from nvs_app.scenes.images import BROKEN, data_uri
 from nvs_app.web.services.uploads import FEWEST, SceneInput, inspect, videos_in
 
 PHOTO, PHOTOS, VIDEO, SCENE = "photo", "photos", "video", "scene"
@@ -197,9 +195,7 @@ def _first_frame(path: Path) -> np.ndarray:
 
 def _uri(image: Image.Image) -> str:
     image.thumbnail((LONGEST, LONGEST), Image.Resampling.BOX)
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=60)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    return data_uri(image, quality=60)
 
 
 def _digest(path: Path) -> str:

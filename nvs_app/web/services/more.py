@@ -25,52 +25,43 @@ from nvs_app.web.sessions import Session
 CHUNK = 4  # photos after which the grown scene is shown
 
 
-class Growing:
-    """Of all visitors; each waits in the row of the encodings."""
+def grow(app_state: AppState, session: Session, views: int) -> Job:
+    """Adds photos of the capture, those farthest from the ones read, until `views` are read: work in the row of the
+    encodings, in place of a visitor's older one, whose result is the scene. Raises NVSError where there are
+    none to add."""
+    opened = app_state.require_scene(session)
+    if opened.scene is None or opened.split is None:
+        raise NVSError("This scene came as a scene file: there are no more photos of it here.")
+    count, most = len(opened.split.context), min(len(opened.scene), session.limits.context_views)
+    if not count < views <= most:
+        raise NVSError(f"{views} input views: the scene has read {count} of {most}; choose more of them first.")
+    new = farthest(opened.scene.c2w, opened.split.context, views - count)
 
-    def __init__(self, app_state: AppState):
-        self.app_state = app_state
+    def work(job: Job) -> LoadedScene:
+        grown = opened
+        for first in range(0, len(new), CHUNK):
+            job.report("add", first / len(new), f"{first} of {len(new)} photos")
+            grown = _grown(app_state, grown, new[first : first + CHUNK])
+            app_state.show(session, grown)
+        return grown
 
-    def start(self, session: Session, views: int) -> Job:
-        """Adds photos of the capture, those farthest from the ones read, until `views` are read; a visitor's older work
-        is cancelled. The job's result is the scene. Raises NVSError where there are none to add."""
-        opened = self.app_state.require_scene(session)
-        if opened.scene is None or opened.split is None:
-            raise NVSError("This scene came as a scene file: there are no more photos of it here.")
-        count, most = len(opened.split.context), min(len(opened.scene), session.limits.context_views)
-        if not count < views <= most:
-            raise NVSError(f"{views} input views: the scene has read {count} of {most}; choose more of them first.")
-        if session.job is not None:
-            session.job.cancel()
-        new = farthest(opened.scene.c2w, opened.split.context, views - count)
-        throughput = opened.seconds / count
+    seconds = opened.seconds / count * len(new)
+    return app_state.begin(session, work, Progress({"add": seconds}, "Cancelled. What was added stays."))
 
-        def work(job: Job) -> LoadedScene:
-            grown = opened
-            for first in range(0, len(new), CHUNK):
-                job.report("add", first / len(new), f"{first} of {len(new)} photos")
-                grown = self._grown(grown, new[first : first + CHUNK])
-                self.app_state.show(session, grown)
-            return grown
 
-        session.job = self.app_state.jobs.submit(work)
-        said = "Cancelled. What was added stays."
-        session.progress = Progress({"add": throughput * len(new)}, said)
-        return session.job
-
-    def _grown(self, opened: LoadedScene, new: list[int]) -> LoadedScene:
-        assert opened.scene is not None and opened.split is not None
-        posed, start = opened.scene.load(new, opened.image_hw), time.perf_counter()
-        state = add_views(opened.renderer, self.app_state.state(opened), posed)
-        seconds = opened.seconds + time.perf_counter() - start
-        key = secrets.token_hex(8)
-        self.app_state.states.put(key, state)
-        target = [view for view in opened.split.target if view not in new]
-        shown = [*opened.context_jpegs, *(jpeg_uri(image, longest=96) for image in posed.images)][:24]
-        return replace(
-            opened, state_key=key, split=ViewSplit([*opened.split.context, *new], target), context_jpegs=shown,
-            seconds=seconds,
-        )  # fmt: skip
+def _grown(app_state: AppState, opened: LoadedScene, new: list[int]) -> LoadedScene:
+    assert opened.scene is not None and opened.split is not None
+    posed, start = opened.scene.load(new, opened.image_hw), time.perf_counter()
+    state = add_views(opened.renderer, app_state.state(opened), posed)
+    seconds = opened.seconds + time.perf_counter() - start
+    key = secrets.token_hex(8)
+    app_state.states.put(key, state)
+    target = [view for view in opened.split.target if view not in new]
+    shown = [*opened.context_jpegs, *(jpeg_uri(image) for image in posed.images)][:24]
+    return replace(
+        opened, state_key=key, split=ViewSplit([*opened.split.context, *new], target), context_jpegs=shown,
+        seconds=seconds,
+    )  # fmt: skip
 
 
 def farthest(c2w: Float[Tensor, "n 4 4"], read: list[int], count: int) -> list[int]:

@@ -120,7 +120,7 @@ def open_scene_for_viewing(
         split,
         image_hw,
         Viewpoint.of(cameras[split.context]),
-        [jpeg_uri(image, longest=96) for image in context.images[:24]],
+        [jpeg_uri(image) for image in context.images[:24]],
         seconds=seconds,
         no_depth=why_no_depth(renderer, state),
         **facts,
@@ -178,11 +178,10 @@ class ExampleCache:
         return any(opened.state_key == state_key for opened in list(self._opened.values()))
 
 
-def jpeg_uri(image: Float[Tensor, "3 h w"], longest: int | None = None) -> str:
+def jpeg_uri(image: Float[Tensor, "3 h w"], longest: int = 96) -> str:
     """An image in [0, 1] as a data URI; made smaller when a side exceeds `longest`."""
     image = Image.fromarray(to_uint8(image).cpu().numpy())
-    if longest is not None:
-        image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
+    image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
     return image_uri(np.asarray(image), "JPEG")
 
 

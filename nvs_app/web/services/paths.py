@@ -8,7 +8,7 @@ timeline = load_path("path.json").timeline    # the same keyframes
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,7 @@ class LoadedPath:
     """A path file: what it renders, and its keyframes where it has any (None: it cannot be edited as it is)."""
 
     path: CameraPath
-    timeline: Timeline | None = field(default=None)
+    timeline: Timeline | None = None
 
 
 def preset(
@@ -91,9 +91,7 @@ def preset(
     image_hw: tuple[int, int],
     seconds: float | int,
     fps: float | int = 24.0,
-    fov: float | int | None = None,
     start: Cameras | None = None,
-    strength: float | int = 2.0,
 ) -> Cameras:
     """A path made for a capture.
 
@@ -103,9 +101,7 @@ def preset(
         cameras: the capture (or its context views), [v], in the scene's frame.
         image_hw: size of the frames.
         seconds, fps: length and rate.
-        fov: vertical field of view in degrees; the capture's unless given (dolly zoom: at its start).
         start: one camera [1] from which a dolly zoom goes out; a view of the capture's unless given.
-        strength: of a dolly zoom, the largest over the smallest distance to the subject.
 
     Returns:
         Cameras [seconds * fps]; all presets but "capture" close, so that the video can loop.
@@ -120,21 +116,17 @@ def preset(
         raise NVSError(f"camera path: {name!r} is no preset, expected one of {', '.join(PRESETS)}")
     if not 0 < seconds * fps <= MAX_FRAMES:
         raise NVSError(f"camera path: {seconds:g} seconds at {fps:g} a second, expected 1 to {MAX_FRAMES} frames")
-    if fov is not None and not FOV_RANGE[0] <= fov <= FOV_RANGE[1]:
-        raise NVSError(f"camera path: field of view {fov:g}, expected {FOV_RANGE[0]:g} to {FOV_RANGE[1]:g} degrees")
     count = max(1, round(seconds * fps))
     framed = crop_resize_cameras(cameras.flatten(), image_hw)
     if name == "dolly zoom":
         begin = paths.orbit(framed, 1) if start is None else with_vertical_fov(start, vertical_fov(start), image_hw)
-        begin = begin if fov is None else with_vertical_fov(begin, float(fov))
-        return paths.dolly_zoom(begin, paths.focus_point(framed.c2w), count, strength)
+        return paths.dolly_zoom(begin, paths.focus_point(framed.c2w), count)
     makers: dict[str, Callable[[Cameras, int], Cameras]] = {
         "orbit": paths.orbit,
         "spiral": paths.spiral,
         "capture": paths.capture,
     }
-    path = makers[name](framed, count)
-    return path if fov is None else with_vertical_fov(path, float(fov))
+    return makers[name](framed, count)
 
 
 def save_path(path: Path | str, what: Timeline | CameraPath) -> Path:

@@ -140,13 +140,12 @@ def _open(app_state: AppState, session: Session, folder: Path) -> LoadedScene:
         app_state.states.put(key, state)
         cameras = scene.cameras(None, hw)
         split = ViewSplit([int(i) for i in note["context"]], [int(i) for i in note["target"]])
-        images = [jpeg_uri(image, longest=96) for image in scene.load(split.context[:24], hw).images]
+        images = [jpeg_uri(image) for image in scene.load(split.context[:24], hw).images]
         opened = LoadedScene(
             str(note["name"]), renderer, key, cameras, scene, split, hw, Viewpoint.of(cameras[split.context]), images,
             seconds=float(note["seconds"]), no_depth=why_no_depth(renderer, state),
         )  # fmt: skip
-        stored = tuple((height, width) for height, width in scene.image_hws.tolist())
-        session.source = SceneInput(opened.name, (scene.root,), scene, stored)
+        session.source = SceneInput.of(scene, opened.name)
     app_state.show(session, opened)
     return opened
 

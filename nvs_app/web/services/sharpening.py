@@ -18,45 +18,35 @@ from nvs_app.web.services.progress import Progress
 from nvs_app.web.sessions import Session
 
 
-class Sharpening:
-    """Of all visitors; each waits in the row of the encodings."""
+def sharpen(app_state: AppState, session: Session, seconds: int) -> Job:
+    """Puts it into the row of the encodings; a visitor's older work is cancelled. The job's result is the scene, under
+    a new state: an example that others look at stays as it is. Raises NVSError where there are too few views to learn
+    from, or too little memory."""
+    opened = app_state.require_scene(session)
+    most = session.limits.sharpen_seconds
+    if not 1 <= seconds <= most:
+        raise NVSError(f"{seconds} seconds: from 1 to {most} on this server")
+    if opened.split is not None:
+        check_possible(opened.renderer, len(opened.split.context), opened.image_hw)
 
-    def __init__(self, app_state: AppState):
-        self.app_state = app_state
+    def work(job: Job) -> LoadedScene:
+        job.report("sharpen", 0.0)
+        state = app_state.state(opened)
 
-    def start(self, session: Session, seconds: int) -> Job:
-        """Puts it into the row; a visitor's older work is cancelled. The job's result is the scene, under a new state:
-        an example that others look at stays as it is. Raises NVSError where there are too few views
-        to learn from, or too little memory."""
-        opened = self.app_state.require_scene(session)
-        most = session.limits.sharpen_seconds
-        if not 1 <= seconds <= most:
-            raise NVSError(f"{seconds} seconds: from 1 to {most} on this server")
-        if opened.split is not None:
-            check_possible(opened.renderer, len(opened.split.context), opened.image_hw)
-        if session.job is not None:
-            session.job.cancel()
+        def tell(step: Step) -> None:
+            job.report("sharpen", step.share, f"{step.best:.2f} dB, {step.before:.2f} before")
 
-        def work(job: Job) -> LoadedScene:
-            job.report("sharpen", 0.0)
-            state = self.app_state.state(opened)
+        found = adapt(opened.renderer, photos(opened, state), state, AdaptConfig(float(seconds)), tell)
+        key = opened.state_key
+        if found.state.adapted is not None:
+            key = secrets.token_hex(8)
+            app_state.states.put(key, found.state)
+        words = found.words[0].upper() + found.words[1:] + "."
+        sharpened = replace(opened, state_key=key, sharpened=words)
+        app_state.show(session, sharpened)
+        return sharpened
 
-            def tell(step: Step) -> None:
-                job.report("sharpen", step.share, f"{step.best:.2f} dB, {step.before:.2f} before")
-
-            found = adapt(opened.renderer, photos(opened, state), state, AdaptConfig(float(seconds)), tell)
-            key = opened.state_key
-            if found.state.adapted is not None:
-                key = secrets.token_hex(8)
-                self.app_state.states.put(key, found.state)
-            words = found.words[0].upper() + found.words[1:] + "."
-            sharpened = replace(opened, state_key=key, sharpened=words)
-            self.app_state.show(session, sharpened)
-            return sharpened
-
-        session.job = self.app_state.jobs.submit(work)
-        session.progress = Progress({"sharpen": float(seconds)}, "The scene is as it was.")
-        return session.job
+    return app_state.begin(session, work, Progress({"sharpen": float(seconds)}, "The scene is as it was."))
 
 
 def photos(opened: LoadedScene, state: SceneState) -> PosedImages:

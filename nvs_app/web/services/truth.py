@@ -9,8 +9,6 @@ the same.
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -25,7 +23,7 @@ from data_tools.structure_from_motion.job import Cancelled
 from nvs_app.errors import NVSError
 from nvs_app.evaluation.evaluator import Comparer, EvaluatedViews, TargetViews, compare_stream
 from nvs_app.geometry.cameras import Cameras
-from nvs_app.scenes.images import to_uint8
+from nvs_app.scenes.images import data_uri, to_uint8
 from nvs_app.scenes.scene import Scene
 from nvs_app.scenes.views import ViewSplit
 
@@ -88,8 +86,6 @@ def compare_views(
     scene: Scene,
     indices: Sequence[int],
     image_hw: tuple[int, int],
-    progress: FractionCallback | None = None,
-    cancelled: Callable[[], bool] | None = None,
     chunk: int | None = None,
 ) -> Comparison:
     """Renders views of a scene and compares them with their photos.
@@ -99,11 +95,10 @@ def compare_views(
         scene: whose photos are the truth.
         indices: views; at least one.
         image_hw: size that photos are brought to and views rendered at: 11 pixels or more a side.
-        progress, cancelled: told after, asked before each call of `render`.
         chunk: views in one call; None goes by their size.
 
     Raises:
-        NVSError: no view, one that does not exist, or images too small for SSIM. Cancelled.
+        NVSError: no view, one that does not exist, or images too small for SSIM.
     """
     indices = [int(index) for index in indices]
     if not indices:
@@ -115,7 +110,7 @@ def compare_views(
     pairs: list[tuple[Tensor, Tensor]] = []
     compared = EvaluatedViews(targets, lambda _, __, images, photos: pairs.extend(zip(images["rendered"], photos)))
     comparer = Comparer(torch.device("cpu"))
-    compare_stream(render_chunks(render, cameras, chunk, progress, cancelled), compared, comparer)
+    compare_stream(render_chunks(render, cameras, chunk), compared, comparer)
     comparer.finish()
     top = error_top([absolute_error(image, photo) for image, photo in pairs])
     views = tuple(
@@ -155,22 +150,15 @@ def error_map(
     return _inferno((share * 255).round().to(torch.uint8).numpy())
 
 
-def legend(width: int = 256, height: int = 12) -> UInt8[np.ndarray, "h w 3"]:
-    """The colours of error maps from 0 (left) to the top of the range (right)."""
-    return _inferno(np.repeat(np.linspace(0, 255, width).round().astype(np.uint8)[None], height, axis=0))
-
-
 def legend_uri() -> str:
-    """`legend` as a data URI."""
-    return image_uri(legend())
+    """The colours of error maps from 0 (left) to the top of the range (right) as a data URI."""
+    return image_uri(_inferno(np.tile(np.arange(256, dtype=np.uint8), (12, 1))))
 
 
 def image_uri(image: UInt8[np.ndarray, "h w 3"], kind: str = "PNG") -> str:
     """An image as a data URI: "PNG" without loss, or "JPEG"."""
-    buffer = io.BytesIO()
     options = {"quality": 92, "subsampling": 0} if kind == "JPEG" else {}
-    Image.fromarray(image).save(buffer, kind, **options)
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+    return data_uri(Image.fromarray(image), kind, **options)
 
 
 def views_per_call(image_hw: tuple[int, int]) -> int:

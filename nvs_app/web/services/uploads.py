@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from data_tools.readers import SeveralScenes, open_scene
+from data_tools.readers import SeveralScenes, holds_scene, open_scene
 from data_tools.readers.archives import Limits, extract, is_archive
 from data_tools.readers.isolated import ProcessLimits
 from data_tools.structure_from_motion.job import ProgressCallback
@@ -23,13 +23,7 @@ from data_tools.structure_from_motion.photo_files import (
     labels,
     refuse_depth_maps,
 )
-from data_tools.structure_from_motion.photos import (
-    PhotoOptions,
-    PhotoReport,
-    has_cameras,
-    reconstruct,
-    scene_root,
-)
+from data_tools.structure_from_motion.photos import PhotoOptions, PhotoReport, reconstruct, scene_root
 from data_tools.structure_from_motion.report import input_key
 from data_tools.structure_from_motion.run import MAX_PHOTOS, WORK
 from data_tools.structure_from_motion.video import is_video, video_size
@@ -62,6 +56,12 @@ class SceneInput:
     frames_in_video: int | None = None
     options: PhotoOptions = PhotoOptions()
     left_out: tuple[str, ...] = ()
+
+    @staticmethod
+    def of(scene: Scene, label: str, paths: tuple[Path, ...] | None = None) -> SceneInput:
+        """An opened scene with cameras."""
+        hws = tuple((height, width) for height, width in scene.image_hws.tolist())
+        return SceneInput(label, paths or (scene.root,), scene, hws)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -140,14 +140,13 @@ def inspect(
     opened = tuple(_unpacked(path, workdir, limits) for path in paths)
     if len(opened) == 1 and (opened[0].is_dir() or not is_image_name(opened[0])) and not is_video(opened[0]):
         path = opened[0]
-        if has_cameras(path) or not path.is_dir():
+        if holds_scene(path) or not path.is_dir():
             try:
                 scene = open_scene(path, None, key, within=path if path.is_dir() else path.parent)
             except SeveralScenes as error:  # an archive is known by its own name
                 raise SeveralScenes(str(error).replace(f"{path}: ", f"{label}: ", 1), error.choices) from error
-            stored = tuple((height, width) for height, width in scene.image_hws.tolist())
-            return SceneInput(label, opened, scene, stored, options=options)
-    if any(path.is_dir() and has_cameras(path) for path in opened):
+            return SceneInput.of(scene, label, opened)
+    if any(path.is_dir() and holds_scene(path) for path in opened):
         raise NVSError(f"{label}: a scene with cameras together with other files; bring one or the other")
     odd = [path.name for path in opened if path.is_file() and not is_video(path) and not is_image_name(path)]
     if odd:
@@ -186,7 +185,7 @@ def size_words(image_hws: Sequence[tuple[int, int]]) -> str:
 
 def _unpacked(path: Path, workdir: Path, limits: Limits | None) -> Path:
     """The folder of an archive's content; anything else as it is."""
-    if not is_archive(path) or has_cameras(path):  # a .torch chunk of scenes is a zip file too
+    if not is_archive(path) or holds_scene(path):  # a .torch chunk of scenes is a zip file too
         return path
     folder = workdir / f"unpacked-{input_key([path], PhotoOptions())[:12]}"
     if not folder.is_dir():

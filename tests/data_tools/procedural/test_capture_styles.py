@@ -14,9 +14,9 @@ from nvs_app.errors import NVSError
 SCENES, VIEWS = 300, 6
 
 
-def _objects(capture=None, image_hw=(64, 64), views=VIEWS):
-    number = None if capture is None else torch.full((SCENES,), CAPTURES.index(capture))
-    return object_cameras(scene_keys(5, torch.arange(SCENES)), views, image_hw, number)
+def _objects(capture="mixed", image_hw=(64, 64), views=VIEWS):
+    captures = torch.full((SCENES,), CAPTURES.index(capture))
+    return object_cameras(scene_keys(5, torch.arange(SCENES)), views, image_hw, captures)
 
 
 def _fov(cameras):

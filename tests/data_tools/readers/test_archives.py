@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from data_tools.readers.archives import Limits, check_image, extract, is_archive
+from data_tools.readers.archives import Limits, extract, is_archive, open_image
 from data_tools.readers.json_files import parse_json
 from nvs_app.errors import NVSError
 
@@ -170,7 +170,8 @@ def png_header(width: int, height: int) -> bytes:
 def test_images_are_judged_by_their_headers(tmp_path: Path) -> None:
     image = tmp_path / "named.png"  # whatever its name
     Image.new("RGB", (40, 30)).save(image, format="JPEG")
-    assert check_image(image) == ("JPEG", (30, 40))
+    with open_image(image) as found:
+        assert (found.format, found.size) == ("JPEG", (40, 30))
     for name, content, words in [
         ("huge.png", png_header(60_000, 60_000), "more than 100 megapixels"),
         ("wide.png", png_header(1_000_000, 101), "more than 100 megapixels"),
@@ -182,14 +183,15 @@ def test_images_are_judged_by_their_headers(tmp_path: Path) -> None:
     ]:
         (tmp_path / name).write_bytes(content)
         with pytest.raises(NVSError, match=words) as caught:
-            check_image(tmp_path / name)
+            open_image(tmp_path / name)
         assert name in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_heic_is_read(tmp_path: Path) -> None:
     heif = pytest.importorskip("pillow_heif")
     heif.from_pillow(Image.new("RGB", (64, 48), (200, 30, 30))).save(tmp_path / "a.heic")
-    assert check_image(tmp_path / "a.heic") == ("HEIF", (48, 64))
+    with open_image(tmp_path / "a.heic") as found:
+        assert (found.format, found.size) == ("HEIF", (64, 48))
 
 
 def test_names_in_bytes_that_are_no_utf8_can_be_written(tmp_path: Path) -> None:

@@ -94,14 +94,14 @@ def test_cancel_within_the_network(
     fast = encoding.app_state.renderer().model.encode
 
     def encode(*arguments, progress, **named) -> SceneState:
-        assert encoding.cancel(session)
+        session.job.cancel()
         return fast(*arguments, progress=progress, **named)
 
     with monkeypatch.context() as patch:
         patch.setattr(encoding.app_state.renderer().model, "encode", encode)
         with pytest.raises(Cancelled):
             encoding.encode(session).result()
-    assert session.scene is None and not encoding.cancel(session)
+    assert session.scene is None and session.job.done
     assert encoding.encode(session).result() is session.scene
 
 

@@ -220,20 +220,20 @@ def test_seconds_follow_the_pace(renderer) -> None:
     guess = estimate(source, renderer, throughput, views=16, image_hw=(128, 128))
     rough = f"about {seconds_words(guess.total_seconds)} (a rough guess)"
     assert not guess.measured and ("Time in all", rough) in guess.rows
-    throughput.encoded(guess, 2 * guess.seconds["encode"])
+    throughput.encoded(guess.flops, 2 * guess.seconds["encode"])
     assert throughput.measured and throughput.flops == pytest.approx(guess.flops / (2 * guess.seconds["encode"]))
     plan = estimate(source, renderer, throughput, views=16, image_hw=(128, 128))
     assert plan.seconds["encode"] == pytest.approx(plan.flops / throughput.flops)
     assert plan.seconds["cameras"] == pytest.approx(2 * guess.seconds["cameras"])  # slow cores, until it is known
     assert list(plan.seconds) == ["photos", "features", "matches", "cameras", "read", "encode"]
     # What really happened makes the next one better.
-    throughput.encoded(plan, 10 * plan.seconds["encode"])
+    throughput.encoded(plan.flops, 10 * plan.seconds["encode"])
     slower = estimate(source, renderer, throughput, views=16, image_hw=(128, 128))
     assert slower.seconds["encode"] == pytest.approx(10**0.5 * plan.seconds["encode"])
-    throughput.reconstructed(plan, {"features": 9e9, "matches": 1.0, "cameras": 1.0})  # beyond belief
+    throughput.reconstructed(plan.seconds, {"features": 9e9, "matches": 1.0, "cameras": 1.0})  # beyond belief
     again = estimate(source, renderer, throughput, views=16, image_hw=(128, 128))
     assert again.seconds["matches"] == pytest.approx(10**0.5 * plan.seconds["matches"])
-    throughput.encoded(plan, 0.0)
+    throughput.encoded(plan.flops, 0.0)
     assert throughput.flops == pytest.approx(plan.flops / slower.seconds["encode"])
     # More photos take longer, all pairs more than proportionally.
     many = estimate(big_source(100, (600, 800)), renderer, throughput)

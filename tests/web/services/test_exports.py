@@ -139,8 +139,6 @@ def test_mistakes_are_one_line(tmp_path: Path, made) -> None:
     ):
         with pytest.raises(NVSError, match="written|directory"):
             write()
-    with pytest.raises(NVSError, match="name the encoded state, or the scene"):
-        exports.command_line("a.mp4", "p.json", checkpoint="x", scene="s")
 
 
 def run(words: str, folder: Path, checkpoints: Path) -> None:
@@ -188,27 +186,6 @@ def test_the_command_line_renders_the_same_images(
     assert len(mine) == len(theirs) == 12 and mine[0].shape == (24, 40, 3)
     assert np.abs(np.stack(mine).astype(int) - np.stack(theirs).astype(int)).max() <= 1
     assert np.abs(mine[0].astype(int) - mine[5].astype(int)).max() > 1  # it moves
-
-
-def test_the_command_line_from_the_images(tmp_path: Path, made, timeline, checkpoints: Path) -> None:
-    renderer, scene, state = made
-    exports.save_scene(scene, tmp_path / "scene.zip")
-    save_path(tmp_path / "path.json", timeline)
-    words = exports.command_line(
-        "video.gif",
-        "path.json",
-        checkpoint="tiny",
-        scene="scene.zip",
-        context=[0, 2, 4],
-        context_hw=(32, 32),
-        device="cpu",
-        precision="fp32",
-    )
-    run(words, tmp_path, checkpoints)
-    expected = to_uint8(renderer.render(state, timeline.cameras())).numpy()
-    got = np.stack(frames_of(tmp_path / "video.gif"))
-    assert got.shape == expected.shape
-    assert np.abs(got.astype(int) - expected.astype(int)).mean() < 4  # a gif has 256 colours
 
 
 def test_the_scene_opens_again(tmp_path: Path, made) -> None:

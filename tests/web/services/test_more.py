@@ -14,7 +14,7 @@ from nvs_app.rendering.adding import add_views
 from nvs_app.web.app_state import AppState
 from nvs_app.web.services import more
 from nvs_app.web.services.encoding import Encoding
-from nvs_app.web.services.more import Growing, farthest
+from nvs_app.web.services.more import farthest
 
 
 def test_photos_come_some_at_a_time(headed_hub: AppState, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,7 +23,7 @@ def test_photos_come_some_at_a_time(headed_hub: AppState, monkeypatch: pytest.Mo
     for visit in (session, others):
         Encoding(headed_hub).bring_example(visit, "small scene")
     opened, revision = session.scene, session.revision
-    grown = Growing(headed_hub).start(session, 5).result()
+    grown = more.grow(headed_hub, session, 5).result()
     assert session.revision == revision + 2 and session.scene is grown  # shown after each photo
     assert len(grown.split.context) == 5 and len(grown.split.target) == 1 and len(grown.context_jpegs) == 5
     assert grown.split.context[:3] == opened.split.context and others.scene is opened
@@ -37,18 +37,18 @@ def test_photos_come_some_at_a_time(headed_hub: AppState, monkeypatch: pytest.Mo
 
 
 def test_nothing_to_add_and_cancel(app_state: AppState, monkeypatch: pytest.MonkeyPatch) -> None:
-    session, growing = app_state.store.create("me"), Growing(app_state)
+    session = app_state.store.create("me")
     Encoding(app_state).bring_example(session, "small scene")
     for views in (3, 7):
         with pytest.raises(NVSError, match=f"{views} input views: the scene has read 3 of 6"):
-            growing.start(session, views)
+            more.grow(app_state, session, views)
     monkeypatch.setattr(more, "CHUNK", 1)
-    monkeypatch.setattr(Growing, "_grown", lambda growing, opened, new: (session.job.cancel(), opened)[1])
+    monkeypatch.setattr(more, "_grown", lambda app_state, opened, new: (session.job.cancel(), opened)[1])
     with pytest.raises(Cancelled):
-        growing.start(session, 5).result()
+        more.grow(app_state, session, 5).result()
     session.scene = replace(session.scene, scene=None, split=None)
     with pytest.raises(NVSError, match="no more photos of it here"):
-        growing.start(session, 5)
+        more.grow(app_state, session, 5)
 
 
 def test_the_farthest_come_first() -> None:

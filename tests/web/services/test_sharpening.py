@@ -14,7 +14,7 @@ from nvs_app.errors import NVSError
 from nvs_app.model.state import SceneState
 from nvs_app.web.app_state import AppState
 from nvs_app.web.services.encoding import Encoding
-from nvs_app.web.services.sharpening import Sharpening
+from nvs_app.web.services.sharpening import sharpen
 from nvs_app.web.sessions import Session
 
 
@@ -39,7 +39,7 @@ def test_only_the_visitors_own_scene_changes(hub: AppState, tmp_path) -> None:
     opened = mine.scene
     assert others.scene.state_key == opened.state_key  # an example is encoded once for all
     before = hub.frame(opened, opened.cameras[:1]).image.clone()
-    job = Sharpening(hub).start(mine, 1)
+    job = sharpen(hub, mine, 1)
     sharpened = job.result()
     assert mine.scene is sharpened and others.scene is opened
     assert "Adapted in" in sharpened.sharpened and hub.state(opened).adapted is None
@@ -50,12 +50,12 @@ def test_only_the_visitors_own_scene_changes(hub: AppState, tmp_path) -> None:
 
 
 def test_what_cannot_be_sharpened_and_cancel(hub: AppState) -> None:
-    session, sharpening = visitor(hub), Sharpening(hub)
+    session = visitor(hub)
     for seconds in (0, 121):
         with pytest.raises(NVSError, match="from 1 to 120 on this server"):
-            sharpening.start(session, seconds)
+            sharpen(hub, session, seconds)
     opened = session.scene
-    job = sharpening.start(session, 120)
+    job = sharpen(hub, session, 120)
     for step in job.follow():
         if step.fraction > 0:
             job.cancel()
@@ -64,9 +64,9 @@ def test_what_cannot_be_sharpened_and_cancel(hub: AppState) -> None:
     assert session.scene is opened
     session.scene = replace(opened, split=replace(opened.split, context=[0, 1, 2]))
     with pytest.raises(NVSError, match="3 input views, expected 4 or more"):
-        sharpening.start(session, 60)
+        sharpen(hub, session, 60)
     session.scene = replace(opened, scene=None, split=None)  # a scene file alone
-    job = sharpening.start(session, 1)
+    job = sharpen(hub, session, 1)
     if hub.state(opened).context is None:
         with pytest.raises(NVSError, match="its file holds none"):
             job.result()

@@ -12,14 +12,13 @@ import torch
 from PIL import Image
 
 from data_tools.readers import open_scene
-from data_tools.structure_from_motion.job import Cancelled
 from nvs_app.errors import NVSError
 from nvs_app.evaluation.evaluate import EvalConfig, evaluate_scene
 from nvs_app.model.config import PRESETS
 from nvs_app.model.lact import LaCT
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.views import ViewSplit
-from nvs_app.web.services.truth import compare_views, error_map, error_top, held_out, image_uri, legend
+from nvs_app.web.services.truth import compare_views, error_map, error_top, held_out, image_uri, legend_uri
 
 
 def test_figures_are_those_of_eval(small_scene: Path) -> None:
@@ -28,15 +27,14 @@ def test_figures_are_those_of_eval(small_scene: Path) -> None:
     split = config.choose(scene)
     expected = evaluate_scene(renderer, scene, config)
     state = renderer.encode(scene.load(split.context, (32, 32)))
-    told: list[float] = []
     calls: list[int] = []
 
     def draw(cameras):
         calls.append(len(cameras))
         return renderer.render(state, cameras)
 
-    truth = compare_views(draw, scene, split.target, (32, 32), lambda done, words: told.append(done), chunk=2)
-    assert calls == [2, 1] and told == [pytest.approx(2 / 3), 1.0]
+    truth = compare_views(draw, scene, split.target, (32, 32), chunk=2)
+    assert calls == [2, 1]
     assert truth.psnr == pytest.approx(expected["psnr"], abs=1e-4)
     assert truth.ssim == pytest.approx(expected["ssim"], abs=1e-5)
     for mine, theirs in zip(truth.views, expected["views"]):
@@ -57,7 +55,8 @@ def test_error_map_is_ordered_and_ranged() -> None:
     light = colours[0] @ [2, 7, 1]
     assert list(light[:3]) == sorted(light[:3]) and light[0] < 40 and len(set(light[:3])) == 3
     assert (colours[0, 2] == colours[0, 4]).all()  # 0.2 and beyond look alike
-    assert (colours[0, 4] == legend(8)[0, -1]).all() and (colours[0, 0] == legend(8)[0, 0]).all()
+    bar = np.asarray(Image.open(io.BytesIO(base64.b64decode(legend_uri().partition(",")[2]))))
+    assert (colours[0, 4] == bar[0, -1]).all() and (colours[0, 0] == bar[0, 0]).all()
     assert error_top([torch.full((9, 9), 0.15)]) == 0.2
     assert error_top([torch.zeros(9, 9), torch.zeros(5, 2)]) == 0.1
     assert error_top([torch.full((9, 9), 0.9)]) == 1.0
@@ -88,12 +87,3 @@ def test_mistakes_and_cancel(small_scene: Path) -> None:
     ):
         with pytest.raises(NVSError, match=said):
             compare_views(white, scene, indices, image_hw)
-    asked: list[int] = []
-
-    def stop() -> bool:
-        asked.append(1)
-        return len(asked) == 3
-
-    with pytest.raises(Cancelled):
-        compare_views(white, scene, range(6), (32, 32), cancelled=stop, chunk=1)
-    assert len(asked) == 3
