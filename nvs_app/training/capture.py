@@ -23,13 +23,17 @@ FLAWS = tuple("exposure drift vignetting defocus motion rolling sharpening noise
 and skew along the motion of the image; pose: cameras, each and smoothly along the walk; focal: length, distortion."""
 
 # For a scene that is changed most. Log gains: standard deviation of a photo's own, amplitude of the drift.
-EXPOSURE, WHITE_BALANCE, DRIFT, BALANCE_DRIFT = 0.08, 0.02, 0.18, 0.06
-VIGNETTING = 0.35  # light that is missing in the corners
-MOTION, ROLLING = 0.012, 0.012  # shares of the width: during an exposure, from the first row to the last
-SHARPENING = 0.9  # share of the difference from a blurred image that is added
-NOISE = 0.02  # standard deviation, of values in [0, 1]
-ROTATION, POSITION = (0.0015, 0.004), (0.003, 0.006)  # radians, shares of the distance looked at: own, along the walk
-FOCAL, DISTORTION = 0.006, 0.006  # shares; of the radius where it is half the width
+EXPOSURE, WHITE_BALANCE, DRIFT, BALANCE_DRIFT = 0.05, 0.012, 0.09, 0.03
+VIGNETTING = 0.14  # light that is missing in the corners
+# What moves pixels stays below half a pixel of 256, as structure from motion leaves cameras: with ten times as much the
+# head learns to blur, since nothing that it sees says where a pixel belongs (checkpoints/TRAINING.md, thirteenth run).
+MOTION, ROLLING = 0.002, 0.001  # shares of the width: during an exposure, from the first row to the last
+DEFOCUS = 0.4  # share of a blurred image
+SHARPENING = 0.55  # share of the difference from a blurred image that is added
+NOISE = 0.01  # standard deviation, of values in [0, 1]
+COARSENESS = 0.5  # of JPEG, see `compressed`
+ROTATION, POSITION = (0.00012, 0.0003), (0.00025, 0.0005)  # radians, shares of the distance looked at: own, on the walk
+FOCAL, DISTORTION = 0.0006, 0.0006  # shares; of the radius where it is half the width
 _TAPS = 5
 
 # The luminance table of JPEG (ITU-T T.81, annex K), used for all three channels.
@@ -80,10 +84,10 @@ def like_captures(
     x = _seen(images, _motion(cameras, 0.5 * normal(b, v, 2)), motion[:, None] * uniform(b, v), rolling, bend)
     radius = _radius(x)
     x = x * (gain.exp()[..., None, None] * (1 - (VIGNETTING * vignetting)[:, None, None, None, None] * radius**2))
-    x = _blurred(x, defocus[:, None] * uniform(b, v))
+    x = _blurred(x, DEFOCUS * defocus[:, None] * uniform(b, v))
     x = x + (NOISE * noise[:, None, None, None, None]) * normal(*x.shape)
     x = _blurred(x, -SHARPENING * sharpening[:, None].expand(b, v))
-    x = compressed(x.clamp(0, 1), jpeg)
+    x = compressed(x.clamp(0, 1), COARSENESS * jpeg)
     own = [normal(b, v, 3) * size for size, _ in (ROTATION, POSITION)]
     turn, shift = (
         pose[:, None, None] * (n + size * smooth(3)) for n, (_, size) in zip(own, (ROTATION, POSITION), strict=True)

@@ -54,7 +54,7 @@ def test_each_flaw_can_be_had_alone() -> None:
         return like_captures(images, cameras, every, torch.Generator().manual_seed(seed), strengths)
 
     for name in FLAWS:
-        found = [alone(name, seed) for seed in range(3)]
+        found = [alone(name, seed, 10.0) for seed in range(3)]  # of images so small hardly anything moves
         new = torch.stack([x for x, _ in found]) - images
         moved = torch.stack([c.c2w for _, c in found]) - cameras.c2w
         assert (new.abs().amax() > 1e-3) == (name != "pose"), name
