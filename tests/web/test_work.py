@@ -76,6 +76,8 @@ def test_cancel_stops_structure_from_motion(page, tmp_path: Path) -> None:
     work.get_by_text("Finding features").wait_for()
     assert re.search(r"\d+ %.*left", work.inner_text(), re.S)
     assert page.evaluate(POOR_CONTRAST) == []
+    page.keyboard.press("Tab")  # whoever pressed the button by keyboard comes to Cancel next
+    assert page.evaluate("document.activeElement.dataset.nvs") == "work-cancel"
     page.get_by_role("tab", name="Model").click()
     advanced(page)
     others = ("#nvs-encode", "#nvs-grow", "#nvs-sharpen", "#nvs-model-use")  # what would begin another one
