@@ -223,6 +223,7 @@ def pictures_of_docs(browser, address: str, out: Path) -> None:
     from serving import opened, wait
 
     def save(page, name: str) -> None:
+        page.evaluate("scrollTo(0, 0)")
         page.wait_for_timeout(1500)
         page.screenshot(path=out / "shot.png", timeout=60_000)
         with Image.open(out / "shot.png") as picture:

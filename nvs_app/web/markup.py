@@ -134,7 +134,7 @@ def inputs_html(opened: LoadedScene) -> str:
     names = [path.name for path in opened.scene.image_paths]
     images = "".join(fill("input.html", index=i, name=names[i], uri=u) for i, u in zip(context, opened.context_jpegs))
     seconds = f"{opened.seconds:.1f}\N{NO-BREAK SPACE}s"
-    words = f"{len(context)} of {len(opened.cameras)} photos used, reconstructed in {seconds}."
+    words = f"{len(context)} of {len(opened.cameras)} photos used, read in {seconds}."  # finding cameras is not in it
     if opened.name != counted(len(opened.cameras)):
         words = f"{opened.name}: {words}"
     if opened.unregistered:

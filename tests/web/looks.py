@@ -1,6 +1,6 @@
 """What a page's looks are asked in a browser: scripts that return what is wrong, an empty list where nothing is."""
 
-# Texts whose contrast to what lies behind them is below 4.5; over the rendered image nothing is known.
+# Texts whose contrast to what lies behind them is below 4.5; over the rendered image it may be white or black.
 POOR_CONTRAST = r"""() => {
   const parse = (text) => {
     const found = text.match(/[\d.]+/g).map(Number);
@@ -9,13 +9,14 @@ POOR_CONTRAST = r"""() => {
   const linear = (x) => (x <= 0.03928 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4);
   const light = ([r, g, b]) => 0.2126 * linear(r / 255) + 0.7152 * linear(g / 255) + 0.0722 * linear(b / 255);
   const behind = (element) => {
-    const layers = [];
+    const layers = [], image = [[255, 255, 255, 1], [0, 0, 0, 1]];
+    let grounds = image.slice(0, 1);
     for (let at = element; at; at = at.parentElement) {
-      if (at.matches('.nvs-image')) return null;
+      if (at.matches('.nvs-image')) { grounds = image; break; }
       layers.push(parse(getComputedStyle(at).backgroundColor));
       if (layers.at(-1)[3] === 1) break;
     }
-    return layers.reverse().reduce((under, top) => over(top, under), [255, 255, 255, 1]);
+    return grounds.map((ground) => layers.toReversed().reduce((under, top) => over(top, under), ground));
   };
   const poor = [];
   for (const element of document.querySelectorAll('.gradio-container *')) {
@@ -23,11 +24,11 @@ POOR_CONTRAST = r"""() => {
     const text = texts.map((node) => node.textContent.trim()).join('');
     if (!text || !element.checkVisibility({ checkOpacity: true, checkVisibilityCSS: true })) continue;
     if (element.closest(':disabled, [hidden], svg, .sr-only') || element.offsetHeight < 2) continue;
-    const ground = behind(element);
-    if (!ground) continue;
-    const own = light(over(parse(getComputedStyle(element).color), ground));
-    const [high, low] = [own, light(ground)].sort((x, y) => y - x);
-    const ratio = (high + 0.05) / (low + 0.05);
+    const ratio = Math.min(...behind(element).map((ground) => {
+      const own = light(over(parse(getComputedStyle(element).color), ground));
+      const [high, low] = [own, light(ground)].sort((x, y) => y - x);
+      return (high + 0.05) / (low + 0.05);
+    }));
     if (ratio < 4.5) poor.push(`${ratio.toFixed(2)} ${element.tagName} .${element.className} ${text.slice(0, 40)}`);
   }
   return poor; }"""

@@ -59,7 +59,7 @@ def free_port() -> int:
 def serving(checkpoints: Path, *words: object) -> Iterator[str]:
     """The address of a server that runs until the block is left; it must end well and say no traceback."""
     server = start(checkpoints, "--port", free_port(), *words)
-    said, deadline = "", time.monotonic() + 120
+    said, deadline = "", time.monotonic() + 300  # a machine may be slow
     try:
         while "The page is at" not in said:
             assert server.poll() is None and time.monotonic() < deadline, said

@@ -19,6 +19,9 @@ PASTE = """(files) => {
   document.body.dispatchEvent(event);
   return event.defaultPrevented; }"""
 
+TOLD = """() => { window.told = [];
+  addEventListener('nvs-message', ({ detail }) => detail.type === 'notice' && told.push(detail.words), true); }"""
+
 
 def titled(page, words: str) -> None:
     page.locator("#nvs-photos h2").get_by_text(words, exact=True).wait_for()
@@ -41,8 +44,10 @@ def drop(page, where: str, *paths: Path) -> None:
 @pytest.mark.browser
 def test_uploads_add_and_one_is_taken_away(browser, address: str, many: list[Path]) -> None:
     page = opened(browser, address)
+    page.evaluate(TOLD)
     bring(page, *many[:12])
     titled(page, "12 photos")
+    assert page.evaluate("told") == ["Reading 12 files …", ""]  # nobody waits without being told for what
     bring(page, *many[12:])
     titled(page, "16 photos")
     assert page.locator("#nvs-photos .nvs-tile img").count() == 16
@@ -146,6 +151,8 @@ def test_programs_say_what_they_mean_with_one_call(app_state: AppState, photos: 
 
     encoding.gather(session, copies(0, 1))
     assert session.source is None and session.tray.count == 2
+    encoding.gather(session, copies(0, 1))
+    assert session.tray.said == "2 of these are there already." and session.tray.count == 2
     encoding.gather(session, copies(2, 3))
     assert session.source.available == 4 and session.source.label == "4 photos"
     assert all(path.is_file() for path in session.source.paths)  # nothing was cleared away meanwhile

@@ -305,6 +305,11 @@ def test_words_stand_out_and_controls_have_names(
             page.get_by_text("They take").wait_for()
         assert page.evaluate(POOR_CONTRAST) == [], tab
         assert page.evaluate(UNNAMED) == [], tab
+    page.click("[data-nvs=details]")
+    page.evaluate("nvs.viewer.hand(); nvs.viewer.view.dolly(3.5); nvs.viewer.move()")
+    page.locator("[data-nvs=beyond-words]").wait_for()
+    page.locator(".nvs-chips span").first.wait_for()
+    assert page.evaluate(POOR_CONTRAST) == []  # over the image
     (tmp_path / "bad.jpg").write_bytes(b"no image")
     page.set_input_files("#nvs-upload input[type=file]", [str(path) for path in (*photos, tmp_path / "bad.jpg")])
     page.locator(".nvs-go").wait_for()

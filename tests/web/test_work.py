@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from looks import POOR_CONTRAST
 from PIL import Image
 from serving import advanced, at_rest, closed, drag, opened, serving, wait
 
@@ -74,6 +75,9 @@ def test_cancel_stops_structure_from_motion(page, tmp_path: Path) -> None:
     work = page.locator("[data-nvs=work]")
     work.get_by_text("Finding features").wait_for()
     assert re.search(r"\d+ %.*left", work.inner_text(), re.S)
+    assert page.evaluate(POOR_CONTRAST) == []
+    page.keyboard.press("Tab")  # whoever pressed the button by keyboard comes to Cancel next
+    assert page.evaluate("document.activeElement.dataset.nvs") == "work-cancel"
     page.get_by_role("tab", name="Model").click()
     advanced(page)
     others = ("#nvs-encode", "#nvs-grow", "#nvs-sharpen", "#nvs-model-use")  # what would begin another one

@@ -103,8 +103,12 @@ class Encoding:
                     except NVSError as error:  # the child came to an end
                         return failed(path, error.told)
 
-            with ThreadPoolExecutor(4) as pool:
-                pieces = list(pool.map(judged, moved))
+            session.tell(NoticeMessage(f"Reading {len(moved)} file{'s' * (len(moved) != 1)} …"))
+            try:
+                with ThreadPoolExecutor(4) as pool:
+                    pieces = list(pool.map(judged, moved))
+            finally:
+                session.tell(NoticeMessage(""))
             try:
                 session.room("what is in the upload")
             except NVSError:

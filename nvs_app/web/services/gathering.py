@@ -87,10 +87,11 @@ class Tray:
     def add(self, pieces: Sequence[Piece]) -> Tray:
         """With more. Photos come to the photos before; a video or a scene with cameras begins anew where no photos
         would be lost by it, and is told to stand alone where they would."""
-        tray, said = replace(self, said="", open=True), ""
+        tray, said, known = replace(self, said="", open=True), "", 0
         for piece in pieces:
             if piece.digest and piece.digest in {other.digest for other in tray.pieces}:
-                said = f"{piece.name} is there already."
+                known += 1
+                said = f"{piece.name} is there already." if known == 1 else f"{known} of these are there already."
                 continue
             if not piece.problem and tray.kind and not {piece.kind, tray.kind} <= {PHOTO, PHOTOS}:
                 if tray.kind == PHOTOS:

@@ -12,8 +12,10 @@
   function show(message) {
     const work = one("work"), failed = message.type === "worked";
     if (!busy && !failed) { before = window.nvs.viewer?.scene?.revision || 0; window.nvs.viewer?.setAuto(false); clearTimeout(window.nvs.viewer?.later); }
+    const held = document.querySelector("#nvs-photos")?.contains(document.activeElement); // the button that began it
     busy = !failed; window.nvs.possible();
     work.hidden = false; work.dataset.state = failed ? "failed" : "busy";
+    if (held && busy) work.focus({ preventScroll: true }); // not Cancel: a second Enter would press it
     one("work-stage").textContent = failed ? (message.words ? "Cancelled" : "This did not work") : message.stage;
     one("work-words").textContent = failed ? "" : message.words;
     one("work-problem").textContent = message.problem || ""; one("work-problem").hidden = !message.problem;
