@@ -9,6 +9,7 @@ another one.
 from __future__ import annotations
 
 import os
+import time
 import uuid
 from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
@@ -18,6 +19,9 @@ from nvs_app.errors import NVSError
 
 EXPECTED = "expected local, auto, host:port or ray://host:port"
 RETRIES = 3  # of a task whose Ray worker or machine is lost
+# Seconds in which a cluster starts, or is joined. A try of Ray's own ends sooner on a busy machine: its parts have 15
+# seconds to start in, a node has 30, and no option changes that.
+START_PATIENCE, JOIN_PATIENCE = 300.0, 90.0
 T = TypeVar("T")
 
 
@@ -91,30 +95,37 @@ def _answer(ray: Any, reference: Any) -> Any:
 
 
 def _start(ray: Any, address: str, workers: int) -> None:
-    """Join or start a cluster."""
+    """Join or start a cluster, with patience."""
     _reach(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     home = Path(__file__).resolve().parents[1]
-    quiet = {"log_to_driver": False, "logging_level": "ERROR", "ignore_reinit_error": False}
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "ignore_reinit_error": False}
+    if address == "local":
+        options |= {"num_cpus": workers, "include_dashboard": False}
+    else:
+        options |= {"runtime_env": {"py_modules": [str(home / "data_tools"), str(home / "nvs_app")]}}
+    give_up = time.monotonic() + (START_PATIENCE if address == "local" else JOIN_PATIENCE)
+    before = os.environ.get("PYTHONPATH")
     try:
         if address == "local":
             # Its processes inherit the environment: so they import the code from where it lies. (Ray's own way, a
             # runtime_env, would start every worker twice.)
-            before = os.environ.get("PYTHONPATH")
             os.environ["PYTHONPATH"] = os.pathsep.join([str(home), *filter(None, [before])])
+        while True:
             try:
-                ray.init(address="local", num_cpus=workers, include_dashboard=False, **quiet)
-            finally:
-                if before is None:
-                    del os.environ["PYTHONPATH"]
-                else:
-                    os.environ["PYTHONPATH"] = before
+                ray.init(address=address, **options)
+                return
+            except Exception as error:  # a node that does not start in time is a plain one
+                ray.shutdown()
+                if time.monotonic() >= give_up:
+                    reason = (str(error) or type(error).__name__).strip().splitlines()[0][:160]
+                    raise NVSError(f"--ray {address}: no cluster ({reason}); {EXPECTED}") from error
+                time.sleep(1.0)
+    finally:
+        if before is not None:
+            os.environ["PYTHONPATH"] = before
         else:
-            code = [str(home / "data_tools"), str(home / "nvs_app")]
-            ray.init(address=address, runtime_env={"py_modules": code}, **quiet)
-    except Exception as error:  # a node that does not start in time is a plain one
-        reason = (str(error) or type(error).__name__).strip().splitlines()[0][:160]
-        raise NVSError(f"--ray {address}: no cluster ({reason}); {EXPECTED}") from error
+            os.environ.pop("PYTHONPATH", None)
 
 
 def _reach(address: str) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from camera_rings import ring_c2w
@@ -37,9 +39,9 @@ def write_scenes(folder: Path) -> None:
             if not parameter.any():
                 parameter.normal_(std=0.1)
     save_checkpoint(folder / "checkpoints" / "detailed", model.state_dict(), WITH_HEAD, card)
-    for name in ("one", "two"):
+    for first, name in enumerate(("one", "two")):
         photos, lens = folder / "photos" / name, (50.0, 50.0, 24.0, 18.0)
-        image_scene(photos, noise(6, (36, 48)), ring_c2w(6, step=1.0), lens).save(folder / name)
+        image_scene(photos, noise(12, (36, 48))[first::2], ring_c2w(6, step=1.0), lens).save(folder / name)
     (folder / "broken").mkdir()
     (folder / "broken" / "transforms.json").write_text('{"frames": [{"file_path": "a.png"}]}')
 
@@ -61,10 +63,23 @@ def start(folder: Path, *words: object) -> subprocess.Popen:
 def cli(folder: Path, *words: object, code: int = 0) -> tuple[str, str]:
     """Runs a command to its end, and expects this exit code; what it printed."""
     child = start(folder, *words)
-    out, err = child.communicate(timeout=120)
+    out, err = child.communicate(timeout=400)  # it ends by itself; the machine may be busy
     assert child.returncode == code, f"exit {child.returncode}\n{out}\n{err}"
     assert "Traceback" not in err
     return out, err
+
+
+def images(folder: Path) -> dict[str, bytes]:
+    """The images below a folder, by their path."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*.png"))}
+
+
+def figures(report: Path) -> dict[str, Any]:
+    """What reports of `eval` of the same scenes must agree in to the digit; times are not of it."""
+    values = json.loads(report.read_text())
+    names = ("psnr", "ssim", "sharpness", "views", "baselines", "context", "target")
+    scenes = {name: {key: scene[key] for key in names} for name, scene in values["scenes"].items()}
+    return {"order": list(scenes), "scenes": scenes, "overall": values["overall"], "failed": values["failed"]}
 
 
 def caller(folder: Path, capsys, monkeypatch) -> Callable[..., tuple[str, str]]:

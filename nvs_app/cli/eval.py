@@ -38,7 +38,7 @@ from nvs_app.cli.common import (
     stderr_progress,
 )
 from nvs_app.cli.eval_benchmark import add_benchmark_options, check_no_benchmark, run_benchmark
-from nvs_app.cli.spread import add_spread_options, kept_renderer, on_cluster, on_gpus
+from nvs_app.cli.spread import add_spread_options, kept_lpips, kept_renderer, on_cluster, on_gpus
 from nvs_app.distributed import World, torchrun_world
 from nvs_app.errors import NVSError
 from nvs_app.evaluation.benchmark.results import SceneResults, fingerprint
@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
         report = _on_cluster(args, named)
     else:
         with on_gpus(args, len(named)), torchrun_world(args.device) as (world, args.device):
-            report = measured(load_renderer(args), args, named, world)
+            report = measured(load_renderer(args), LPIPS.find(args.lpips), args, named, world)
             if world is not None and not world.is_main:
                 return 0  # process 0 says what failed
     if report["scenes"]:
@@ -147,14 +147,13 @@ def _on_cluster(args: argparse.Namespace, named: dict[str, Path]) -> dict[str, A
 
 def eval_task(args: argparse.Namespace, name: str, path: Path) -> dict[str, Any]:
     """What a Ray worker does for a scene: its report."""
-    return measured(kept_renderer(args), args, {name: path}, None)
+    return measured(kept_renderer(args), kept_lpips(args), args, {name: path}, None)
 
 
 def measured(
-    renderer: Renderer, args: argparse.Namespace, named: dict[str, Path], world: World | None
+    renderer: Renderer, lpips: LPIPS | None, args: argparse.Namespace, named: dict[str, Path], world: World | None
 ) -> dict[str, Any]:
     """The report of scenes, in one of the processes of torchrun, alone, or in a Ray worker."""
-    lpips = LPIPS.find(args.lpips)
     config = EvalConfig(
         num_context=(args.context or (8,))[0],
         image_hw=tuple(args.image_hw or renderer.train_image_hw),

@@ -13,12 +13,13 @@ from typing import Any, TypeVar
 from data_tools.ray_tasks import on_ray
 from nvs_app.cli.common import load_renderer, positive_int
 from nvs_app.distributed import process_count, processes
+from nvs_app.evaluation.metrics import LPIPS
 from nvs_app.model.checkpoint import default_checkpoint, find_checkpoint
 from nvs_app.rendering.renderer import Renderer
 
 MODEL = ("checkpoint", "device", "precision", "compile", "detail", "look_at", "threads")
 T = TypeVar("T")
-_KEPT: dict[tuple, Renderer] = {}  # in a Ray worker: its renderer
+_KEPT: dict[tuple, Any] = {}  # in a Ray worker: its renderer, its LPIPS
 
 
 def add_spread_options(parser: argparse.ArgumentParser) -> None:
@@ -51,6 +52,8 @@ def on_cluster(
     """`function(args, *task)` in Ray workers, see `on_ray`. The paths in `tasks` are to be absolute."""
     there = copy.copy(args)
     there.checkpoint = str(find_checkpoint(args.checkpoint or default_checkpoint()).resolve())
+    if hasattr(there, "lpips"):  # the variable is of this machine
+        there.lpips = there.lpips or os.environ.get("NVS_LPIPS_WEIGHTS")
     for name in ("lpips", "side_by_side"):
         if getattr(there, name, None):
             setattr(there, name, Path(getattr(there, name)).absolute())
@@ -60,8 +63,16 @@ def on_cluster(
 
 def kept_renderer(args: argparse.Namespace) -> Renderer:
     """The renderer of a Ray worker, loaded once for all its scenes. Raises NVSError."""
-    key = tuple(getattr(args, name) for name in MODEL)
+    return _kept(tuple(getattr(args, name) for name in MODEL), lambda: load_renderer(args))
+
+
+def kept_lpips(args: argparse.Namespace) -> LPIPS | None:
+    """The LPIPS of a Ray worker, loaded once for all its scenes; None without weights. Raises NVSError."""
+    return _kept(("lpips", args.lpips), lambda: LPIPS.find(args.lpips))
+
+
+def _kept(key: tuple, load: Callable[[], T]) -> T:
+    """What a command needs of this kind, loaded the first time. (A Ray worker serves one command.)"""
     if key not in _KEPT:
-        _KEPT.clear()
-        _KEPT[key] = load_renderer(args)
+        _KEPT[key] = load()
     return _KEPT[key]

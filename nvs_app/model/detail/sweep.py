@@ -123,12 +123,10 @@ class DepthSweep(nn.Module):
         the context views, of any size, in place of those of `sources`."""
         if torch.is_grad_enabled() or query.device.type != "cpu":
             said, volume, visible = self._said(query, hypotheses, rays, sources, features)
-        else:  # a few rows at a time, which stay in the processor's caches
-            rows = max(1, CPU_CELLS // (sources.features.shape[1] * hypotheses[:, :, 0].numel()))
-            blocks = zip(query.split(rows, -2), hypotheses.split(rows, -2), rays.split(rows, -2), strict=True)
-            parts = zip(*(self._said(q, depths, own, sources, features) for q, depths, own in blocks), strict=True)
-            said, volume, visible = (torch.cat(part, axis) for part, axis in zip(parts, (3, 2, -2), strict=True))
-        x = self.volume(self.volume_in(volume).movedim(-1, 2))  # [n, d, volume, h, w]
+            x = self.volume(self.volume_in(volume).movedim(-1, 2))  # [n, d, volume, h, w]
+        else:
+            said, volume, visible = self._said_in_rows(query, hypotheses, rays, sources, features)
+            x = self.volume(volume)
         probability = self.volume_out(x.flatten(0, 1)).float().unflatten(0, x.shape[:2])[:, :, 0].softmax(1)
         log_depth = (probability * hypotheses).sum(1)
         deviation = (probability * (hypotheses - log_depth[:, None]).square()).sum(1).clamp_min(1e-8).sqrt()
@@ -139,7 +137,7 @@ class DepthSweep(nn.Module):
             log_depth=log_depth,
             deviation=deviation,
             maps=(x * spread[:, :, None]).sum(1),
-            views=(said * spread[:, None, ..., None]).sum(2).movedim(-1, 2),
+            views=weighed(said, spread),
             seen=(probability.detach() * visible).sum(1),
         )
 
@@ -168,6 +166,39 @@ class DepthSweep(nn.Module):
         pooled = [over_views(said * share, "sum"), variance.movedim(1, -1), valid.mean(1)[..., None]]
         return said, torch.cat([*pooled, some[..., None].to(said.dtype)], -1), some
 
+    def _said_in_rows(
+        self, query: Tensor, hypotheses: Tensor, rays: Tensor, sources: Sources, features: Tensor | None
+    ) -> tuple[Float[Tensor, "n k d h w p"], Float[Tensor, "n d v h w"], Float[Tensor, "n d h w"]]:
+        """As `_said`, behind `volume_in`, as a processor is fast: some rows at a time, which stay in its caches, in
+        float32, with the channels in front, so that it works at many cells at once."""
+        rows = max(1, CPU_CELLS // (sources.features.shape[1] * hypotheses[:, :, 0].numel()))
+        own = sources.features[:, :, -2:].flatten(0, 1).float()
+        looked_at = (sources.features[:, :, :-2] if features is None else features).flatten(0, 1).float()
+        layers = (self.pair_in, self.pair_out, self.volume_in)
+        pair_in, pair_out, volume_in = ((layer.weight.float(), layer.bias.float()[:, None]) for layer in layers)
+        parts = []
+        with torch.autocast(query.device.type, enabled=False):
+            blocks = zip(query.split(rows, -2), hypotheses.split(rows, -2), rays.split(rows, -2), strict=True)
+            for wanted, depths, own_rays in blocks:
+                seen = project(own_rays, depths.exp(), sources.pose, sources.fxfycxcy, sources.image_hw)
+                shape, grid = seen.depth.shape, seen.grid.flatten(0, 1)
+                found, theirs = (sample(maps, grid).unflatten(0, shape[:2]) for maps in (looked_at, own))
+                valid = seen.valid.float()
+                correlation, difference, variance = self.matching_costs(found, wanted.float(), valid, self.groups)
+                depth_fit, visible = self._own_depth(theirs, seen)
+                geometry = torch.stack([difference, valid, seen.cosine, seen.ratio.clamp(-2, 2)], 2)
+                pairs = torch.cat([correlation, geometry, depth_fit], 2).flatten(0, 1).flatten(2)
+                pairs = over_channels(pair_out, F.gelu(over_channels(pair_in, pairs))).unflatten(2, shape[2:])
+                pairs = pairs.unflatten(0, shape[:2])  # [n, k, p + 1, d, h, w]
+                said, score = pairs[:, :, :-1], pairs[:, :, -1]
+                share = torch.where(seen.valid, score, -8.0).softmax(1)[:, :, None]
+                some = over_views(visible, "amax")
+                pooled = [over_views(said * share, "sum"), variance, valid.mean(1, keepdim=True), some[:, None]]
+                volume = over_channels(volume_in, torch.cat(pooled, 1).flatten(2)).unflatten(2, shape[2:])
+                parts.append((said.to(query.dtype).movedim(2, -1), volume.movedim(1, -1).to(query.dtype), some))
+        said, volume, visible = (torch.cat(part, axis) for part, axis in zip(zip(*parts), (3, 2, -2), strict=True))
+        return said, volume.movedim(-1, 2), visible
+
     @staticmethod
     def _own_depth(own: Float[Tensor, "n k 2 d h w"], seen: Projection) -> tuple[Tensor, Tensor]:
         """How a depth fits what the context views hold for their own: [n, k, 3, d, h, w], and whether they can see
@@ -178,6 +209,22 @@ class DepthSweep(nn.Module):
         relative = (behind / scale).clamp(-4, 4)
         visible = torch.sigmoid(4 - 2 * relative.detach()) * seen.valid
         return torch.stack([relative / 4, torch.exp(-relative.abs()), scale.clamp_max(1.0)], 2), visible
+
+
+def over_channels(layer: tuple[Tensor, Tensor], x: Float[Tensor, "n c m"]) -> Float[Tensor, "n c2 m"]:
+    """A linear layer, its weight and its bias as a column, of channels that lie in front."""
+    weight, bias = layer
+    return torch.baddbmm(bias, weight.expand(len(x), -1, -1), x)
+
+
+def weighed(said: Float[Tensor, "n k d h w p"], spread: Float[Tensor, "n d h w"]) -> Float[Tensor, "n k p h w"]:
+    """The sum over the depths of what is said, times their probability."""
+    if said.device.type != "cpu" or torch.is_grad_enabled():
+        return (said * spread[:, None, ..., None]).sum(2).movedim(-1, 2)
+    total = torch.zeros(1)
+    for part, share in zip(said.movedim(-1, 2).unbind(3), spread.float().unbind(1), strict=True):
+        total = total + part * share[:, None, None]  # one depth after the other takes half as long there
+    return total.to(said.dtype)
 
 
 def first_hypotheses(

@@ -1,0 +1,59 @@
+"""`render --ray` and `eval --ray` on a real cluster that starts on this machine: what one process does, to the byte."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from cli_scenes import cli, figures, images, start, write_scenes
+from processes import LIGHT_RAY, children
+
+PATIENCE = 500  # seconds: other tests and programs may be busy
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_a_worker_is_killed_and_images_and_figures_are_those_of_one_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ray")
+    (tmp_path / "quick").mkdir()
+    (tmp_path / "quick" / "sitecustomize.py").write_text(LIGHT_RAY)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "quick"), os.environ.get("PYTHONPATH", "")]))
+    write_scenes(tmp_path)
+    scenes = [tmp_path / name for name in ("one", "two", "broken")]
+    words = ("render", *scenes, "--frames", 12, "--context", 3, "--device", "cpu", "--out")
+    cli(tmp_path, *words, tmp_path / "alone", code=2)
+    process = start(tmp_path, *words, tmp_path / "there", "--ray", "local", "--gpus", 2)
+    killed = kill_one(process, "ray::render_task")
+    out, err = process.communicate(timeout=PATIENCE)
+    assert killed, f"no task was seen\n{out}\n{err}"
+    assert process.returncode == 2 and "Traceback" not in err, f"{out}\n{err}"
+    assert err.count("error: ") == 1 and "error: broken: " in err, err
+    alone, there = (images(tmp_path / folder) for folder in ("alone", "there"))
+    assert len(alone) == 24 and there == alone
+    assert not list((tmp_path / "there").glob(".*.token"))
+
+    words = ("eval", *scenes, "--context", 3, "--image-hw", 32, 32, "--device", "cpu", "--json")
+    cli(tmp_path, *words, tmp_path / "alone.json", code=2)
+    process = start(tmp_path, *words, tmp_path / "there.json", "--ray", "local", "--gpus", 2)
+    out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 2 and err.count("error: ") == 1 and "error: broken/" in err, f"{out}\n{err}"
+    alone, there = (figures(tmp_path / name) for name in ("alone.json", "there.json"))
+    assert there == alone and there["order"] == ["one", "two"]
+
+
+def kill_one(process, name: str) -> int | None:
+    """Kills a process of this name below `process` as soon as there is one; its number, None where there is none."""
+    deadline = time.monotonic() + PATIENCE
+    while process.poll() is None and time.monotonic() < deadline:
+        found = children(process.pid, name)
+        if found:
+            os.kill(found[0], signal.SIGKILL)
+            return found[0]
+        time.sleep(0.05)
+    process.kill()
+    return None
