@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import trimesh
@@ -14,7 +13,9 @@ from image_scenes import image_scene
 
 from nvs_app.model.state import SceneState
 from nvs_app.scenes.images import to_uint8
+from nvs_app.web.app_state import AppState
 from nvs_app.web.services.geometry import Geometry
+from nvs_app.web.services.opening import LoadedScene
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "export"))
 from analytic import analytic_views, cameras
@@ -28,11 +29,11 @@ def test_a_mesh_takes_its_texture_from_the_scene_s_files(tmp_path: Path) -> None
     read = views.cameras
     known = {"c2w": read.c2w.tolist(), "fxfycxcy": read.fxfycxcy.tolist(), "image_hw": list(read.image_hw)}
     state = SceneState([], meta={"context_cameras": json.dumps(known)})
-    app_state: Any = SimpleNamespace(state=lambda opened: state)
+    app_state = Mock(spec=AppState, state=lambda opened: state)
     steps: list[float] = []
     words = []
     for name, files in (("files", scene), ("alone", None)):
-        opened: Any = SimpleNamespace(scene=files, name=name)
+        opened = Mock(spec=LoadedScene, scene=files)
         out = tmp_path / f"{name}.glb"
         words.append(
             Geometry(app_state)._write(out, views, "Mesh (GLB)", lambda share, said: steps.append(share), opened)
