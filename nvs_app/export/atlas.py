@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 from torch import Tensor
 
 from nvs_app.errors import NVSError
@@ -37,15 +37,15 @@ class Atlas:
     """
 
     size: tuple[int, int]
-    source: Int[np.ndarray, " n"]
-    triangles: Int[np.ndarray, "m 3"]
+    source: Integer[np.ndarray, " n"]
+    triangles: Integer[np.ndarray, "m 3"]
     place: Float[np.ndarray, "n 2"]
     charts: int
 
 
 def unwrap(
     vertices: Float[np.ndarray, "p 3"],
-    triangles: Int[np.ndarray, "m 3"],
+    triangles: Integer[np.ndarray, "m 3"],
     density: Float[np.ndarray, " m"],
     most: int,
 ) -> Atlas:
@@ -89,7 +89,7 @@ def unwrap(
     )  # fmt: skip
 
 
-def adjacent(triangles: Int[np.ndarray, "m 3"]) -> Int[Tensor, "2 e"]:
+def adjacent(triangles: Integer[np.ndarray, "m 3"]) -> Int[Tensor, "2 e"]:
     """Pairs of triangles that share an edge; where more than two do, one after another."""
     rows = torch.from_numpy(triangles.astype(np.int64))
     edges = torch.cat([rows[:, [0, 1]], rows[:, [1, 2]], rows[:, [2, 0]]]).sort(dim=1).values

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8, UInt32
+from jaxtyping import Float, Integer, UInt8, UInt32
 
 from nvs_app.errors import NVSError
 from nvs_app.export.fusion import LEAST, TOLERANCE, agreed
@@ -138,7 +138,7 @@ def simplified(mesh: Mesh, share: float) -> Mesh:
     return Mesh(points, normals, colours.clip(0, 1), np.asarray(found.triangles, np.uint32))
 
 
-def raycaster(vertices: Float[np.ndarray, "n 3"], triangles: UInt32[np.ndarray, "m 3"]) -> tuple[Any, Any]:
+def raycaster(vertices: Float[np.ndarray, "n 3"], triangles: Integer[np.ndarray, "m 3"]) -> tuple[Any, Any]:
     """An open3d scene of triangles that casts rays, and the module whose tensors it takes."""
     library = _open3d()
     core = library.core

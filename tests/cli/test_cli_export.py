@@ -79,8 +79,15 @@ def test_splats_mesh_and_depth(folder: Path, tmp_path: Path, here) -> None:
     here(*words(folder, "splats", tmp_path / "s.html", *state))
     assert "<title>s</title>" in (tmp_path / "s.html").read_text("utf-8")
     pytest.importorskip("open3d", reason="open3d is not installed (make setup)")
-    assert " triangles; state from " in here(*words(folder, "mesh", tmp_path / "m.glb", *state))[0]
-    assert len(trimesh.load(tmp_path / "m.glb", force="mesh").faces) > 100
+    assert " triangles, texture 256x" in here(*words(folder, "mesh", tmp_path / "m.glb", *state))[0]
+    (mesh,) = trimesh.load(tmp_path / "m.glb").geometry.values()
+    assert len(mesh.faces) > 100 and mesh.visual.kind == "texture"
+    alone = ["export", "--to", "mesh", "--out", tmp_path / "n.glb", "--tolerance", 0.2, *state]
+    assert ", texture " in here(*alone, "--checkpoint", "flat", "--precision", "fp32")[0]
+    assert (tmp_path / "n.glb").read_bytes() != (tmp_path / "m.glb").read_bytes()  # of photos as they were read
+    assert "texture" not in here(*words(folder, "mesh", tmp_path / "v.glb", "--texture", 0, *state))[0]
+    (plain,) = trimesh.load(tmp_path / "v.glb", process=False).geometry.values()
+    assert plain.visual.vertex_attributes["color"].shape == (len(plain.vertices), 4)
 
     out, _ = here(*words(folder, "depth", tmp_path / "maps", *state))
     assert "depth of 5 views" in out
@@ -102,6 +109,8 @@ def test_splats_mesh_and_depth(folder: Path, tmp_path: Path, here) -> None:
         ("points", "there.ply", (), "is there; use another name or --overwrite"),
         ("points", "a.ply", ("--refine", 3), "only with --to splats"),
         ("points", "a.ply", ("--voxel", 3), "only with --to mesh"),
+        ("points", "a.ply", ("--texture", 512), "only with --to mesh"),
+        ("mesh", "a.glb", ("--texture", 100), "--texture 100: expected 0, or 256 to 8192 texels"),
         ("splats", "a.ply", ("--refine", 3, "--device", "cpu", "--context", 2), "expected 3 or more"),
         ("points", "a.ply", ("--no-detail",), "--no-detail switches the detail head off"),
         ("points", "a.ply", ("--least", 4, "--tolerance", 1e-7), "agree on no surface"),

@@ -63,14 +63,7 @@ def test_splats_are_drawn_without_the_server_and_in_a_saved_file(browser, addres
     wait(page, "sent.includes('frame') && document.querySelector('.nvs-splats-canvas').hidden")
 
     page.get_by_role("tab", name="Export").click()
-    page.locator("#nvs-geometry-kind input").click()
-    page.get_by_role("option", name="Splats in a page (HTML)").click()
-    page.click("#nvs-geometry")
-    wait(page, "/\\.html: [\\d,]+ splats/.test(document.querySelector('#nvs-geometry-progress').textContent)")
-    with page.expect_download() as download:
-        page.locator("#nvs-files a[download$='.html']").click()
-    file = tmp_path / "saved.html"
-    download.value.save_as(file)
+    file = exported(page, "Splats in a page (HTML)", ".html", "[\\d,]+ splats, [\\d.]+ [kM]B", tmp_path)
     closed(page)
 
     alone = browser.new_context(offline=True).new_page()
@@ -87,6 +80,19 @@ def test_splats_are_drawn_without_the_server_and_in_a_saved_file(browser, addres
     assert looks(alone, tmp_path / "alone.png", "#splats") > 5
     assert all(url.startswith(("file:", "blob:")) for url in asked), asked
     alone.context.close()
+
+
+def exported(page, kind: str, ends: str, told: str, folder: Path) -> Path:
+    """What the Export tab makes, saved; `told`: what the page says of it."""
+    page.locator("#nvs-geometry-kind input").click()
+    page.get_by_role("option", name=kind).click()
+    page.click("#nvs-geometry")
+    wait(page, f"/\\{ends}: {told}/.test(document.querySelector('#nvs-geometry-progress').textContent)")
+    with page.expect_download() as download:
+        page.locator(f"#nvs-files a[download$='{ends}']").click()
+    file = folder / f"saved{ends}"
+    download.value.save_as(file)
+    return file
 
 
 def drag_over(page) -> None:
