@@ -53,20 +53,18 @@ def alike_pairs(words: np.ndarray, number: int) -> list[Pair]:
     return sorted({(min(i, int(j)), max(i, int(j))) for i, row in enumerate(nearest) for j in row if i != j})
 
 
-def word_histograms(descriptors: Sequence[np.ndarray], seed: int = 0) -> np.ndarray:
+def word_histograms(descriptors: Sequence[np.ndarray]) -> np.ndarray:
     """Unit vectors float32 [n, WORDS]: how often each visual word occurs, rare words counting more.
 
-    Args:
-        descriptors: for each photo its SIFT descriptors, [k, 128], k may be 0.
-        seed: of the choice of descriptors that the words are made from.
+    descriptors: for each photo its SIFT descriptors, [k, 128], k may be 0.
     """
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     share = max(1, 30_000 // max(1, len(descriptors)))
     parts = [d[random.permutation(len(d))[:share]] for d in descriptors if len(d)]
     sample = np.concatenate(parts).astype(np.float32) if parts else np.zeros((0, 128), np.float32)
     if len(sample) < WORDS:
         return np.zeros((len(descriptors), WORDS), np.float32)
-    cv2.setRNGSeed(seed)
+    cv2.setRNGSeed(0)
     stop = (cv2.TERM_CRITERIA_MAX_ITER, 8, 0.0)
     labels: Any = None  # cv2 takes None for none, its types do not say so
     _, _, centers = cv2.kmeans(sample, WORDS, labels, stop, 1, cv2.KMEANS_RANDOM_CENTERS)

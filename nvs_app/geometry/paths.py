@@ -217,8 +217,7 @@ def dolly_zoom(start: Cameras, subject: Float[Tensor, "3"], n: int, strength: fl
     Returns:
         Cameras [n]: they move along the line of sight of `start`, focal lengths in proportion to the distance.
     """
-    if n < 1:
-        raise NVSError(f"camera path: {n} frames asked for, expected 1 or more")
+    _check_count(n)
     if not 1.0 <= strength <= 10.0:
         raise NVSError(f"dolly zoom: strength {strength:g}, expected 1 to 10")
     c2w, fxfycxcy = start.c2w[0].double(), start.fxfycxcy[0].double()
@@ -227,8 +226,7 @@ def dolly_zoom(start: Cameras, subject: Float[Tensor, "3"], n: int, strength: fl
     depth = offset @ forward
     # Looking past the subject, or away from it: its distance serves as well as anything.
     depth = depth if bool(depth > 0.1 * offset.norm()) else offset.norm().clamp_min(1e-3)
-    phase = torch.arange(n, dtype=torch.float64, device=eye.device) * (2 * math.pi / n)
-    factor = torch.exp(0.5 * math.log(strength) * torch.sin(phase))
+    factor = torch.exp(0.5 * math.log(strength) * torch.sin(_phases(n, start)))
     poses = c2w.expand(n, 4, 4).clone()
     poses[:, :3, 3] = eye + ((1 - factor) * depth)[:, None] * forward
     lenses = fxfycxcy.expand(n, 4).clone()

@@ -162,7 +162,7 @@ def spread_views(c2w: Float[Tensor, "n 4 4"], k: int, seed: int = 0) -> list[int
     return sorted(_refine(features, chosen) if n <= 4000 else chosen)
 
 
-def kmeans_views(c2w: Float[Tensor, "n 4 4"], k: int, directions: bool = True, rounds: int = 100) -> list[int]:
+def kmeans_views(c2w: Float[Tensor, "n 4 4"], k: int, directions: bool = True) -> list[int]:
     """k-means over cameras: the camera nearest to each of k cluster means, ascending; deterministic.
 
     A camera's features are its position in units of the cameras' root mean square distance from their mean and, with
@@ -174,7 +174,7 @@ def kmeans_views(c2w: Float[Tensor, "n 4 4"], k: int, directions: bool = True, r
     if directions:
         features = torch.cat([features, c2w[:, :3, 2].double()], dim=-1)
     means = features[_farthest_first(features, k)]
-    for _ in range(rounds):
+    for _ in range(100):
         owner = _distances(features, means).argmin(dim=1)
         moved = means.clone()
         for cluster in range(k):
@@ -207,10 +207,10 @@ def _distances(features: Tensor, means: Tensor) -> Tensor:
     return torch.cdist(features, means, compute_mode="donot_use_mm_for_euclid_dist")
 
 
-def _refine(features: Tensor, chosen: list[int], rounds: int = 10) -> list[int]:
+def _refine(features: Tensor, chosen: list[int]) -> list[int]:
     """k-medoids by alternation: assign each view to its nearest chosen one, then take each share's medoid."""
     distance = _distances(features, features)
-    for _ in range(rounds):
+    for _ in range(10):
         columns = distance[:, chosen]
         owner = columns.argmin(dim=1)
         # A chosen view always owns itself, also where another chosen camera coincides with it.

@@ -16,6 +16,7 @@ from nvs_app.geometry.cameras import Cameras
 from nvs_app.geometry.normalize import normalize_context
 from nvs_app.scenes.posed import PosedImages
 from nvs_app.training.capture import like_captures
+from nvs_app.training.schedule import ViewCount
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,27 @@ class Augmentation:
     """How strongly such a context is changed, FLAW SHARE ... in parts of the usual (0: not at all), of exposure, drift
     (of light along the walk), vignetting, defocus, motion (blur), rolling (shutter), sharpening, noise, jpeg, pose and
     focal; those left out: 1."""
+
+
+@dataclass(frozen=True)
+class PoolOptions:
+    """What a process keeps of a source at one resolution, and how it draws from that.
+
+    Attributes:
+        size: scenes to hold, about. views: made, or kept, of each scene.
+        fresh: new scenes a step (may be a fraction).
+        even_view_prob: chance that context views are evenly spread.
+        seed, rank, world: of the run; each process has scenes of its own.
+    """
+
+    image_hw: tuple[int, int]
+    size: int
+    views: int
+    fresh: float
+    even_view_prob: float
+    seed: int
+    rank: int = 0
+    world: int = 1
 
 
 def step_generator(seed: int, step: int, stream: int, device: torch.device | str) -> torch.Generator:
@@ -96,16 +118,17 @@ def draw_views(
     images: Sequence[Tensor],
     cameras: Sequence[Cameras],
     which: list[int],
-    num_context: int,
-    num_target: int,
+    count: ViewCount,
     even_view_prob: float,
     generator: torch.Generator,
+    device: torch.device,
 ) -> PosedImages:
     """Views of the scenes `which`, whose numbers of views differ: images [b, k, 3, h, w] and cameras, context first.
 
-    images: [v, 3, h, w] of each scene; cameras: [v] of each, on the CPU. See `sample_views`; a scene with too few
-    views repeats context views rather than show a target.
+    images: [v, 3, h, w] of each scene; cameras: [v] of each, on the CPU. device: where what is drawn goes. See
+    `sample_views`; a scene with too few views repeats context views rather than show a target.
     """
+    num_context, num_target = count.context, count.target
     chosen, c2w, fxfycxcy = [], [], []
     for scene in which:
         own = cameras[scene]
@@ -122,7 +145,7 @@ def draw_views(
         c2w.append(own.c2w[views])
         fxfycxcy.append(own.fxfycxcy[views])
     joined = Cameras(torch.stack(c2w), torch.stack(fxfycxcy), cameras[which[0]].image_hw)
-    return PosedImages(torch.stack(chosen), joined)
+    return PosedImages(torch.stack(chosen).to(device, non_blocking=True), joined.to(device))
 
 
 def mirror_world(posed: PosedImages, mirrored: Tensor) -> PosedImages:

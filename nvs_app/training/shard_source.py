@@ -1,6 +1,6 @@
 """Training scenes from shards: a window that slides over an endless, shuffled list of shards.
 
-    pool = ShardPool(find_shards("data/shard-{000000..000127}.tar"), (128, 128), size=1024, views=24, fresh=4.0, ...)
+    pool = ShardPool(find_shards("data/shard-{000000..000127}.tar"), options, device)
     posed = pool.draw(step=17, scenes=32, count=ViewCount(8, 8, 1), stream=16)
 
 What the window holds at a step is a function of (seed, step, rank), as everywhere in `training.sources`: a resumed run
@@ -24,7 +24,7 @@ from data_tools.shards.tar_stream import shown
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.scenes.posed import PosedImages
-from nvs_app.training.sampling import draw_views, step_generator
+from nvs_app.training.sampling import PoolOptions, draw_views, step_generator
 from nvs_app.training.schedule import ViewCount
 
 
@@ -57,34 +57,18 @@ class ShardPool:
     are fewer shards than ranks, all of them, and scenes r, r + n, … of each). Where all of a rank's shards fit, they
     are kept and only read again for other views of scenes with more than `views`.
 
-    Args:
-        size: scenes to hold, about. fresh: new scenes a step (may be a fraction).
-        views: kept of each scene; of longer scenes a random choice, another each time that the shard is read.
-
-    A malformed sample is left out with a line on stderr. Raises NVSError for a malformed or unreachable shard.
+    Of a scene with more views than are kept, a random choice is, another each time that the shard is read. A malformed
+    sample is left out with a line on stderr. Raises NVSError for a malformed or unreachable shard.
     """
 
-    def __init__(
-        self,
-        shards: ShardSet,
-        image_hw: tuple[int, int],
-        size: int,
-        views: int,
-        fresh: float,
-        even_view_prob: float,
-        seed: int,
-        rank: int,
-        world: int,
-        device: torch.device,
-    ) -> None:
-        self.shards, self.image_hw, self.views, self.even_view_prob = shards, image_hw, views, even_view_prob
-        self.seed, self.rank, self.world, self.device = seed, rank, world, device
-        total = len(shards.urls)
+    def __init__(self, shards: ShardSet, options: PoolOptions, device: torch.device) -> None:
+        self.shards, self.options, self.device = shards, options, device
+        total, world = len(shards.urls), options.world
         self.by_scene = total < world  # too few shards: everyone reads all, and takes every so-many-th scene
         mean = shards.scenes or sum(1 for _ in read_shard(shards.urls[0], warn)) or 1.0
-        self.pace = fresh / mean
-        wanted = max(1, math.ceil(size / mean))
-        self.own = list(range(total)) if self.by_scene else list(range(total))[rank::world]
+        self.pace = options.fresh / mean
+        wanted = max(1, math.ceil(options.size / mean))
+        self.own = list(range(total)) if self.by_scene else list(range(total))[options.rank :: world]
         self.all_fit = wanted >= (total if self.by_scene else -(-total // world))  # the same for every rank
         self.window = len(self.own) if self.all_fit else wanted
         self.held: dict[int, LoadedShard] = {}
@@ -97,8 +81,8 @@ class ShardPool:
         if self.all_fit:  # in turn, so that any window holds each once
             return self.own[number % len(self.own)]
         total = len(self.shards.urls)
-        epoch, slot = divmod(number if self.by_scene else number * self.world + self.rank, total)
-        return shard_order(total, self.seed, epoch)[slot]
+        epoch, slot = divmod(number if self.by_scene else number * self.options.world + self.options.rank, total)
+        return shard_order(total, self.options.seed, epoch)[slot]
 
     def advance(self, step: int) -> None:
         """Make the pool hold what belongs to `step`."""
@@ -116,8 +100,8 @@ class ShardPool:
             self.held[number] = kept or self._take(number)
         if not any(loaded.images for loaded in self.held.values()):
             raise NVSError(
-                f"--data.sources {shown(self.shards.urls[0])}: no scene of two views or more for process {self.rank} "
-                f"of {self.world} in {self.window} shard(s)"
+                f"--data.sources {shown(self.shards.urls[0])}: no scene of two views or more for process "
+                f"{self.options.rank} of {self.options.world} in {self.window} shard(s)"
             )
         self.ahead = {number: future for number, future in self.ahead.items() if number > numbers[-1]}
         for number in range(numbers[-1] + 1, numbers[-1] + 1 + max(1, math.ceil(self.pace))):
@@ -132,18 +116,18 @@ class ShardPool:
     def _load(self, number: int) -> LoadedShard:
         """Read, choose and decode; a function of `number`."""
         loaded = LoadedShard([], [])
-        url = self.shards.urls[self.place(number)]
-        generator = step_generator(self.seed, number, 9 + 64 * self.rank, "cpu")
+        url, options = self.shards.urls[self.place(number)], self.options
+        generator = step_generator(options.seed, number, 9 + 64 * options.rank, "cpu")
         for index, scene in enumerate(read_shard(url, self._warn_once)):
-            if self.by_scene and index % self.world != self.rank:
+            if self.by_scene and index % options.world != options.rank:
                 continue
             kept: list[int] | None = None
-            if len(scene) > self.views:
-                kept = sorted(torch.randperm(len(scene), generator=generator)[: self.views].tolist())
+            if len(scene) > options.views:
+                kept = sorted(torch.randperm(len(scene), generator=generator)[: options.views].tolist())
             try:
                 if len(scene) < 2:
                     raise NVSError(f"{shown(url)}: {scene.name}: one view, two or more are needed")
-                posed = scene.load(kept, self.image_hw)
+                posed = scene.load(kept, options.image_hw)
             except NVSError as error:
                 self._warn_once(str(error))
                 continue
@@ -166,7 +150,6 @@ class ShardPool:
             loads = [self.held[number] for number in sorted(self.held)]
         images = [views for loaded in loads for views in loaded.images]
         cameras = [each for loaded in loads for each in loaded.cameras]
-        generator = step_generator(self.seed, step, stream, "cpu")
+        generator = step_generator(self.options.seed, step, stream, "cpu")
         which = torch.randperm(len(images), generator=generator).repeat(-(-scenes // len(images)))[:scenes].tolist()
-        drawn = draw_views(images, cameras, which, count.context, count.target, self.even_view_prob, generator)
-        return PosedImages(drawn.images.to(self.device, non_blocking=True), drawn.cameras.to(self.device))
+        return draw_views(images, cameras, which, count, self.options.even_view_prob, generator, self.device)

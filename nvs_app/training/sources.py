@@ -25,6 +25,7 @@ from nvs_app.scenes.prefetch import Prefetcher
 from nvs_app.training.sampling import (
     Augmentation,
     Examples,
+    PoolOptions,
     draw_views,
     make_examples,
     sample_views,
@@ -51,36 +52,27 @@ class ProceduralPool:
     views each time, and what the pool holds is a function of the step alone.
 
     make: (indices, num_views, image_hw) -> PosedImages of uint8, e.g. a ProceduralSource's batch.
-    fresh: new scenes a step (may be a fraction). Rank r of n uses scenes r, r + n, ….
+    Rank r of n uses scenes r, r + n, ….
     prefetcher: makes the next batch in the background; what the pool holds stays the same.
     """
 
     def __init__(
         self,
         make: Callable[[list[int], int, tuple[int, int]], PosedImages],
-        image_hw: tuple[int, int],
-        size: int,
-        views: int,
+        options: PoolOptions,
         generate: int,
-        fresh: float,
-        even_view_prob: float,
-        seed: int,
-        rank: int,
-        world: int,
         prefetcher: Prefetcher | None = None,
     ) -> None:
-        self.prefetcher = prefetcher
+        self.make, self.options, self.generate, self.prefetcher = make, options, generate, prefetcher
         self.ahead: tuple[int, Callable[[], PosedImages]] | None = None  # the batch on its way
-        self.make, self.image_hw, self.views, self.generate, self.fresh = make, image_hw, views, generate, fresh
-        self.size = max(1, math.ceil(size / generate)) * generate
-        self.even_view_prob, self.seed, self.rank, self.world = even_view_prob, seed, rank, world
+        self.size = max(1, math.ceil(options.size / generate)) * generate
         self.first: int | None = None
         self.images = self.c2w = self.fxfycxcy = torch.empty(0)
         self.depth: Tensor | None = None
 
     def advance(self, step: int) -> None:
         """Make the pool hold what belongs to `step`."""
-        first = int(step * self.fresh) // self.generate * self.generate
+        first = int(step * self.options.fresh) // self.generate * self.generate
         if self.first is None or not self.first <= first < self.first + self.size:
             missing = range(first, first + self.size, self.generate)
         else:
@@ -93,8 +85,8 @@ class ProceduralPool:
             self.ahead = (upcoming, self.prefetcher.start(lambda: self._made(upcoming)))
 
     def _made(self, start: int) -> PosedImages:
-        indices = [index * self.world + self.rank for index in range(start, start + self.generate)]
-        return self.make(indices, self.views, self.image_hw)
+        indices = [i * self.options.world + self.options.rank for i in range(start, start + self.generate)]
+        return self.make(indices, self.options.views, self.options.image_hw)
 
     def _fill(self, start: int) -> None:
         ahead, self.ahead = self.ahead, None
@@ -104,8 +96,8 @@ class ProceduralPool:
         if not self.images.numel():
             device = posed.images.device
             self.images = torch.empty((self.size, *posed.images.shape[1:]), dtype=torch.uint8, device=device)
-            self.c2w = torch.empty(self.size, self.views, 4, 4, device=device)
-            self.fxfycxcy = torch.empty(self.size, self.views, 4, device=device)
+            self.c2w = torch.empty(self.size, *posed.cameras.c2w.shape[1:], device=device)
+            self.fxfycxcy = torch.empty(self.size, *posed.cameras.fxfycxcy.shape[1:], device=device)
             if posed.depth is not None:  # float16: half a thousandth, and half of the memory
                 self.depth = torch.empty(self.size, *posed.depth.shape[1:], dtype=torch.float16, device=device)
         slots = slice(start % self.size, start % self.size + self.generate)
@@ -117,24 +109,23 @@ class ProceduralPool:
 
     def draw(self, step: int, scenes: int, count: ViewCount, stream: int) -> PosedImages:
         self.advance(step)
-        generator = step_generator(self.seed, step, stream, self.images.device)
+        generator = step_generator(self.options.seed, step, stream, self.images.device)
         # Without replacement while the pool is large enough; no number travels to the host.
         chosen = torch.rand(self.size, generator=generator, device=self.images.device).argsort()
         chosen = chosen.repeat(-(-scenes // self.size))[:scenes]
         c2w = self.c2w[chosen]
-        views = sample_views(c2w, count.context, count.target, self.even_view_prob, generator)
+        views = sample_views(c2w, count.context, count.target, self.options.even_view_prob, generator)
         rows = chosen[:, None]
-        cameras = Cameras(self.c2w[rows, views], self.fxfycxcy[rows, views], self.image_hw)
+        cameras = Cameras(self.c2w[rows, views], self.fxfycxcy[rows, views], self.options.image_hw)
         return PosedImages(self.images[rows, views], cameras, None if self.depth is None else self.depth[rows, views])
 
 
 class FolderPool:
     """Scenes from disk, loaded once at a resolution as uint8. Needs two views or more a scene."""
 
-    def __init__(
-        self, scenes: list, image_hw: tuple[int, int], even_view_prob: float, seed: int, device: torch.device
-    ) -> None:
-        self.image_hw, self.even_view_prob, self.seed, self.device = image_hw, even_view_prob, seed, device
+    def __init__(self, scenes: list, options: PoolOptions, device: torch.device) -> None:
+        self.options, self.device = options, device
+        image_hw = options.image_hw
         total = sum(len(scene) for scene in scenes) * 3 * image_hw[0] * image_hw[1]
         self.store = device if total <= ON_DEVICE_BYTES else torch.device("cpu")
         self.images: list[Tensor] = []
@@ -146,12 +137,9 @@ class FolderPool:
 
     def draw(self, step: int, scenes: int, count: ViewCount, stream: int) -> PosedImages:
         # Views are chosen on the host: scenes differ in length, and their images may be there too.
-        generator = step_generator(self.seed, step, stream, "cpu")
+        generator = step_generator(self.options.seed, step, stream, "cpu")
         which = torch.randint(len(self.images), (scenes,), generator=generator).tolist()
-        drawn = draw_views(
-            self.images, self.cameras, which, count.context, count.target, self.even_view_prob, generator
-        )
-        return PosedImages(drawn.images.to(self.device, non_blocking=True), drawn.cameras.to(self.device))
+        return draw_views(self.images, self.cameras, which, count, self.options.even_view_prob, generator, self.device)
 
 
 @dataclass(frozen=True)
@@ -216,36 +204,17 @@ class TrainSource:
             size = max(2 * scenes, min(plan.pool, round(plan.pool * 128 * 128 / (image_hw[0] * image_hw[1]))))
             share = plan.shares[name] / sum(plan.shares.values())
             fresh = scenes * share / plan.reuse / turns
+            options = PoolOptions(
+                image_hw, size, plan.pool_views, fresh, plan.even_view_prob, self.seed, self.rank, self.world
+            )
             if name == "procedural":
                 assert self.procedural is not None
-                self.pools[key] = ProceduralPool(
-                    self.procedural,
-                    image_hw,
-                    size,
-                    plan.pool_views,
-                    plan.generate,
-                    fresh,
-                    plan.even_view_prob,
-                    self.seed,
-                    self.rank,
-                    self.world,
-                    Prefetcher(self.device) if plan.prefetch else None,
-                )
+                prefetcher = Prefetcher(self.device) if plan.prefetch else None
+                self.pools[key] = ProceduralPool(self.procedural, options, plan.generate, prefetcher)
             elif name in self.shards:
-                self.pools[key] = ShardPool(
-                    self.shards[name],
-                    image_hw,
-                    size,
-                    plan.pool_views,
-                    fresh,
-                    plan.even_view_prob,
-                    self.seed,
-                    self.rank,
-                    self.world,
-                    self.device,
-                )
+                self.pools[key] = ShardPool(self.shards[name], options, self.device)
             else:
-                self.pools[key] = FolderPool(self.scenes[name], image_hw, plan.even_view_prob, self.seed, self.device)
+                self.pools[key] = FolderPool(self.scenes[name], options, self.device)
         return self.pools[key]
 
     def prepare(self, step: int, image_hw: tuple[int, int], usual: int, sizes: Sequence[tuple[int, int]] = ()) -> None:

@@ -56,7 +56,7 @@ class RenderScheduler:
     """A thread and its lanes. A lane is a name "visitor:kind", one request waits in each; a visitor's lanes share his
     time."""
 
-    def __init__(self, name: str = "render scheduler", relief: bool = False) -> None:
+    def __init__(self, relief: bool = False) -> None:
         self._waiting: OrderedDict[str, _Request] = OrderedDict()
         self._used: dict[str, tuple[float, float]] = {}  # of a visitor: seconds on the clock, and when he was served
         self._clock = 0.0  # seconds that each visitor has had who waited all the time
@@ -66,9 +66,9 @@ class RenderScheduler:
         self._running: dict[str, tuple[float, float | int]] = {}
         self._beside: list[threading.Thread] = []
         # Not a daemon: a thread that is killed inside a matrix product takes the process down with an abort.
-        self._thread = threading.Thread(target=self._serve, name=name)
+        self._thread = threading.Thread(target=self._serve, name="render scheduler")
         self._thread.start()
-        self._relief = threading.Thread(target=self._relieve, name=f"{name}, relief") if relief else None
+        self._relief = threading.Thread(target=self._relieve, name="render scheduler, relief") if relief else None
         if self._relief is not None:
             self._relief.start()
 

@@ -7,21 +7,9 @@ import signal
 from pathlib import Path
 
 import pytest
-from cli_scenes import caller, start, write_scenes
+from cli_scenes import start
 
 from nvs_app.model.state import SceneState
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("adapting")
-    write_scenes(folder)
-    return folder
-
-
-@pytest.fixture
-def here(folder: Path, capsys, monkeypatch: pytest.MonkeyPatch):
-    return caller(folder, capsys, monkeypatch)
 
 
 def test_render_adapts_once_and_the_file_keeps_it(folder: Path, here, tmp_path: Path) -> None:

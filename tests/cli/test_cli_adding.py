@@ -6,21 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from cli_scenes import caller, write_scenes
 
 from nvs_app.model.state import SceneState, context_cameras
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("adding")
-    write_scenes(folder)
-    return folder
-
-
-@pytest.fixture
-def here(folder: Path, capsys, monkeypatch: pytest.MonkeyPatch):
-    return caller(folder, capsys, monkeypatch)
 
 
 def test_views_are_added_to_a_scene_file(folder: Path, here, tmp_path: Path) -> None:

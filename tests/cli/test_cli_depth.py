@@ -10,7 +10,7 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
-from cli_scenes import caller, cli, write_scenes
+from cli_scenes import cli, write_scenes
 
 from nvs_app.model.state import SceneState
 from nvs_app.rendering.depth_files import coloured, masked_depth
@@ -37,12 +37,6 @@ def views(folder: Path) -> RenderedViews:
     renderer = Renderer.from_checkpoint(folder / "checkpoints" / "detailed", "cpu", "fp32")
     cameras = read_camera_path(folder / "path.json").cameras
     return renderer.render(SceneState.load(folder / "one.safetensors"), cameras, depth=True)
-
-
-@pytest.fixture
-def here(folder: Path, capsys, monkeypatch: pytest.MonkeyPatch):
-    """As `cli`, but in this process."""
-    return caller(folder, capsys, monkeypatch)
 
 
 def words(folder: Path, out: Path, *more: object) -> list[object]:

@@ -12,7 +12,7 @@ import pytest
 import torch
 import trimesh
 from camera_rings import ring_c2w
-from cli_scenes import WITH_HEAD, caller, write_scenes
+from cli_scenes import WITH_HEAD, write_scenes
 from image_scenes import image_scene, noise
 
 from data_tools.readers import open_scene
@@ -41,11 +41,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     card = {"normalization": "auto", "train_image_hw": [32, 32], "lact_resolution": {"least": 16}}
     save_checkpoint(folder / "checkpoints" / "flat", model.state_dict(), WITH_HEAD, card)
     return folder
-
-
-@pytest.fixture
-def here(folder: Path, capsys, monkeypatch: pytest.MonkeyPatch):
-    return caller(folder, capsys, monkeypatch)
 
 
 def words(folder: Path, to: str, out: Path, *more: object, scene: str = "ring") -> list[object]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cli_scenes import REPO, caller, cli, start, write_scenes
+from cli_scenes import REPO, cli, start
 from PIL import Image
 
 from data_tools.readers import open_scene
@@ -19,20 +19,6 @@ from nvs_app.evaluation.metrics import psnr
 from nvs_app.model.state import SceneState
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.camera_path import read_camera_path
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """See `write_scenes`."""
-    folder = tmp_path_factory.mktemp("cli with a space")
-    write_scenes(folder)
-    return folder
-
-
-@pytest.fixture
-def here(folder: Path, capsys, monkeypatch: pytest.MonkeyPatch):
-    """As `cli`, but in this process."""
-    return caller(folder, capsys, monkeypatch)
 
 
 def frames_of(path: Path) -> list[np.ndarray]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import imageio.v3 as iio
 import pytest
 import torch
-from cli_scenes import REPO, caller, cli, start, write_scenes
+from cli_scenes import REPO, cli, start, write_scenes
 
 from data_tools.readers import open_scene
 from nvs_app.rendering.video import VideoWriter
@@ -30,12 +30,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for path in open_scene(folder / "same").image_paths:
         iio.imwrite(path, iio.imread(path)[::-1])
     return folder
-
-
-@pytest.fixture
-def here(folder: Path, capsys, monkeypatch: pytest.MonkeyPatch):
-    """As `cli`, but in this process."""
-    return caller(folder, capsys, monkeypatch)
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".gif"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from data_tools.shards.write import ShardOptions, write_shards
 from nvs_app.errors import NVSError
 from nvs_app.training import sources
 from nvs_app.training import trainer as train
+from nvs_app.training.sampling import PoolOptions
 from nvs_app.training.schedule import ViewCount
 from nvs_app.training.shard_source import ShardPool, shard_order
 from nvs_app.training.sources import TrainSource
@@ -60,8 +62,8 @@ def test_trains_from_shards_of_the_examples(examples: Path, tmp_path: Path) -> N
 class OneShardPool(ShardPool):
     """A window of one shard."""
 
-    def __init__(self, shards: ShardSet, image_hw: tuple[int, int], size: int, *rest: Any) -> None:
-        super().__init__(shards, image_hw, 1, *rest)
+    def __init__(self, shards: ShardSet, options: PoolOptions, device: torch.device) -> None:
+        super().__init__(shards, replace(options, size=1), device)
 
 
 @pytest.mark.parametrize("pool", [ShardPool, OneShardPool])
@@ -93,7 +95,7 @@ def test_resume_continues_exactly(
 
 def make_pool(shards: ShardSet, rank: int = 0, world: int = 1, **changes: Any) -> ShardPool:
     options = {"image_hw": (8, 8), "size": 4, "views": 3, "fresh": 0.9, "even_view_prob": 0.5, "seed": 5, **changes}
-    return ShardPool(shards, rank=rank, world=world, device=CPU, **options)
+    return ShardPool(shards, PoolOptions(rank=rank, world=world, **options), CPU)
 
 
 @pytest.mark.parametrize("options", [{}, {"size": 100}, {"fresh": 5.0}, {"size": 100, "views": 9}])

@@ -13,7 +13,14 @@ from nvs_app.geometry.cameras import Cameras
 from nvs_app.scenes.posed import PosedImages
 from nvs_app.scenes.prefetch import Prefetcher
 from nvs_app.training import sources
-from nvs_app.training.sampling import Augmentation, make_examples, mirror_world, sample_views, step_generator
+from nvs_app.training.sampling import (
+    Augmentation,
+    PoolOptions,
+    make_examples,
+    mirror_world,
+    sample_views,
+    step_generator,
+)
 from nvs_app.training.schedule import ViewCount
 from nvs_app.training.sources import ProceduralPool, SourcePlan, TrainSource
 
@@ -33,7 +40,7 @@ def make_pool(rank: int = 0, world: int = 1) -> tuple[ProceduralPool, list[int]]
         made.extend(indices)
         return fake_procedural(indices, views, image_hw)
 
-    return ProceduralPool(make, (8, 8), 12, 8, 4, 1.5, 0.5, 0, rank, world), made
+    return ProceduralPool(make, PoolOptions((8, 8), 12, 8, 1.5, 0.5, 0, rank, world), 4), made
 
 
 def test_pool_is_a_function_of_the_step() -> None:

@@ -3,19 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from serving import advanced, closed, opened, wait
-
-
-@pytest.fixture
-def page(browser, address: str) -> Iterator:
-    page = opened(browser, address)
-    wait(page, "document.querySelector('#nvs-truth img')", 60)
-    yield page
-    closed(page)
+from serving import advanced, wait
 
 
 @pytest.mark.browser

@@ -121,32 +121,38 @@ def print_comparison(result: dict[str, Any]) -> None:
     for label, other in result["others"].items():
         title = escape(f"{label} minus {result['base']}; 95 % intervals over paired scenes")
         table = Table(title=title, title_justify="left")
-        beside = measured_beside(other)
-        for column in ("context", "scenes", "PSNR", "better in", *(m.title for m in beside), "verdict on PSNR"):
+        columns, rows = comparison_rows(other)
+        for column in columns:
             table.add_column(column, justify="right", no_wrap=True)
-        for count, row in other["counts"].items():
-            better = f"{row['psnr']['better']} of {row['scenes']}"
-            cells = [difference(row.get(m.name), m.digits) for m in beside]
-            verdict = row["psnr"]["verdict"]
-            table.add_row(count, str(row["scenes"]), difference(row["psnr"], 2), better, *cells, verdict)
+        for row in rows:
+            table.add_row(*row)
         out.print(table)
-        for line in other["unlike"]:
-            out.print(f"  set differently: {line}", markup=False, highlight=False)
-        for count, row in other["counts"].items():
-            if row["other_targets"] or row["only_in_one"]:
-                out.print(
-                    f"  at {count} views: {row['other_targets']} scenes with other targets and"
-                    f" {row['only_in_one']} that only one report has are left out",
-                    highlight=False,
-                )
+        for line in comparison_notes(other):
+            out.print(f"  {line}", markup=False, highlight=False)
 
 
-def measured_beside(other: dict[str, Any]) -> list[Measure]:
-    """The measures other than PSNR that both reports of a comparison have at some number of views."""
-    return shown({name for row in other["counts"].values() for name in row}, beside_psnr=True)
+def comparison_rows(other: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """The table of one other report: its head, and a row a number of context views."""
+    beside = shown({name for row in other["counts"].values() for name in row}, beside_psnr=True)
+    head = ["context", "scenes", "PSNR", "better in", *(m.title for m in beside), "verdict on PSNR"]
+    return head, [
+        [count, str(row["scenes"]), _signed(row["psnr"], 2), f"{row['psnr']['better']} of {row['scenes']}",
+         *(_signed(row.get(m.name), m.digits) for m in beside), row["psnr"]["verdict"]]
+        for count, row in other["counts"].items()
+    ]  # fmt: skip
 
 
-def difference(values: dict[str, Any] | None, digits: int) -> str:
+def comparison_notes(other: dict[str, Any]) -> list[str]:
+    """What stands below that table."""
+    return [f"set differently: {line}" for line in other["unlike"]] + [
+        f"at {count} views: {row['other_targets']} scenes with other targets and {row['only_in_one']} that only one"
+        " report has are left out"
+        for count, row in other["counts"].items()
+        if row["other_targets"] or row["only_in_one"]
+    ]
+
+
+def _signed(values: dict[str, Any] | None, digits: int) -> str:
     """A signed mean with its interval."""
     if values is None:
         return "-"

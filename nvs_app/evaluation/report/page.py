@@ -15,7 +15,7 @@ from typing import Any
 from nvs_app.atomic_io import write_whole
 from nvs_app.errors import NVSError
 from nvs_app.evaluation.report import charts
-from nvs_app.evaluation.report.compare import difference, measured_beside
+from nvs_app.evaluation.report.compare import comparison_notes, comparison_rows
 from nvs_app.evaluation.report.measures import shown
 from nvs_app.evaluation.report.tables import SHORT, figure, kind_rows
 from nvs_app.evaluation.report.words import rendering_words
@@ -79,22 +79,9 @@ def write_comparison_page(reports: dict[str, dict[str, Any]], result: dict[str, 
         parts[1] += _chart(f"difference{number}", f"{label} minus {result['base']}", "PSNR, one point a paired scene.")
     parts[1] += "</section>"
     for label, other in result["others"].items():
-        beside = measured_beside(other)
-        rows = [
-            [count, str(row["scenes"]), difference(row["psnr"], 2), f"{row['psnr']['better']} of {row['scenes']}",
-             *(difference(row.get(m.name), m.digits) for m in beside), row["psnr"]["verdict"]]
-            for count, row in other["counts"].items()
-        ]  # fmt: skip
-        head = ["context views", "paired scenes", "PSNR, dB", "better in", *(m.title for m in beside)]
-        head.append("verdict on PSNR")
-        lines = [f"set differently: {line}" for line in other["unlike"]]
-        lines += [
-            f"at {count} views {row['other_targets']} scenes with other targets are left out, and {row['only_in_one']}"
-            " that only one report has"
-            for count, row in other["counts"].items()
-            if row["other_targets"] or row["only_in_one"]
-        ]
-        notes = "".join(f"<li>{escape(line)}</li>" for line in lines)
+        head, rows = comparison_rows(other)
+        head[:3] = "context views", "paired scenes", "PSNR, dB"
+        notes = "".join(f"<li>{escape(line)}</li>" for line in comparison_notes(other))
         title = f"{escape(label)} minus {escape(result['base'])}"
         notes = f'<ul class="caption">{notes}</ul>' if notes else ""
         parts.append(f"<section><h2>{title}</h2>{_table(head, rows)}{notes}</section>")

@@ -68,8 +68,8 @@ class Job:
         """Where it stands now."""
         return JobProgress(self._queue.position(self), *self._state, time.monotonic() - self.created)
 
-    def follow(self, interval: float = 0.25) -> Iterator[JobProgress]:
-        """Steps as they come, at most one each `interval` seconds, until the job is done."""
+    def follow(self) -> Iterator[JobProgress]:
+        """Steps as they come, and as time goes, until the job is done."""
         last: tuple | None = None
         while not self.done:
             step = self.step()
@@ -77,7 +77,7 @@ class Job:
                 last = shown
                 yield step
             self._changed.clear()
-            self._changed.wait(interval)
+            self._changed.wait(0.25)
             time.sleep(0.02)
 
     def result(self) -> Any:
