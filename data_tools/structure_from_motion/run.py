@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from data_tools.readers import located
@@ -87,23 +87,21 @@ def reconstruct(
             raise
 
 
+@dataclass
 class _Run:
     """One call of :func:`reconstruct`, stage by stage; each stage leaves a file that says it is done."""
 
-    def __init__(
-        self,
-        paths: list[Path],
-        output: Path,
-        options: PhotoOptions,
-        key: str,
-        progress: ProgressCallback,
-        cancelled: Callable[[], bool],
-        apart: ProcessLimits | None,
-    ):
-        self.paths, self.output, self.options, self.key = paths, output, options, key
-        self.progress, self.cancelled, self.apart = progress, cancelled, apart
-        self.work = output / WORK
-        self.label = paths[0].name + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
+    paths: list[Path]
+    output: Path
+    options: PhotoOptions
+    key: str
+    progress: ProgressCallback
+    cancelled: Callable[[], bool]
+    apart: ProcessLimits | None
+
+    def __post_init__(self) -> None:
+        self.work = self.output / WORK
+        self.label = self.paths[0].name + (f" and {len(self.paths) - 1} more" if len(self.paths) > 1 else "")
         self.seconds: dict[str, float] = {}
         self.roots: list[Path] = []
         self.notes: list[str] = []

@@ -45,23 +45,21 @@ class Counters:
     progress: float
 
 
+@dataclass(eq=False)
 class RunOutput:
     """Evaluates, saves and ends a run. Its methods may be called by every process; only process 0 acts."""
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        world: World,
-        clock: TrainingClock,
-        log: TrainLog,
-        held_out: HeldOut | None,
-        average_model: LaCT,
-        flat: FlatParameters,
-        tensors: dict[str, Tensor],
-        precision: str,
-    ) -> None:
-        self.config, self.world, self.clock, self.log, self.held_out = config, world, clock, log, held_out
-        self.average_model, self.flat, self.tensors, self.precision = average_model, flat, tensors, precision
+    config: TrainConfig
+    world: World
+    clock: TrainingClock
+    log: TrainLog
+    held_out: HeldOut | None
+    average_model: LaCT
+    flat: FlatParameters
+    tensors: dict[str, Tensor]
+    precision: str
+
+    def __post_init__(self) -> None:
         self.figures: dict[str, dict[str, float]] = {}  # held-out PSNR by size and scene
         self.spent = 0.0  # seconds of evaluations and saves since the first step
         self.next_eval = self.next_save = math.inf
