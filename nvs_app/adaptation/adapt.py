@@ -38,9 +38,9 @@ from nvs_app.training.losses import image_loss
 
 FEWEST = 4  # views: one that stops, and three of which each is rendered from two others
 LEAST_GAIN = 0.01  # dB; less is no reason to keep weights of its own
-# Of few views the stopping ones are far from all others and say little: of eight, gains of 0.2 to 0.3 dB on them were
-# losses of 0.04 to 0.15 dB on views held out of everything (docs/adapt.md).
-FEW, CLEAR_GAIN = 16, 0.5
+# Of few views the stopping ones are far from all others and say little: of eight, gains of 0.2 to 0.95 dB on them were
+# losses of 0.04 to 0.22 dB on views held out of everything (docs/adapt.md).
+FEW, CLEAR_GAIN = 16, 1.5
 
 
 def least_gain(views: int) -> float:
