@@ -11,22 +11,18 @@ undistorted.
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import struct
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 
 from data_tools.readers.colmap import COUNTS, MODELS
 from data_tools.readers.points import Points, scene_points
-from nvs_app.errors import NVSError
 from nvs_app.geometry.rotations import matrix_to_quaternion, quaternion_to_matrix
 from nvs_app.scenes.lens import Lens
-from nvs_app.scenes.scene import Scene
+from nvs_app.scenes.scene import Scene, scene_folder
 
 NUMBERS = {name: number for number, (name, _) in MODELS.items()}
 
@@ -53,30 +49,21 @@ def save_colmap(
         NVSError: the folder is not empty, or an image is missing or broken.
     """
     folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise NVSError(f"{folder}: exists and is not empty; choose another folder or remove it")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.parent / f".{folder.name}.{os.getpid()}.tmp"
     points = scene_points(scene) if points is None else points
     names = _image_names(scene)
     cameras: dict[tuple, int] = {}
     images = bytearray(struct.pack("<Q", len(scene)))
-    try:
-        (temporary / "images").mkdir(parents=True)
+    with scene_folder(folder) as temporary:
+        (temporary / "images").mkdir()
         (temporary / "sparse/0").mkdir(parents=True)
         for index, name in enumerate(names):
             camera = cameras.setdefault(_camera(scene, index), len(cameras) + 1)
-            _write_image(scene, index, temporary / "images" / name)
+            scene.save_image(index, temporary / "images" / name, _copied(scene, index))
             images += _image_entry(scene, index, camera, name)
         model = temporary / "sparse/0"
         (model / "cameras.bin").write_bytes(_cameras(cameras))
         (model / "images.bin").write_bytes(bytes(images))
         (model / "points3D.bin").write_bytes(_points(points))
-        os.replace(temporary, folder)
-    except FileNotFoundError as error:
-        raise NVSError(f"{error.filename}: the image is gone; nothing was saved in {folder}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return folder
 
 
@@ -144,16 +131,3 @@ def _points(points: Points | None) -> bytes:
     table["id"] = np.arange(1, len(points) + 1)
     table["xyz"], table["rgb"] = points.xyz, points.rgb
     return struct.pack("<Q", len(points)) + table.tobytes()
-
-
-def _write_image(scene: Scene, index: int, path: Path) -> None:
-    data = scene.encoded[index] if scene.encoded else None
-    if not _copied(scene, index):
-        pixels = scene.read(index)
-        rows = (pixels * 255.0).round().to(torch.uint8).permute(1, 2, 0).numpy()
-        if not cv2.imwrite(str(path), np.ascontiguousarray(rows[:, :, ::-1])):
-            raise NVSError(f"{path}: cannot be written")
-    elif data is not None:
-        path.write_bytes(data)
-    else:
-        shutil.copyfile(scene.image_paths[index], path)

@@ -9,14 +9,13 @@ The format is recognised by looking (``--format`` overrides); what was found, as
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_tools.colmap_export import save_colmap
-from data_tools.readers import FORMATS, SeveralScenes, located, open_scene, recognise, scene_keys
+from data_tools.readers import FORMATS, SeveralScenes, located, open_scene, recognise, scene_keys, split_key
 from nvs_app.errors import NVSError
-from nvs_app.scenes.scene import Scene
+from nvs_app.scenes.scene import Scene, check_empty
 from nvs_app.scenes.views import spread_views
 
 # What can be written, and the file that says that it is there.
@@ -44,7 +43,6 @@ def convert(
     name: str | None = None,
     key: str | None = None,
     max_views: int | None = None,
-    say: Callable[[str], None] = print,
     to: str = "nerfstudio",
 ) -> Converted:
     """Convert one scene, or all scenes of a file or folder that holds many.
@@ -56,21 +54,17 @@ def convert(
         name: the format, where it should not be recognised.
         key: one scene of many.
         max_views: keep at most so many views, evenly spread over positions and directions.
-        say: prints one line.
         to: what is written, "nerfstudio" or "colmap".
 
     Raises:
         NVSError: nothing was recognised, or the one scene cannot be converted.
     """
     output = Path(output)
-    source_text = str(source)
-    if key is None and "#" in source_text and not Path(source_text).exists():
-        source_text, _, key = source_text.rpartition("#")
-    path = Path(source_text)
+    path, key = split_key(source, key)
     try:
         inner, _ = located(path, key)
         form = recognise(inner, name)[0]
-        say(f"{inner}: {form.name} ({FORMATS[form.name].expects})")
+        print(f"{inner}: {form.name} ({FORMATS[form.name].expects})")
         keys = scene_keys(inner, form.name) if key is None else []
     except SeveralScenes as several:
         if key is not None or not path.is_dir():
@@ -78,11 +72,10 @@ def convert(
         keys = list(several.choices)
     done = Converted()
     if len(keys) < 2:
-        if output.exists() and (not output.is_dir() or any(output.iterdir())):
-            raise NVSError(f"{output}: exists and is not empty; choose another folder or remove it")
-        done.written.append(_convert_one(open_scene(path, name, key), output, max_views, say, to))
+        check_empty(output)
+        done.written.append(_convert_one(open_scene(path, name, key), output, max_views, to))
         return done
-    say(f"{len(keys)} scenes, each into its own folder of {output}")
+    print(f"{len(keys)} scenes, each into its own folder of {output}")
     for each in keys:
         folder = output / each
         if each.startswith(".") or any(character in each for character in "/\\\0"):
@@ -92,19 +85,19 @@ def convert(
             done.present.append(folder)
             continue
         try:
-            done.written.append(_convert_one(open_scene(path, name, each), folder, max_views, say, to))
+            done.written.append(_convert_one(open_scene(path, name, each), folder, max_views, to))
         except NVSError as error:
             done.failed[each] = error.told
-            say(f"{each}: skipped: {error.told}")
-    say(f"{len(done.written)} scenes written, {len(done.present)} there already, {len(done.failed)} skipped")
+            print(f"{each}: skipped: {error.told}")
+    print(f"{len(done.written)} scenes written, {len(done.present)} there already, {len(done.failed)} skipped")
     if not done.written and not done.present:
         raise NVSError(f"{path}: none of its {len(keys)} scenes could be converted")
     return done
 
 
-def _convert_one(scene: Scene, output: Path, max_views: int | None, say: Callable[[str], None], to: str) -> Path:
+def _convert_one(scene: Scene, output: Path, max_views: int | None, to: str) -> Path:
     for note in scene.notes:
-        say(f"{scene.name}: note: {note}")
+        print(f"{scene.name}: note: {note}")
     total = len(scene)
     if max_views is not None and total > max_views:
         scene = scene.subset(sorted(spread_views(scene.c2w, max_views)))
@@ -118,5 +111,5 @@ def _convert_one(scene: Scene, output: Path, max_views: int | None, say: Callabl
     if lenses:
         models = ", ".join(sorted({lens.model for lens in lenses}))
         text += f"; {len(lenses)} with lens distortion ({models})"
-    say(f"{text} -> {output}")
+    print(f"{text} -> {output}")
     return output

@@ -56,6 +56,24 @@ def coded(code: Refusal) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def reading(what: object) -> Iterator[None]:
+    """What the system refuses in the block is told of `what`: it cannot be read."""
+    try:
+        yield
+    except OSError as error:
+        raise NVSError(f"{what}: cannot be read ({error.strerror or error})") from error
+
+
+@contextmanager
+def writing(what: object) -> Iterator[None]:
+    """What the system refuses in the block is told of `what`: it cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise NVSError(f"{what}: cannot be written ({error.strerror or error})") from error
+
+
 def first_line(error: BaseException, longest: int = LONGEST) -> str:
     """What an error of another library says, for a message of ours: its first line, its kind where it says nothing."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)[:longest]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.assets.render_task import RenderOptions, RenderTask
-from nvs_app.errors import NVSError
+from nvs_app.errors import NVSError, reading
 
 ASSETS = (".glb", ".gltf", ".obj")
 LISTS = (".txt", ".list", ".json")
@@ -51,7 +51,7 @@ def find_assets(inputs: Sequence[str], out: Path) -> list[AssetSource]:
         if UID.fullmatch(text) and not path.exists():
             uids.append(text)
             continue
-        try:
+        with reading(text):
             if path.is_dir():
                 new = _folder(path, out)
             elif not path.exists():
@@ -63,8 +63,6 @@ def find_assets(inputs: Sequence[str], out: Path) -> list[AssetSource]:
             else:
                 kinds = ", ".join((*ASSETS, *LISTS))
                 raise NVSError(f"{text}: expected a folder, an Objaverse uid, or a file of {kinds}")
-        except OSError as error:
-            raise NVSError(f"{text}: cannot be read ({error.strerror or error})") from error
         found += new
     found += find_uids(list(dict.fromkeys(uids))) if uids else []
     unique = {(source.path, source.uid): source for source in reversed(found)}

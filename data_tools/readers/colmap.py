@@ -28,7 +28,7 @@ from data_tools.readers.fields import (
 )
 from data_tools.readers.lookup import ImageFiles
 from data_tools.readers.text import floats, integer, lines_of, load_text
-from nvs_app.errors import NVSError, Refusal
+from nvs_app.errors import NVSError, Refusal, reading
 from nvs_app.scenes.lens import COLMAP_ONLY
 from nvs_app.scenes.scene import Scene
 
@@ -269,12 +269,9 @@ class _Cursor:
 
     def __init__(self, path: Path) -> None:
         self.label, self.at = scene_label(path), 0
-        try:
-            # Mapped: most of images.bin are points, which are skipped.
-            with path.open("rb") as file:
-                self.data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if path.stat().st_size else b""
-        except OSError as error:
-            raise NVSError(f"{self.label}: cannot be read ({error.strerror or error})") from error
+        # Mapped: most of images.bin are points, which are skipped.
+        with reading(self.label), path.open("rb") as file:
+            self.data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if path.stat().st_size else b""
 
     def count(self) -> int:
         """How many entries follow."""

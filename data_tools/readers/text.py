@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from data_tools.readers.fields import scene_label
-from nvs_app.errors import NVSError
+from nvs_app.errors import NVSError, reading
 
 # Poses of a hundred thousand images are smaller. COLMAP's lists also hold every point of every image: see `lines_of`.
 MAX_BYTES = 64 << 20
@@ -23,27 +23,21 @@ def load_text(path: Path) -> str:
 def load_bytes(path: Path) -> bytes:
     """The content of a camera file of at most 64 MiB."""
     label = scene_label(path)
-    try:
+    with reading(label):
         if path.stat().st_size > MAX_BYTES:
             raise NVSError(f"{label}: larger than {MAX_BYTES >> 20} MiB, so no camera file")
         return path.read_bytes()
-    except OSError as error:
-        raise NVSError(f"{label}: cannot be read ({error.strerror or error})") from error
 
 
 def lines_of(path: Path) -> Iterator[str]:
     """The lines of a text file of any size, one at a time; what a line has beyond 1 MiB is left out.
 
     Bytes that are no UTF-8 become lone surrogates, see :mod:`data_tools.readers.lookup`."""
-    label = scene_label(path)
-    try:
-        with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
-            while line := file.readline(MAX_LINE):
-                yield line.rstrip("\n")
-                while len(line) == MAX_LINE and not line.endswith("\n"):
-                    line = file.readline(MAX_LINE)
-    except OSError as error:
-        raise NVSError(f"{label}: cannot be read ({error.strerror or error})") from error
+    with reading(scene_label(path)), path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
+        while line := file.readline(MAX_LINE):
+            yield line.rstrip("\n")
+            while len(line) == MAX_LINE and not line.endswith("\n"):
+                line = file.readline(MAX_LINE)
 
 
 def floats(label: str, words: Sequence[str], count: int | None = None) -> list[float]:

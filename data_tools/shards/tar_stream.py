@@ -9,6 +9,7 @@ buffer cannot be started in the middle as a function of the step, and it runs `p
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import tarfile
 import time
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import NoReturn, Protocol, runtime_checkable
 from urllib.parse import urlsplit, urlunsplit
 
-from nvs_app.errors import NVSError
+from nvs_app.errors import NVSError, reading
 
 BLOCK = 512
 MAX_MEMBER_BYTES = 256 << 20
@@ -57,13 +58,11 @@ def open_stream(url: str) -> Stream:
     """Bytes of a local file or an http(s) address. Raises NVSError."""
     if is_http(url):
         return _HttpStream(url)
-    try:
+    with reading(shown(url)):
         path = Path(url)
         if path.exists() and not path.is_file():
             raise NVSError(f"{shown(url)}: no file")  # a pipe would never end
         return path.open("rb")
-    except OSError as error:
-        raise NVSError(f"{shown(url)}: cannot be read ({error.strerror or error})") from error
 
 
 class _HttpStream:
@@ -120,17 +119,13 @@ class _HttpStream:
 
 def read_all(url: str, limit: int) -> bytes:
     """A whole small file. Raises NVSError where it is longer than `limit` bytes."""
-    stream, parts, total = open_stream(url), [], 0
-    try:
+    parts, total = [], 0
+    with contextlib.closing(open_stream(url)) as stream, reading(shown(url)):
         while data := stream.read(1 << 16):
             parts.append(data)
             total += len(data)
             if total > limit:
                 raise NVSError(f"{shown(url)}: more than {limit >> 20} MiB")
-    except OSError as error:
-        raise NVSError(f"{shown(url)}: cannot be read ({error.strerror or error})") from error
-    finally:
-        stream.close()
     return b"".join(parts)
 
 
@@ -141,13 +136,8 @@ def members(url: str, wanted: Callable[[str], bool]) -> Iterator[tuple[str, byte
         NVSError: it cannot be read, is no tar, is cut short or damaged, or holds a link, a device, a sparse file, a
             name that is absolute or has ``..``, a file of more than 256 MiB; one line with the shard and the member.
     """
-    stream = open_stream(url)
-    try:
+    with contextlib.closing(open_stream(url)) as stream, reading(shown(url)):
         yield from _TarReader(stream, shown(url)).members(wanted)
-    except OSError as error:
-        raise NVSError(f"{shown(url)}: cannot be read ({error.strerror or error})") from error
-    finally:
-        stream.close()
 
 
 class _TarReader:

@@ -25,11 +25,12 @@ from rich.progress import (
 
 from data_tools.cli.photos import stage_progress
 from data_tools.structure_from_motion.photos import open_input
-from nvs_app.errors import NVSError
+from nvs_app.errors import NVSError, reading, writing
 from nvs_app.rendering.device import PRECISIONS
 from nvs_app.rendering.renderer import Renderer
 from nvs_app.scenes.scene import Scene
 from nvs_app.scenes.views import DEFAULT_VIEWS
+from nvs_app.terminal import whole_number
 
 TOLD_EVERY = 5.0  # seconds between two lines of a stage where stderr is no terminal
 
@@ -141,11 +142,8 @@ def read_scene(path: Path, workdir: Path | None = None, key: str | None = None) 
     Raises:
         NVSError: also for files that the system refuses to read.
     """
-    try:
-        with stage_progress() as progress:
-            scene = open_input(path, workdir, progress, key=key)
-    except OSError as error:
-        raise NVSError(f"{path}: cannot be read ({error.strerror or error})") from error
+    with reading(path), stage_progress() as progress:
+        scene = open_input(path, workdir, progress, key=key)
     for note in scene.notes:
         print(f"note: {note}", file=sys.stderr)
     return scene
@@ -156,14 +154,12 @@ def check_writable(option: str, path: Path | None) -> None:
     if path is None:
         return
     probe = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with writing(f"{option} {path}"):
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "it is a folder")
         path.parent.mkdir(parents=True, exist_ok=True)
         probe.touch()
         probe.unlink()
-    except OSError as error:
-        raise NVSError(f"{option} {path}: cannot be written ({error.strerror or error})") from error
 
 
 def stderr_progress() -> Progress:
@@ -205,9 +201,8 @@ def stage(what: str, total: float | int = 1) -> Iterator[Callable[[float | int],
     yield tell
 
 
-def positive_int(text: str) -> int:
-    """argparse type: an integer of 1 or more."""
-    return _checked(text, int, lambda value: value >= 1, "a whole number of 1 or more")
+positive_int = whole_number(1)
+"""argparse type: an integer of 1 or more."""
 
 
 def counts(text: str) -> tuple[int, ...]:

@@ -20,7 +20,7 @@ from nvs_app.atomic_io import remove_left
 from nvs_app.cli.adapting import adapt_scene
 from nvs_app.cli.adding import encoded_stream, with_views
 from nvs_app.cli.common import stage
-from nvs_app.errors import NVSError
+from nvs_app.errors import NVSError, reading
 from nvs_app.geometry import paths
 from nvs_app.geometry.cameras import Cameras, crop_resize_cameras, vertical_fov, with_vertical_fov
 from nvs_app.geometry.normalize import SimilarityTransform
@@ -279,10 +279,8 @@ def whole_video(out: Path, record: dict[str, Any], depth: bool, overwrite: bool)
     """
     there = [] if overwrite else [path for path in (out, depth_video(out))[: 1 + depth] if path.is_file()]
     for path in there:
-        try:
+        with reading(f"--out {path}"):
             found = read_record(path)
-        except OSError as error:
-            raise NVSError(f"--out {path}: cannot be read ({error.strerror or error})") from error
         if found is None:
             raise NVSError(f"--out {path}: is there, and nothing says what of; use another name or --overwrite")
         if changed := differing(found, record):

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nvs_app.atomic_io import write_whole
-from nvs_app.errors import NVSError
+from nvs_app.errors import NVSError, reading
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.geometry.normalize import SimilarityTransform
 
@@ -142,9 +142,8 @@ def _applied(data: Path | None) -> tuple[Tensor, float]:
 
 def _object(file: Path) -> dict[str, Any]:
     try:
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise NVSError(f"{file}: cannot be read ({error.strerror or error})") from error
+        with reading(file):
+            content = json.loads(file.read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise NVSError(f"{file}: not valid JSON ({error})") from error
     if not isinstance(content, dict):

@@ -7,10 +7,11 @@ scene.save("scenes/chair")                              # a nerfstudio transform
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from nvs_app.atomic_io import atomic_write
-from nvs_app.errors import NVSError
+from nvs_app.errors import NVSError, writing
 from nvs_app.geometry.cameras import Cameras, crop_resize, crop_resize_cameras, opencv_to_opengl
 from nvs_app.scenes.images import Lens, read_image
 from nvs_app.scenes.posed import PosedImages
@@ -181,32 +182,21 @@ class Scene:
         folder = Path(folder)
         if not copy_images:
             return self._save_beside(folder)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise NVSError(f"{folder}: exists and is not empty; choose another folder or remove it")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = folder.parent / f".{folder.name}.{os.getpid()}.tmp"
         names = self._copy_names()
-        try:
-            temporary.mkdir(exist_ok=True)
-        except OSError as error:
-            raise NVSError(f"{folder}: cannot be written ({error.strerror or error})") from error
-        try:
+        with scene_folder(folder) as temporary:
             for index, name in enumerate(names):
                 (temporary / name).parent.mkdir(parents=True, exist_ok=True)
-                self._save_image(index, temporary / name)
+                self.save_image(index, temporary / name, self.copies(index))
             _write_json(temporary / "transforms.json", self._transforms(names))
-            os.replace(temporary, folder)
-        except FileNotFoundError as error:
-            raise NVSError(f"{error.filename}: the image is gone; nothing was saved in {folder}") from error
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
         return folder
 
-    def _save_image(self, index: int, path: Path) -> None:
-        if not self.copies(index):
+    def save_image(self, index: int, path: Path, copy: bool) -> None:
+        """Write one image, as the bytes it has or as it is read."""
+        if not copy:
             pixels = self.read(index)
             rows = (pixels * 255.0).round().to(torch.uint8).permute(1, 2, 0).numpy()
-            cv2.imwrite(str(path), np.ascontiguousarray(rows[:, :, ::-1]))
+            if not cv2.imwrite(str(path), np.ascontiguousarray(rows[:, :, ::-1])):
+                raise NVSError(f"{path}: cannot be written")
         elif self.encoded:
             path.write_bytes(self.encoded[index])
         else:
@@ -288,6 +278,29 @@ class Scene:
         if lens:
             values.update(zip(("k1", "k2", "p1", "p2", "k3"), lens.coefficients))
         return values
+
+
+@contextlib.contextmanager
+def scene_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder to write a scene to, which becomes `folder`, absent or empty, when the block ends well; else
+    it is removed. Raises NVSError, also for images that are gone."""
+    check_empty(folder)
+    temporary = folder.parent / f".{folder.name}.{os.getpid()}.tmp"
+    with writing(folder):
+        temporary.mkdir(parents=True, exist_ok=True)
+    try:
+        yield temporary
+        os.replace(temporary, folder)
+    except FileNotFoundError as error:
+        raise NVSError(f"{error.filename}: the image is gone; nothing was saved in {folder}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_empty(folder: Path) -> None:
+    """Raises NVSError where something is in a folder that is to be written."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise NVSError(f"{folder}: exists and is not empty; choose another folder or remove it")
 
 
 def _keeps_lens(lens: Lens | None) -> bool:

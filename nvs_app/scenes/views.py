@@ -162,7 +162,7 @@ def spread_views(c2w: Float[Tensor, "n 4 4"], k: int, seed: int = 0) -> list[int
     return sorted(_refine(features, chosen) if n <= 4000 else chosen)
 
 
-def kmeans_views(c2w: Float[Tensor, "n 4 4"], k: int, directions: bool = True) -> list[int]:
+def kmeans_views(c2w: Float[Tensor, "n 4 4"], k: int, directions: bool = True, rounds: int = 100) -> list[int]:
     """k-means over cameras: the camera nearest to each of k cluster means, ascending; deterministic.
 
     A camera's features are its position in units of the cameras' root mean square distance from their mean and, with
@@ -174,7 +174,7 @@ def kmeans_views(c2w: Float[Tensor, "n 4 4"], k: int, directions: bool = True) -
     if directions:
         features = torch.cat([features, c2w[:, :3, 2].double()], dim=-1)
     means = features[_farthest_first(features, k)]
-    for _ in range(100):
+    for _ in range(rounds):
         owner = _distances(features, means).argmin(dim=1)
         moved = means.clone()
         for cluster in range(k):

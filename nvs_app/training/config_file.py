@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from nvs_app.atomic_io import write_whole
-from nvs_app.errors import NVSError
+from nvs_app.errors import NVSError, reading
 from nvs_app.training.config import TrainConfig
 from nvs_app.training.old_options import from_old, is_old
 
@@ -41,9 +41,8 @@ def read_options(path: Path) -> tuple[dict[str, Any], list[str]]:
     `out`). Raises NVSError for anything else.
     """
     try:
-        values = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise NVSError(f"--config {path}: cannot be read ({error.strerror or error})") from error
+        with reading(f"--config {path}"):
+            values = json.loads(path.read_text("utf-8"))
     except ValueError as error:
         raise NVSError(f"--config {path}: no JSON file ({error})") from error
     card = values.get("card") if isinstance(values, dict) else None

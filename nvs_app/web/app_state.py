@@ -24,7 +24,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from data_tools.readers import open_scene
-from nvs_app.errors import NVSError
+from nvs_app.errors import NVSError, reading
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.model.state import SceneState
 from nvs_app.rendering.renderer import Renderer
@@ -124,10 +124,8 @@ class AppState:
         path, renderer = self.examples[name], renderer or self._first
 
         def make() -> LoadedScene:
-            try:
+            with reading(name):
                 scene = open_scene(path)
-            except OSError as error:
-                raise NVSError(f"{name}: cannot be read ({error.strerror or error})") from error
             count = min(self.num_context, len(scene) - 1)  # one view at least is held out
             split = choose_views(scene, count) if count else ViewSplit([0], [])
             return open_scene_for_viewing(scene, split, renderer, self.states, None, report)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nvs_app.atomic_io import write_whole
-from nvs_app.errors import NVSError
+from nvs_app.errors import writing
 
 
 def fingerprint(description: Any) -> str:
@@ -27,10 +27,8 @@ class SceneResults:
 
     def __init__(self, folder: Path, fingerprint: str) -> None:
         self.folder, self.fingerprint, self.stale = folder / "scenes", fingerprint, 0
-        try:
+        with writing(folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise NVSError(f"{folder}: cannot be written ({error.strerror or error})") from error
 
     def path(self, name: str) -> Path:
         """The file of a scene; names that are no file names get a readable one with a hash."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from data_tools.readers import FORMATS, open_scene, recognise
 from data_tools.readers.lookup import natural
-from nvs_app.errors import NVSError
+from nvs_app.errors import NVSError, reading
 from nvs_app.evaluation.protocols.base import Benchmark, Entry, Listing, Settings, data_folder
 from nvs_app.evaluation.protocols.choose import checked, hold_out, pick_context
 from nvs_app.scenes.views import Views, ViewSplit
@@ -62,10 +62,8 @@ def scene_folders(data: Path, is_scene: Callable[[Path], bool], depth: int) -> l
 
 def subfolders(data: Path) -> list[Path]:
     """The visible folders in a folder. Raises NVSError where it cannot be read."""
-    try:
+    with reading(f"--data {data}"):
         return [path for path in data.iterdir() if path.is_dir() and not path.name.startswith(".")]
-    except OSError as error:
-        raise NVSError(f"--data {data}: cannot be read ({error.strerror or error})") from error
 
 
 def entries_of_path(path: Path, name: str) -> list[Entry]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nvs_app.atomic_io import write_whole
-from nvs_app.errors import NVSError
+from nvs_app.errors import NVSError, reading
 from nvs_app.evaluation.report.measures import BASELINE_MEASURES, MEASURES
 from nvs_app.evaluation.report.summary import FORMAT
 
@@ -23,9 +23,8 @@ def read_report(path: Path) -> dict[str, Any]:
     """A report that `write_json` wrote, also by the name of its folder. Raises NVSError for anything else."""
     path = path / "report.json" if path.is_dir() else path
     try:
-        report = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise NVSError(f"{path}: cannot be read ({error.strerror or error})") from error
+        with reading(path):
+            report = json.loads(path.read_text("utf-8"))
     except ValueError as error:
         raise NVSError(f"{path}: not JSON ({error})") from error
     if not isinstance(report, dict) or report.get("format") != FORMAT:

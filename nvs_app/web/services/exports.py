@@ -13,7 +13,6 @@ import contextlib
 import io
 import json
 import shlex
-import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
@@ -28,7 +27,7 @@ from data_tools.colmap_export import save_colmap as write_colmap
 from data_tools.readers.points import uploaded_points
 from data_tools.structure_from_motion.scene import write_ply
 from nvs_app.atomic_io import atomic_write
-from nvs_app.errors import NVSError
+from nvs_app.errors import NVSError, writing
 from nvs_app.geometry.cameras import Cameras, vertical_fov
 from nvs_app.model.state import SceneState
 from nvs_app.rendering.video import VideoWriter
@@ -127,10 +126,7 @@ def save_state(state: SceneState, out: Path) -> Path:
     """The encoded scene as `nvs_app render --state` takes it. Raises NVSError."""
     if out.suffix != ".safetensors":
         raise NVSError(f"{out.name}: expected a name that ends in .safetensors")
-    try:
-        return state.save(out)
-    except OSError as error:
-        raise NVSError(f"{out.name}: cannot be written ({error.strerror or error})") from error
+    return state.save(out)
 
 
 def save_snapshot(
@@ -164,19 +160,14 @@ def _zip_of_folder(out: Path, fill: Callable[[Path], Any]) -> Path:
     """Fills a temporary folder beside `out` and packs it."""
     if out.suffix != ".zip":
         raise NVSError(f"{out.name}: expected a name that ends in .zip")
-    work: Path | None = None
-    try:
+    with writing(out.name):
         out.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{out.stem}.", suffix=".tmp", dir=out.parent))
-        fill(work / "scene")
-        with _zip(out) as packed:
-            for path in sorted(path for path in (work / "scene").rglob("*") if path.is_file()):
-                packed.write(path, path.relative_to(work / "scene").as_posix())
-    except OSError as error:
-        raise NVSError(f"{out.name}: cannot be written ({error.strerror or error})") from error
-    finally:
-        if work is not None:
-            shutil.rmtree(work, ignore_errors=True)
+        with tempfile.TemporaryDirectory(".tmp", f".{out.stem}.", out.parent, ignore_cleanup_errors=True) as work:
+            folder = Path(work) / "scene"
+            fill(folder)
+            with _zip(out) as packed:
+                for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+                    packed.write(path, path.relative_to(folder).as_posix())
     return out
 
 
