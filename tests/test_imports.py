@@ -18,7 +18,7 @@ REPO = Path(__file__).resolve().parent.parent
 OURS = ("nvs_app", "data_tools")
 
 # What a part may import of ours. The longest prefix that fits a module says which part it belongs to.
-BASE = ("nvs_app.errors", "nvs_app.bundled", "nvs_app.atomic_io", "nvs_app.distributed")
+BASE = ("nvs_app.errors", "nvs_app.bundled", "nvs_app.atomic_io", "nvs_app.machine", "nvs_app.distributed")
 CORE = ("nvs_app.geometry", "nvs_app.scenes", "nvs_app.model")
 SCENE_SOURCES = ("data_tools.procedural", "data_tools.readers", "data_tools.shards")
 # What a machine that trains uses.
@@ -27,6 +27,7 @@ HEADLESS = (*CORE, *RUNNING, "data_tools.procedural")
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "nvs_app.errors": (),
     "nvs_app.bundled": (),
+    "nvs_app.machine": (),
     "nvs_app.distributed": ("nvs_app.errors",),
     "nvs_app.terminal": ("nvs_app.errors",),
     "nvs_app.atomic_io": ("nvs_app.errors",),
