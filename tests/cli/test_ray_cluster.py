@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
-from cli_scenes import cli, figures, images, start, write_scenes
-from processes import LIGHT_RAY, children
+from cli_scenes import caller, figures, images, start, write_scenes
+from processes import QUICK_RAY, children
 
 PATIENCE = 500  # seconds: other tests and programs may be busy
 
@@ -17,16 +17,17 @@ PATIENCE = 500  # seconds: other tests and programs may be busy
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_a_worker_is_killed_and_images_and_figures_are_those_of_one_process(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("ray")
     (tmp_path / "quick").mkdir()
-    (tmp_path / "quick" / "sitecustomize.py").write_text(LIGHT_RAY)
+    (tmp_path / "quick" / "sitecustomize.py").write_text(QUICK_RAY)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "quick"), os.environ.get("PYTHONPATH", "")]))
     write_scenes(tmp_path)
+    here = caller(tmp_path, capsys, monkeypatch)
     scenes = [tmp_path / name for name in ("one", "two", "broken")]
     words = ("render", *scenes, "--frames", 12, "--context", 3, "--device", "cpu", "--out")
-    cli(tmp_path, *words, tmp_path / "alone", code=2)
+    here(*words, tmp_path / "alone", code=2)
     process = start(tmp_path, *words, tmp_path / "there", "--ray", "local", "--gpus", 2)
     killed = kill_one(process, "ray::render_task")
     out, err = process.communicate(timeout=PATIENCE)
@@ -38,7 +39,7 @@ def test_a_worker_is_killed_and_images_and_figures_are_those_of_one_process(
     assert not list((tmp_path / "there").glob(".*.token"))
 
     words = ("eval", *scenes, "--context", 3, "--image-hw", 32, 32, "--device", "cpu", "--json")
-    cli(tmp_path, *words, tmp_path / "alone.json", code=2)
+    here(*words, tmp_path / "alone.json", code=2)
     process = start(tmp_path, *words, tmp_path / "there.json", "--ray", "local", "--gpus", 2)
     out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 2 and err.count("error: ") == 1 and "error: broken/" in err, f"{out}\n{err}"

@@ -14,7 +14,7 @@ from typing import Any
 
 import asset_files as files
 import pytest
-from processes import LIGHT_RAY, children
+from processes import QUICK_RAY, children
 
 from data_tools.assets.pool import run_pool
 from data_tools.assets.render_task import RenderOptions
@@ -69,7 +69,7 @@ def make_assets(folder: Path, count: int, bad: int = 0, name: str = "a") -> list
 @pytest.fixture
 def sabotage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "sabotage").mkdir()
-    (tmp_path / "sabotage" / "sitecustomize.py").write_text(LIGHT_RAY + SABOTAGE)
+    (tmp_path / "sabotage" / "sitecustomize.py").write_text(QUICK_RAY + SABOTAGE)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "sabotage"))
 
 
