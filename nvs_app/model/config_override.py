@@ -17,6 +17,8 @@ from nvs_app.model.detail.config import DetailHeadConfig
 from nvs_app.model.lact import LaCT
 
 CHANGES = ("write_steps", "qk_scale", "rotary_max_frequency", "value_patch_skip", "detail_head")
+SWEEPS = ("views", "planes", "fine_planes", "finest_planes", "reach")
+"""Sizes of a detail head that its weights do not depend on."""
 
 
 def parse_changes(text: str) -> dict[str, Any]:
@@ -41,7 +43,8 @@ def with_changes(model: LaCT, changes: str) -> LaCT:
         model: any network.
         changes: some of "write_steps=N", "qk_scale=L", "rotary_max_frequency=F", "value_patch_skip=true" and
             "detail_head=true", with commas between. A new detail head begins untrained; one that is there gets the
-            usual head's third sweep, second layer and refinement. The matrix from patches to v begins at zero and
+            usual head's third sweep, second layer and refinement, or with "detail_head=reach:4+planes:24" other sweeps
+            (`SWEEPS`). The matrix from patches to v begins at zero and
             changes nothing. With one more write step the network renders worse until it has been
             trained; so it does, a little, with keys three times as long or frequencies twice as high.
 
@@ -53,9 +56,7 @@ def with_changes(model: LaCT, changes: str) -> LaCT:
     if old.value_patch_skip and not values.get("value_patch_skip", True):
         raise NVSError("--model.config-override: value_patch_skip=false would forget what this network has learned")
     if old.detail_head is not None and "detail_head" in values:
-        if values["detail_head"] != DetailHeadConfig.usual():
-            raise NVSError("--model.config-override: only detail_head=true keeps what this network's head has learned")
-        values["detail_head"] = old.detail_head.with_parts_of(DetailHeadConfig.usual())
+        values["detail_head"] = _head_with(old.detail_head, values["detail_head"], changes)
     changed = LaCT(replace(old, **values))
     state = model.state_dict()
     for name, fresh in changed.state_dict().items():
@@ -65,6 +66,21 @@ def with_changes(model: LaCT, changes: str) -> LaCT:
             state[name] = _fitted(state[name], fresh) if name in state else fresh
     changed.load_state_dict(state, strict=True)
     return changed.to(next(model.parameters()).device)
+
+
+def _head_with(old: DetailHeadConfig, asked: DetailHeadConfig | None, changes: str) -> DetailHeadConfig:
+    """The sizes of a head that is there and keeps its weights. asked: as `changes` says, defaults where it does not."""
+    if asked == DetailHeadConfig.usual():
+        return old.with_parts_of(asked)
+    text = next(part for part in changes.split(",") if part.strip().startswith("detail_head"))
+    named = [size.partition(":")[0].strip() for size in text.partition("=")[2].split("+")]
+    gone = "finest_planes" in named and asked is not None and bool(asked.finest_planes) != bool(old.finest_planes)
+    if asked is None or gone or not set(named) <= set(SWEEPS):
+        raise NVSError(
+            "--model.config-override: only detail_head=true, or other sweeps of those it has "
+            f"({', '.join(SWEEPS)}), keep what this network's head has learned"
+        )
+    return replace(old, **{name: getattr(asked, name) for name in named})
 
 
 def _fitted(old: Tensor, fresh: Tensor) -> Tensor:

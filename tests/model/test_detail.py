@@ -358,8 +358,13 @@ def test_a_head_grows_on_a_trained_network() -> None:
     assert grown.config.detail_head is not None and grown.config.detail_head.guide == 16
     for name, value in plain.state_dict().items():
         assert torch.equal(grown.state_dict()[name], value)
-    with pytest.raises(NVSError, match="only detail_head=true"):
-        with_changes(grown, "detail_head=guide:32")
+    for sizes in ("guide:32", "planes:24+guide:32", "finest_planes:4", "false"):
+        with pytest.raises(NVSError, match="only detail_head=true"):
+            with_changes(grown, f"detail_head={sizes}")
+    wider = with_changes(grown, "write_steps=2,detail_head=reach:4+planes:16")
+    assert wider.config.detail_head == replace(grown.config.detail_head, reach=4.0, planes=16)
+    for name, value in grown.state_dict().items():
+        assert torch.equal(wider.state_dict()[name], value)
 
 
 def test_a_head_gets_further_parts_and_keeps_what_it_has_learned(photos: torch.Tensor) -> None:
