@@ -29,18 +29,28 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> tuple[Any, list[str]]:
-        """As argparse's, but what a command does not know is told by the command itself, not by the parser above it."""
+        """As argparse's, but what a command does not know is told by the command itself, not by the parser above it, and
+        before what is missing."""
+        self._words = list(sys.argv[1:] if args is None else args)
         found, unknown = super().parse_known_args(args, namespace)
         if unknown:
             option = next((word for word in unknown if word.startswith("-")), None)
             if option is None:
                 self.error(f"unexpected {' '.join(map(repr, unknown))}")
-            name = option.partition("=")[0]
-            self.error(f"unknown option {name}{did_you_mean(name, self._option_string_actions)}")
+            self.error(self._unknown(option))
         return found, unknown
+
+    def _unknown(self, option: str) -> str:
+        name = option.partition("=")[0]
+        return f"unknown option {name}{did_you_mean(name, self._option_string_actions)}"
 
     def error(self, message: str) -> NoReturn:
         """Exit code 2."""
+        if message.startswith("the following arguments are required"):
+            names = [word.partition("=")[0] for word in self._words if word.startswith("--")]
+            # argparse takes the beginnings of options, too.
+            strange = [name for name in names if not any(o.startswith(name) for o in self._option_string_actions)]
+            message = self._unknown(strange[0]) if strange else message
         wrong = re.search(r"invalid choice: '?(.*?)'? \(choose from (.*)\)", message)
         if wrong:
             message += did_you_mean(wrong[1], [choice.strip("' ") for choice in wrong[2].split(",")])

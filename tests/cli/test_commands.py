@@ -238,6 +238,7 @@ def test_a_mistake_ends_the_process_with_2(folder: Path) -> None:
     [
         (("render", "one", "--out", "x.mp4", "--framse", "3"), "unknown option --framse; did you mean --frames? ("),
         (("render", "one", "--out", "x.mp4", "--zzz=3"), "unknown option --zzz ("),
+        (("render", "one", "--framse", "3"), "unknown option --framse; did you mean --frames? ("),  # no --out, either
         (("rendr", "one"), "; did you mean render? (`python -m nvs_app --help`"),
     ],
 )
