@@ -29,8 +29,8 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> tuple[Any, list[str]]:
-        """As argparse's, but what a command does not know is told by the command itself, not by the parser above it, and
-        before what is missing."""
+        """As argparse's, but what a command does not know is told by the command itself, not by the parser above it.
+        It is told before what is missing."""
         self._words = list(sys.argv[1:] if args is None else args)
         found, unknown = super().parse_known_args(args, namespace)
         if unknown:
