@@ -18,7 +18,8 @@ from nvs_app.export.mesh import Mesh
 
 _QUALITY = 95  # of the texture's JPEG
 _VERTICES, _INDICES = 34962, 34963  # what a region of the file is for, as the format counts
-_SMOOTH = (9729, 9987, 33071, 33071)  # interpolated, from smaller copies where far away, not repeated
+# Interpolated, from smaller copies where far away, not repeated.
+_SMOOTH = {"magFilter": 9729, "minFilter": 9987, "wrapS": 33071, "wrapT": 33071}
 _TYPES = {"<f4": 5126, "<u2": 5123, "<u4": 5125}
 
 
@@ -44,9 +45,7 @@ def write_glb(path: Path, mesh: Mesh, offset: tuple[float, float, float] = (0.0,
         look["baseColorTexture"] = {"index": 0}
         images = {
             "images": [{"bufferView": file.region(data.getvalue()), "mimeType": "image/jpeg"}],
-            "samplers": [
-                {"magFilter": 9729, "minFilter": 9987, "wrapS": 33071, "wrapT": 33071}
-            ],  # smooth, not repeated
+            "samplers": [_SMOOTH],
             "textures": [{"source": 0, "sampler": 0}],
         }
     indices = file.add(mesh.triangles.reshape(-1), "<u4", "SCALAR", _INDICES)

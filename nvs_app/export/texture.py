@@ -144,12 +144,8 @@ def _spread(image: np.ndarray, filled: np.ndarray) -> None:
         image[~filled] = image[filled].mean(0).round()
     for _ in range(PAD):
         before = filled.copy()
-        for step in (
-            (0, 1),
-            (0, -1),
-            (1, 0),
-            (-1, 0),
-        ):  # what comes round from the other side is not in any chart's way
+        # What comes round from the other side is in no chart's way.
+        for step in ((0, 1), (0, -1), (1, 0), (-1, 0)):
             new = np.roll(before, step, (0, 1)) & ~filled
             image[new] = np.roll(image, step, (0, 1))[new]
             filled |= new
