@@ -8,7 +8,7 @@ import torch
 from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras, look_at
 from nvs_app.model.checkpoint import load_checkpoint, save_checkpoint
-from nvs_app.model.config import LaCTConfig
+from nvs_app.model.config import LaCTConfig, read_option
 from nvs_app.model.config_override import with_changes
 from nvs_app.model.lact import LaCT
 from nvs_app.training.optim import MUON, parameter_kind
@@ -79,3 +79,12 @@ def test_keys_get_another_length_and_phases_another_frequency(cameras: Cameras) 
 def test_other_changes_are_refused(model: LaCT, text: str) -> None:
     with pytest.raises(NVSError):
         with_changes(model, text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["maybe", "views:x", "sides:3", "views:0", "features:7", "planes:1", "finest_planes:1", "layers:2", "layers:3"],
+)
+def test_impossible_heads_are_refused(text: str) -> None:
+    with pytest.raises(NVSError):
+        read_option("detail_head", text)

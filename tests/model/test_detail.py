@@ -12,7 +12,7 @@ from nvs_app.errors import NVSError
 from nvs_app.geometry.cameras import Cameras
 from nvs_app.geometry.warp import plane_rays, project, relative_pose
 from nvs_app.model.checkpoint import load_checkpoint, save_checkpoint
-from nvs_app.model.config import LaCTConfig, read_option
+from nvs_app.model.config import LaCTConfig
 from nvs_app.model.config_override import with_changes
 from nvs_app.model.detail import DetailHeadConfig, Sampling
 from nvs_app.model.detail.blending import ConvexUpsampling, Refinement
@@ -394,12 +394,3 @@ def test_a_head_gets_further_parts_and_keeps_what_it_has_learned(photos: torch.T
     torch.testing.assert_close(outputs[0].second.log_depth, outputs[1].second.log_depth)
     assert (outputs[0].log_depth - outputs[1].log_depth).abs().max() < 0.5
     torch.testing.assert_close(same.images, outputs[1].images)
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["maybe", "views:x", "sides:3", "views:0", "features:7", "planes:1", "finest_planes:1", "layers:2", "layers:3"],
-)
-def test_impossible_heads_are_refused(text: str) -> None:
-    with pytest.raises(NVSError):
-        read_option("detail_head", text)

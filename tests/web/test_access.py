@@ -17,13 +17,14 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from nvs_app.errors import NVSError
+from nvs_app.rendering.device import bytes_words
 from nvs_app.web.access import COOKIE, VisitorCookie, address_of, is_anonymous, owner_of
 from nvs_app.web.app_state import AppState
 from nvs_app.web.event_handlers import EventHandlers
 from nvs_app.web.services import saved_scenes
 from nvs_app.web.services.encoding import Encoding
 from nvs_app.web.services.kept_limits import PINNED, KeptLimits
-from nvs_app.web.sessions import MIB, folder_bytes
+from nvs_app.web.sessions import folder_bytes
 
 
 @pytest.mark.parametrize(
@@ -100,15 +101,15 @@ def test_the_page_tells_which_kept_scene_goes_next_and_which_went(app_state: App
         app_state.show(session, replace(scene, name=f"room_*{number}*"))
         names.append(saved_scenes.keep(app_state, session))
         os.utime(root / names[-1], (1000 + number, 1000 + number))
-    assert "the oldest goes first: of yours “room 0” (" in told(mine) and "Removed" not in told(mine)
-    assert "of yours “room 2” (" in told(other) and "room 0" not in told(other)
+    assert "the oldest goes first: “room 0” (" in told(mine) and "Removed" not in told(mine)
+    assert "the oldest goes first: “room 2” (" in told(other) and "room 0" not in told(other)
     (root / names[1] / PINNED).touch()
     one = folder_bytes(root / names[0])
     app_state.kept_limits = KeptLimits(10 * one, 3 * one + one // 2)
-    assert f"of {(3 * one + one // 2) // MIB} MB" in told(mine)
+    assert f"of {bytes_words(3 * one + one // 2)}." in told(mine)
     saved_scenes.keep(app_state, other)
     assert not (root / names[0]).exists() and "Removed to make room: “room 0” (" in told(mine)
-    assert "of yours" not in told(mine)  # what is left is pinned
+    assert "goes first" not in told(mine)  # what is left is pinned
     assert "Removed" not in told(other)
     app_state.kept_limits = KeptLimits(1, 1)
     with pytest.raises(NVSError, match="keep a smaller scene"):
