@@ -162,10 +162,11 @@ class EventHandlers:
             job.result()
             session.tell(WorkedMessage())
         except Cancelled:
-            if session.job is not job:  # a newer one of the same page took its place
+            if session.job not in (job, None):  # a newer one of the same page took its place
                 yield (gr.skip(),) * 7
                 return
-            session.tell(WorkedMessage(words=progress.cancelled))
+            if session.job is job:  # else told by another page that followed it, as before a reload
+                session.tell(WorkedMessage(words=progress.cancelled))
         except NVSError as error:
             session.tell(WorkedMessage(" ".join(error.told.split())))
         except Exception as error:  # ours: the page is told, the log has the rest
