@@ -130,6 +130,7 @@ def scaled_init(module: nn.Module, num_residuals: int) -> None:
     for name, child in module.named_modules():
         if isinstance(child, nn.Linear):
             std = 0.02 / num_residuals**0.5 if name.endswith(("to_out", "down")) else 0.02
-            nn.init.normal_(child.weight, std=std)
+            if not child.weight.is_meta:  # about to be loaded, see `fast_weights`
+                nn.init.normal_(child.weight, std=std)
             if child.bias is not None:
                 nn.init.zeros_(child.bias)

@@ -115,6 +115,13 @@ def step_fast_weights(
     return FastWeights(*(step(w, d) for w, d in zip(weights, moves, strict=True)))
 
 
+def _random(heads: int, rows: int, columns: int) -> Tensor:
+    """Matrices to start from. Those on "meta" are about to be loaded; random ones would make torch import its compiler,
+    seconds for nothing."""
+    empty = torch.empty(heads, rows, columns)
+    return empty if empty.is_meta else empty.normal_().mul_(math.sqrt(2)).div_(math.sqrt(rows))
+
+
 class FastWeightLayer(nn.Module):
     """Projections around the fast network: q, k, v, learning rates, output norm and projection.
 
@@ -128,11 +135,11 @@ class FastWeightLayer(nn.Module):
         self.heads, self.muon_steps = config.num_fast_heads, config.muon_steps
         self.write_steps, self.qk_scale = config.write_steps, config.qk_scale
         width, hidden = config.fast_head_dim, config.fast_hidden
-        gain = math.sqrt(2)
         if start_of is None:
-            self.w0 = nn.Parameter(torch.randn(self.heads, width, hidden) * gain / math.sqrt(width))
-            self.w1 = nn.Parameter(torch.randn(self.heads, hidden, width) * gain / math.sqrt(hidden))
-            self.w2 = nn.Parameter(torch.randn(self.heads, width, hidden) * gain / math.sqrt(width))
+            self.w0, self.w1, self.w2 = (
+                nn.Parameter(_random(self.heads, rows, columns))
+                for rows, columns in ((width, hidden), (hidden, width), (width, hidden))
+            )
         self.to_qkv = nn.Linear(config.dim, 3 * config.dim, bias=False)
         self.patch_to_v = nn.Linear(config.dim, config.dim, bias=False) if config.value_patch_skip else None
         self.to_lr = nn.Linear(config.dim, 3 * self.heads)

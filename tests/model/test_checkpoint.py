@@ -1,6 +1,8 @@
 """Checkpoint folders: shards, types, hashes, refusals; and the released format."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -137,3 +139,13 @@ def test_released_files_cannot_run_code(tmp_path):
     (tmp_path / "text.pt").write_text("hello")
     with pytest.raises(NVSError, match="not a file of plain tensors"):
         read_released(tmp_path / "text.pt")
+
+
+def test_loading_does_not_import_the_compiler():
+    """It takes seconds, of each command and of the server's start."""
+    code = (
+        "import sys; from nvs_app.model.checkpoint import default_checkpoint, load_checkpoint\n"
+        "load_checkpoint(default_checkpoint()); print('torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240, check=False)
+    assert done.stdout == "False\n", done.stderr
