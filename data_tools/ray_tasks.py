@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from nvs_app.errors import NVSError
+from nvs_app.errors import NVSError, first_line
 
 EXPECTED = "expected local, auto, host:port or ray://host:port"
 RETRIES = 3  # of a task whose Ray worker or machine is lost
@@ -118,8 +118,7 @@ def _start(ray: Any, address: str, workers: int) -> None:
             except Exception as error:  # a node that does not start in time is a plain one
                 ray.shutdown()
                 if time.monotonic() >= give_up:
-                    reason = (str(error) or type(error).__name__).strip().splitlines()[0][:160]
-                    raise NVSError(f"--ray {address}: no cluster ({reason}); {EXPECTED}") from error
+                    raise NVSError(f"--ray {address}: no cluster ({first_line(error, 160)}); {EXPECTED}") from error
                 time.sleep(1.0)
     finally:
         if before is not None:
